@@ -1,0 +1,70 @@
+"""Every error that pyengine raises on purpose.
+
+    PyengineError
+    ├── CheckpointError      a training checkpoint that cannot be read: missing, truncated, hostile
+    ├── UnsupportedError     a checkpoint asks for something that the engine does not have
+    ├── ModelFileError       a model directory that is damaged, incomplete, of a newer version, or no such thing
+    ├── TokenizerError       tokenizer files that are missing, damaged or do not match the model
+    ├── OptionError          an option out of range, unknown, or in conflict with another   (also a ValueError)
+    ├── InputError           text or token ids that the model cannot take                   (also a ValueError)
+    ├── DeadlineError        a call ran past its ``timeout``                                (also a TimeoutError)
+    ├── ClosedError          a model was used after ``close()``
+    └── EngineError          the C core failed: out of memory, or an instruction set this CPU lacks
+
+A message names the file, tensor or option, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ClosedError",
+    "DeadlineError",
+    "EngineError",
+    "InputError",
+    "ModelFileError",
+    "OptionError",
+    "PyengineError",
+    "TokenizerError",
+    "UnsupportedError",
+]
+
+
+class PyengineError(Exception):
+    """The base of all errors of this package."""
+
+
+class CheckpointError(PyengineError):
+    """A training checkpoint cannot be read."""
+
+
+class UnsupportedError(PyengineError):
+    """A checkpoint asks for something that the engine does not have."""
+
+
+class ModelFileError(PyengineError):
+    """A model directory is damaged, incomplete, of a newer version, or no model directory at all."""
+
+
+class TokenizerError(PyengineError):
+    """Tokenizer files are missing, damaged, or do not match the model."""
+
+
+class OptionError(PyengineError, ValueError):
+    """An option is out of range, unknown, or in conflict with another."""
+
+
+class InputError(PyengineError, ValueError):
+    """Text or token ids that the model cannot take."""
+
+
+class DeadlineError(PyengineError, TimeoutError):
+    """A call ran past its ``timeout``; nothing of it was returned."""
+
+
+class ClosedError(PyengineError):
+    """A model was used after it was closed."""
+
+
+class EngineError(PyengineError):
+    """The C core failed: out of memory, or an instruction set that this CPU lacks."""
