@@ -13,6 +13,7 @@ Environment: ``CC``, ``CFLAGS``, ``LDFLAGS`` as usual (the project's own flags c
 
 from __future__ import annotations
 
+import atexit
 import fnmatch
 import hashlib
 import os
@@ -32,7 +33,9 @@ from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).resolve().parent
 PYX = "pyengine/_core.pyx"
-CACHE = ROOT / "build" / "cache"
+WRITABLE = os.access(ROOT, os.W_OK)
+BUILD = ROOT / "build" if WRITABLE else Path(tempfile.mkdtemp(prefix="pyengine-build-"))
+CACHE = BUILD / "cache"
 CACHE_DAYS = 14  # an object that no build asked for in so many days is deleted
 
 X86, ARM = "x86_64", "aarch64"
@@ -286,6 +289,14 @@ def prune(cache: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def read_only_options() -> dict[str, dict[str, str]]:
+    """A tree that cannot be written is built in a temporary folder, which goes when the build ends."""
+    if WRITABLE:
+        return {}
+    atexit.register(shutil.rmtree, BUILD, ignore_errors=True)
+    return {"build": {"build_base": str(BUILD)}, "egg_info": {"egg_base": str(BUILD)}}
+
+
 setup(
     # quantize/ stands beside pyengine/, which never imports it, and installs as pyengine.quantize.
     packages=[
@@ -297,4 +308,5 @@ setup(
     package_data={"pyengine": ["py.typed"]},
     ext_modules=[Extension("pyengine._core", [PYX])],
     cmdclass={"build_ext": BuildCore},
+    options=read_only_options(),
 )
