@@ -1,0 +1,218 @@
+"""Marian's tokenizer: SentencePiece cuts the text, ``vocab.json`` gives the ids.
+
+    text -> added tokens cut out -> language code >>fra<< cut off -> SentencePiece -> pieces -> vocab.json
+
+SentencePiece's own ids are never used: a Marian vocabulary is ordered in another way, and it may lack pieces
+that the .spm file has (these become the unknown token) or have more (one vocabulary for two .spm files). The
+ids equal those of transformers 5.23.0's MarianTokenizer, the text that of its
+``decode(ids, skip_special_tokens=True)``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+
+from pyengine.errors import InputError, TokenizerError
+from pyengine.text.reading import read_bytes
+from pyengine.text.settings import AddedToken, Settings, read_settings
+from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
+from pyengine.text.vocabulary import Vocabulary, read_vocabulary
+
+SOURCE_MODEL_FILE = "source.spm"
+TARGET_MODEL_FILE = "target.spm"
+VOCABULARY_FILE = "vocab.json"
+TARGET_VOCABULARY_FILE = "target_vocab.json"
+
+_WORD_START = "\u2581"  # SentencePiece writes a space as this
+
+
+class SentencePieceTokenizer:
+    """A ``Tokenizer`` over the files named above in a directory.
+
+    Raises TokenizerError and UnsupportedError as ``open_tokenizer``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        settings = read_settings(directory)
+        source_data = read_bytes(directory / SOURCE_MODEL_FILE)
+        target_data = read_bytes(directory / TARGET_MODEL_FILE)
+        self._source_processor = _processor(directory / SOURCE_MODEL_FILE, source_data)
+        self._target_processor = (
+            self._source_processor
+            if source_data == target_data
+            else _processor(directory / TARGET_MODEL_FILE, target_data)
+        )
+        source = read_vocabulary(directory / VOCABULARY_FILE, (settings.unknown, settings.end))
+        if settings.separate_vocabularies:
+            target = read_vocabulary(directory / TARGET_VOCABULARY_FILE, (settings.unknown, settings.end))
+        else:
+            target = source
+        self._source_unknown = source.ids[settings.unknown]
+        self._target_unknown = target.ids[settings.unknown]
+
+        added = _added_tokens(directory, settings, source)
+        self._added = {token.content: token for token in added.values()}
+        self._added_pattern = None if settings.split_special else _alternatives(self._added)
+        self.source_size = _extended_size(directory, source, added)
+        self._pieces = target.pieces
+        if target is source:
+            self._pieces.extend("" for _ in range(self.source_size - len(source.pieces)))
+        self.target_size = len(self._pieces)
+        for index, token in added.items():
+            source.ids[token.content] = index
+            # With two vocabularies, too, the source's ids stand for added tokens: so it is in the original.
+            if index < self.target_size:
+                target.ids[token.content] = index
+                self._pieces[index] = token.content
+        self._source_ids = source.ids
+        self._target_ids = target.ids
+        self._end = source.ids[settings.end]
+        if self._end >= self.target_size:
+            raise TokenizerError(
+                f"{directory / VOCABULARY_FILE}: {settings.end!r:.80}: expected an id below the target's "
+                f"{self.target_size}, found {self._end}"
+            )
+        self._special = frozenset(settings.special)
+        self._special_ids = frozenset(source.ids[token] for token in settings.special)
+        # The original joins pieces with the source's model unless the vocabularies are separate.
+        self._decoder = self._target_processor if settings.separate_vocabularies else self._source_processor
+        self._clean_up_spaces = settings.clean_up_spaces
+
+    def encode_source(self, text: str) -> list[int]:
+        """See ``Tokenizer``. A leading ``>>fra<<`` names the target language of a multilingual model."""
+        ids = self._encode(text, self._source_processor, self._source_ids, self._source_unknown)
+        ids.append(self._end)
+        return ids
+
+    def encode_target(self, text: str, *, end: bool) -> list[int]:
+        """See ``Tokenizer``."""
+        ids = self._encode(text, self._target_processor, self._target_ids, self._target_unknown)
+        if end:
+            ids.append(self._end)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """See ``Tokenizer``."""
+        text = ""
+        run: list[str] = []
+        for index in checked_ids(ids, self.target_size):
+            if index in self._special_ids:
+                continue
+            piece = self._pieces[index]
+            if piece in self._special:  # under another id than its own: two vocabularies that disagree on it
+                text += self._decoder.decode_pieces(run) + piece + " "
+                run = []
+            else:
+                run.append(piece)
+        text += self._decoder.decode_pieces(run)
+        text = text.replace(_WORD_START, " ").strip()
+        return clean_up_spaces(text) if self._clean_up_spaces else text
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """See ``Tokenizer``."""
+        return [self._pieces[index] for index in checked_ids(ids, self.target_size)]
+
+    def _encode(
+        self, text: str, processor: sentencepiece.SentencePieceProcessor, table: dict[str, int], unknown: int
+    ) -> list[int]:
+        """The ids of ``text`` without the end token."""
+        ids: list[int] = []
+        for part in self._split(checked_text(text)):
+            if part in self._added and self._added_pattern is not None:
+                ids.append(table.get(part, unknown))
+                continue
+            code, part = _split_language_code(part)
+            if code:
+                ids.append(table.get(code, unknown))
+            try:
+                found = processor.encode(part, out_type=str)
+            except RuntimeError as error:
+                raise InputError(f"SentencePiece cannot encode {part!r:.80}: {error}") from error
+            ids.extend([table.get(piece, unknown) for piece in found])
+        return ids
+
+    def _split(self, text: str) -> list[str]:
+        """``text`` cut at added tokens, which stay as parts of their own; no part is empty."""
+        if self._added_pattern is None:
+            return [text] if text else []
+        parts = [part for part in self._added_pattern.split(text) if part]
+        for i, part in enumerate(parts):
+            token = self._added.get(part)
+            if token is None:
+                continue
+            left = parts[i - 1] if i > 0 else ""
+            right = parts[i + 1] if i + 1 < len(parts) else ""
+            if token.rstrip and right:
+                parts[i + 1] = right.lstrip()
+            if token.lstrip and left:
+                parts[i - 1] = left.rstrip()
+            if token.single_word:
+                if left and left[-1] != " ":
+                    parts[i - 1] += part
+                    parts[i] = ""
+                elif right and right[0] != " ":
+                    parts[i + 1] = part + parts[i + 1]
+                    parts[i] = ""
+        return [part for part in parts if part]
+
+
+def _processor(path: Path, data: bytes) -> sentencepiece.SentencePieceProcessor:
+    """The SentencePiece model in ``data``, which was read from ``path``."""
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(data)
+    except (RuntimeError, OSError) as error:
+        raise TokenizerError(
+            f"{path}: expected a SentencePiece model, found {len(data)} bytes: {error!s:.200}"
+        ) from error
+    return processor
+
+
+def _split_language_code(text: str) -> tuple[str, str]:
+    """``>>fra<< Hello`` -> (``>>fra<<``, `` Hello``); the code is empty where there is none."""
+    if text.startswith(">>"):
+        end = text.find("<<")
+        if end >= 0:
+            return text[: end + 2], text[end + 2 :]
+    return "", text
+
+
+def _alternatives(contents: Iterable[str]) -> re.Pattern[str]:
+    """A pattern that finds the leftmost added token, the longest of those that start there."""
+    longest_first = sorted(contents, key=len, reverse=True)
+    return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+
+def _added_tokens(directory: Path, settings: Settings, source: Vocabulary) -> dict[int, AddedToken]:
+    """All tokens that are cut out of the text, by id; the next ids go to special ones without an id."""
+    added = dict(settings.added)
+    known = {token.content: index for index, token in added.items()}
+    if len(known) != len(added):
+        raise TokenizerError(f"{directory}: the same added token is given two ids")
+    following = len(source.ids.keys() | known.keys())
+    for content in settings.special:
+        if content in known:
+            continue
+        index = source.ids.get(content)
+        if index is None:
+            index = following
+            following += 1
+        added[index] = AddedToken(content)
+    return added
+
+
+def _extended_size(directory: Path, source: Vocabulary, added: dict[int, AddedToken]) -> int:
+    """The number of ids with those of added tokens, which have to follow the vocabulary's without a gap."""
+    size = len(source.pieces)
+    for index in sorted(added):
+        if index > size:
+            raise TokenizerError(
+                f"{directory}: expected the id {size} for the next added token, "
+                f"found {index} for {added[index].content!r:.80}"
+            )
+        size = max(size, index + 1)
+    return size

@@ -1,0 +1,86 @@
+"""What the tasks need from a tokenizer, whatever files it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import index
+from typing import Protocol
+
+from pyengine.errors import InputError
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back. Immutable, so that several threads may share one.
+
+    The source and the target side may have vocabularies of their own; ids given to ``decode`` and ``pieces``
+    are target ids.
+    """
+
+    @property
+    def source_size(self) -> int:
+        """Number of source ids; every id that ``encode_source`` returns is below it."""
+
+    @property
+    def target_size(self) -> int:
+        """Number of target ids."""
+
+    def encode_source(self, text: str) -> list[int]:
+        """The ids of ``text`` as the encoder reads it, with the end token.
+
+        Raises InputError: not a string, lone surrogates.
+        """
+
+    def encode_target(self, text: str, *, end: bool) -> list[int]:
+        """The ids of ``text`` as the decoder writes it, with the end token (``end``) or as a prefix, without.
+
+        Raises InputError: not a string, lone surrogates.
+        """
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of target ids; special tokens are skipped.
+
+        Raises InputError: an id outside the vocabulary.
+        """
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The piece of each target id, special tokens too.
+
+        Raises InputError: an id outside the vocabulary.
+        """
+
+
+def checked_text(text: str) -> str:
+    """``text`` itself if it can be tokenized, else InputError."""
+    if not isinstance(text, str):
+        raise InputError(f"expected text (str), found {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"expected valid Unicode text, found the lone surrogate U+{ord(text[error.start]):04X} "
+            f"at character {error.start}"
+        ) from None
+    return text
+
+
+def checked_ids(ids: Iterable[int], size: int) -> list[int]:
+    """``ids`` (Python or NumPy integers) as a list if each lies in [0, size), else InputError."""
+    try:
+        checked = [index(token) for token in ids]
+    except TypeError:
+        raise InputError(f"expected token ids (integers), found {ids!r:.80}") from None
+    for token in checked:
+        if not 0 <= token < size:
+            raise InputError(f"expected token ids from 0 to {size - 1}, found {token}")
+    return checked
+
+
+# In this order: one replacement may make room for another.
+_CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+
+
+def clean_up_spaces(text: str) -> str:
+    """Drops spaces around English punctuation and contractions: transformers' ``clean_up_tokenization``."""
+    for spaced in _CLEAN_UP:
+        text = text.replace(spaced, spaced.strip(" "))
+    return text

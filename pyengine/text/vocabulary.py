@@ -1,0 +1,46 @@
+"""``vocab.json``: the map between pieces and token ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pyengine.errors import TokenizerError
+from pyengine.text.reading import read_json_object
+
+
+class Vocabulary(NamedTuple):
+    """Both directions of one vocabulary file of n pieces."""
+
+    ids: dict[str, int]  # piece -> id, n entries
+    pieces: list[str]  # id -> piece, n entries
+
+
+def read_vocabulary(path: Path, required: tuple[str, ...]) -> Vocabulary:
+    """The vocabulary in ``path``, whose ids are 0 to n-1, each once.
+
+    The pieces in ``required`` (the unknown and the end token) have to be there. Raises TokenizerError that
+    names the file and the first piece or id at fault.
+    """
+    ids = read_json_object(path)
+    count = len(ids)
+    pieces: list[str | None] = [None] * count
+    for piece, index in ids.items():
+        if type(index) is not int or not 0 <= index < count:
+            raise TokenizerError(
+                f"{path}: expected the ids 0 to {count - 1} for its {count} pieces, "
+                f"found {index!r:.80} for {piece!r:.80}"
+            )
+        if pieces[index] is not None:
+            raise TokenizerError(
+                f"{path}: expected each id once, found {index} for {pieces[index]!r:.80} and {piece!r:.80}"
+            )
+        pieces[index] = piece
+    try:
+        "".join(ids).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"{path}: a piece is not valid Unicode: {error.reason}") from error
+    for piece in required:
+        if piece not in ids:
+            raise TokenizerError(f"{path}: expected the piece {piece!r:.80}, found {count} pieces without it")
+    return Vocabulary(ids, pieces)  # type: ignore[arg-type]  # n distinct ids below n leave no None
