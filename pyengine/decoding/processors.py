@@ -1,0 +1,216 @@
+"""Logits processors as sparse edits: which ids a row may not take, which it must, and which are penalised.
+
+The core returns the best candidates outside a row's edited ids, and the raw logits at those ids. So nothing here
+ever sees a whole row of logits; an edit costs as much as the ids that it names. Semantics and order are those of
+transformers 5.23.0's `GenerationMixin._get_logits_processor`: repetition penalty, no-repeat n-grams, bad words,
+minimum length, forced first token, forced last token, suppressed tokens; the later wins where two meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyengine.options import SearchOptions
+
+__all__ = ["Candidates", "Context", "Edits", "Processors"]
+
+# What an edit makes of a row's value at an id; where several name one id, the greatest wins.
+PENALISE = 0  # repetition penalty
+BAN = 1  # minus infinity
+FORCE = 2  # zero, and minus infinity at every id of the row that is not forced
+SUPPRESS = 3  # minus infinity, even if forced
+_KINDS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What the edits of Q rows depend on.
+
+    history            int [Q, H]  each row's tokens, start token and prefix first; None unless `needs_history`
+    length             int [Q]     how many of them there are
+    prompt             int [Q]     how many of those were given: start token and prefix
+    minimum, maximum   int [Q]     tokens of a hypothesis, at least and at most
+    """
+
+    history: np.ndarray | None
+    length: np.ndarray
+    prompt: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Edits:
+    """The edited ids of Q rows, ascending in each row: row q has offsets[q] <= entry < offsets[q + 1].
+
+    offsets int32 [Q + 1], ids int32 [E], kinds int8 [E]; None: all are bans. forced: bool [Q]; None: no row.
+    """
+
+    offsets: np.ndarray
+    ids: np.ndarray
+    kinds: np.ndarray | None = None
+    forced: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Candidates of Q rows, in no order: int ids [Q, m], float64 values [Q, m] after the processors, and before.
+
+    A place without a candidate has the value -inf; its id is 0 and means nothing.
+    """
+
+    ids: np.ndarray
+    values: np.ndarray
+    unprocessed: np.ndarray
+
+
+class Processors:
+    """The processors that `options` ask for, for a model with `vocab` target ids."""
+
+    def __init__(self, options: SearchOptions, vocab: int) -> None:
+        self._options = options
+        self._vocab = vocab
+        self._end = np.array(options.end, np.int64)
+        # A bad word that is nothing but an end token is ignored, as in NoBadWordsLogitsProcessor.
+        words = [word for word in options.bad_words_ids if word not in {(end,) for end in options.end}]
+        self._banned = np.unique(np.array([word[0] for word in words if len(word) == 1], np.int64))
+        self._suppressed = np.unique(np.array(options.suppress_tokens, np.int64))
+        self._always = np.union1d(self._banned, self._suppressed).astype(np.int32)
+        self._begin = np.unique(np.array(options.begin_suppress_tokens, np.int64))
+        self._phrases = _by_length([word for word in words if len(word) > 1])
+        self._forced_end = np.unique(np.array(options.forced_eos_token_id, np.int64))
+        self.needs_history = bool(
+            self._phrases or options.no_repeat_ngram_size or options.repetition_penalty != 1.0
+        )
+
+    def edits(self, context: Context) -> Edits:
+        """The edits of each row before its next token."""
+        rows = len(context.length)
+        found: list[tuple[np.ndarray, np.ndarray, int]] = []
+        if context.history is not None:
+            self._from_history(context, found)
+        self._minimum_length(context, found)
+        forced = self._force(context, found)
+        if self._begin.size:
+            _cross(found, context.length == self._begin_index(context.prompt), self._begin, SUPPRESS)
+        if not found and forced is None:
+            offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(len(self._always))
+            return Edits(offsets, np.tile(self._always, rows))
+        everywhere = np.ones(rows, bool)
+        _cross(found, everywhere, self._banned, BAN)
+        _cross(found, everywhere, self._suppressed, SUPPRESS)
+        return self._combine(rows, found, forced)
+
+    def apply(
+        self, edits: Edits, top_ids: np.ndarray, top_values: np.ndarray, edited_values: np.ndarray
+    ) -> Candidates:
+        """Merge the best candidates outside the edits with those inside them that may still be taken.
+
+        top_ids int [Q, k] (-1: none) and float64 top_values [Q, k], -inf at none; edited_values float64 [E].
+        """
+        ids = np.maximum(top_ids, 0)
+        if edits.kinds is None:
+            return Candidates(ids, top_values, top_values)
+        if edits.forced is not None:
+            top_values = np.where(edits.forced[:, None], -np.inf, top_values)
+        row_of = np.repeat(np.arange(len(top_ids)), np.diff(edits.offsets))
+        usable = edits.kinds == FORCE
+        if edits.forced is None:
+            usable |= edits.kinds == PENALISE
+        else:
+            usable |= (edits.kinds == PENALISE) & ~edits.forced[row_of]
+        entries = np.flatnonzero(usable)
+        if not entries.size:
+            return Candidates(ids, top_values, top_values)
+        entry_rows = row_of[entries]
+        column = np.arange(len(entries)) - np.searchsorted(entry_rows, entry_rows)
+        values = edited_values[entries]
+        penalty = self._options.repetition_penalty
+        processed = np.where(values < 0, values * penalty, values / penalty)
+        processed = np.where(edits.kinds[entries] == FORCE, 0.0, processed)
+
+        def beside(top: np.ndarray, fill: float, extra: np.ndarray) -> np.ndarray:
+            block = np.full((len(top), int(column.max()) + 1), fill, top.dtype)
+            block[entry_rows, column] = extra
+            return np.concatenate([top, block], axis=1)
+
+        return Candidates(
+            beside(ids, 0, edits.ids[entries]),
+            beside(top_values, -np.inf, processed),
+            beside(top_values, -np.inf, values),
+        )
+
+    def _from_history(self, context: Context, found: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
+        history, length = context.history, context.length
+        assert history is not None
+        if self._options.repetition_penalty != 1.0:
+            rows, columns = np.nonzero(np.arange(history.shape[1]) < length[:, None])
+            found.append((rows, history[rows, columns], PENALISE))
+        size = self._options.no_repeat_ngram_size
+        if 0 < size <= history.shape[1]:
+            starts = history.shape[1] - size + 1
+            matches = np.arange(starts) <= (length - size)[:, None]  # windows that lie within the row
+            for i in range(size - 1):
+                # A row shorter than the n-gram has no window; the clip only keeps its index legal.
+                suffix = np.take_along_axis(history, np.maximum(length - size + 1 + i, 0)[:, None], axis=1)
+                matches &= history[:, i : i + starts] == suffix
+            rows, columns = np.nonzero(matches)
+            found.append((rows, history[rows, columns + size - 1], BAN))
+        for prefixes, last in self._phrases:
+            count = prefixes.shape[1]
+            columns = length[:, None] - count + np.arange(count)
+            suffix = np.take_along_axis(history, np.maximum(columns, 0), axis=1)
+            matches = (suffix[:, None, :] == prefixes).all(axis=2) & (length >= count)[:, None]
+            rows, words = np.nonzero(matches)
+            found.append((rows, last[words], BAN))
+
+    def _minimum_length(self, context: Context, found: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
+        _cross(found, context.length < context.minimum, self._end, BAN)
+
+    def _force(self, context: Context, found: list[tuple[np.ndarray, np.ndarray, int]]) -> np.ndarray | None:
+        """Adds the forced tokens; returns which rows have any, None if none has."""
+        last = (context.length == context.maximum - 1) & bool(self._forced_end.size)
+        first = (context.length == 1) & (self._options.forced_bos_token_id is not None) & ~last
+        forced = first | last
+        if not forced.any():
+            return None
+        _cross(found, first, np.array([self._options.forced_bos_token_id or 0]), FORCE)
+        _cross(found, last, self._forced_end, FORCE)
+        return forced
+
+    def _begin_index(self, prompt: np.ndarray) -> np.ndarray:
+        """The length at which `begin_suppress_tokens` act: the first token that is not forced."""
+        if self._options.forced_bos_token_id is None:
+            return prompt
+        return np.where(prompt == 1, 2, prompt)
+
+    def _combine(
+        self, rows: int, found: list[tuple[np.ndarray, np.ndarray, int]], forced: np.ndarray | None
+    ) -> Edits:
+        keys = np.concatenate([(row * self._vocab + ids) * _KINDS + kind for row, ids, kind in found])
+        keys = np.unique(keys)
+        places = keys // _KINDS
+        strongest = np.append(places[1:] != places[:-1], True)
+        keys, places = keys[strongest], places[strongest]
+        offsets = np.searchsorted(places, np.arange(rows + 1) * self._vocab).astype(np.int32)
+        return Edits(offsets, (places % self._vocab).astype(np.int32), (keys % _KINDS).astype(np.int8), forced)
+
+
+def _cross(
+    found: list[tuple[np.ndarray, np.ndarray, int]], where: np.ndarray, ids: np.ndarray, kind: int
+) -> None:
+    """Adds every id of `ids` on every row of the mask `where`."""
+    if ids.size and where.any():
+        rows = np.flatnonzero(where)
+        found.append((np.repeat(rows, len(ids)), np.tile(ids, len(rows)), kind))
+
+
+def _by_length(words: list[tuple[int, ...]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Words of one length together: (all but the last tokens [n, length - 1], last tokens [n])."""
+    groups: dict[int, list[tuple[int, ...]]] = {}
+    for word in words:
+        groups.setdefault(len(word), []).append(word)
+    arrays = [np.array(group, np.int64) for group in groups.values()]
+    return [(array[:, :-1], array[:, -1]) for array in arrays]

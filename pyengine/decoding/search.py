@@ -1,0 +1,232 @@
+"""The state that greedy and beam search share: slots of sentences, their beams, histories and sequences.
+
+A search holds up to `slots` sentences. Each has a slot, which is also the id of its cross-attention memory, and
+one row per beam and step. All bookkeeping is done for all live sentences at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pyengine.decoding.processors import Candidates, Context, Edits, Processors
+from pyengine.options import SearchOptions
+
+__all__ = ["Finished", "Found", "IdPool", "Rows", "Scores", "Search", "sequences_per_slot", "widened"]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A hypothesis: int32 ids after the start token, prefix included and the end token too where there is one.
+
+    score is the sum of log-probabilities over length**length_penalty, as transformers' `sequences_scores`: the
+    prefix counts neither in the sum nor in the length, the end token in both. `cut`: stopped by the maximum length.
+    """
+
+    ids: np.ndarray
+    score: float
+    cut: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A sentence's slot and its hypotheses, best first."""
+
+    slot: int
+    hypotheses: list[Found]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The next step's rows, and what must happen to sequences first; arrays as in `scheduling.session.Plan`."""
+
+    forks: np.ndarray
+    free_sequences: np.ndarray
+    tokens: np.ndarray
+    sequences: np.ndarray
+    slots: np.ndarray
+    logit_rows: np.ndarray
+    edits: Edits
+
+
+class Scores(Protocol):
+    """What `advance` reads of a step's result; see `scheduling.session.StepResult`."""
+
+    @property
+    def log_normalizer(self) -> np.ndarray: ...
+    @property
+    def top_ids(self) -> np.ndarray: ...
+    @property
+    def top_logits(self) -> np.ndarray: ...
+    @property
+    def excluded_logits(self) -> np.ndarray: ...
+
+
+class IdPool:
+    """Small numbers that are in use or not; hands out the lowest first, so that runs repeat exactly."""
+
+    def __init__(self, size: int) -> None:
+        self._used = np.zeros(size, bool)
+        self.free = size
+        self.peak = 0  # every id handed out so far is below it
+
+    def take(self, count: int) -> np.ndarray:
+        """int32 [count]"""
+        ids = np.flatnonzero(~self._used)[:count]
+        assert len(ids) == count
+        self._used[ids] = True
+        self.free -= count
+        self.peak = max(self.peak, int(ids.max(initial=-1)) + 1)
+        return ids.astype(np.int32)
+
+    def give(self, ids: np.ndarray) -> None:
+        self._used[ids] = False
+        self.free += len(ids)
+
+
+class Search:
+    """Base of `GreedySearch` and `BeamSearch`, which choose among candidates in `advance`."""
+
+    def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
+        self.options = options
+        self.beams = options.num_beams
+        self.slots = IdPool(slots)
+        self.sequences = IdPool(slots * sequences_per_slot(self.beams))
+        self._processors = Processors(options, vocab)
+        self._end = np.array(options.end)
+        self._live = np.zeros(0, np.intp)
+        self._fresh = 0  # the last so many of _live have not had a step yet
+        self._history = np.zeros((slots, self.beams, 32), np.int32)
+        self._sequences = np.zeros((slots, self.beams), np.int32)
+        self._length, self._prompt, self._minimum, self._maximum = np.zeros((4, slots), np.int32)
+        self._forks = np.zeros((0, 2), np.int32)
+        self._freed = np.zeros(0, np.int32)
+        self._edits = Edits(np.zeros(1, np.int32), np.zeros(0, np.int32))
+        self._powers = np.ones(1)
+
+    @property
+    def top_k(self) -> int:
+        """Candidates that a row must offer: of all beams' best, some `beams` go on when all end tokens ended."""
+        return 1 if self.beams == 1 else self.beams + len(self._end)
+
+    @property
+    def live(self) -> int:
+        """Sentences that are being searched."""
+        return len(self._live)
+
+    @property
+    def rows_next(self) -> int:
+        """Decoder rows of the next step."""
+        fresh = self._live[self.live - self._fresh :]
+        return (self.live - self._fresh) * self.beams + int(self._prompt[fresh].sum())
+
+    def add(self, prompt: np.ndarray) -> int:
+        """Begin a sentence whose first tokens, the start token among them, are int `prompt` [n]; its slot."""
+        slot = int(self.slots.take(1)[0])
+        self._reserve(len(prompt) + 1)
+        self._history[slot, :, : len(prompt)] = prompt
+        self._length[slot] = self._prompt[slot] = len(prompt)
+        self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
+        self._sequences[slot] = self.sequences.take(1)
+        self._live = np.append(self._live, slot)
+        self._fresh += 1
+        return slot
+
+    def rows(self) -> Rows:
+        """The next step: a row for each beam of a sentence under way, the prompt's rows of one just added."""
+        old, fresh = self._live[: self.live - self._fresh], self._live[self.live - self._fresh :]
+        tokens = [self._history[old[:, None], np.arange(self.beams), self._length[old, None] - 1].ravel()]
+        sequences, slots = [self._sequences[old].ravel()], [np.repeat(old, self.beams)]
+        logit_rows = np.arange(len(old) * self.beams + len(fresh), dtype=np.int32)
+        if len(fresh):
+            prompts = self._prompt[fresh]
+            tokens += [self._history[slot, 0, : self._prompt[slot]] for slot in fresh]
+            sequences.append(np.repeat(self._sequences[fresh, 0], prompts))
+            slots.append(np.repeat(fresh, prompts))
+            logit_rows[len(old) * self.beams :] += np.cumsum(prompts - 1, dtype=np.int32)
+        self._edits = self._processors.edits(self._context(old, fresh))
+        forks, self._forks = self._forks, np.zeros((0, 2), np.int32)
+        freed, self._freed = self._freed, np.zeros(0, np.int32)
+        return Rows(
+            forks=forks,
+            free_sequences=freed,
+            tokens=np.concatenate(tokens),
+            sequences=np.concatenate(sequences),
+            slots=np.concatenate(slots).astype(np.int32),
+            logit_rows=logit_rows,
+            edits=self._edits,
+        )
+
+    def advance(self, scores: Scores) -> list[Finished]:
+        """Choose the next tokens from what the rows of the last `rows` scored; the sentences that finished."""
+        raise NotImplementedError
+
+    def _context(self, old: np.ndarray, fresh: np.ndarray) -> Context:
+        """One entry a logit row: every beam of the old sentences, then one for each fresh one."""
+        slots = np.concatenate([np.repeat(old, self.beams), fresh])
+        history = None
+        if self._processors.needs_history:
+            used = int(self._length[self._live].max(initial=1))
+            begun = self._history[old, :, :used].reshape(-1, used)
+            history = np.concatenate([begun, self._history[fresh, 0, :used]])
+        return Context(history, self._length[slots], self._prompt[slots], self._minimum[slots], self._maximum[slots])
+
+    def _candidates(self, scores: Scores, normalize: bool) -> Candidates:
+        """Every row's candidates; values are log-probabilities if `normalize`, else raw logits."""
+        top, edited = scores.top_logits.astype(np.float64), scores.excluded_logits.astype(np.float64)
+        if normalize:
+            top -= scores.log_normalizer[:, None]
+            edited -= np.repeat(scores.log_normalizer, np.diff(self._edits.offsets))
+        return self._processors.apply(self._edits, scores.top_ids, top, edited)
+
+    def _ends(self, tokens: np.ndarray) -> np.ndarray:
+        """Which of `tokens` are end tokens."""
+        return (tokens[..., None] == self._end).any(axis=-1)
+
+    def _drop(self, done: np.ndarray) -> None:
+        """Forget the sentences on the mask `done` over `_live`; all others have begun from here on."""
+        if done.any():
+            slots = self._live[done]
+            self._free(np.unique(self._sequences[slots]))
+            self.slots.give(slots)
+            self._live = self._live[~done]
+        self._fresh = 0
+
+    def _free(self, sequences: np.ndarray) -> None:
+        self.sequences.give(sequences)
+        self._freed = np.concatenate([self._freed, sequences])
+
+    def _found(self, slot: int, ids: np.ndarray, score: float) -> Found:
+        """`ids` [n] with the start token."""
+        at_limit = len(ids) >= self._maximum[slot]
+        cut = at_limit and (bool(self.options.forced_eos_token_id) or not bool(self._ends(ids[-1:])[0]))
+        return Found(ids[1:].copy(), score, bool(cut))
+
+    def _length_power(self, generated: np.ndarray) -> np.ndarray:
+        """float64 generated**length_penalty, from a table: a value never depends on its neighbours."""
+        most = int(generated.max(initial=0))
+        if most >= len(self._powers):
+            lengths = np.arange(1, 2 * most + 1, dtype=np.float64)
+            with np.errstate(over="ignore"):
+                self._powers = np.concatenate([[1.0], np.power(lengths, self.options.length_penalty)])
+        return self._powers[generated]
+
+    def _reserve(self, length: int) -> None:
+        """Make room for histories of `length` tokens."""
+        self._history = widened(self._history, length)
+
+
+def sequences_per_slot(beams: int) -> int:
+    """Sequence ids that a sentence needs: children take new ones while dropped beams still hold theirs."""
+    return 2 * beams if beams > 1 else 1
+
+
+def widened(array: np.ndarray, length: int) -> np.ndarray:
+    """`array` with at least `length` on its last axis; grows by doubling."""
+    if length <= array.shape[-1]:
+        return array
+    wider = np.zeros((*array.shape[:-1], max(length, 2 * array.shape[-1])), array.dtype)
+    wider[..., : array.shape[-1]] = array
+    return wider

@@ -1,0 +1,1 @@
+"""Which rows run next: plans, and the scheduler that turns requests into them."""

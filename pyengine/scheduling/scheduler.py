@@ -1,0 +1,172 @@
+"""Continuous batching: sentences enter the running batch as others leave it, results come out in order.
+
+A step runs the rows of all live sentences and encodes new ones beside them, at most `budget` rows in all where one
+sentence does not need more by itself. There is no padding, so sentences of any lengths go together; longer ones go
+first, so that no long one is left to run alone at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyengine.decoding.beam import BeamSearch
+from pyengine.decoding.greedy import GreedySearch
+from pyengine.decoding.search import Found, Search, sequences_per_slot
+from pyengine.errors import DeadlineError
+from pyengine.options import SearchOptions
+from pyengine.scheduling.session import Plan, Session, run_plan
+
+__all__ = ["Request", "Scheduler"]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A sentence: int32 source ids, end token included, and int32 target ids that its hypotheses begin with.
+
+    An empty source has one hypothesis, empty, of score 0.
+    """
+
+    source: np.ndarray
+    prefix: np.ndarray
+
+
+class Scheduler:
+    """Runs one search on one session, which it leaves empty, however it ends."""
+
+    def __init__(
+        self, session: Session, options: SearchOptions, *, vocab: int, budget: int, deadline: float | None = None
+    ) -> None:
+        """`budget`: rows of a step; `deadline`: on `time.monotonic`'s clock, DeadlineError once it is past."""
+        beams = options.num_beams
+        slots = min(budget // beams, session.max_memories, session.max_sequences // sequences_per_slot(beams))
+        kind = GreedySearch if beams == 1 else BeamSearch
+        self._slots = max(1, slots)
+        self._search: Search = kind(options, slots=self._slots, vocab=vocab)
+        self._session = session
+        self._start = np.array([options.start], np.int32)
+        self._budget = budget
+        self._deadline = deadline
+        self._freed_memories: list[int] = []
+        self._index_of: dict[int, int] = {}  # slot -> index of the request
+
+    def run(self, requests: Iterable[Request], window: int | None = None) -> Iterator[list[Found]]:
+        """The hypotheses of each request, best first, in the order of the requests.
+
+        Reads `requests` lazily, up to `window` at a time, longest first among these, and never more than four
+        windows ahead of what it has yielded; None: all at once. What `requests` raises is raised here once the
+        requests before it are done. Closing the generator cancels the rest.
+        """
+        queue = _Queue(requests, window, low=self._slots)
+        done: dict[int, list[Found]] = {}
+        following = 0
+        try:
+            while True:
+                queue.refill(following)
+                admitted = self._admit(queue, done)
+                if self._search.live:
+                    self._step(self._plan(admitted), done)
+                while following in done:
+                    yield done.pop(following)
+                    following += 1
+                if not self._search.live and queue.exhausted:
+                    break
+            if queue.error is not None:
+                raise queue.error
+        finally:
+            self._release()
+
+    def _admit(self, queue: _Queue, done: dict[int, list[Found]]) -> list[tuple[int, np.ndarray]]:
+        """Add requests to the search as budget and slots allow: (slot, source ids) of each."""
+        admitted: list[tuple[int, np.ndarray]] = []
+        rows = self._search.rows_next
+        while queue.waiting:
+            index, request = queue.waiting[0]
+            if len(request.source) == 0:
+                queue.waiting.popleft()
+                done[index] = [Found(np.zeros(0, np.int32), 0.0, cut=False)]
+                continue
+            prompt = np.concatenate([self._start, request.prefix])
+            rows += len(request.source) + len(prompt)
+            if self._search.slots.free == 0 or (rows > self._budget and self._search.live):
+                break
+            queue.waiting.popleft()
+            slot = self._search.add(prompt)
+            self._index_of[slot] = index
+            admitted.append((slot, request.source))
+        return admitted
+
+    def _plan(self, admitted: list[tuple[int, np.ndarray]]) -> Plan:
+        rows = self._search.rows()
+        freed = np.array(self._freed_memories, np.int32)
+        self._freed_memories = []
+        return Plan(
+            forks=rows.forks,
+            free_sequences=rows.free_sequences,
+            free_memories=freed,
+            encode_tokens=np.concatenate([np.zeros(0, np.int32), *(source for _, source in admitted)]),
+            encode_lengths=np.array([len(source) for _, source in admitted], np.int32),
+            encode_memories=np.array([slot for slot, _ in admitted], np.int32),
+            tokens=rows.tokens,
+            sequences=rows.sequences,
+            memories=rows.slots,
+            logit_rows=rows.logit_rows,
+            top_k=self._search.top_k,
+            exclude_offsets=rows.edits.offsets,
+            exclude_ids=rows.edits.ids,
+        )
+
+    def _step(self, plan: Plan, done: dict[int, list[Found]]) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise DeadlineError("the timeout passed before the call was done")
+        for finished in self._search.advance(run_plan(self._session, plan)):
+            self._freed_memories.append(finished.slot)
+            done[self._index_of.pop(finished.slot)] = finished.hypotheses
+
+    def _release(self) -> None:
+        """Free every id that was ever handed out: an interrupt may come between a step and its bookkeeping."""
+        sequences = np.arange(self._search.sequences.peak, dtype=np.int32)
+        memories = np.arange(self._search.slots.peak, dtype=np.int32)
+        if len(sequences):
+            self._session.step(Plan(free_sequences=sequences, free_memories=memories))
+
+
+class _Queue:
+    """Requests that wait, with their indices; each window of them longest first."""
+
+    def __init__(self, requests: Iterable[Request], window: int | None, low: int) -> None:
+        """Refills when fewer than `low` wait."""
+        self._requests = enumerate(requests)
+        self._window = window
+        self._low = low
+        self._read = 0
+        self._ended = False
+        self.error: Exception | None = None
+        self.waiting: deque[tuple[int, Request]] = deque()
+
+    @property
+    def exhausted(self) -> bool:
+        return self._ended and not self.waiting
+
+    def refill(self, yielded: int) -> None:
+        """Read another window unless enough wait, or too many were read since the `yielded`-th."""
+        while not self._ended and len(self.waiting) < self._low:
+            if self._window is not None and self._read + self._window > yielded + 4 * self._window:
+                return
+            chunk: list[tuple[int, Request]] = []
+            try:
+                for item in itertools.islice(self._requests, self._window):
+                    chunk.append(item)
+            except Exception as error:  # raised again by Scheduler.run after the requests before it
+                self.error = error
+                self._ended = True
+            if self._window is None or len(chunk) < self._window:
+                self._ended = True
+            self._read += len(chunk)
+            chunk.sort(key=lambda item: -len(item[1].source))
+            self.waiting.extend(chunk)

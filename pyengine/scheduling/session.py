@@ -1,0 +1,172 @@
+"""The step interface: a plan goes in, the best candidates of its rows come out.
+
+A plan says everything that one step does, in this order:
+
+    1. forks            child sequences become copies of their parents, all read as they were before the step
+    2. free_sequences   these sequences are forgotten; freeing an unused id does nothing
+    3. free_memories    likewise for memories
+    4. encode           segments of source tokens become cross-attention memories under unused ids
+    5. rows             each row is one token of one sequence; its position is the sequence's length so far
+
+There is no padding anywhere: segments and rows are ragged and lie end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from pyengine.errors import InputError
+
+__all__ = ["Plan", "Session", "StepResult", "run_plan", "slice_plan"]
+
+
+def _no_ids() -> np.ndarray:
+    return np.zeros(0, np.int32)
+
+
+def _no_pairs() -> np.ndarray:
+    return np.zeros((0, 2), np.int32)
+
+
+def _no_offsets() -> np.ndarray:
+    return np.zeros(1, np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What one step runs. All arrays are int32 and C-contiguous; T, S, R, Q are counts.
+
+    forks            [n, 2]  (parent, child); the child is an id that is unused before the step
+    free_sequences   [n]
+    free_memories    [n]
+    encode_tokens    [T]     source tokens of all segments, end to end
+    encode_lengths   [S]     their lengths; sum = T <= max_rows
+    encode_memories  [S]     the unused memory id that each result is kept under
+    tokens           [R]     decoder rows, R <= max_rows; rows of one sequence are adjacent and in order
+    sequences        [R]     the sequence of each row; an id unseen so far starts empty
+    memories         [R]     the memory that the row's cross-attention reads; may be encoded in this step
+    logit_rows       [Q]     ascending row indices that need logits
+    top_k            how many candidates each of these rows returns
+    exclude_offsets  [Q + 1], exclude_ids [exclude_offsets[Q]]  ids left out of a row's candidates, ascending
+    full_logits      whether all logits of these rows come back as well
+    """
+
+    forks: np.ndarray = field(default_factory=_no_pairs)
+    free_sequences: np.ndarray = field(default_factory=_no_ids)
+    free_memories: np.ndarray = field(default_factory=_no_ids)
+    encode_tokens: np.ndarray = field(default_factory=_no_ids)
+    encode_lengths: np.ndarray = field(default_factory=_no_ids)
+    encode_memories: np.ndarray = field(default_factory=_no_ids)
+    tokens: np.ndarray = field(default_factory=_no_ids)
+    sequences: np.ndarray = field(default_factory=_no_ids)
+    memories: np.ndarray = field(default_factory=_no_ids)
+    logit_rows: np.ndarray = field(default_factory=_no_ids)
+    top_k: int = 1
+    exclude_offsets: np.ndarray = field(default_factory=_no_offsets)
+    exclude_ids: np.ndarray = field(default_factory=_no_ids)
+    full_logits: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class StepResult:
+    """What a step returns, one entry for each of the plan's Q logit rows.
+
+    log_normalizer   float64 [Q]     logsumexp of the row's raw logits, output bias included, nothing excluded
+    top_ids          int32 [Q, k]    the k best ids outside the row's excluded ones, best first, ties: lower id first
+    top_logits       float32 [Q, k]  their raw logits; where fewer than k remain, id -1 and -inf
+    excluded_logits  float32 [len(exclude_ids)]  raw logits at the excluded ids
+    logits           float32 [Q, vocab], or None unless the plan asked for them
+    """
+
+    log_normalizer: np.ndarray
+    top_ids: np.ndarray
+    top_logits: np.ndarray
+    excluded_logits: np.ndarray
+    logits: np.ndarray | None = None
+
+
+class Session(Protocol):
+    """Holds sequences and memories and runs plans; `_core.Session` is the fast one.
+
+    Sequence ids lie in [0, max_sequences), memory ids in [0, max_memories).
+    """
+
+    max_rows: int
+    max_sequences: int
+    max_memories: int
+
+    def step(self, plan: Plan) -> StepResult: ...
+
+
+def run_plan(session: Session, plan: Plan) -> StepResult:
+    """Run `plan`, in several steps where it has more rows than the session takes at once."""
+    limit = session.max_rows
+    if len(plan.encode_tokens) <= limit and len(plan.tokens) <= limit:
+        return session.step(plan)
+    results = [session.step(piece) for piece in slice_plan(plan, limit)]
+    return StepResult(
+        log_normalizer=np.concatenate([result.log_normalizer for result in results]),
+        top_ids=np.concatenate([result.top_ids for result in results]),
+        top_logits=np.concatenate([result.top_logits for result in results]),
+        excluded_logits=np.concatenate([result.excluded_logits for result in results]),
+        logits=np.concatenate([result.logits for result in results]) if plan.full_logits else None,
+    )
+
+
+def slice_plan(plan: Plan, max_rows: int) -> Iterator[Plan]:
+    """Split `plan` into plans of at most `max_rows` encoder and decoder rows that together do the same.
+
+    Segments attend to themselves both ways and so are never cut: InputError for one of more than `max_rows`.
+    """
+    forks, free_sequences, free_memories = plan.forks, plan.free_sequences, plan.free_memories
+    for tokens, lengths, memories in _encode_slices(plan, max_rows):
+        yield Plan(
+            forks=forks,
+            free_sequences=free_sequences,
+            free_memories=free_memories,
+            encode_tokens=tokens,
+            encode_lengths=lengths,
+            encode_memories=memories,
+            top_k=plan.top_k,
+            full_logits=plan.full_logits,
+        )
+        forks, free_sequences, free_memories = _no_pairs(), _no_ids(), _no_ids()
+    for start in range(0, len(plan.tokens), max_rows):
+        stop = min(start + max_rows, len(plan.tokens))
+        first, last = np.searchsorted(plan.logit_rows, [start, stop])
+        offsets = plan.exclude_offsets[first : last + 1]
+        yield Plan(
+            forks=forks,
+            free_sequences=free_sequences,
+            free_memories=free_memories,
+            tokens=plan.tokens[start:stop],
+            sequences=plan.sequences[start:stop],
+            memories=plan.memories[start:stop],
+            logit_rows=plan.logit_rows[first:last] - np.int32(start),
+            top_k=plan.top_k,
+            exclude_offsets=offsets - offsets[0],
+            exclude_ids=plan.exclude_ids[offsets[0] : offsets[-1]],
+            full_logits=plan.full_logits,
+        )
+        forks, free_sequences, free_memories = _no_pairs(), _no_ids(), _no_ids()
+
+
+def _encode_slices(plan: Plan, max_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Whole segments, as many as fit `max_rows`: (tokens, lengths, memories) of each slice."""
+    ends = np.cumsum(plan.encode_lengths)
+    first = 0
+    while first < len(ends):
+        begin = ends[first] - plan.encode_lengths[first]
+        last = int(np.searchsorted(ends, begin + max_rows, side="right"))
+        if last == first:
+            raise InputError(f"a segment of {plan.encode_lengths[first]} tokens exceeds {max_rows} rows, the most")
+        yield (
+            plan.encode_tokens[begin : ends[last - 1]],
+            plan.encode_lengths[first:last],
+            plan.encode_memories[first:last],
+        )
+        first = last

@@ -1,0 +1,1 @@
+"""Oracles: NumPy forward passes that are meant to be read, and comparisons with transformers."""
