@@ -1,0 +1,15 @@
+"""What a model is: one configuration and one table of tensors, wherever the model came from."""
+
+from pyengine.canonical.config import GenerationDefaults, ModelConfig, StackConfig
+from pyengine.canonical.model import CanonicalModel, LazyTensor
+from pyengine.canonical.tensors import TensorSpec, tensor_specs
+
+__all__ = [
+    "CanonicalModel",
+    "GenerationDefaults",
+    "LazyTensor",
+    "ModelConfig",
+    "StackConfig",
+    "TensorSpec",
+    "tensor_specs",
+]

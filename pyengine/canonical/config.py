@@ -1,0 +1,217 @@
+"""The configuration of a model and the defaults of its search, with strict JSON forms.
+
+Everything that reads a model relies on the limits checked here: a ``ModelConfig`` that exists is sane, so no
+size computed from it overflows. A constructor raises ValueError; ``from_json`` raises ModelFileError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from pyengine.errors import ModelFileError, PyengineError
+from pyengine.formats.strict_json import Fields
+
+__all__ = ["ACTIVATIONS", "GenerationDefaults", "ModelConfig", "StackConfig"]
+
+# "gelu" is x * Phi(x) with erf, "gelu_tanh" its tanh approximation, "silu" x * sigmoid(x).
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
+
+MAX_WIDTH = 16384
+MAX_FFN_WIDTH = 65536
+MAX_HEAD_WIDTH = 256
+MAX_LAYERS = 256
+MAX_VOCAB = 1 << 21
+MAX_POSITIONS = 1 << 20
+MAX_BEAMS = 1024
+
+
+def _check(name: str, value: int, high: int) -> None:
+    if not 1 <= value <= high:
+        raise ValueError(f"{name}: expected an integer from 1 to {high}, found {value}")
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """One stack of layers, encoder or decoder."""
+
+    layers: int
+    heads: int
+    ffn_width: int
+
+    def __post_init__(self) -> None:
+        _check("layers", self.layers, MAX_LAYERS)
+        _check("heads", self.heads, MAX_WIDTH)
+        _check("ffn_width", self.ffn_width, MAX_FFN_WIDTH)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A post-norm encoder-decoder Transformer: x = norm(x + sublayer(x)), sinusoidal positions.
+
+    ``family`` says where the model came from, for people; nothing branches on it.
+    ``share_embeddings``: source and target read one table. ``tie_output``: the output layer is the target
+    table. Token vectors are multiplied by ``embedding_scale`` before the positions are added.
+    """
+
+    family: str
+    width: int
+    encoder: StackConfig
+    decoder: StackConfig
+    source_vocab: int
+    target_vocab: int
+    max_positions: int
+    activation: str
+    embedding_scale: float
+    norm_epsilon: float
+    share_embeddings: bool
+    tie_output: bool
+
+    def __post_init__(self) -> None:
+        _check("width", self.width, MAX_WIDTH)
+        _check("source_vocab", self.source_vocab, MAX_VOCAB)
+        _check("target_vocab", self.target_vocab, MAX_VOCAB)
+        _check("max_positions", self.max_positions, MAX_POSITIONS)
+        if self.width % 2:
+            raise ValueError(f"width: expected an even number (half sines, half cosines), found {self.width}")
+        for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if self.width % stack.heads:
+                raise ValueError(f"{name}.heads: {stack.heads} does not divide width {self.width}")
+            if self.width // stack.heads > MAX_HEAD_WIDTH:
+                raise ValueError(
+                    f"{name}.heads: {stack.heads} heads in width {self.width} are {self.width // stack.heads} wide, "
+                    f"at most {MAX_HEAD_WIDTH} are supported"
+                )
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, found {self.activation!r}")
+        if not (math.isfinite(self.embedding_scale) and self.embedding_scale > 0):
+            raise ValueError(f"embedding_scale: expected a positive number, found {self.embedding_scale}")
+        if not 0 < self.norm_epsilon < 1:
+            raise ValueError(f"norm_epsilon: expected a number between 0 and 1, found {self.norm_epsilon}")
+        if self.share_embeddings and self.source_vocab != self.target_vocab:
+            raise ValueError(
+                f"share_embeddings: one table for vocabularies of {self.source_vocab} and {self.target_vocab}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back to an equal config."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object, where: str) -> ModelConfig:
+        """Read ``to_json``'s form; an unknown, missing, mistyped or out-of-range field raises ModelFileError."""
+        fields = Fields(data, where, ModelFileError)
+
+        def stack(name: str) -> StackConfig:
+            inner = Fields(fields.take(name), f"{where}: {name}", ModelFileError)
+            result = StackConfig(
+                layers=inner.integer("layers", 1, MAX_LAYERS),
+                heads=inner.integer("heads", 1, MAX_WIDTH),
+                ffn_width=inner.integer("ffn_width", 1, MAX_FFN_WIDTH),
+            )
+            inner.finish()
+            return result
+
+        values: dict[str, Any] = {
+            "family": fields.text("family"),
+            "width": fields.integer("width", 1, MAX_WIDTH),
+            "encoder": stack("encoder"),
+            "decoder": stack("decoder"),
+            "source_vocab": fields.integer("source_vocab", 1, MAX_VOCAB),
+            "target_vocab": fields.integer("target_vocab", 1, MAX_VOCAB),
+            "max_positions": fields.integer("max_positions", 1, MAX_POSITIONS),
+            "activation": fields.choice("activation", ACTIVATIONS),
+            "embedding_scale": fields.number("embedding_scale", 0.0),
+            "norm_epsilon": fields.number("norm_epsilon", 0.0, 1.0),
+            "share_embeddings": fields.flag("share_embeddings"),
+            "tie_output": fields.flag("tie_output"),
+        }
+        fields.finish()
+        try:
+            return cls(**values)
+        except ValueError as exc:
+            raise ModelFileError(f"{where}: {exc}") from None
+
+
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """How the checkpoint asks to be searched; names and meanings as in transformers' GenerationConfig.
+
+    ``max_length`` and ``min_length`` count the start token. ``bad_words_ids`` are sequences that must not be
+    produced, ``suppress_tokens`` single ids, ``begin_suppress_tokens`` ids that must not come first.
+    """
+
+    decoder_start_token_id: int
+    eos_token_id: tuple[int, ...]
+    pad_token_id: int | None
+    max_length: int
+    min_length: int = 0
+    num_beams: int = 1
+    num_return_sequences: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False  # False, True or "never"
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: tuple[int, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back to equal defaults."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(
+        cls, data: object, where: str, config: ModelConfig, error: type[PyengineError] = ModelFileError
+    ) -> GenerationDefaults:
+        """Read ``to_json``'s form for a model with ``config``; whatever is wrong raises ``error``.
+
+        Every id must lie in the target vocabulary.
+        """
+        fields = Fields(data, where, error)
+        top = config.target_vocab - 1
+
+        def optional_id(name: str) -> int | None:
+            value = fields.take(name)
+            if value is not None and (type(value) is not int or not 0 <= value <= top):
+                fields.fail(name, f"null or an integer from 0 to {top}", value)
+            return value
+
+        values: dict[str, Any] = {
+            "decoder_start_token_id": fields.integer("decoder_start_token_id", 0, top),
+            "eos_token_id": fields.integers("eos_token_id", 0, top),
+            "pad_token_id": optional_id("pad_token_id"),
+            "max_length": fields.integer("max_length", 2, MAX_POSITIONS),
+            "min_length": fields.integer("min_length", 0, MAX_POSITIONS),
+            "num_beams": fields.integer("num_beams", 1, MAX_BEAMS),
+            "num_return_sequences": fields.integer("num_return_sequences", 1, MAX_BEAMS),
+            "length_penalty": fields.number("length_penalty", -100.0, 100.0),
+            "early_stopping": fields.choice("early_stopping", (False, True, "never")),
+            "no_repeat_ngram_size": fields.integer("no_repeat_ngram_size", 0, MAX_POSITIONS),
+            "repetition_penalty": fields.number("repetition_penalty", 1e-6, 1e6),
+            "suppress_tokens": fields.integers("suppress_tokens", 0, top),
+            "begin_suppress_tokens": fields.integers("begin_suppress_tokens", 0, top),
+            "forced_bos_token_id": optional_id("forced_bos_token_id"),
+        }
+        if not values["eos_token_id"]:
+            fields.fail("eos_token_id", "at least one id", values["eos_token_id"])
+        if values["num_return_sequences"] > values["num_beams"]:
+            fields.fail("num_return_sequences", f"at most num_beams ({values['num_beams']})", values["num_return_sequences"])
+        forced = fields.take("forced_eos_token_id")
+        if forced is not None:
+            inner = Fields({"forced_eos_token_id": forced}, where, error)
+            forced = inner.integers("forced_eos_token_id", 0, top)
+        values["forced_eos_token_id"] = forced
+        words = fields.take("bad_words_ids")
+        if not isinstance(words, (list, tuple)):
+            fields.fail("bad_words_ids", "a list of lists of ids", words)
+        inner = Fields({f"bad_words_ids[{i}]": word for i, word in enumerate(words)}, where, error)
+        values["bad_words_ids"] = tuple(inner.integers(f"bad_words_ids[{i}]", 0, top) for i in range(len(words)))
+        if () in values["bad_words_ids"]:
+            fields.fail("bad_words_ids", "lists of at least one id", words)
+        fields.finish()
+        return cls(**values)

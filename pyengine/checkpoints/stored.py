@@ -1,0 +1,82 @@
+"""A tensor inside a checkpoint file, mapped and not yet read."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pyengine.errors import CheckpointError, UnsupportedError
+
+__all__ = ["READABLE", "StoredTensor", "map_file"]
+
+# What the bytes of each readable type are to NumPy; bfloat16 is the upper half of a float32.
+READABLE = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Map the whole file read-only; CheckpointError if it is missing, empty or no regular file."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise CheckpointError(f"{path}: empty file")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as exc:
+        raise CheckpointError(f"{path}: cannot be read: {exc.strerror or exc}") from None
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a checkpoint: ``data[begin:]`` seen with ``shape`` and ``strides``.
+
+    ``strides`` count elements. Readers have checked that every element lies inside its storage and that the
+    tensor has no more elements than its storage. ``dtype`` is any type name; those outside READABLE are listed
+    but cannot be read.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
+    path: Path
+    data: mmap.mmap = field(repr=False)
+    begin: int
+
+    def same_storage(self, other: StoredTensor) -> bool:
+        """Whether both are the same elements of the same file, so that their values need not be compared."""
+        keys = ("shape", "strides", "dtype", "path", "begin")
+        return all(getattr(self, key) == getattr(other, key) for key in keys)
+
+    def read(self) -> np.ndarray:
+        """The values: a fresh C-contiguous float32 array. CheckpointError if any is NaN or infinite."""
+        if self.dtype not in READABLE:
+            raise UnsupportedError(
+                f"{self.path}: tensor {self.name}: type {self.dtype}, expected {', '.join(READABLE)}"
+            )
+        if 0 in self.shape:
+            return np.zeros(self.shape, np.float32)
+        kind = np.dtype(READABLE[self.dtype])
+        span = 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
+        flat = np.frombuffer(self.data, kind, count=span, offset=self.begin)
+        strides = tuple(stride * kind.itemsize for stride in self.strides)
+        view = np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False)
+        if self.dtype == "bfloat16":
+            wide = np.empty(self.shape, np.uint32)
+            np.left_shift(view, 16, out=wide, dtype=np.uint32)
+            values = wide.view(np.float32)
+        else:
+            values = np.array(view, np.float32, order="C")
+        # One number instead of an array of flags: a sum over non-finite values is not finite, and a float64
+        # sum of finite float32 values cannot overflow.
+        with np.errstate(invalid="ignore"):
+            total = values.sum(dtype=np.float64)
+        if not np.isfinite(total):
+            bad = np.unravel_index(int(np.argmin(np.isfinite(values))), self.shape)
+            raise CheckpointError(
+                f"{self.path}: tensor {self.name}: expected finite numbers, "
+                f"found {values[bad]} at {[int(i) for i in bad]}"
+            )
+        return values

@@ -1,0 +1,150 @@
+"""JSON from untrusted files: bounded, no duplicate names, and every value taken by name and type.
+
+``load_object`` reads a file; ``Fields`` takes values out of one object. Both raise the error class that the
+caller names (a checkpoint and a model directory are read by the same code), and a message names the file,
+the field, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pyengine.errors import PyengineError
+
+__all__ = ["REQUIRED", "Fields", "load_object", "parse_object", "shorten"]
+
+MAX_JSON_BYTES = 64 << 20  # a vocabulary of two million pieces; anything larger is not one of our files
+
+REQUIRED: Any = object()  # the default of a field that must be there
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """``repr(value)`` cut to ``limit`` characters, for error messages; bounded for deeply nested values too."""
+    text = _repr.repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the name {shorten(name)} occurs twice")
+            seen.add(name)
+    return result
+
+
+def parse_object(data: bytes, where: str, error: type[PyengineError]) -> dict[str, Any]:
+    """Parse ``data`` (UTF-8) as one JSON object; raise ``error`` naming ``where`` if it is anything else."""
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
+    except UnicodeDecodeError as exc:
+        raise error(f"{where}: not UTF-8 at byte {exc.start}") from None
+    except RecursionError:
+        raise error(f"{where}: JSON nested too deeply") from None
+    except ValueError as exc:
+        raise error(f"{where}: not valid JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise error(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def load_object(path: Path, error: type[PyengineError]) -> dict[str, Any]:
+    """Read the file ``path`` as one JSON object; raise ``error`` if it is missing, too large or not JSON."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+    except OSError as exc:
+        raise error(f"{path}: cannot be read: {exc.strerror}") from None
+    if len(data) > MAX_JSON_BYTES:
+        raise error(f"{path}: larger than {MAX_JSON_BYTES} bytes, which no JSON file here is")
+    return parse_object(data, str(path), error)
+
+
+class Fields:
+    """The fields of one JSON object, taken by name and type; ``finish()`` refuses what was not taken.
+
+    A field that is absent gives ``default``; without a default that is an error. ``null`` is a value like any
+    other and has the wrong type, except where a method says otherwise.
+    """
+
+    def __init__(self, data: object, where: str, error: type[PyengineError]) -> None:
+        self.where = where
+        self.error = error
+        if not isinstance(data, dict):
+            raise error(f"{where}: expected an object, found {shorten(data)}")
+        self._rest: dict[str, Any] = dict(data)
+
+    def fail(self, name: str, expected: str, found: object) -> NoReturn:
+        """Raise: field ``name`` should be ``expected`` and is ``found``."""
+        raise self.error(f"{self.where}: {name}: expected {expected}, found {shorten(found)}")
+
+    def take(self, name: str, default: Any = REQUIRED) -> Any:
+        """The raw value of ``name``, whatever its type."""
+        if name in self._rest:
+            return self._rest.pop(name)
+        if default is REQUIRED:
+            raise self.error(f"{self.where}: field {name!r} is missing")
+        return default
+
+    def integer(self, name: str, low: int, high: int, default: Any = REQUIRED) -> int:
+        """An integer in [low, high]; true and 3.0 are not integers."""
+        value = self.take(name, default)
+        if type(value) is not int or not low <= value <= high:
+            self.fail(name, f"an integer from {low} to {high}", value)
+        return value
+
+    def number(self, name: str, low: float = -math.inf, high: float = math.inf, default: Any = REQUIRED) -> float:
+        """A finite number in [low, high], as float."""
+        value = self.take(name, default)
+        if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
+            bounds = "" if (low, high) == (-math.inf, math.inf) else f" from {low:g} to {high:g}"
+            self.fail(name, f"a finite number{bounds}", value)
+        return float(value)
+
+    def flag(self, name: str, default: Any = REQUIRED) -> bool:
+        """true or false."""
+        value = self.take(name, default)
+        if type(value) is not bool:
+            self.fail(name, "true or false", value)
+        return value
+
+    def text(self, name: str, default: Any = REQUIRED) -> str:
+        """A string."""
+        value = self.take(name, default)
+        if type(value) is not str:
+            self.fail(name, "a string", value)
+        return value
+
+    def choice(self, name: str, allowed: tuple[Any, ...], default: Any = REQUIRED) -> Any:
+        """One of ``allowed``, of the same type too (so that 0 is not false)."""
+        value = self.take(name, default)
+        if not any(type(value) is type(one) and value == one for one in allowed):
+            self.fail(name, "one of " + ", ".join(json.dumps(one) for one in allowed), value)
+        return value
+
+    def integers(self, name: str, low: int, high: int, default: Any = REQUIRED) -> tuple[int, ...]:
+        """A list of integers in [low, high]."""
+        value = self.take(name, default)
+        if not isinstance(value, (list, tuple)) or any(type(x) is not int or not low <= x <= high for x in value):
+            self.fail(name, f"a list of integers from {low} to {high}", value)
+        return tuple(value)
+
+    def remaining(self) -> dict[str, Any]:
+        """The fields not taken so far."""
+        return dict(self._rest)
+
+    def finish(self) -> None:
+        """Raise if any field was not taken."""
+        if self._rest:
+            names = ", ".join(shorten(name) for name in sorted(self._rest))
+            raise self.error(f"{self.where}: unknown fields: {names}")

@@ -1,0 +1,124 @@
+"""Search defaults from ``generation_config.json``, or from the generation keys of an older ``config.json``.
+
+Names and defaults: transformers 5.23.0, generation/configuration_utils.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+from pyengine.canonical import GenerationDefaults, ModelConfig
+from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.formats.strict_json import load_object, shorten
+
+__all__ = ["GENERATION_KEYS", "read_generation"]
+
+# What the engine implements, with transformers' default.
+_IMPLEMENTED: dict[str, Any] = {
+    "min_length": 0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "bad_words_ids": [],
+    "suppress_tokens": [],
+    "begin_suppress_tokens": [],
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+}
+# Lengths and ids that are looked at one by one below.
+_SPECIAL = (
+    "decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id",
+    "max_length", "max_new_tokens", "min_new_tokens",
+)  # fmt: skip
+# What changes the result and is not implemented: the values at which it does nothing (None always is one).
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "assistant_early_exit": (),
+    "constraints": ([],),
+    "diversity_penalty": (0.0,),
+    "do_sample": (False,),
+    "dola_layers": (),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1.0,),
+    "exponential_decay_length_penalty": (),
+    "force_bos_token_to_be_generated": (False,),
+    "force_words_ids": ([],),
+    "forced_decoder_ids": ([],),
+    "guidance_scale": (1.0,),
+    "max_time": (),
+    "num_beam_groups": (1,),
+    "penalty_alpha": (0.0,),
+    "prompt_lookup_num_tokens": (),
+    "renormalize_logits": (False,),
+    "sequence_bias": ({}, []),
+    "speculation_type": (),
+    "stop_strings": ([],),
+    "token_healing": (False,),
+    "use_mtp": (False,),
+    "watermarking_config": (),
+}
+# No effect without sampling, or only on how transformers computes and what it returns.
+_IGNORED = frozenset({
+    "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "use_cache", "cache_implementation", "cache_config", "max_cache_len", "return_legacy_cache", "low_memory",
+    "prefill_chunk_size", "compile_config", "disable_compile", "continuous_batching_config",
+    "remove_invalid_values", "output_attentions", "output_hidden_states", "output_scores", "output_logits",
+    "return_dict_in_generate", "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule",
+    "assistant_confidence_threshold", "max_matching_ngram_size", "assistant_lookbehind", "target_lookbehind",
+    "assistant_ensemble_weight", "transformers_version",
+})  # fmt: skip
+
+GENERATION_KEYS = frozenset({*_IMPLEMENTED, *_SPECIAL, *_NEUTRAL, *_IGNORED})
+
+
+def read_generation(directory: Path, model_json: Mapping[str, Any], config: ModelConfig) -> GenerationDefaults:
+    """The defaults of the checkpoint in ``directory``, whose config.json is ``model_json``.
+
+    As transformers does: generation_config.json alone if it is there, else the generation keys of config.json;
+    the start, end and padding ids fall back to config.json. Without a length the model's positions are the
+    limit. UnsupportedError for a key that asks for what the engine lacks, CheckpointError for a wrong value.
+    """
+    path = directory / "generation_config.json"
+    if path.exists():
+        source = load_object(path, CheckpointError)
+        unknown = [key for key in source if key not in GENERATION_KEYS and key[:1] != "_" and source[key] is not None]
+        if unknown:
+            names = ", ".join(f"{shorten(key)}: {shorten(source[key])}" for key in sorted(unknown))
+            raise UnsupportedError(f"{path}: keys that the importer does not know: {names}")
+    else:
+        path = directory / "config.json"
+        source = {key: value for key, value in model_json.items() if key in GENERATION_KEYS}
+    given = {key: value for key, value in source.items() if value is not None}
+
+    for key, neutral in _NEUTRAL.items():
+        if key in given and not any(given[key] == value for value in neutral):
+            raise UnsupportedError(f"{path}: {key} = {shorten(given[key])}: the engine does not have this")
+
+    def token(key: str) -> Any:
+        return given.get(key, model_json.get(key))
+
+    def length(key: str) -> int | None:
+        value = given.get(key)
+        if value is not None and (type(value) is not int or value < 0):
+            raise CheckpointError(f"{path}: {key}: expected a non-negative integer, found {shorten(value)}")
+        return value
+
+    values = {key: given.get(key, default) for key, default in _IMPLEMENTED.items()}
+    values["decoder_start_token_id"] = token("decoder_start_token_id")
+    values["pad_token_id"] = token("pad_token_id")
+    values["eos_token_id"] = _as_list(token("eos_token_id"))
+    if values["forced_eos_token_id"] is not None:
+        values["forced_eos_token_id"] = _as_list(values["forced_eos_token_id"])
+    new, shortest = length("max_new_tokens"), length("min_new_tokens")
+    longest = new + 1 if new is not None else length("max_length")  # the start token counts
+    values["max_length"] = config.max_positions if longest is None else min(longest, config.max_positions)
+    if shortest is not None:
+        values["min_length"] = shortest + 1
+    return GenerationDefaults.from_json(values, str(path), config, CheckpointError)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]

@@ -1,0 +1,23 @@
+"""Names and JSON forms that the writer and the reader of a model directory share.
+
+    config.json         {"format": "pyengine", "version": 1, "weights", "model", "tokenizer", "created_by"}
+    generation.json     defaults of the search
+    model.safetensors   packed tensors, in the order of use
+    ...                 tokenizer files, as they were
+    SHA256SUMS          of all of these
+"""
+
+from __future__ import annotations
+
+FORMAT = "pyengine"
+VERSION = 1
+CONFIG_NAME = "config.json"
+GENERATION_NAME = "generation.json"
+TENSORS_NAME = "model.safetensors"
+
+# The files that a tokenizer of each kind must have.
+TOKENIZER_FILES: dict[str | None, tuple[str, ...]] = {
+    None: (),
+    "sentencepiece": ("source.spm", "target.spm", "vocab.json"),
+    "tokenizers": ("tokenizer.json",),
+}

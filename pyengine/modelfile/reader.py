@@ -1,0 +1,141 @@
+"""Open a model directory: everything is checked before anybody sees a pointer into the mapped file."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyengine.canonical import GenerationDefaults, ModelConfig
+from pyengine.canonical.tensors import mismatches
+from pyengine.errors import ModelFileError
+from pyengine.formats.safetensors_header import parse_header
+from pyengine.formats.strict_json import Fields, load_object, shorten
+from pyengine.modelfile.checksums import verify_sums
+from pyengine.modelfile.directory import (
+    CONFIG_NAME,
+    FORMAT,
+    GENERATION_NAME,
+    TENSORS_NAME,
+    TOKENIZER_FILES,
+    VERSION,
+)
+from pyengine.modelfile.layout import WEIGHTS, packed_specs
+
+__all__ = ["ModelDirectory", "open_directory"]
+
+_DTYPES = {"I8": np.dtype(np.int8), "F32": np.dtype("<f4")}
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """An open model directory. ``tensors`` are read-only views of one mapping, by packed name (``layout``).
+
+    ``weights`` is "int8" or "float32"; ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``bytes`` the
+    size of all files. The mapping lives as long as any array that came from it.
+    """
+
+    path: Path
+    config: ModelConfig
+    weights: str
+    generation: GenerationDefaults
+    tokenizer_kind: str | None
+    created_by: str
+    bytes: int
+    tensors: dict[str, np.ndarray] = field(repr=False)
+
+
+def open_directory(path: str | Path, verify: bool = False) -> ModelDirectory:
+    """Open the model directory ``path``; with ``verify`` every byte is compared with its checksum.
+
+    Raises ModelFileError naming the file, tensor or field and what was expected: for a damaged or incomplete
+    directory, one of a newer version, and for a training checkpoint (with the command that converts it).
+    """
+    path = Path(path)
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise ModelFileError(f"{path}: expected a model directory, found {found}")
+    if not (path / CONFIG_NAME).exists():
+        found = f"no {CONFIG_NAME} in it" if any(path.iterdir()) else "an empty directory"
+        raise ModelFileError(f"{path}: expected a model directory, found {found}")
+    config_path = path / CONFIG_NAME
+    head = load_object(config_path, ModelFileError)
+    _refuse_foreign(path, head)
+    if verify:
+        verify_sums(path)
+
+    fields = Fields(head, str(config_path), ModelFileError)
+    fields.take("format")
+    fields.take("version")
+    weights = fields.choice("weights", WEIGHTS)
+    config = ModelConfig.from_json(fields.take("model"), f"{config_path}: model")
+    tokenizer = fields.choice("tokenizer", tuple(TOKENIZER_FILES))
+    created_by = fields.text("created_by")
+    fields.finish()
+    missing = [name for name in TOKENIZER_FILES[tokenizer] if not (path / name).is_file()]
+    if missing:
+        raise ModelFileError(f"{path}: a {tokenizer} tokenizer without {', '.join(missing)}")
+    generation_path = path / GENERATION_NAME
+    generation = GenerationDefaults.from_json(
+        load_object(generation_path, ModelFileError), str(generation_path), config
+    )
+    return ModelDirectory(
+        path=path,
+        config=config,
+        weights=weights,
+        generation=generation,
+        tokenizer_kind=tokenizer,
+        created_by=created_by,
+        bytes=sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()),
+        tensors=_map_tensors(path / TENSORS_NAME, config, weights),
+    )
+
+
+def _refuse_foreign(path: Path, head: dict[str, Any]) -> None:
+    if head.get("format") != FORMAT:
+        if "model_type" in head or "architectures" in head:
+            raise ModelFileError(
+                f"{path}: a training checkpoint, expected a model directory; convert it first: "
+                f"python tools/quantize.py {path} -o OUT"
+            )
+        raise ModelFileError(f"{path / CONFIG_NAME}: format: expected {FORMAT!r}, found {shorten(head.get('format'))}")
+    version = head.get("version")
+    if type(version) is not int or version < 1:
+        raise ModelFileError(f"{path / CONFIG_NAME}: version: expected a positive integer, found {shorten(version)}")
+    if version > VERSION:
+        raise ModelFileError(
+            f"{path}: model directory of version {version} (created by {shorten(head.get('created_by'))}), "
+            f"this pyengine reads up to {VERSION}; update pyengine"
+        )
+
+
+def _map_tensors(path: Path, config: ModelConfig, weights: str) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise ModelFileError(f"{path}: empty file")
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as exc:
+        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from None
+    entries = parse_header(data, str(path), ModelFileError)
+    specs = packed_specs(config, weights)
+    problems = [mismatches({n: s.shape for n, s in specs.items()}, {n: e.shape for n, e in entries.items()})]
+    for name in specs.keys() & entries.keys():
+        entry, spec = entries[name], specs[name]
+        if entry.dtype != spec.dtype:
+            problems.append(f"{name} is {entry.dtype}, expected {spec.dtype}")
+        if entry.begin % 64:
+            problems.append(f"{name} begins at byte {entry.begin}, expected a multiple of 64")
+    if any(problems):
+        found = "; ".join(problem for problem in problems if problem)
+        raise ModelFileError(f"{path}: the tensors do not match {CONFIG_NAME} ({weights}): {found}")
+    return {
+        name: np.frombuffer(
+            data, _DTYPES[spec.dtype], count=int(np.prod(spec.shape)), offset=entries[name].begin
+        ).reshape(spec.shape)
+        for name, spec in specs.items()
+    }

@@ -1,0 +1,176 @@
+"""Write a model directory: tensors are streamed, and the directory appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Iterable, Mapping
+
+import numpy as np
+
+from pyengine.canonical import GenerationDefaults, ModelConfig
+from pyengine.errors import ModelFileError, OptionError
+from pyengine.formats.safetensors_header import build_header
+from pyengine.modelfile.checksums import SUMS_NAME, build_sums, hash_file
+from pyengine.modelfile.directory import (
+    CONFIG_NAME,
+    FORMAT,
+    GENERATION_NAME,
+    TENSORS_NAME,
+    TOKENIZER_FILES,
+    VERSION,
+)
+from pyengine.modelfile.layout import packed_specs
+
+__all__ = ["check_target", "write_directory"]
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+_CHUNK_BYTES = 4 << 20
+_DTYPES = {"I8": np.dtype(np.int8), "F32": np.dtype("<f4")}
+
+
+def check_target(path: str | Path, *, force: bool) -> None:
+    """Raise OptionError if ``path`` cannot become a model directory.
+
+    What exists is only ever replaced if it is an empty directory, or a model directory and ``force`` is given.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OptionError(f"{path}: the directory {path.parent} does not exist")
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_dir() or path.is_symlink():
+        raise OptionError(f"{path}: exists and is not a directory")
+    if not any(path.iterdir()):
+        return
+    if not _is_model_directory(path):
+        raise OptionError(f"{path}: exists, is not empty and is no model directory; choose another place")
+    if not force:
+        raise OptionError(f"{path}: exists; --force replaces it")
+
+
+def _is_model_directory(path: Path) -> bool:
+    try:
+        config = json.loads((path / CONFIG_NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and config.get("format") == FORMAT
+
+
+def write_directory(
+    path: str | Path,
+    *,
+    config: ModelConfig,
+    weights: str,
+    generation: GenerationDefaults,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    tokenizer: str | None,
+    tokenizer_files: Mapping[str, Path],
+    created_by: str,
+    force: bool = False,
+) -> int:
+    """Write the model directory ``path`` and return its size in bytes.
+
+    ``tensors`` yields (packed name, array) in the order of ``packed_specs(config, weights)``; each array is
+    stored before the next one is asked for. Everything goes to a temporary directory beside ``path``, which is
+    renamed at the end; whatever is raised in between (Ctrl-C too) leaves nothing behind. Raises OptionError as
+    ``check_target`` does, and OSError from the file system.
+    """
+    path = Path(path)
+    check_target(path, force=force)
+    path = path.absolute()
+    missing = [name for name in TOKENIZER_FILES[tokenizer] if name not in tokenizer_files]
+    if missing:
+        raise ModelFileError(f"{path}: a {tokenizer} tokenizer without {', '.join(missing)}")
+    head = {
+        "format": FORMAT,
+        "version": VERSION,
+        "weights": weights,
+        "model": config.to_json(),
+        "tokenizer": tokenizer,
+        "created_by": created_by,
+    }
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        sums = {TENSORS_NAME: _write_tensors(scratch / TENSORS_NAME, config, weights, tensors)}
+        _write(scratch / CONFIG_NAME, _json_bytes(head))
+        _write(scratch / GENERATION_NAME, _json_bytes(generation.to_json()))
+        for name, source in tokenizer_files.items():
+            _write(scratch / name, source.read_bytes())
+        for entry in scratch.iterdir():
+            sums.setdefault(entry.name, hash_file(entry))
+        _write(scratch / SUMS_NAME, build_sums(sums))
+        size = sum(entry.stat().st_size for entry in scratch.iterdir())
+        _publish(scratch, path)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return size
+
+
+def _write_tensors(
+    path: Path, config: ModelConfig, weights: str, tensors: Iterable[tuple[str, np.ndarray]]
+) -> str:
+    """Stream the tensors to a safetensors file; returns its SHA-256."""
+    specs = packed_specs(config, weights)
+    header = build_header({name: (s.dtype, s.shape) for name, s in specs.items()}, {"format": FORMAT}, ALIGNMENT)
+    digest = hashlib.sha256(header)
+    expected = iter(specs.items())
+    with open(path, "wb") as file:
+        file.write(header)
+        for name, array in tensors:
+            wanted, spec = next(expected, ("nothing more", None))
+            if spec is None or name != wanted or array.shape != spec.shape or array.dtype != _DTYPES[spec.dtype]:
+                raise ModelFileError(f"{path.name}: expected {wanted} {spec}, got {name} {array.dtype} {array.shape}")
+            # A packed array is a transposed view: made contiguous some panels at a time, not as a whole.
+            step = max(1, _CHUNK_BYTES * len(array) // array.nbytes)
+            for start in range(0, len(array), step):
+                chunk = np.ascontiguousarray(array[start : start + step]).data
+                file.write(chunk)
+                digest.update(chunk)
+        for name, _ in expected:
+            raise ModelFileError(f"{path.name}: expected {name}, got no more tensors")
+        _sync(file)
+    return digest.hexdigest()
+
+
+def _json_bytes(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        _sync(file)
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _publish(scratch: Path, path: Path) -> None:
+    """Rename the finished directory into place; an older one goes only after the new one is there."""
+    mask = os.umask(0)
+    os.umask(mask)
+    scratch.chmod(0o777 & ~mask)  # mkdtemp makes directories private
+    if path.exists() and any(path.iterdir()):
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        os.rename(path, old)
+        try:
+            os.rename(scratch, path)
+        except BaseException:
+            os.rename(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(scratch, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
