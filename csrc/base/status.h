@@ -1,0 +1,17 @@
+/* What a function of the core can answer. Nothing in the core prints, exits or aborts. */
+#ifndef PE_BASE_STATUS_H
+#define PE_BASE_STATUS_H
+
+typedef enum pe_status {
+    PE_OK = 0,
+    PE_NO_MEMORY,     /* an allocation failed; the object is as it was before the call */
+    PE_BAD_ARGUMENT,  /* a plan or a shape breaks its contract; pe_error_message() says where */
+} pe_status;
+
+#define PE_TRY(expr)                                  \
+    do {                                              \
+        const pe_status pe_try_status = (expr);       \
+        if (pe_try_status != PE_OK) return pe_try_status; \
+    } while (0)
+
+#endif

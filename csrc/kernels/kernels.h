@@ -1,0 +1,130 @@
+/* The kernel table: one entry a family, filled with the scalar reference and overlaid by what the CPU offers.
+
+   A kernel is single-threaded and allocates nothing; it gets pointers and sizes and knows nothing of models.
+   Edges are the kernel's job, and none reads past a buffer. The reference (kernels/ref/) defines every result:
+   integers and floats alike, all instruction sets give the same bytes.
+
+   Names:  pe_<op>_<result>_<left>_<right>__<isa>
+       f32   float32            q8r  int8, one scale a row (activations)
+       q8c   int8, one scale an output channel (weights)
+       q8    int8, one scale a token and head (cached keys and values)                                        */
+#ifndef PE_KERNELS_KERNELS_H
+#define PE_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/mathf.h"
+#include "base/status.h"
+
+enum {
+    PE_BLOCK = 16, /* output channels in a block of packed weights */
+    PE_QUAD = 4,   /* int8 values that one dot-product lane multiplies at a time */
+    PE_PAGE = 16,  /* tokens in a page of the key-value cache, and in a block of the attention */
+};
+
+/* A product Y = activate(X W^T + b) + R over rows [0, m) and some blocks of 16 output channels.
+
+   Packed weights, N rounded up to 16, K to 4, padding zero:
+       int8     [N/16][K/4][16][4]     line (b, k/4) is 64 bytes:  | channel 0: k k+1 k+2 k+3 | channel 1: ... | 15 |
+       float32  [N/16][K][16]          line (b, k)   is 64 bytes:  | channel 0 | channel 1 | ... | channel 15 |       */
+typedef struct pe_product {
+    int64_t m;              /* rows of X */
+    int64_t k;              /* columns of X; for int8 the rounded-up count */
+    const void *x;          /* [m, ldx] int8 (from quantize) or float32 */
+    int64_t ldx;            /* elements between two rows of X */
+    const float *x_scale;   /* [m], int8 only */
+    const void *w;          /* packed */
+    const float *w_scale;   /* [N16], int8 only */
+    const int32_t *w_sum;   /* [N16] sum of a channel's weights, int8 only */
+    const float *bias;      /* [N16] or NULL */
+    const float *residual;  /* [m, ldr], N16 columns, or NULL; may be y itself */
+    int64_t ldr;
+    float *y;               /* [m, ldy], all 16 columns of a block are written */
+    int64_t ldy;
+    pe_activation activation;
+} pe_product;
+
+/* Attention of one query over n_keys tokens of one head:  y = softmax(scale q K^T) V, computed page by page with
+   a running maximum (Milakov and Gimelshein, 2018). Keys and values are read as stored, so that the result does not
+   depend on what else is computed in the same step.
+
+   A page of one head, D rounded up to 4 for keys (D4) and to 16 for values (D16):
+       int8     keys   [D4/4][16 tokens][4 dims]          (flipped, see pe_kernels.flip)
+                values [4][D16/16][16 dims][4 tokens]
+                key scales float[16], value scales float[16]
+       float32  keys   [D][16 tokens]
+                values [16 tokens][D16]                                                                          */
+typedef struct pe_attend {
+    int64_t head_dim;            /* D, at most PE_MAX_HEAD_DIM */
+    int64_t n_keys;              /* at least 1 */
+    float scale;
+    const float *q;              /* [D] */
+    const uint8_t *const *pages; /* [ceil(n_keys / 16)] */
+    int64_t offset;              /* bytes from a page's start to this head */
+    float *y;                    /* [D] */
+} pe_attend;
+
+enum { PE_MAX_HEAD_DIM = 256 };
+
+typedef struct pe_kernels {
+    const char *isa;
+
+    /* Quantized bytes that meet int8 weights or cached keys are stored xor `flip`: 0x80 where the multiplier takes
+       one unsigned operand (VNNI), 0 elsewhere. */
+    uint8_t flip;
+
+    /* q[i] = round(x[i] * 127 / max|x|) ^ flip for i < n; bytes up to n_padded are 0 ^ flip. *scale = max|x| / 127.
+       Ties to even; a row of zeros has scale 0. */
+    void (*quantize)(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale);
+
+    /* Sums of the weights of each of `blocks` * 16 channels, packed as in pe_product. False if a weight is -128, which
+       no kernel takes. */
+    bool (*channel_sums)(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums);
+
+    /* float(sum q w) * (x_scale w_scale) + b in one fused step, then activation, then residual. */
+    void (*gemm_q8)(const pe_product *p, int64_t block0, int64_t block1);
+
+    /* sum over k in ascending order, fused multiply-adds; then + b, activation, residual. */
+    void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1);
+
+    /* Layer normalisation (Ba et al., 2016): y = (x - mean) / sqrt(variance + eps) * weight + bias; y may be x. */
+    void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y);
+
+    /* q is quantized as a row. In a page, weights of the values are quantized to 0..127 of their largest. */
+    void (*attend_q8)(const pe_attend *a);
+    void (*attend_f32)(const pe_attend *a);
+
+    /* *max = max x, *sum = sum e^(x - max); n at least 1. */
+    void (*exp_sum)(const float *x, int64_t n, float *max, float *sum);
+
+    /* Indices i with x[i] > threshold, ascending; returns how many. `indices` holds n. */
+    int64_t (*above)(const float *x, int64_t n, float threshold, int32_t *indices);
+} pe_kernels;
+
+/* Instruction sets compiled in, ascending, and whether this machine runs each. */
+typedef struct pe_isa {
+    const char *name;
+    int available;
+} pe_isa;
+
+const pe_isa *pe_isa_list(int *count);
+
+/* Fills the table for `isa` ("ref", "avx2", "avx512vnni"), or for the best one if NULL. PE_BAD_ARGUMENT if it is
+   unknown or this CPU lacks it. */
+pe_status pe_kernels_init(pe_kernels *table, const char *isa);
+
+void pe_kernels_overlay_ref(pe_kernels *table);
+#if defined(__x86_64__)
+void pe_kernels_overlay_avx2(pe_kernels *table);
+void pe_kernels_overlay_avx512vnni(pe_kernels *table);
+#endif
+
+/* A head's share of a page. */
+static inline int64_t pe_page_keys_q8(int64_t d) { return (d + 3) / 4 * 64; }
+static inline int64_t pe_page_values_q8(int64_t d) { return (d + 15) / 16 * 256; }
+static inline int64_t pe_page_bytes_q8(int64_t d) { return pe_page_keys_q8(d) + pe_page_values_q8(d) + 128; }
+static inline int64_t pe_page_keys_f32(int64_t d) { return d * 64; }
+static inline int64_t pe_page_bytes_f32(int64_t d) { return d * 64 + (d + 15) / 16 * 1024; }
+
+#endif

@@ -1,0 +1,90 @@
+/* Scalar reference: attention over pages, with int8 and with float32 keys and values. */
+#include "kernels/ref/ref.h"
+
+/* The state of a softmax that sees its scores page by page. */
+typedef struct running {
+    float max;   /* the largest score so far */
+    float sum;   /* sum of e^(score - max) so far */
+    float scale; /* what the last page multiplied earlier results with */
+} running;
+
+/* p[t] = e^(s[t] - max) for the page's n tokens, 0 beyond; updates the state. */
+static void softmax_page(running *state, const float s[PE_PAGE], int64_t n, float p[PE_PAGE]) {
+    float max = state->max;
+    for (int64_t t = 0; t < n; t++) max = s[t] > max ? s[t] : max;
+    state->scale = pe_exp(state->max - max);
+    state->max = max;
+    for (int64_t t = 0; t < PE_PAGE; t++) p[t] = t < n ? pe_exp(s[t] - max) : 0.0f;
+    state->sum = fmaf(state->sum, state->scale, pe_sum_lanes(p));
+}
+
+void pe_attend_f32_q8__ref(const pe_attend *a) {
+    const int64_t d = a->head_dim, d16 = (d + 15) / 16;
+    int8_t q[PE_MAX_HEAD_DIM];
+    float q_scale;
+    pe_quantize_q8r_f32__ref(a->q, d, (d + 3) / 4 * 4, 0, q, &q_scale);
+    q_scale *= a->scale;
+    float y[PE_MAX_HEAD_DIM] = {0};
+    running state = {-INFINITY, 0.0f, 0.0f};
+
+    for (int64_t first = 0; first < a->n_keys; first += PE_PAGE) {
+        const int64_t n = a->n_keys - first < PE_PAGE ? a->n_keys - first : PE_PAGE;
+        const int8_t *keys = (const int8_t *)a->pages[first / PE_PAGE] + a->offset;
+        const int8_t *values = keys + pe_page_keys_q8(d);
+        const float *key_scale = (const float *)(const void *)(values + pe_page_values_q8(d));
+        const float *value_scale = key_scale + PE_PAGE;
+
+        float s[PE_PAGE], p[PE_PAGE];
+        for (int64_t t = 0; t < n; t++) {
+            int32_t dot = 0;
+            for (int64_t i = 0; i < d; i++) dot += (int32_t)q[i] * keys[i / 4 * 64 + t * 4 + i % 4];
+            s[t] = (float)dot * (q_scale * key_scale[t]);
+        }
+        softmax_page(&state, s, n, p);
+
+        float largest = 0.0f;
+        for (int64_t t = 0; t < n; t++) {
+            p[t] *= value_scale[t];
+            largest = p[t] > largest ? p[t] : largest;
+        }
+        const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+        int32_t weight[PE_PAGE] = {0};
+        for (int64_t t = 0; t < n; t++) {
+            const float v = p[t] * inverse;
+            weight[t] = (int32_t)nearbyintf(v < 127.0f ? v : 127.0f);
+        }
+        const float unit = largest * (1.0f / 127.0f);
+        for (int64_t i = 0; i < d; i++) {
+            int32_t dot = 0;
+            for (int64_t t = 0; t < n; t++)
+                dot += weight[t] * values[t / 4 * d16 * 64 + i / 16 * 64 + i % 16 * 4 + t % 4];
+            y[i] = fmaf((float)dot, unit, y[i] * state.scale);
+        }
+    }
+    for (int64_t i = 0; i < d; i++) a->y[i] = y[i] / state.sum;
+}
+
+void pe_attend_f32_f32__ref(const pe_attend *a) {
+    const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16;
+    float y[PE_MAX_HEAD_DIM] = {0};
+    running state = {-INFINITY, 0.0f, 0.0f};
+
+    for (int64_t first = 0; first < a->n_keys; first += PE_PAGE) {
+        const int64_t n = a->n_keys - first < PE_PAGE ? a->n_keys - first : PE_PAGE;
+        const float *keys = (const float *)(const void *)(a->pages[first / PE_PAGE] + a->offset);
+        const float *values = keys + d * PE_PAGE;
+        float s[PE_PAGE], p[PE_PAGE];
+        for (int64_t t = 0; t < n; t++) {
+            float dot = 0.0f;
+            for (int64_t i = 0; i < d; i++) dot = fmaf(a->q[i], keys[i * PE_PAGE + t], dot);
+            s[t] = dot * a->scale;
+        }
+        softmax_page(&state, s, n, p);
+        for (int64_t i = 0; i < d; i++) {
+            float sum = y[i] * state.scale;
+            for (int64_t t = 0; t < n; t++) sum = fmaf(p[t], values[t * d16 + i], sum);
+            y[i] = sum;
+        }
+    }
+    for (int64_t i = 0; i < d; i++) a->y[i] = y[i] / state.sum;
+}

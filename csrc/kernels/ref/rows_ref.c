@@ -1,0 +1,48 @@
+/* Scalar reference: quantization, layer normalisation, and the two passes over a row of logits. */
+#include "kernels/ref/ref.h"
+
+void pe_quantize_q8r_f32__ref(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale) {
+    float largest = 0.0f;
+    for (int64_t i = 0; i < n; i++) {
+        const float a = fabsf(x[i]);
+        largest = a > largest ? a : largest;
+    }
+    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] * inverse;
+        v = v > -127.0f ? v : -127.0f;
+        v = v < 127.0f ? v : 127.0f;
+        q[i] = (int8_t)((uint8_t)(int8_t)nearbyintf(v) ^ flip);
+    }
+    for (int64_t i = n; i < n_padded; i++) q[i] = (int8_t)flip;
+    *scale = largest * (1.0f / 127.0f);
+}
+
+void pe_norm_f32_f32__ref(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y) {
+    float lanes[PE_LANES] = {0};
+    for (int64_t i = 0; i < n; i++) lanes[i % PE_LANES] += x[i];
+    const float mean = pe_sum_lanes(lanes) / (float)n;
+    memset(lanes, 0, sizeof lanes);
+    for (int64_t i = 0; i < n; i++) {
+        const float d = x[i] - mean;
+        lanes[i % PE_LANES] = fmaf(d, d, lanes[i % PE_LANES]);
+    }
+    const float inverse = 1.0f / sqrtf(pe_sum_lanes(lanes) / (float)n + eps);
+    for (int64_t i = 0; i < n; i++) y[i] = fmaf((x[i] - mean) * inverse, weight[i], bias[i]);
+}
+
+void pe_exp_sum_f32__ref(const float *x, int64_t n, float *max, float *sum) {
+    float m = x[0];
+    for (int64_t i = 1; i < n; i++) m = x[i] > m ? x[i] : m;
+    float lanes[PE_LANES] = {0};
+    for (int64_t i = 0; i < n; i++) lanes[i % PE_LANES] += pe_exp(x[i] - m);
+    *max = m;
+    *sum = pe_sum_lanes(lanes);
+}
+
+int64_t pe_above_f32__ref(const float *x, int64_t n, float threshold, int32_t *indices) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] > threshold) indices[count++] = (int32_t)i;
+    return count;
+}

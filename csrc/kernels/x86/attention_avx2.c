@@ -1,0 +1,127 @@
+/* AVX2: attention over pages. Sixteen tokens of a page are two vectors of eight lanes; int8 products as in
+   gemm_avx2.c. */
+#include "kernels/x86/vec_avx2.h"
+#include "kernels/x86/x86.h"
+
+/* The state of a softmax that sees its scores page by page. */
+typedef struct running {
+    float max;
+    float sum;
+    float scale; /* what the last page multiplied earlier results with */
+} running;
+
+/* s becomes e^(s - max) in lanes [0, n), 0 beyond. */
+static inline void softmax_page(running *state, __m256 s[2], int64_t n) {
+    const __m256 none = _mm256_set1_ps(-INFINITY);
+    const __m256 live0 = _mm256_castsi256_ps(pe_mask8(n)), live1 = _mm256_castsi256_ps(pe_mask8(n - 8));
+    const float page_max = pe_max8(_mm256_max_ps(_mm256_blendv_ps(none, s[0], live0), _mm256_blendv_ps(none, s[1], live1)));
+    const float max = page_max > state->max ? page_max : state->max;
+    s[0] = _mm256_and_ps(live0, pe_exp8(_mm256_sub_ps(s[0], _mm256_set1_ps(max))));
+    s[1] = _mm256_and_ps(live1, pe_exp8(_mm256_sub_ps(s[1], _mm256_set1_ps(max))));
+    state->scale = pe_exp(state->max - max);
+    state->max = max;
+    state->sum = fmaf(state->sum, state->scale, pe_sum8x2(s[0], s[1]));
+}
+
+static inline void finish(const pe_attend *a, const running *state, const float *y) {
+    for (int64_t i = 0; i < a->head_dim; i++) a->y[i] = y[i] / state->sum;
+}
+
+/* sum + the products of 8 lanes of 4 signed bytes each; `positive` is |b|. */
+static inline __m256i dot4(__m256i sum, __m256i positive, __m256i signed_bytes) {
+    const __m256i pairs = _mm256_maddubs_epi16(positive, signed_bytes);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+static inline __m256i load(const void *bytes) { return _mm256_loadu_si256((const __m256i *)bytes); }
+
+void pe_attend_f32_q8__avx2(const pe_attend *a) {
+    const int64_t d = a->head_dim, lines = (d + 3) / 4, d16 = (d + 15) / 16;
+    _Alignas(32) int8_t q[PE_MAX_HEAD_DIM];
+    _Alignas(32) float y[PE_MAX_HEAD_DIM] = {0};
+    float q_scale;
+    pe_quantize_q8r_f32__avx2(a->q, d, lines * 4, 0, q, &q_scale);
+    q_scale *= a->scale;
+    running state = {-INFINITY, 0.0f, 0.0f};
+
+    for (int64_t first = 0; first < a->n_keys; first += PE_PAGE) {
+        const int64_t n = a->n_keys - first < PE_PAGE ? a->n_keys - first : PE_PAGE;
+        const uint8_t *keys = a->pages[first / PE_PAGE] + a->offset;
+        const uint8_t *values = keys + pe_page_keys_q8(d);
+        const float *scales = (const float *)(const void *)(values + pe_page_values_q8(d));
+
+        __m256i dot[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (int64_t line = 0; line < lines; line++) {
+            int32_t quad;
+            memcpy(&quad, q + line * 4, sizeof quad);
+            const __m256i query = _mm256_set1_epi32(quad);
+            for (int half = 0; half < 2; half++) {
+                const __m256i key = load(keys + line * 64 + half * 32);
+                dot[half] = dot4(dot[half], _mm256_abs_epi8(key), _mm256_sign_epi8(query, key));
+            }
+        }
+        __m256 p[2];
+        for (int half = 0; half < 2; half++) {
+            const __m256 key_scale = _mm256_maskload_ps(scales + half * 8, pe_mask8(n - half * 8));
+            const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(q_scale), key_scale);
+            p[half] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[half]), scale);
+        }
+        softmax_page(&state, p, n);
+
+        for (int half = 0; half < 2; half++) {
+            const __m256i live = pe_mask8(n - half * 8);
+            p[half] = _mm256_mul_ps(p[half], _mm256_maskload_ps(scales + PE_PAGE + half * 8, live));
+        }
+        const float largest = pe_max8(_mm256_max_ps(p[0], p[1]));
+        const __m256 inverse = _mm256_set1_ps(largest > 0.0f ? 127.0f / largest : 0.0f);
+        int32_t weights[PE_PAGE];
+        for (int half = 0; half < 2; half++) {
+            const __m256 scaled = _mm256_min_ps(_mm256_mul_ps(p[half], inverse), _mm256_set1_ps(127.0f));
+            _mm256_storeu_si256((__m256i *)(void *)(weights + half * 8), _mm256_cvtps_epi32(scaled));
+        }
+        __m256i quads[4];
+        for (int t = 0; t < 4; t++) {
+            const int32_t *w = weights + t * 4;
+            quads[t] = _mm256_set1_epi32(w[0] | w[1] << 8 | w[2] << 16 | w[3] << 24);
+        }
+        const __m256 unit = _mm256_set1_ps(largest * (1.0f / 127.0f)), earlier = _mm256_set1_ps(state.scale);
+        for (int64_t i = 0; i < d16 * 2; i++) {
+            __m256i sum = _mm256_setzero_si256();
+            for (int t = 0; t < 4; t++) sum = dot4(sum, quads[t], load(values + t * d16 * 64 + i * 32));
+            const __m256 old = _mm256_mul_ps(_mm256_load_ps(y + i * 8), earlier);
+            _mm256_store_ps(y + i * 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), unit, old));
+        }
+    }
+    finish(a, &state, y);
+}
+
+void pe_attend_f32_f32__avx2(const pe_attend *a) {
+    const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16;
+    _Alignas(32) float y[PE_MAX_HEAD_DIM] = {0};
+    running state = {-INFINITY, 0.0f, 0.0f};
+
+    for (int64_t first = 0; first < a->n_keys; first += PE_PAGE) {
+        const int64_t n = a->n_keys - first < PE_PAGE ? a->n_keys - first : PE_PAGE;
+        const float *keys = (const float *)(const void *)(a->pages[first / PE_PAGE] + a->offset);
+        const float *values = keys + d * PE_PAGE;
+        __m256 s[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        for (int64_t i = 0; i < d; i++) {
+            const __m256 q = _mm256_set1_ps(a->q[i]);
+            s[0] = _mm256_fmadd_ps(q, _mm256_loadu_ps(keys + i * PE_PAGE), s[0]);
+            s[1] = _mm256_fmadd_ps(q, _mm256_loadu_ps(keys + i * PE_PAGE + 8), s[1]);
+        }
+        for (int half = 0; half < 2; half++) s[half] = _mm256_mul_ps(s[half], _mm256_set1_ps(a->scale));
+        softmax_page(&state, s, n);
+        _Alignas(32) float p[PE_PAGE];
+        _mm256_store_ps(p, s[0]);
+        _mm256_store_ps(p + 8, s[1]);
+        const __m256 earlier = _mm256_set1_ps(state.scale);
+        for (int64_t i = 0; i < d16; i += 8) {
+            __m256 sum = _mm256_mul_ps(_mm256_load_ps(y + i), earlier);
+            for (int64_t t = 0; t < n; t++)
+                sum = _mm256_fmadd_ps(_mm256_set1_ps(p[t]), _mm256_loadu_ps(values + t * d16 + i), sum);
+            _mm256_store_ps(y + i, sum);
+        }
+    }
+    finish(a, &state, y);
+}

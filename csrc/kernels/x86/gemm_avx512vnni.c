@@ -1,0 +1,148 @@
+/* AVX-512 VNNI: matrix products on packed weights.
+
+   A tile is up to 6 rows by 4 blocks of 16 channels: 24 accumulators, 4 lines of weights, one broadcast. Each line of
+   weights is loaded once a tile, so up to 6 rows read the weights once. Tiles of a panel (4 blocks) follow each other
+   over the rows, while the panel stays in the second-level cache.
+
+   vpdpbusd multiplies unsigned by signed bytes: rows come flipped (x + 128), and 128 times the sum of a channel's
+   weights is subtracted up front. Exact: |sum| <= K * 255 * 127 < 2^31 for K <= 66,000. */
+#include "kernels/x86/vec_avx512.h"
+#include "kernels/x86/x86.h"
+
+enum { ROWS = 6, BLOCKS = 4 };
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+bool pe_sums_s32_q8c__avx512vnni(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums) {
+    const __m512i ones = _mm512_set1_epi8(1), lowest = _mm512_set1_epi8(INT8_MIN);
+    __mmask64 invalid = 0;
+    for (int64_t block = 0; block < blocks; block++) {
+        __m512i sum = _mm512_setzero_si512();
+        for (int64_t i = 0; i < k / PE_QUAD; i++, w += 64) {
+            const __m512i line = _mm512_loadu_si512(w);
+            invalid |= _mm512_cmpeq_epi8_mask(line, lowest);
+            sum = _mm512_dpbusd_epi32(sum, ones, line);
+        }
+        _mm512_storeu_si512(sums + block * PE_BLOCK, sum);
+    }
+    return invalid == 0;
+}
+
+ALWAYS_INLINE void finish(const pe_product *p, int64_t row, int64_t channel, __m512 v) {
+    v = pe_activate16(p->activation, v);
+    if (p->residual) v = _mm512_add_ps(v, _mm512_loadu_ps(p->residual + row * p->ldr + channel));
+    _mm512_storeu_ps(p->y + row * p->ldy + channel, v);
+}
+
+static void finish_q8(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,
+                      const __m512i sum[ROWS * BLOCKS]) {
+    for (int b = 0; b < blocks; b++) {
+        const int64_t channel = (block0 + b) * PE_BLOCK;
+        const __m512 w_scale = _mm512_loadu_ps(p->w_scale + channel);
+        const __m512 bias = p->bias ? _mm512_loadu_ps(p->bias + channel) : _mm512_setzero_ps();
+        for (int r = 0; r < rows; r++) {
+            const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(p->x_scale[row0 + r]), w_scale);
+            const __m512 value = _mm512_cvtepi32_ps(sum[r * blocks + b]);
+            finish(p, row0 + r, channel, _mm512_fmadd_ps(value, scale, bias));
+        }
+    }
+}
+
+static void finish_f32(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,
+                       const __m512 sum[ROWS * BLOCKS]) {
+    for (int b = 0; b < blocks; b++) {
+        const int64_t channel = (block0 + b) * PE_BLOCK;
+        const __m512 bias = p->bias ? _mm512_loadu_ps(p->bias + channel) : _mm512_setzero_ps();
+        for (int r = 0; r < rows; r++)
+            finish(p, row0 + r, channel, _mm512_add_ps(sum[r * blocks + b], bias));
+    }
+}
+
+/* sum[rows][blocks] of rows [row0, row0 + rows) and blocks [block0, block0 + blocks). */
+ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks) {
+    const int8_t *x = (const int8_t *)p->x + row0 * p->ldx;
+    const int8_t *w = (const int8_t *)p->w + block0 * PE_BLOCK * p->k;
+    __m512i sum[ROWS * BLOCKS];
+#pragma GCC unroll 4
+    for (int b = 0; b < blocks; b++) {
+        const __m512i w_sum = _mm512_loadu_si512(p->w_sum + (block0 + b) * PE_BLOCK);
+        const __m512i start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(w_sum, 7));
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) sum[r * blocks + b] = start;
+    }
+    for (int64_t k = 0; k < p->k; k += PE_QUAD) {
+        __m512i line[BLOCKS];
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) line[b] = _mm512_loadu_si512(w + b * PE_BLOCK * p->k + k * PE_BLOCK);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            int32_t quad;
+            memcpy(&quad, x + r * p->ldx + k, sizeof quad);
+            const __m512i a = _mm512_set1_epi32(quad);
+#pragma GCC unroll 4
+            for (int b = 0; b < blocks; b++)
+                sum[r * blocks + b] = _mm512_dpbusd_epi32(sum[r * blocks + b], a, line[b]);
+        }
+    }
+    finish_q8(p, row0, block0, rows, blocks, sum);
+}
+
+ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks) {
+    const int64_t k_packed = (p->k + PE_QUAD - 1) / PE_QUAD * PE_QUAD;
+    const float *x = (const float *)p->x + row0 * p->ldx;
+    const float *w = (const float *)p->w + block0 * PE_BLOCK * k_packed;
+    __m512 sum[ROWS * BLOCKS];
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * blocks; i++) sum[i] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < p->k; k++) {
+        __m512 line[BLOCKS];
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) line[b] = _mm512_loadu_ps(w + b * PE_BLOCK * k_packed + k * PE_BLOCK);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            const __m512 a = _mm512_set1_ps(x[r * p->ldx + k]);
+#pragma GCC unroll 4
+            for (int b = 0; b < blocks; b++)
+                sum[r * blocks + b] = _mm512_fmadd_ps(a, line[b], sum[r * blocks + b]);
+        }
+    }
+    finish_f32(p, row0, block0, rows, blocks, sum);
+}
+
+void pe_gemm_f32_q8r_q8c__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
+    for (int64_t block = block0, blocks; block < block1; block += blocks) {
+        blocks = block1 - block >= BLOCKS ? BLOCKS : 1;
+        for (int64_t row = 0; row < p->m; row += ROWS) {
+            const int64_t rows = p->m - row;
+            if (blocks == BLOCKS) switch (rows) {
+                case 1: tile_q8(p, row, block, 1, 4); break;
+                case 2: tile_q8(p, row, block, 2, 4); break;
+                case 3: tile_q8(p, row, block, 3, 4); break;
+                case 4: tile_q8(p, row, block, 4, 4); break;
+                case 5: tile_q8(p, row, block, 5, 4); break;
+                default: tile_q8(p, row, block, 6, 4);
+                }
+            else
+                for (int64_t r = row; r < row + rows && r < row + ROWS; r++) tile_q8(p, r, block, 1, 1);
+        }
+    }
+}
+
+void pe_gemm_f32_f32_f32__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
+    for (int64_t block = block0, blocks; block < block1; block += blocks) {
+        blocks = block1 - block >= BLOCKS ? BLOCKS : 1;
+        for (int64_t row = 0; row < p->m; row += ROWS) {
+            const int64_t rows = p->m - row;
+            if (blocks == BLOCKS) switch (rows) {
+                case 1: tile_f32(p, row, block, 1, 4); break;
+                case 2: tile_f32(p, row, block, 2, 4); break;
+                case 3: tile_f32(p, row, block, 3, 4); break;
+                case 4: tile_f32(p, row, block, 4, 4); break;
+                case 5: tile_f32(p, row, block, 5, 4); break;
+                default: tile_f32(p, row, block, 6, 4);
+                }
+            else
+                for (int64_t r = row; r < row + rows && r < row + ROWS; r++) tile_f32(p, r, block, 1, 1);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+#include "kernels/x86/x86.h"
+
+#if defined(__x86_64__)
+
+void pe_kernels_overlay_avx2(pe_kernels *table) {
+    table->flip = 0;
+    table->quantize = pe_quantize_q8r_f32__avx2;
+    table->channel_sums = pe_sums_s32_q8c__avx2;
+    table->gemm_q8 = pe_gemm_f32_q8r_q8c__avx2;
+    table->gemm_f32 = pe_gemm_f32_f32_f32__avx2;
+    table->norm = pe_norm_f32_f32__avx2;
+    table->attend_q8 = pe_attend_f32_q8__avx2;
+    table->attend_f32 = pe_attend_f32_f32__avx2;
+    table->exp_sum = pe_exp_sum_f32__avx2;
+    table->above = pe_above_f32__avx2;
+}
+
+void pe_kernels_overlay_avx512vnni(pe_kernels *table) {
+    table->flip = 0x80;
+    table->quantize = pe_quantize_q8r_f32__avx512vnni;
+    table->channel_sums = pe_sums_s32_q8c__avx512vnni;
+    table->gemm_q8 = pe_gemm_f32_q8r_q8c__avx512vnni;
+    table->gemm_f32 = pe_gemm_f32_f32_f32__avx512vnni;
+    table->norm = pe_norm_f32_f32__avx512vnni;
+    table->attend_q8 = pe_attend_f32_q8__avx512vnni;
+    table->attend_f32 = pe_attend_f32_f32__avx512vnni;
+    table->exp_sum = pe_exp_sum_f32__avx512vnni;
+    table->above = pe_above_f32__avx512vnni;
+}
+
+#endif

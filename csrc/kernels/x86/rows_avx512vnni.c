@@ -1,0 +1,71 @@
+/* AVX-512: quantization, layer normalisation, and the two passes over a row of logits. */
+#include "kernels/x86/vec_avx512.h"
+#include "kernels/x86/x86.h"
+
+void pe_quantize_q8r_f32__avx512vnni(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q,
+                                     float *scale) {
+    __m512 top = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16)
+        top = _mm512_max_ps(_mm512_abs_ps(_mm512_maskz_loadu_ps(pe_mask16(n - i), x + i)), top);
+    const float largest = pe_max16(top);
+    const __m512 inverse = _mm512_set1_ps(largest > 0.0f ? 127.0f / largest : 0.0f);
+    const __m512 low = _mm512_set1_ps(-127.0f), high = _mm512_set1_ps(127.0f);
+    const __m128i flips = _mm_set1_epi8((char)flip);
+    for (int64_t i = 0; i < n_padded; i += 16) {
+        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(pe_mask16(n - i), x + i), inverse);
+        v = _mm512_min_ps(_mm512_max_ps(v, low), high);
+        const __m128i bytes = _mm_xor_si128(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)), flips);
+        _mm_mask_storeu_epi8(q + i, pe_mask16(n_padded - i), bytes);
+    }
+    *scale = largest * (1.0f / 127.0f);
+}
+
+void pe_norm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight, const float *bias, float eps,
+                                 float *y) {
+    __m512 lanes = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16)
+        lanes = _mm512_add_ps(lanes, _mm512_maskz_loadu_ps(pe_mask16(n - i), x + i));
+    const __m512 mean = _mm512_set1_ps(pe_sum16(lanes) / (float)n);
+    lanes = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 live = pe_mask16(n - i);
+        const __m512 d = _mm512_sub_ps(_mm512_maskz_loadu_ps(live, x + i), mean);
+        lanes = _mm512_mask3_fmadd_ps(d, d, lanes, live);
+    }
+    const __m512 inverse = _mm512_set1_ps(1.0f / sqrtf(pe_sum16(lanes) / (float)n + eps));
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 live = pe_mask16(n - i);
+        const __m512 d = _mm512_mul_ps(_mm512_sub_ps(_mm512_maskz_loadu_ps(live, x + i), mean), inverse);
+        const __m512 v = _mm512_fmadd_ps(d, _mm512_maskz_loadu_ps(live, weight + i),
+                                         _mm512_maskz_loadu_ps(live, bias + i));
+        _mm512_mask_storeu_ps(y + i, live, v);
+    }
+}
+
+void pe_exp_sum_f32__avx512vnni(const float *x, int64_t n, float *max, float *sum) {
+    __m512 top = _mm512_set1_ps(x[0]);
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 live = pe_mask16(n - i);
+        top = _mm512_mask_max_ps(top, live, _mm512_maskz_loadu_ps(live, x + i), top);
+    }
+    *max = pe_max16(top);
+    const __m512 m = _mm512_set1_ps(*max);
+    __m512 lanes = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 live = pe_mask16(n - i);
+        const __m512 e = pe_exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(live, x + i), m));
+        lanes = _mm512_mask_add_ps(lanes, live, lanes, e);
+    }
+    *sum = pe_sum16(lanes);
+}
+
+int64_t pe_above_f32__avx512vnni(const float *x, int64_t n, float threshold, int32_t *indices) {
+    const __m512 limit = _mm512_set1_ps(threshold);
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 live = pe_mask16(n - i);
+        __mmask16 hits = _mm512_mask_cmp_ps_mask(live, _mm512_maskz_loadu_ps(live, x + i), limit, _CMP_GT_OQ);
+        for (; hits; hits &= (__mmask16)(hits - 1)) indices[count++] = (int32_t)(i + __builtin_ctz(hits));
+    }
+    return count;
+}

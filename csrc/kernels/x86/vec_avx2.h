@@ -1,0 +1,86 @@
+/* base/mathf.h in vectors of 8: the same operations in the same order, so the same bytes. The 16 lanes of a float
+   reduction are two vectors, lanes 0-7 and 8-15. */
+#ifndef PE_KERNELS_X86_VEC_AVX2_H
+#define PE_KERNELS_X86_VEC_AVX2_H
+
+#include <immintrin.h>
+
+#include "base/mathf.h"
+
+/* All ones in lanes [0, n), for masked loads and stores; n may be anything, negative too. */
+static inline __m256i pe_mask8(int64_t n) {
+    const int lanes = n >= 8 ? 8 : n > 0 ? (int)n : 0;
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline float pe_sum8x2(__m256 low, __m256 high) {
+    const __m256 a = _mm256_add_ps(low, high);
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+static inline float pe_max8(__m256 a) {
+    const __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+}
+
+static inline __m256 pe_exp8(__m256 x) {
+    const __m256 live = _mm256_cmp_ps(x, _mm256_set1_ps(PE_EXP_LOW), _CMP_GT_OQ);
+    x = _mm256_min_ps(x, _mm256_set1_ps(PE_EXP_HIGH));
+    const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(PE_LOG2E)), _MM_FROUND_CUR_DIRECTION);
+    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-PE_LN2_HIGH), x);
+    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-PE_LN2_LOW), r);
+    __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
+    p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvttps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_and_ps(live, _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))));
+}
+
+static inline __m256 pe_tanh8(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    const __m256 e = _mm256_add_ps(pe_exp8(_mm256_add_ps(x, x)), one);
+    return _mm256_sub_ps(one, _mm256_div_ps(_mm256_set1_ps(2.0f), e));
+}
+
+static inline __m256 pe_erf8(__m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    const __m256 z = _mm256_andnot_ps(sign, x);
+    const __m256 t = _mm256_div_ps(one, _mm256_fmadd_ps(_mm256_set1_ps(0.3275911f), z, one));
+    __m256 p = _mm256_set1_ps(1.061405429f);
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-1.453152027f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(1.421413741f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(-0.284496736f));
+    p = _mm256_fmadd_ps(p, t, _mm256_set1_ps(0.254829592f));
+    const __m256 e = pe_exp8(_mm256_xor_ps(sign, _mm256_mul_ps(z, z)));
+    const __m256 y = _mm256_sub_ps(one, _mm256_mul_ps(_mm256_mul_ps(p, t), e));
+    return _mm256_or_ps(_mm256_andnot_ps(sign, y), _mm256_and_ps(sign, x));
+}
+
+static inline __m256 pe_activate8(pe_activation kind, __m256 x) {
+    const __m256 one = _mm256_set1_ps(1.0f), half = _mm256_set1_ps(0.5f), minus = _mm256_set1_ps(-0.0f);
+    switch (kind) {
+    case PE_RELU: return _mm256_max_ps(x, _mm256_setzero_ps());
+    case PE_GELU: {
+        const __m256 e = pe_erf8(_mm256_mul_ps(x, _mm256_set1_ps(0.707106781f)));
+        return _mm256_mul_ps(_mm256_mul_ps(half, x), _mm256_add_ps(one, e));
+    }
+    case PE_GELU_TANH: {
+        const __m256 cubic = _mm256_mul_ps(_mm256_mul_ps(_mm256_set1_ps(0.044715f), x), x);
+        const __m256 inner = _mm256_mul_ps(_mm256_set1_ps(0.797884561f), _mm256_fmadd_ps(cubic, x, x));
+        return _mm256_mul_ps(_mm256_mul_ps(half, x), _mm256_add_ps(one, pe_tanh8(inner)));
+    }
+    case PE_SILU: return _mm256_div_ps(x, _mm256_add_ps(one, pe_exp8(_mm256_xor_ps(minus, x))));
+    case PE_TANH: return pe_tanh8(x);
+    case PE_SIGMOID: return _mm256_div_ps(one, _mm256_add_ps(one, pe_exp8(_mm256_xor_ps(minus, x))));
+    default: return x;
+    }
+}
+
+#endif

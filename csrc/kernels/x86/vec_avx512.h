@@ -1,0 +1,78 @@
+/* base/mathf.h in vectors of 16: the same operations in the same order, so the same bytes. */
+#ifndef PE_KERNELS_X86_VEC_AVX512_H
+#define PE_KERNELS_X86_VEC_AVX512_H
+
+#include <immintrin.h>
+
+#include "base/mathf.h"
+
+/* Lanes [0, n) of a vector; n may be anything from 0 up. */
+static inline __mmask16 pe_mask16(int64_t n) { return n >= 16 ? 0xffff : n > 0 ? (__mmask16)((1u << n) - 1) : 0; }
+
+static inline float pe_sum16(__m512 v) {
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+static inline float pe_max16(__m512 v) { return _mm512_reduce_max_ps(v); }
+
+static inline __m512 pe_exp16(__m512 x) {
+    const __mmask16 live = _mm512_cmp_ps_mask(x, _mm512_set1_ps(PE_EXP_LOW), _CMP_GT_OQ);
+    x = _mm512_min_ps(x, _mm512_set1_ps(PE_EXP_HIGH));
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(PE_LOG2E)), _MM_FROUND_CUR_DIRECTION);
+    __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-PE_LN2_HIGH), x);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(-PE_LN2_LOW), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_add_ps(_mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r), _mm512_set1_ps(1.0f));
+    const __m512i exponent = _mm512_add_epi32(_mm512_cvttps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_maskz_mul_ps(live, p, _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23)));
+}
+
+static inline __m512 pe_tanh16(__m512 x) {
+    const __m512 one = _mm512_set1_ps(1.0f);
+    const __m512 e = _mm512_add_ps(pe_exp16(_mm512_add_ps(x, x)), one);
+    return _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2.0f), e));
+}
+
+static inline __m512 pe_erf16(__m512 x) {
+    const __m512 one = _mm512_set1_ps(1.0f), sign = _mm512_set1_ps(-0.0f);
+    const __m512 z = _mm512_andnot_ps(sign, x);
+    const __m512 t = _mm512_div_ps(one, _mm512_fmadd_ps(_mm512_set1_ps(0.3275911f), z, one));
+    __m512 p = _mm512_set1_ps(1.061405429f);
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-1.453152027f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(1.421413741f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(-0.284496736f));
+    p = _mm512_fmadd_ps(p, t, _mm512_set1_ps(0.254829592f));
+    const __m512 e = pe_exp16(_mm512_xor_ps(sign, _mm512_mul_ps(z, z)));
+    const __m512 y = _mm512_sub_ps(one, _mm512_mul_ps(_mm512_mul_ps(p, t), e));
+    return _mm512_or_ps(_mm512_andnot_ps(sign, y), _mm512_and_ps(sign, x));
+}
+
+static inline __m512 pe_activate16(pe_activation kind, __m512 x) {
+    const __m512 one = _mm512_set1_ps(1.0f), half = _mm512_set1_ps(0.5f), minus = _mm512_set1_ps(-0.0f);
+    switch (kind) {
+    case PE_RELU: return _mm512_max_ps(x, _mm512_setzero_ps());
+    case PE_GELU: {
+        const __m512 e = pe_erf16(_mm512_mul_ps(x, _mm512_set1_ps(0.707106781f)));
+        return _mm512_mul_ps(_mm512_mul_ps(half, x), _mm512_add_ps(one, e));
+    }
+    case PE_GELU_TANH: {
+        const __m512 cubic = _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(0.044715f), x), x);
+        const __m512 inner = _mm512_mul_ps(_mm512_set1_ps(0.797884561f), _mm512_fmadd_ps(cubic, x, x));
+        return _mm512_mul_ps(_mm512_mul_ps(half, x), _mm512_add_ps(one, pe_tanh16(inner)));
+    }
+    case PE_SILU: return _mm512_div_ps(x, _mm512_add_ps(one, pe_exp16(_mm512_xor_ps(minus, x))));
+    case PE_TANH: return pe_tanh16(x);
+    case PE_SIGMOID: return _mm512_div_ps(one, _mm512_add_ps(one, pe_exp16(_mm512_xor_ps(minus, x))));
+    default: return x;
+    }
+}
+
+#endif

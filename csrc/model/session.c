@@ -1,0 +1,255 @@
+#include "model/session.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/intmath.h"
+
+/* Rows of `width` columns; an int8 form of up to `width` columns if the weights are int8. */
+static void take_rows(pe_arena *arena, const pe_model *model, int64_t n, int64_t width, pe_rows *rows) {
+    rows->ld = pe_round_up(width, PE_BLOCK);
+    rows->x = pe_arena_take(arena, n * rows->ld, sizeof *rows->x);
+    if (model->weights != PE_WEIGHT_Q8) return;
+    rows->ldq = pe_round_up(width, 64);
+    rows->q = pe_arena_take(arena, n * rows->ldq, sizeof *rows->q);
+    rows->scale = pe_arena_take(arena, n, sizeof *rows->scale);
+}
+
+static void lay_out(pe_session *s, int64_t max_sequences) {
+    const pe_config *config = &s->model->config;
+    const int64_t n = s->max_rows, threads = s->threads;
+    const int64_t ffn = pe_max(config->encoder.ffn_width, config->decoder.ffn_width);
+    const int64_t chunks = pe_ceil_div(config->target_vocab, PE_LOGIT_CHUNK);
+    pe_arena *a = &s->arena;
+    take_rows(a, s->model, n, config->width, &s->hidden);
+    take_rows(a, s->model, n, config->width, &s->context);
+    take_rows(a, s->model, n, pe_max(3 * config->width, ffn), &s->wide);
+    s->sum = pe_arena_take(a, n * s->hidden.ld, sizeof *s->sum);
+    s->source_rows = pe_arena_take(a, n, sizeof *s->source_rows);
+    s->rows = pe_arena_take(a, n, sizeof *s->rows);
+    s->copies = pe_arena_take(a, n, sizeof *s->copies);
+    s->segment_pages = pe_arena_take(a, n, sizeof *s->segment_pages); /* a page holds at least one row */
+    s->written = pe_arena_take(a, max_sequences, sizeof *s->written);
+    s->logits.tile = pe_arena_take(a, threads * PE_LOGIT_ROWS * PE_LOGIT_CHUNK, sizeof(float));
+    s->logits.max = pe_arena_take(a, n * chunks, sizeof(float));
+    s->logits.sum = pe_arena_take(a, n * chunks, sizeof(float));
+    s->logits.counts = pe_arena_take(a, threads * n, sizeof(int32_t));
+    s->logits.indices = pe_arena_take(a, threads * PE_LOGIT_CHUNK, sizeof(int32_t));
+}
+
+pe_status pe_session_create(pe_session *s, const pe_model *model, int threads, int64_t max_rows,
+                            int64_t max_sequences, int64_t max_memories) {
+    const pe_config *config = &model->config;
+    *s = (pe_session){.model = model, .threads = threads, .max_rows = max_rows};
+    s->encoder_layout = pe_kv_layout_of(model->kv, 1, config->encoder.heads, config->width / config->encoder.heads);
+    const pe_kv_layout layout = pe_kv_layout_of(model->kv, config->decoder.layers, config->decoder.heads,
+                                                config->width / config->decoder.heads);
+    lay_out(s, max_sequences); /* dry */
+    pe_status status = pe_arena_allocate(&s->arena);
+    if (status == PE_OK) {
+        lay_out(s, max_sequences);
+        status = pe_kv_create(&s->cache, &layout, config->max_positions, max_sequences, max_memories);
+    }
+    if (status != PE_OK) pe_session_destroy(s);
+    return status;
+}
+
+void pe_session_destroy(pe_session *s) {
+    pe_kv_destroy(&s->cache);
+    pe_arena_free(&s->arena);
+    pe_aligned_free(s->encoder_pages);
+    free(s->logits.values);
+    free(s->logits.ids);
+    *s = (pe_session){0};
+}
+
+void pe_session_clear(pe_session *s) {
+    const int64_t lists = s->cache.n_sequences + s->cache.n_memories; /* one array */
+    for (int64_t i = 0; i < lists; i++)
+        if (s->cache.sequences[i].live) pe_kv_release(&s->cache, &s->cache.sequences[i]);
+}
+
+/* Checks. Each names what is wrong; ids and tokens come from the caller. */
+
+__attribute__((format(printf, 2, 3))) static pe_status refuse(pe_session *s, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(s->message, sizeof s->message, format, arguments);
+    va_end(arguments);
+    return PE_BAD_ARGUMENT;
+}
+
+#define REFUSE_IF(condition, ...)                         \
+    do {                                                  \
+        if (condition) return refuse(s, __VA_ARGS__);     \
+    } while (0)
+
+static bool within(int64_t value, int64_t limit) { return value >= 0 && value < limit; }
+
+/* The list of an id; NULL if the id is out of range. */
+static pe_page_list *find_list(pe_session *s, bool memory, int32_t id) {
+    const int64_t limit = memory ? s->cache.n_memories : s->cache.n_sequences;
+    if (within(id, limit)) return (memory ? s->cache.memories : s->cache.sequences) + id;
+    refuse(s, "%s %d is not in [0, %lld)", memory ? "memory" : "sequence", id, (long long)limit);
+    return NULL;
+}
+
+/* ... and it must be in use, or must not be. */
+static pe_page_list *require_list(pe_session *s, bool memory, int32_t id, bool live) {
+    pe_page_list *list = find_list(s, memory, id);
+    if (!list || list->live == live) return list;
+    refuse(s, "%s %d is %s use", memory ? "memory" : "sequence", id, live ? "not in" : "already in");
+    return NULL;
+}
+
+/* Freeing what is not in use does nothing. */
+static pe_status release_all(pe_session *s, bool memory, int64_t n, const int32_t *ids) {
+    for (int64_t i = 0; i < n; i++) {
+        pe_page_list *list = find_list(s, memory, ids[i]);
+        if (!list) return PE_BAD_ARGUMENT;
+        if (list->live) pe_kv_release(&s->cache, list);
+    }
+    return PE_OK;
+}
+
+static pe_status fork_and_free(pe_session *s, const pe_plan *plan) {
+    for (int64_t i = 0; i < plan->n_forks; i++) {
+        const pe_page_list *parent = require_list(s, false, plan->forks[2 * i], true);
+        pe_page_list *child = parent ? require_list(s, false, plan->forks[2 * i + 1], false) : NULL;
+        if (!child) return PE_BAD_ARGUMENT;
+        pe_kv_fork(parent, child);
+    }
+    PE_TRY(release_all(s, false, plan->n_free_sequences, plan->free_sequences));
+    return release_all(s, true, plan->n_free_memories, plan->free_memories);
+}
+
+/* Grows a list and notes the copy of a shared page that this may need. */
+static pe_status extend(pe_session *s, pe_page_list *list, int64_t tokens) {
+    PE_TRY(pe_kv_reserve(&s->cache, pe_kv_pages_needed(list, tokens)));
+    s->n_copies += pe_kv_extend(&s->cache, list, tokens, s->copies + s->n_copies);
+    return PE_OK;
+}
+
+static pe_status grow_encoder_pages(pe_session *s, int64_t pages) {
+    if (pages <= s->n_encoder_pages) return PE_OK;
+    pe_aligned_free(s->encoder_pages);
+    s->n_encoder_pages = 0;
+    s->encoder_pages = pe_aligned_alloc((size_t)(pages * s->encoder_layout.page_bytes));
+    if (!s->encoder_pages) return PE_NO_MEMORY;
+    s->n_encoder_pages = pages;
+    return PE_OK;
+}
+
+static pe_status plan_segments(pe_session *s, const pe_plan *plan) {
+    const pe_config *config = &s->model->config;
+    REFUSE_IF(plan->n_source_tokens > s->max_rows, "%lld source tokens in a step of at most %lld rows",
+              (long long)plan->n_source_tokens, (long long)s->max_rows);
+    int64_t total = 0, pages = 0;
+    for (int64_t i = 0; i < plan->n_segments; i++) {
+        const int64_t length = plan->segment_lengths[i];
+        REFUSE_IF(length < 1 || length > config->max_positions, "a segment of %lld tokens; the model has %lld positions",
+                  (long long)length, (long long)config->max_positions);
+        total += length;
+        pages += pe_ceil_div(length, PE_PAGE);
+    }
+    REFUSE_IF(total != plan->n_source_tokens, "segments of %lld tokens in all, but %lld source tokens",
+              (long long)total, (long long)plan->n_source_tokens);
+    PE_TRY(grow_encoder_pages(s, pages));
+
+    int64_t row = 0, page = 0;
+    for (int64_t i = 0; i < plan->n_segments; i++) {
+        const int64_t length = plan->segment_lengths[i];
+        pe_page_list *memory = require_list(s, true, plan->segment_memories[i], false);
+        if (!memory) return PE_BAD_ARGUMENT;
+        PE_TRY(extend(s, memory, length));
+        uint8_t **segment_pages = s->segment_pages + page;
+        for (int64_t end = page + pe_ceil_div(length, PE_PAGE); page < end; page++)
+            s->segment_pages[page] = s->encoder_pages + page * s->encoder_layout.page_bytes;
+        for (int64_t j = 0; j < length; j++, row++) {
+            const int32_t token = plan->source_tokens[row];
+            REFUSE_IF(!within(token, config->source_vocab), "source token %d is not in [0, %lld)", token,
+                      (long long)config->source_vocab);
+            s->source_rows[row] = (pe_row){token, (int32_t)j, (int32_t)length, 0, segment_pages, memory->pages};
+        }
+    }
+    return PE_OK;
+}
+
+static pe_status plan_rows(pe_session *s, const pe_plan *plan) {
+    const pe_config *config = &s->model->config;
+    REFUSE_IF(plan->n_rows > s->max_rows, "%lld rows in a step of at most %lld", (long long)plan->n_rows,
+              (long long)s->max_rows);
+    for (int64_t first = 0, end; first < plan->n_rows; first = end) {
+        const int32_t sequence = plan->sequences[first];
+        for (end = first + 1; end < plan->n_rows && plan->sequences[end] == sequence;) end++;
+        REFUSE_IF(!within(sequence, s->cache.n_sequences), "sequence %d is not in [0, %lld)", sequence,
+                  (long long)s->cache.n_sequences);
+        REFUSE_IF(s->written[sequence] == s->steps, "the rows of sequence %d are not adjacent", sequence);
+        s->written[sequence] = s->steps;
+        pe_page_list *list = s->cache.sequences + sequence;
+        const int64_t start = list->length;
+        const int64_t length = start + end - first;
+        REFUSE_IF(length > config->max_positions, "sequence %d would have %lld tokens; the model has %lld positions",
+                  sequence, (long long)length, (long long)config->max_positions);
+        PE_TRY(extend(s, list, end - first));
+        for (int64_t r = first; r < end; r++) {
+            const int32_t token = plan->tokens[r], position = (int32_t)(start + r - first);
+            REFUSE_IF(!within(token, config->target_vocab), "token %d is not in [0, %lld)", token,
+                      (long long)config->target_vocab);
+            const pe_page_list *memory = require_list(s, true, plan->memories[r], true);
+            if (!memory) return PE_BAD_ARGUMENT;
+            s->rows[r] = (pe_row){token, position, position + 1, memory->length, list->pages, memory->pages};
+        }
+    }
+    return PE_OK;
+}
+
+static pe_status plan_logits(pe_session *s, const pe_plan *plan) {
+    const pe_logits_request *request = &plan->logits;
+    REFUSE_IF(request->n_rows > plan->n_rows, "logits of %lld rows of %lld", (long long)request->n_rows,
+              (long long)plan->n_rows);
+    int64_t excluded = 0;
+    for (int64_t i = 0; i < request->n_rows; i++) {
+        const int64_t row = plan->logit_rows[i], previous = i > 0 ? plan->logit_rows[i - 1] : -1;
+        REFUSE_IF(row <= previous || row >= plan->n_rows, "logit row %lld is out of order or range", (long long)row);
+        REFUSE_IF(request->exclude_offsets[i] != excluded || request->exclude_offsets[i + 1] < excluded,
+                  "the offsets of excluded ids do not ascend at row %lld", (long long)i);
+        for (const int64_t end = request->exclude_offsets[i + 1], begin = excluded; excluded < end; excluded++) {
+            const int32_t id = request->exclude_ids[excluded];
+            REFUSE_IF(!within(id, s->model->config.target_vocab) ||
+                          (excluded > begin && id <= request->exclude_ids[excluded - 1]),
+                      "excluded id %d is out of order or range", id);
+        }
+    }
+    const int64_t candidates = s->threads * request->n_rows * request->top_k;
+    if (candidates <= s->n_candidates) return PE_OK;
+    free(s->logits.values);
+    free(s->logits.ids);
+    s->n_candidates = 0;
+    s->logits.values = malloc((size_t)candidates * sizeof *s->logits.values);
+    s->logits.ids = malloc((size_t)candidates * sizeof *s->logits.ids);
+    if (!s->logits.values || !s->logits.ids) return PE_NO_MEMORY;
+    s->n_candidates = candidates;
+    return PE_OK;
+}
+
+static pe_status prepare(pe_session *s, const pe_plan *plan) {
+    s->steps++;
+    s->n_copies = 0;
+    PE_TRY(fork_and_free(s, plan));
+    PE_TRY(plan_segments(s, plan));
+    PE_TRY(plan_rows(s, plan));
+    return plan_logits(s, plan);
+}
+
+pe_status pe_session_step(pe_session *s, const pe_plan *plan) {
+    const pe_status status = prepare(s, plan);
+    if (status != PE_OK) {
+        pe_session_clear(s);
+        return status;
+    }
+    pe_step step = {s, plan};
+    pe_team_run(s->threads, pe_transformer_step, &step);
+    return PE_OK;
+}

@@ -1,0 +1,80 @@
+/* A session runs steps of one model: it owns the cache and the working memory. A step executes a plan over ragged
+   rows; see pyengine/scheduling/session.py for the plan as Python draws it. */
+#ifndef PE_MODEL_SESSION_H
+#define PE_MODEL_SESSION_H
+
+#include "base/arena.h"
+#include "model/kv_cache.h"
+#include "model/model.h"
+
+/* What one step does, in this order: fork, free, encode segments into memories, run decoder rows, answer logits. */
+typedef struct pe_plan {
+    int64_t n_forks;
+    const int32_t *forks; /* [n_forks][2] parent, child */
+    int64_t n_free_sequences;
+    const int32_t *free_sequences;
+    int64_t n_free_memories;
+    const int32_t *free_memories;
+
+    int64_t n_segments;
+    const int32_t *segment_lengths;  /* [n_segments] */
+    const int32_t *segment_memories; /* [n_segments] */
+    int64_t n_source_tokens;
+    const int32_t *source_tokens;
+
+    int64_t n_rows;
+    const int32_t *tokens;    /* [n_rows] */
+    const int32_t *sequences; /* [n_rows] rows of one sequence are adjacent */
+    const int32_t *memories;  /* [n_rows] */
+
+    const int32_t *logit_rows; /* [logits.n_rows] ascending */
+    pe_logits_request logits;
+} pe_plan;
+
+typedef struct pe_session {
+    const pe_model *model;
+    int threads;
+    int64_t max_rows;
+    pe_arena arena;
+    pe_kv_cache cache;
+
+    /* Working memory, in the arena; [max_rows, ...]. */
+    pe_rows hidden;  /* the residual stream */
+    pe_rows context; /* what attention read; the rows that logits are asked of */
+    pe_rows wide;    /* q, k, v or the feed-forward layer */
+    float *sum;      /* a sublayer's output plus its input, before the norm */
+    pe_row *source_rows, *rows;
+    pe_page_copy *copies;
+    int64_t n_copies;
+    uint8_t **segment_pages; /* the encoder's own pages, a layer's keys and values at a time */
+    int64_t *written;        /* [max_sequences] the last step that wrote to the sequence */
+    int64_t steps;
+
+    pe_kv_layout encoder_layout;
+    uint8_t *encoder_pages; /* grown when a step has more segments */
+    int64_t n_encoder_pages;
+
+    pe_logits_scratch logits; /* values and ids are grown when a step asks for more */
+    int64_t n_candidates;
+
+    char message[192]; /* why the last plan was refused */
+} pe_session;
+
+pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,
+                            int64_t max_sequences, int64_t max_memories);
+void pe_session_destroy(pe_session *session);
+
+/* Checks the plan and runs it. If it is refused, or memory runs out, the session is cleared. */
+pe_status pe_session_step(pe_session *session, const pe_plan *plan);
+
+/* Gives back every sequence and memory. */
+void pe_session_clear(pe_session *session);
+
+/* The forward pass, run by every thread of the team; context is a pe_step. */
+typedef struct pe_step {
+    pe_session *session;
+    const pe_plan *plan;
+} pe_step;
+void pe_transformer_step(pe_thread *thread, void *context);
+
+#endif

@@ -1,0 +1,46 @@
+#include "base/intmath.h"
+#include "ops/ops.h"
+
+enum {
+    PANEL = 4,       /* blocks of 16 channels a task: the widest tile of the kernels */
+    ROWS_A_TASK = 192, /* rows that stay in the second-level cache together with a panel */
+};
+
+void pe_prepare(const pe_kernels *kernels, pe_weight_type type, const pe_rows *rows, int64_t row, int64_t k) {
+    if (type != PE_WEIGHT_Q8) return;
+    kernels->quantize(rows->x + row * rows->ld, k, pe_round_up(k, PE_QUAD), kernels->flip,
+                      rows->q + row * rows->ldq, rows->scale + row);
+}
+
+void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, pe_weight_type type, const pe_rows *rows,
+                   int64_t n_rows, int64_t k) {
+    for (int64_t r, end; pe_take(thread, n_rows, 1, &r, &end);) pe_prepare(kernels, type, rows, r, k);
+}
+
+void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows,
+                  int64_t n_rows, pe_activation activation, const float *residual, int64_t ldr, float *y,
+                  int64_t ldy) {
+    const bool q8 = linear->type == PE_WEIGHT_Q8;
+    const int64_t blocks = pe_ceil_div(linear->n, PE_BLOCK);
+    const int64_t panels = pe_ceil_div(blocks, PANEL), slabs = pe_ceil_div(n_rows, ROWS_A_TASK);
+    for (int64_t task, end; pe_take(thread, panels * slabs, 1, &task, &end);) {
+        const int64_t block = task / slabs * PANEL, row = task % slabs * ROWS_A_TASK;
+        const pe_product product = {
+            .m = pe_min(ROWS_A_TASK, n_rows - row),
+            .k = q8 ? pe_round_up(linear->k, PE_QUAD) : linear->k,
+            .x = q8 ? (const void *)(rows->q + row * rows->ldq) : rows->x + row * rows->ld,
+            .ldx = q8 ? rows->ldq : rows->ld,
+            .x_scale = q8 ? rows->scale + row : NULL,
+            .w = linear->w,
+            .w_scale = linear->scale,
+            .w_sum = linear->sum,
+            .bias = linear->bias,
+            .residual = residual ? residual + row * ldr : NULL,
+            .ldr = ldr,
+            .y = y + row * ldy,
+            .ldy = ldy,
+            .activation = activation,
+        };
+        (q8 ? kernels->gemm_q8 : kernels->gemm_f32)(&product, block, pe_min(block + PANEL, blocks));
+    }
+}

@@ -1,0 +1,134 @@
+#include <math.h>
+#include <string.h>
+
+#include "base/intmath.h"
+#include "ops/ops.h"
+
+/* The best candidates of a row so far, descending; equal logits in ascending order of id. */
+typedef struct best {
+    float *values;
+    int32_t *ids;
+    int32_t *count;
+    int64_t k;
+} best;
+
+static best best_of(const pe_logits_scratch *s, const pe_logits_request *request, int thread, int64_t row) {
+    const int64_t place = thread * request->n_rows + row;
+    return (best){s->values + place * request->top_k, s->ids + place * request->top_k, s->counts + place,
+                  request->top_k};
+}
+
+static bool before(float value, int32_t id, float other, int32_t other_id) {
+    return value > other || (value == other && id < other_id);
+}
+
+static void insert(const best *b, float value, int32_t id) {
+    int64_t i = *b->count;
+    if (i == b->k) {
+        if (!before(value, id, b->values[i - 1], b->ids[i - 1])) return;
+        i--;
+    } else {
+        ++*b->count;
+    }
+    for (; i > 0 && before(value, id, b->values[i - 1], b->ids[i - 1]); i--) {
+        b->values[i] = b->values[i - 1];
+        b->ids[i] = b->ids[i - 1];
+    }
+    b->values[i] = value;
+    b->ids[i] = id;
+}
+
+/* The largest logit that could not enter any more. */
+static float threshold(const best *b) { return *b->count == b->k ? b->values[b->k - 1] : -INFINITY; }
+
+/* The first of the row's excluded ids that is at least `id`. */
+static int64_t first_excluded(const pe_logits_request *request, int64_t row, int64_t id) {
+    int64_t low = request->exclude_offsets[row], high = request->exclude_offsets[row + 1];
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (request->exclude_ids[middle] < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* One row of one chunk: logits [n] of the ids from `first` on, in a buffer that may be changed. */
+static void scan(const pe_kernels *kernels, const pe_logits_request *request, const pe_logits_scratch *s, int thread,
+                 int64_t row, int64_t chunk, int64_t n_chunks, float *logits, int64_t first, int64_t n,
+                 int64_t vocabulary) {
+    float *max = s->max + row * n_chunks + chunk;
+    kernels->exp_sum(logits, n, max, s->sum + row * n_chunks + chunk);
+    if (request->logits) memcpy(request->logits + row * vocabulary + first, logits, (size_t)n * sizeof *logits);
+
+    const int64_t end = request->exclude_offsets[row + 1];
+    for (int64_t i = first_excluded(request, row, first); i < end && request->exclude_ids[i] < first + n; i++) {
+        float *logit = logits + request->exclude_ids[i] - first;
+        request->excluded_logits[i] = *logit;
+        *logit = -INFINITY;
+    }
+    const best b = best_of(s, request, thread, row);
+    if (b.k == 0 || !(*max > threshold(&b))) return;
+    int32_t *indices = s->indices + (int64_t)thread * PE_LOGIT_CHUNK;
+    const int64_t hits = kernels->above(logits, n, threshold(&b), indices);
+    for (int64_t i = 0; i < hits; i++) insert(&b, logits[indices[i]], (int32_t)(first + indices[i]));
+}
+
+void pe_op_logits(pe_thread *thread, const pe_kernels *kernels, const pe_linear *output, const pe_rows *rows,
+                  const pe_logits_request *request, const pe_logits_scratch *s) {
+    const bool q8 = output->type == PE_WEIGHT_Q8;
+    const int64_t n_chunks = pe_ceil_div(output->n, PE_LOGIT_CHUNK), k_packed = pe_round_up(output->k, PE_QUAD);
+    const size_t weight_bytes = q8 ? sizeof(int8_t) : sizeof(float);
+    float *tile = s->tile + (int64_t)thread->id * PE_LOGIT_ROWS * PE_LOGIT_CHUNK;
+    memset(s->counts + thread->id * request->n_rows, 0, (size_t)request->n_rows * sizeof *s->counts);
+
+    for (int64_t chunk, end; pe_take(thread, n_chunks, 1, &chunk, &end);) {
+        const int64_t first = chunk * PE_LOGIT_CHUNK, n = pe_min(PE_LOGIT_CHUNK, output->n - first);
+        for (int64_t row0 = 0; row0 < request->n_rows; row0 += PE_LOGIT_ROWS) {
+            const int64_t m = pe_min(PE_LOGIT_ROWS, request->n_rows - row0);
+            const pe_product product = {
+                .m = m,
+                .k = q8 ? k_packed : output->k,
+                .x = q8 ? (const void *)(rows->q + row0 * rows->ldq) : rows->x + row0 * rows->ld,
+                .ldx = q8 ? rows->ldq : rows->ld,
+                .x_scale = q8 ? rows->scale + row0 : NULL,
+                .w = (const uint8_t *)output->w + (size_t)(first * k_packed) * weight_bytes,
+                .w_scale = output->scale ? output->scale + first : NULL,
+                .w_sum = output->sum ? output->sum + first : NULL,
+                .bias = output->bias ? output->bias + first : NULL,
+                .y = tile,
+                .ldy = PE_LOGIT_CHUNK,
+                .activation = PE_IDENTITY,
+            };
+            (q8 ? kernels->gemm_q8 : kernels->gemm_f32)(&product, 0, pe_ceil_div(n, PE_BLOCK));
+            for (int64_t r = 0; r < m; r++)
+                scan(kernels, request, s, thread->id, row0 + r, chunk, n_chunks, tile + r * PE_LOGIT_CHUNK, first, n,
+                     output->n);
+        }
+    }
+}
+
+void pe_op_logits_merge(pe_thread *thread, int64_t vocabulary, const pe_logits_request *request,
+                        const pe_logits_scratch *s) {
+    const int64_t n_chunks = pe_ceil_div(vocabulary, PE_LOGIT_CHUNK), k = request->top_k;
+    for (int64_t row, end; pe_take(thread, request->n_rows, 1, &row, &end);) {
+        const float *max = s->max + row * n_chunks, *sum = s->sum + row * n_chunks;
+        float top = max[0];
+        for (int64_t c = 1; c < n_chunks; c++) top = max[c] > top ? max[c] : top;
+        double total = 0.0;
+        for (int64_t c = 0; c < n_chunks; c++) total += (double)sum[c] * (double)pe_exp(max[c] - top);
+        request->log_normalizer[row] = (double)top + log(total);
+
+        int32_t count = 0;
+        const best merged = {request->top_logits + row * k, request->top_ids + row * k, &count, k};
+        for (int t = 0; t < thread->team->threads && k > 0; t++) {
+            const best b = best_of(s, request, t, row);
+            for (int64_t i = 0; i < *b.count; i++) insert(&merged, b.values[i], b.ids[i]);
+        }
+        for (int64_t i = count; i < k; i++) {
+            merged.values[i] = -INFINITY;
+            merged.ids[i] = -1;
+        }
+    }
+}

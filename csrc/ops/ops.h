@@ -1,0 +1,129 @@
+/* The operations of a step. Every thread of the team calls the same op; the op splits its work with pe_take, and a
+   barrier lies between two ops (the caller's, so that the model shows its phases).
+
+   Rows of activations have two forms. The float32 form is always there; the int8 form, which a product with int8
+   weights reads, is made by pe_prepare right after a row was written, while it is in the first-level cache. */
+#ifndef PE_OPS_OPS_H
+#define PE_OPS_OPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/team.h"
+#include "kernels/kernels.h"
+
+typedef enum pe_weight_type { PE_WEIGHT_F32, PE_WEIGHT_Q8 } pe_weight_type;
+
+/* A linear layer or an embedding table: W [n, k] packed, and what belongs to its rows. */
+typedef struct pe_linear {
+    pe_weight_type type;
+    int64_t n, k;
+    const void *w;        /* see pe_product */
+    const float *scale;   /* [N16], int8 only */
+    const int32_t *sum;   /* [N16], int8 only */
+    const float *bias;    /* [N16] or NULL */
+} pe_linear;
+
+typedef struct pe_norm {
+    const float *weight, *bias; /* [width] */
+} pe_norm;
+
+/* Rows as a product reads them. */
+typedef struct pe_rows {
+    float *x;      /* [rows, ld] */
+    int64_t ld;
+    int8_t *q;     /* [rows, ldq]; only with int8 weights */
+    int64_t ldq;
+    float *scale;  /* [rows] */
+} pe_rows;
+
+/* Where a row's keys and values go and come from. */
+typedef struct pe_row {
+    int32_t token;
+    int32_t position;             /* of the token in its sequence or segment */
+    int32_t n_keys;               /* keys that its self-attention sees */
+    int32_t n_memory;             /* keys that its cross-attention sees */
+    uint8_t *const *pages;        /* of its sequence or segment */
+    uint8_t *const *memory_pages;
+} pe_row;
+
+typedef enum pe_kv_type { PE_KV_F32, PE_KV_Q8 } pe_kv_type;
+
+/* How a page is divided: [layers][heads][head_bytes]. */
+typedef struct pe_kv_layout {
+    pe_kv_type type;
+    int64_t layers, heads, head_dim;
+    int64_t head_bytes, page_bytes;
+} pe_kv_layout;
+
+pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t layers, int64_t heads, int64_t head_dim);
+
+/* Makes the int8 form of rows->x[row], k columns, if `type` needs one. Not an op: one thread, one row. */
+void pe_prepare(const pe_kernels *kernels, pe_weight_type type, const pe_rows *rows, int64_t row, int64_t k);
+
+/* rows->x[r] = table[token] * scale + positions[position], prepared. positions: [max_positions, width]. */
+void pe_op_embed(pe_thread *thread, const pe_kernels *kernels, const pe_linear *table, float scale,
+                 const float *positions, const pe_row *row, int64_t n_rows, const pe_rows *rows);
+
+/* y = activate(W x + b) + residual. ldy is at least n rounded up to 16, and so is the residual's row length. */
+void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows,
+                  int64_t n_rows, pe_activation activation, const float *residual, int64_t ldr, float *y, int64_t ldy);
+
+/* rows->x[r] = norm(x[r]), prepared. */
+void pe_op_norm(pe_thread *thread, const pe_kernels *kernels, const pe_norm *norm, float eps, pe_weight_type type,
+                const float *x, int64_t ldx, int64_t width, int64_t n_rows, const pe_rows *rows);
+
+/* Prepares k columns of rows that a product has written. */
+void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, pe_weight_type type, const pe_rows *rows,
+                   int64_t n_rows, int64_t k);
+
+/* Which pages an attention concerns. */
+typedef enum pe_side { PE_SELF, PE_MEMORY } pe_side;
+
+/* Stores k[r], v[r] [heads * head_dim] at the row's position of one layer: of its own pages, or, for rows of a
+   segment that was encoded, of the memory's. */
+void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
+                     pe_side side, const pe_row *row, int64_t n_rows, const float *k, const float *v, int64_t ld);
+
+/* rows->x[r] = attention of q[r] over the row's keys, all heads, prepared. */
+void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
+                  pe_side side, const pe_row *row, int64_t n_rows, const float *q, int64_t ldq, pe_weight_type type,
+                  const pe_rows *rows);
+
+/* What the last product is asked for, a row, and where the answers go. */
+typedef struct pe_logits_request {
+    int64_t n_rows;
+    int64_t top_k;                   /* candidates a row */
+    const int32_t *exclude_offsets;  /* [n_rows + 1] */
+    const int32_t *exclude_ids;      /* ascending and unique within a row */
+    double *log_normalizer;          /* [n_rows] log of the sum of e^logit over the vocabulary */
+    int32_t *top_ids;                /* [n_rows, top_k] largest logits first, ties: lower id first; -1 where too few */
+    float *top_logits;               /* [n_rows, top_k] */
+    float *excluded_logits;          /* [exclude_offsets[n_rows]] */
+    float *logits;                   /* [n_rows, vocabulary] or NULL */
+} pe_logits_request;
+
+/* Working memory of pe_op_logits. */
+typedef struct pe_logits_scratch {
+    float *tile;          /* [threads][PE_LOGIT_ROWS][PE_LOGIT_CHUNK] */
+    float *max, *sum;     /* [rows][chunks] of each chunk of the vocabulary */
+    float *values;        /* [threads][rows][top_k] best so far, descending */
+    int32_t *ids;         /* [threads][rows][top_k] */
+    int32_t *counts;      /* [threads][rows] */
+    int32_t *indices;     /* [threads][PE_LOGIT_CHUNK] */
+} pe_logits_scratch;
+
+enum {
+    PE_LOGIT_CHUNK = 1024, /* columns between two merges of the normalizer: fixed, so that its sum is */
+    PE_LOGIT_ROWS = 48,
+};
+
+/* The last product, its normalizer and its candidates in one pass; the logits never leave the cache. Two phases: the
+   caller puts a barrier between pe_op_logits and pe_op_logits_merge. */
+void pe_op_logits(pe_thread *thread, const pe_kernels *kernels, const pe_linear *output, const pe_rows *rows,
+                  const pe_logits_request *request, const pe_logits_scratch *scratch);
+void pe_op_logits_merge(pe_thread *thread, int64_t vocabulary, const pe_logits_request *request,
+                        const pe_logits_scratch *scratch);
+
+#endif

@@ -1,0 +1,483 @@
+"""The C core, bound: conversions, one call with the GIL released, a status turned into an exception."""
+
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uintptr_t
+
+import os
+
+import numpy as np
+
+from pyengine.errors import EngineError, OptionError
+from pyengine.scheduling.session import StepResult
+
+__all__ = ["Model", "Session", "available_isas", "threads_lost"]
+
+
+cdef extern from "base/status.h" nogil:
+    ctypedef enum pe_status:
+        PE_OK
+        PE_NO_MEMORY
+        PE_BAD_ARGUMENT
+
+cdef extern from "base/team.h" nogil:
+    bint pe_team_lost() noexcept
+    int pe_team_limit(int threads) noexcept
+
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef enum pe_activation:
+        PE_IDENTITY
+        PE_RELU
+        PE_GELU
+        PE_GELU_TANH
+        PE_SILU
+        PE_TANH
+        PE_SIGMOID
+
+    ctypedef struct pe_product:
+        int64_t m
+        int64_t k
+        const void *x
+        int64_t ldx
+        const float *x_scale
+        const void *w
+        const float *w_scale
+        const int32_t *w_sum
+        const float *bias
+        const float *residual
+        int64_t ldr
+        float *y
+        int64_t ldy
+        pe_activation activation
+
+    ctypedef struct pe_attend:
+        int64_t head_dim
+        int64_t n_keys
+        float scale
+        const float *q
+        const uint8_t *const *pages
+        int64_t offset
+        float *y
+
+    ctypedef struct pe_kernels:
+        const char *isa
+        uint8_t flip
+        void (*quantize)(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q,
+                         float *scale) noexcept nogil
+        bint (*channel_sums)(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums) noexcept nogil
+        void (*gemm_q8)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
+        void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
+        void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps,
+                     float *y) noexcept nogil
+        void (*attend_q8)(const pe_attend *a) noexcept nogil
+        void (*attend_f32)(const pe_attend *a) noexcept nogil
+        void (*exp_sum)(const float *x, int64_t n, float *max, float *sum) noexcept nogil
+        int64_t (*above)(const float *x, int64_t n, float threshold, int32_t *indices) noexcept nogil
+
+    ctypedef struct pe_isa:
+        const char *name
+        int available
+
+    const pe_isa *pe_isa_list(int *count) noexcept
+    pe_status pe_kernels_init(pe_kernels *table, const char *isa) noexcept
+
+cdef extern from "ops/ops.h" nogil:
+    ctypedef enum pe_weight_type:
+        PE_WEIGHT_F32
+        PE_WEIGHT_Q8
+
+    ctypedef enum pe_kv_type:
+        PE_KV_F32
+        PE_KV_Q8
+
+    ctypedef struct pe_linear:
+        pe_weight_type type
+        int64_t n
+        int64_t k
+        const void *w
+        const float *scale
+        const int32_t *sum
+        const float *bias
+
+    ctypedef struct pe_norm:
+        const float *weight
+        const float *bias
+
+    ctypedef struct pe_logits_request:
+        int64_t n_rows
+        int64_t top_k
+        const int32_t *exclude_offsets
+        const int32_t *exclude_ids
+        double *log_normalizer
+        int32_t *top_ids
+        float *top_logits
+        float *excluded_logits
+        float *logits
+
+cdef extern from "model/model.h" nogil:
+    ctypedef struct pe_stack:
+        int64_t layers
+        int64_t heads
+        int64_t ffn_width
+
+    ctypedef struct pe_config:
+        int64_t width
+        pe_stack encoder
+        pe_stack decoder
+        int64_t source_vocab
+        int64_t target_vocab
+        int64_t max_positions
+        pe_activation activation
+        float embedding_scale
+        float norm_epsilon
+
+    ctypedef struct pe_encoder_layer:
+        pe_linear self_qkv
+        pe_linear self_output
+        pe_norm self_norm
+        pe_linear ffn_up
+        pe_linear ffn_down
+        pe_norm ffn_norm
+
+    ctypedef struct pe_decoder_layer:
+        pe_linear self_qkv
+        pe_linear self_output
+        pe_norm self_norm
+        pe_linear cross_q
+        pe_linear cross_kv
+        pe_linear cross_output
+        pe_norm cross_norm
+        pe_linear ffn_up
+        pe_linear ffn_down
+        pe_norm ffn_norm
+
+    ctypedef struct pe_model:
+        pe_config config
+        pe_kernels kernels
+        pe_weight_type weights
+        pe_kv_type kv
+        const float *positions
+        pe_linear source_embed
+        pe_linear target_embed
+        pe_linear output
+        pe_encoder_layer *encoder
+        pe_decoder_layer *decoder
+
+    pe_status pe_model_allocate(pe_model *model) noexcept
+    void pe_model_free(pe_model *model) noexcept
+
+cdef extern from "model/kv_cache.h" nogil:
+    ctypedef struct pe_kv_cache:
+        pass
+
+    int64_t pe_kv_bytes(const pe_kv_cache *cache) noexcept
+
+cdef extern from "model/session.h" nogil:
+    ctypedef struct pe_plan:
+        int64_t n_forks
+        const int32_t *forks
+        int64_t n_free_sequences
+        const int32_t *free_sequences
+        int64_t n_free_memories
+        const int32_t *free_memories
+        int64_t n_segments
+        const int32_t *segment_lengths
+        const int32_t *segment_memories
+        int64_t n_source_tokens
+        const int32_t *source_tokens
+        int64_t n_rows
+        const int32_t *tokens
+        const int32_t *sequences
+        const int32_t *memories
+        const int32_t *logit_rows
+        pe_logits_request logits
+
+    ctypedef struct pe_session:
+        pe_kv_cache cache
+        char *message
+
+    pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,
+                                int64_t max_sequences, int64_t max_memories) noexcept
+    void pe_session_destroy(pe_session *session) noexcept
+    pe_status pe_session_step(pe_session *session, const pe_plan *plan) noexcept
+    void pe_session_clear(pe_session *session) noexcept
+
+
+ACTIVATIONS = {
+    "relu": PE_RELU,
+    "gelu": PE_GELU,
+    "gelu_tanh": PE_GELU_TANH,
+    "silu": PE_SILU,
+    "tanh": PE_TANH,
+    "sigmoid": PE_SIGMOID,
+}
+
+
+def available_isas():
+    """The instruction sets of this build that this machine runs, the best last: ["ref", "avx2", ...]."""
+    cdef int count
+    cdef const pe_isa *isas = pe_isa_list(&count)
+    return [isas[i].name.decode() for i in range(count) if isas[i].available]
+
+
+def threads_lost():
+    """Whether this process was forked from one that had started threads: it computes on one thread."""
+    return bool(pe_team_lost())
+
+
+cdef int load_kernels(pe_kernels *table, isa) except -1:
+    """Fills the table for `isa`; None: what PYENGINE_ISA names, or else the best that there is."""
+    asked = isa if isa is not None else os.environ.get("PYENGINE_ISA") or None
+    name = None if asked is None else asked.encode()
+    if pe_kernels_init(table, NULL if name is None else <const char *>name) != PE_OK:
+        raise OptionError(f"PYENGINE_ISA={asked}: expected one of {', '.join(available_isas())} on this machine")
+    return 0
+
+
+cdef int raise_status(pe_status status, message) except -1:
+    if status == PE_NO_MEMORY:
+        raise EngineError("out of memory")
+    raise EngineError(f"a step was refused: {message}")
+
+
+cdef inline const int32_t *int32_in(const int32_t[::1] array) noexcept:
+    return &array[0] if array.shape[0] > 0 else NULL
+
+
+cdef inline int32_t *int32_out(int32_t[::1] array) noexcept:
+    return &array[0] if array.shape[0] > 0 else NULL
+
+
+cdef inline float *float_out(float[::1] array) noexcept:
+    return &array[0] if array.shape[0] > 0 else NULL
+
+
+cdef inline int64_t round_up(int64_t n, int64_t step) noexcept:
+    return (n + step - 1) // step * step
+
+
+cdef class Model:
+    """A model's weights, bound to the arrays that hold them, and the kernels that run it. Read-only once made.
+
+    config     a pyengine.canonical.config.ModelConfig
+    tensors    packed tensors by name, as modelfile/layout.py lays them out for `weights`
+    positions  float32 [max_positions, width]
+    weights    "int8" or "float32"
+    kv         "int8" or "float32": how keys and values are cached
+    isa        None, or the name of an instruction set; EngineError if this CPU lacks it
+    """
+
+    cdef pe_model model
+    cdef object arrays  # what the C structs point into
+    cdef readonly str weights
+    cdef readonly str kv
+    cdef readonly int64_t nbytes
+
+    def __cinit__(self, config, tensors, positions, *, str weights, str kv, isa=None):
+        self.arrays = []
+        self.weights = weights
+        self.kv = kv
+        load_kernels(&self.model.kernels, isa)
+        self.model.weights = PE_WEIGHT_Q8 if weights == "int8" else PE_WEIGHT_F32
+        self.model.kv = PE_KV_Q8 if kv == "int8" else PE_KV_F32
+        self._set_config(config)
+        if pe_model_allocate(&self.model) != PE_OK:
+            raise EngineError("out of memory")
+        self._bind(config, tensors, positions)
+        self.nbytes = sum(array.nbytes for array in self.arrays)
+
+    def __dealloc__(self):
+        pe_model_free(&self.model)
+
+    @property
+    def isa(self):
+        """The instruction set of the kernels in use."""
+        return self.model.kernels.isa.decode()
+
+    cdef _set_config(self, config):
+        cdef pe_config *c = &self.model.config
+        c.width = config.width
+        c.encoder = pe_stack(config.encoder.layers, config.encoder.heads, config.encoder.ffn_width)
+        c.decoder = pe_stack(config.decoder.layers, config.decoder.heads, config.decoder.ffn_width)
+        c.source_vocab = config.source_vocab
+        c.target_vocab = config.target_vocab
+        c.max_positions = config.max_positions
+        c.activation = ACTIVATIONS[config.activation]
+        c.embedding_scale = config.embedding_scale
+        c.norm_epsilon = config.norm_epsilon
+
+    cdef _bind(self, config, tensors, positions):
+        cdef int64_t width = config.width, i
+        cdef pe_encoder_layer *e
+        cdef pe_decoder_layer *d
+        self.model.positions = <const float *>self._address(positions, np.float32, (config.max_positions, width))
+        self._bind_linear(&self.model.target_embed, tensors, "decoder.embed", config.target_vocab, width, False)
+        if config.share_embeddings:
+            self.model.source_embed = self.model.target_embed
+        else:
+            self._bind_linear(&self.model.source_embed, tensors, "encoder.embed", config.source_vocab, width, False)
+        if config.tie_output:
+            self.model.output = self.model.target_embed
+            self.model.output.bias = self._floats(tensors, "output.bias", config.target_vocab)
+        else:
+            self._bind_linear(&self.model.output, tensors, "output", config.target_vocab, width, True)
+        for i in range(config.encoder.layers):
+            e = &self.model.encoder[i]
+            name = f"encoder.layers.{i}."
+            self._bind_linear(&e.self_qkv, tensors, name + "self_attention.qkv", 3 * width, width, True)
+            self._bind_linear(&e.self_output, tensors, name + "self_attention.output", width, width, True)
+            self._bind_norm(&e.self_norm, tensors, name + "self_attention.norm", width)
+            self._bind_linear(&e.ffn_up, tensors, name + "ffn.up", config.encoder.ffn_width, width, True)
+            self._bind_linear(&e.ffn_down, tensors, name + "ffn.down", width, config.encoder.ffn_width, True)
+            self._bind_norm(&e.ffn_norm, tensors, name + "ffn.norm", width)
+        for i in range(config.decoder.layers):
+            d = &self.model.decoder[i]
+            name = f"decoder.layers.{i}."
+            self._bind_linear(&d.self_qkv, tensors, name + "self_attention.qkv", 3 * width, width, True)
+            self._bind_linear(&d.self_output, tensors, name + "self_attention.output", width, width, True)
+            self._bind_norm(&d.self_norm, tensors, name + "self_attention.norm", width)
+            self._bind_linear(&d.cross_q, tensors, name + "cross_attention.q", width, width, True)
+            self._bind_linear(&d.cross_kv, tensors, name + "cross_attention.kv", 2 * width, width, True)
+            self._bind_linear(&d.cross_output, tensors, name + "cross_attention.output", width, width, True)
+            self._bind_norm(&d.cross_norm, tensors, name + "cross_attention.norm", width)
+            self._bind_linear(&d.ffn_up, tensors, name + "ffn.up", config.decoder.ffn_width, width, True)
+            self._bind_linear(&d.ffn_down, tensors, name + "ffn.down", width, config.decoder.ffn_width, True)
+            self._bind_norm(&d.ffn_norm, tensors, name + "ffn.norm", width)
+
+    cdef const void *_address(self, array, dtype, shape) except? NULL:
+        """Where an array's data lies; it must be exactly what the structs say. The array is kept alive."""
+        if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+            raise EngineError(f"expected a {np.dtype(dtype)} array {shape}, found {array.dtype} {array.shape}")
+        self.arrays.append(array)
+        return <const void *><uintptr_t>array.ctypes.data
+
+    cdef const float *_floats(self, tensors, name, int64_t n) except? NULL:
+        return <const float *>self._address(tensors[name], np.float32, (round_up(n, 16),))
+
+    cdef _bind_norm(self, pe_norm *norm, tensors, name, int64_t width):
+        norm.weight = self._floats(tensors, name + ".weight", width)
+        norm.bias = self._floats(tensors, name + ".bias", width)
+
+    cdef _bind_linear(self, pe_linear *linear, tensors, name, int64_t n, int64_t k, bint has_bias):
+        cdef int64_t blocks = round_up(n, 16) // 16, k_packed = round_up(k, 4)
+        cdef int32_t[::1] sums
+        cdef bint valid
+        linear.type = self.model.weights
+        linear.n = n
+        linear.k = k
+        weight = tensors[name + ".weight"]
+        if self.model.weights == PE_WEIGHT_Q8:
+            linear.w = self._address(weight, np.int8, (blocks, k_packed // 4, 16, 4))
+            linear.scale = self._floats(tensors, name + ".scale", n)
+            sums = array = np.empty(blocks * 16, np.int32)
+            linear.sum = <const int32_t *>self._address(array, np.int32, (blocks * 16,))
+            with nogil:
+                valid = self.model.kernels.channel_sums(<const int8_t *>linear.w, k_packed, blocks, &sums[0])
+            if not valid:
+                raise EngineError(f"tensor {name}.weight: expected values in [-127, 127], found -128")
+        else:
+            linear.w = self._address(weight, np.float32, (blocks, k_packed, 16))
+        if has_bias:
+            linear.bias = self._floats(tensors, name + ".bias", n)
+
+
+cdef class Session:
+    """Runs plans (pyengine.scheduling.session.Plan) on a model: owns a key-value cache and working memory.
+
+    Not for two threads at once. EngineError when memory runs out or a plan breaks its contract; the session is
+    empty then.
+    """
+
+    cdef pe_session session
+    cdef Model owner
+    cdef readonly int64_t max_rows
+    cdef readonly int64_t max_sequences
+    cdef readonly int64_t max_memories
+    cdef readonly int threads
+
+    def __cinit__(self, Model model, *, int threads, int64_t max_rows, int64_t max_sequences, int64_t max_memories):
+        self.owner = model
+        self.max_rows = max_rows
+        self.max_sequences = max_sequences
+        self.max_memories = max_memories
+        self.threads = threads
+        if min(threads, max_rows, max_sequences, max_memories) < 1:
+            raise OptionError("threads, max_rows, max_sequences and max_memories must be at least 1")
+        if pe_session_create(&self.session, &model.model, threads, max_rows, max_sequences, max_memories) != PE_OK:
+            raise EngineError("out of memory")
+
+    def __dealloc__(self):
+        if self.owner is not None:
+            pe_session_destroy(&self.session)
+
+    @property
+    def cache_bytes(self):
+        """Bytes of key-value cache allocated so far."""
+        return pe_kv_bytes(&self.session.cache)
+
+    def clear(self):
+        """Forgets every sequence and memory."""
+        pe_session_clear(&self.session)
+
+    def step(self, plan):
+        """Runs one plan and returns a StepResult. The GIL is released meanwhile."""
+        cdef pe_plan c
+        cdef pe_status status
+        cdef const int32_t[:, ::1] forks = plan.forks
+        cdef const int32_t[::1] free_sequences = plan.free_sequences, free_memories = plan.free_memories
+        cdef const int32_t[::1] source_tokens = plan.encode_tokens, lengths = plan.encode_lengths
+        cdef const int32_t[::1] segment_memories = plan.encode_memories
+        cdef const int32_t[::1] tokens = plan.tokens, sequences = plan.sequences, memories = plan.memories
+        cdef const int32_t[::1] logit_rows = plan.logit_rows
+        cdef const int32_t[::1] offsets = plan.exclude_offsets, excluded = plan.exclude_ids
+        cdef int64_t rows = logit_rows.shape[0], top_k = plan.top_k
+        if forks.shape[0] > 0 and forks.shape[1] != 2:
+            raise EngineError("a step was refused: forks are pairs")
+        if not (lengths.shape[0] == segment_memories.shape[0] and tokens.shape[0] == sequences.shape[0]
+                and tokens.shape[0] == memories.shape[0] and offsets.shape[0] == rows + 1
+                and offsets[rows] == excluded.shape[0] and top_k >= 0):
+            raise EngineError("a step was refused: arrays that belong together differ in length")
+
+        log_normalizer = np.empty(rows, np.float64)
+        top_ids = np.empty((rows, top_k), np.int32)
+        top_logits = np.empty((rows, top_k), np.float32)
+        excluded_logits = np.empty(excluded.shape[0], np.float32)
+        logits = np.empty((rows, self.owner.model.config.target_vocab), np.float32) if plan.full_logits else None
+        cdef double[::1] normalizer_view = log_normalizer  # OUT
+        cdef int32_t[::1] ids_view = top_ids.reshape(-1)  # OUT
+        cdef float[::1] values_view = top_logits.reshape(-1)  # OUT
+        cdef float[::1] excluded_view = excluded_logits  # OUT
+        cdef float[::1] logits_view = logits.reshape(-1) if plan.full_logits else top_logits.reshape(-1)  # OUT
+
+        c.n_forks = forks.shape[0]
+        c.forks = &forks[0, 0] if forks.shape[0] > 0 else NULL
+        c.n_free_sequences = free_sequences.shape[0]
+        c.free_sequences = int32_in(free_sequences)
+        c.n_free_memories = free_memories.shape[0]
+        c.free_memories = int32_in(free_memories)
+        c.n_segments = lengths.shape[0]
+        c.segment_lengths = int32_in(lengths)
+        c.segment_memories = int32_in(segment_memories)
+        c.n_source_tokens = source_tokens.shape[0]
+        c.source_tokens = int32_in(source_tokens)
+        c.n_rows = tokens.shape[0]
+        c.tokens = int32_in(tokens)
+        c.sequences = int32_in(sequences)
+        c.memories = int32_in(memories)
+        c.logit_rows = int32_in(logit_rows)
+        c.logits.n_rows = rows
+        c.logits.top_k = top_k
+        c.logits.exclude_offsets = int32_in(offsets)
+        c.logits.exclude_ids = int32_in(excluded)
+        c.logits.log_normalizer = &normalizer_view[0] if rows > 0 else NULL
+        c.logits.top_ids = int32_out(ids_view)
+        c.logits.top_logits = float_out(values_view)
+        c.logits.excluded_logits = float_out(excluded_view)
+        c.logits.logits = float_out(logits_view) if plan.full_logits else NULL
+        with nogil:
+            status = pe_session_step(&self.session, &c)
+        if status != PE_OK:
+            raise_status(status, self.session.message.decode("utf-8", "replace"))
+        return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits)
+
+
+include "_kernels.pxi"

@@ -1,0 +1,97 @@
+# The kernels of one instruction set, one by one: for tests, which hold each against the reference, and benchmarks.
+# Arrays are NumPy arrays; whoever calls checks nothing less than the contracts in csrc/kernels/kernels.h.
+
+
+cdef void *data_of(array) except? NULL:
+    return NULL if array is None else <void *><uintptr_t>array.ctypes.data
+
+
+cdef class Kernels:
+    """The kernel table of `isa`."""
+
+    cdef pe_kernels table
+
+    def __cinit__(self, isa):
+        load_kernels(&self.table, isa)
+
+    @property
+    def flip(self):
+        return self.table.flip
+
+    def quantize(self, x, n_padded, flip, q, scale):
+        """x float32 [n] -> q int8 [n_padded], scale float32 [1]."""
+        self.table.quantize(<const float *>data_of(x), x.shape[0], n_padded, flip, <int8_t *>data_of(q),
+                            <float *>data_of(scale))
+
+    def channel_sums(self, w, sums):
+        """w int8 [blocks, K/4, 16, 4] -> sums int32 [blocks * 16]; whether no weight is -128."""
+        return bool(self.table.channel_sums(<const int8_t *>data_of(w), w.shape[1] * 4, w.shape[0],
+                                            <int32_t *>data_of(sums)))
+
+    cdef _product(self, pe_product *p, x, w, bias, residual, y, activation):
+        p.m = x.shape[0]
+        p.k = x.shape[1]
+        p.x = data_of(x)
+        p.ldx = x.strides[0] // x.itemsize
+        p.w = data_of(w)
+        p.bias = <const float *>data_of(bias)
+        p.residual = <const float *>data_of(residual)
+        p.ldr = 0 if residual is None else residual.strides[0] // 4
+        p.y = <float *>data_of(y)
+        p.ldy = y.strides[0] // 4
+        p.activation = ACTIVATIONS.get(activation, PE_IDENTITY)
+
+    def gemm_q8(self, x, x_scale, w, w_scale, w_sum, y, bias=None, residual=None, activation=None, blocks=None):
+        """x int8 [m, K], flipped -> y float32 [m, N16] in blocks [blocks[0], blocks[1]), all by default."""
+        cdef pe_product p
+        self._product(&p, x, w, bias, residual, y, activation)
+        p.x_scale = <const float *>data_of(x_scale)
+        p.w_scale = <const float *>data_of(w_scale)
+        p.w_sum = <const int32_t *>data_of(w_sum)
+        cdef int64_t first = blocks[0] if blocks else 0, last = blocks[1] if blocks else w.shape[0]
+        with nogil:
+            self.table.gemm_q8(&p, first, last)
+
+    def gemm_f32(self, x, w, y, bias=None, residual=None, activation=None, blocks=None):
+        """x float32 [m, K] -> y float32 [m, N16] in blocks [blocks[0], blocks[1]), all by default."""
+        cdef pe_product p
+        self._product(&p, x, w, bias, residual, y, activation)
+        cdef int64_t first = blocks[0] if blocks else 0, last = blocks[1] if blocks else w.shape[0]
+        with nogil:
+            self.table.gemm_f32(&p, first, last)
+
+    def norm(self, x, weight, bias, float eps, y):
+        """x, weight, bias, y float32 [n]."""
+        self.table.norm(<const float *>data_of(x), x.shape[0], <const float *>data_of(weight),
+                        <const float *>data_of(bias), eps, <float *>data_of(y))
+
+    def attend(self, kind, q, pages, n_keys, float scale, y, offset=0):
+        """kind "int8" or "float32"; q, y float32 [D]; pages: uint8 arrays of one page each."""
+        cdef pe_attend a
+        cdef const uint8_t **addresses = <const uint8_t **>PyMem_Calloc(max(len(pages), 1), sizeof(void *))
+        if addresses == NULL:
+            raise MemoryError
+        for i, page in enumerate(pages):
+            addresses[i] = <const uint8_t *>data_of(page)
+        a.head_dim = q.shape[0]
+        a.n_keys = n_keys
+        a.scale = scale
+        a.q = <const float *>data_of(q)
+        a.pages = addresses
+        a.offset = offset
+        a.y = <float *>data_of(y)
+        if kind == "int8":
+            self.table.attend_q8(&a)
+        else:
+            self.table.attend_f32(&a)
+        PyMem_Free(addresses)
+
+    def exp_sum(self, x):
+        """(max x, sum of e^(x - max)) of x float32 [n]."""
+        cdef float top, total
+        self.table.exp_sum(<const float *>data_of(x), x.shape[0], &top, &total)
+        return top, total
+
+    def above(self, x, float threshold, indices):
+        """Writes the indices of x > threshold; returns how many."""
+        return self.table.above(<const float *>data_of(x), x.shape[0], threshold, <int32_t *>data_of(indices))
