@@ -70,7 +70,6 @@ class IdPool:
     def __init__(self, size: int) -> None:
         self._used = np.zeros(size, bool)
         self.free = size
-        self.peak = 0  # every id handed out so far is below it
 
     def take(self, count: int) -> np.ndarray:
         """int32 [count]"""
@@ -78,7 +77,6 @@ class IdPool:
         assert len(ids) == count
         self._used[ids] = True
         self.free -= count
-        self.peak = max(self.peak, int(ids.max(initial=-1)) + 1)
         return ids.astype(np.int32)
 
     def give(self, ids: np.ndarray) -> None:

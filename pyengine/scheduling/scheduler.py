@@ -79,7 +79,8 @@ class Scheduler:
             if queue.error is not None:
                 raise queue.error
         finally:
-            self._release()
+            # Not by ids: an interrupt may come between a step and its bookkeeping.
+            self._session.clear()
 
     def _admit(self, queue: _Queue, done: dict[int, list[Found]]) -> list[tuple[int, np.ndarray]]:
         """Add requests to the search as budget and slots allow: (slot, source ids) of each."""
@@ -127,13 +128,6 @@ class Scheduler:
         for finished in self._search.advance(run_plan(self._session, plan)):
             self._freed_memories.append(finished.slot)
             done[self._index_of.pop(finished.slot)] = finished.hypotheses
-
-    def _release(self) -> None:
-        """Free every id that was ever handed out: an interrupt may come between a step and its bookkeeping."""
-        sequences = np.arange(self._search.sequences.peak, dtype=np.int32)
-        memories = np.arange(self._search.slots.peak, dtype=np.int32)
-        if len(sequences):
-            self._session.step(Plan(free_sequences=sequences, free_memories=memories))
 
 
 class _Queue:

@@ -3,7 +3,7 @@
 A plan says everything that one step does, in this order:
 
     1. forks            child sequences become copies of their parents, all read as they were before the step
-    2. free_sequences   these sequences are forgotten; freeing an unused id does nothing
+    2. free_sequences   these sequences are forgotten, their ids unused again
     3. free_memories    likewise for memories
     4. encode           segments of source tokens become cross-attention memories under unused ids
     5. rows             each row is one token of one sequence; its position is the sequence's length so far
@@ -100,6 +100,9 @@ class Session(Protocol):
     max_memories: int
 
     def step(self, plan: Plan) -> StepResult: ...
+
+    def clear(self) -> None:
+        """Free every sequence and memory."""
 
 
 def run_plan(session: Session, plan: Plan) -> StepResult:

@@ -54,9 +54,13 @@ class ReferenceSession:
             assert child not in self.sequences and 0 <= child < self.max_sequences
             self.sequences[child] = list(before[parent])
         for sequence in plan.free_sequences.tolist():
-            self.sequences.pop(sequence, None)
+            del self.sequences[sequence]
         for memory in plan.free_memories.tolist():
-            self.memories.pop(memory, None)
+            del self.memories[memory]
+
+    def clear(self) -> None:
+        self.sequences.clear()
+        self.memories.clear()
 
     def _encode(self, plan: Plan) -> None:
         assert plan.encode_lengths.sum() == len(plan.encode_tokens)

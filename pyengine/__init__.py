@@ -1,0 +1,46 @@
+"""Runs quantized Transformer models on CPUs.
+
+    >>> import pyengine
+    >>> translator = pyengine.load("de-en-int8", threads=2)
+    >>> translator.translate("Ein Mann fährt Fahrrad.", beam_size=4).text
+    'A man is riding a bicycle.'
+"""
+
+from __future__ import annotations
+
+from pyengine.errors import (
+    CheckpointError,
+    ClosedError,
+    DeadlineError,
+    EngineError,
+    InputError,
+    ModelFileError,
+    OptionError,
+    PyengineError,
+    TokenizerError,
+    UnsupportedError,
+)
+from pyengine.options import TranslationOptions
+from pyengine.results import Hypothesis, ScoreResult, TranslationResult
+from pyengine.tasks.translator import Translator, load
+from pyengine.version import __version__
+
+__all__ = [
+    "CheckpointError",
+    "ClosedError",
+    "DeadlineError",
+    "EngineError",
+    "Hypothesis",
+    "InputError",
+    "ModelFileError",
+    "OptionError",
+    "PyengineError",
+    "ScoreResult",
+    "TokenizerError",
+    "TranslationOptions",
+    "TranslationResult",
+    "Translator",
+    "UnsupportedError",
+    "__version__",
+    "load",
+]

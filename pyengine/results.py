@@ -1,0 +1,79 @@
+"""What the tasks return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Hypothesis", "ScoreResult", "TranslationResult"]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One translation of one sentence.
+
+    text           None where the model has no tokenizer
+    tokens         the pieces of `ids`; None where the model has no tokenizer
+    ids            target ids, a target prefix among them, without start and end token
+    score          sum of the log-probabilities of the tokens after the prefix, the end token among them, over their
+                   number to the length penalty
+    finish_reason  "end": the model wrote the end token; "length": the maximum length cut it
+    truncated      whether the source was cut to fit the model
+    """
+
+    text: str | None
+    tokens: tuple[str, ...] | None
+    ids: tuple[int, ...]
+    score: float
+    finish_reason: Literal["end", "length"]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class TranslationResult:
+    """The hypotheses of a sentence, best first; at least one. The other attributes are the best one's.
+
+    There are fewer than asked for where the search found fewer.
+    """
+
+    hypotheses: tuple[Hypothesis, ...]
+
+    @property
+    def text(self) -> str | None:
+        return self.hypotheses[0].text
+
+    @property
+    def tokens(self) -> tuple[str, ...] | None:
+        return self.hypotheses[0].tokens
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self.hypotheses[0].ids
+
+    @property
+    def score(self) -> float:
+        return self.hypotheses[0].score
+
+    @property
+    def finish_reason(self) -> Literal["end", "length"]:
+        return self.hypotheses[0].finish_reason
+
+    @property
+    def truncated(self) -> bool:
+        return self.hypotheses[0].truncated
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """How probable the model finds a given target.
+
+    ids        the target's ids and the end token
+    tokens     their pieces; None where the model has no tokenizer
+    log_probs  the natural logarithm of each one's probability, given the source and the ones before it
+    total      their sum
+    """
+
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...] | None
+    log_probs: tuple[float, ...]
+    total: float

@@ -1,0 +1,1 @@
+"""Text in, text out: what most users of the package call."""

@@ -1,0 +1,153 @@
+"""A model that is ready to run: sessions to borrow, closed once, shared by threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from pyengine.canonical.config import GenerationDefaults, ModelConfig
+from pyengine.canonical.tensors import sinusoidal_positions
+from pyengine.cpus import usable_cpus
+from pyengine.errors import ClosedError, OptionError
+from pyengine.modelfile import ModelDirectory, packed_specs
+from pyengine.modelfile.layout import dequantize_packed
+from pyengine.scheduling.session import Plan, Session, StepResult
+
+__all__ = ["Engine", "open_engine"]
+
+STEP_ROWS = 1024
+"""Rows that a session has working memory for; longer plans run in several steps."""
+
+KINDS = ("int8", "float32")
+
+
+class Engine:
+    """Lends sessions of one model. `open_session` makes one; `steps_at_once` is how many may run side by side.
+
+    Each call of a task borrows a session of its own, so calls of different threads share nothing but the weights.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        generation: GenerationDefaults,
+        open_session: Callable[[], Session],
+        *,
+        steps_at_once: int = 1,
+    ) -> None:
+        self.config = config
+        self.generation = generation
+        self._open_session: Callable[[], Session] | None = open_session
+        self._steps_at_once = steps_at_once
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            reset = weakref.WeakMethod(self._reset)
+            os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
+
+    def _reset(self) -> None:
+        """After a fork, too: locks and sessions may have been in use by threads that the child does not have."""
+        self._lock = threading.Lock()
+        self._gate = threading.BoundedSemaphore(self._steps_at_once)
+        self._idle: list[Session] = []
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session for the length of the `with` block, which must leave it empty. ClosedError once closed."""
+        with self._lock:
+            if self._open_session is None:
+                raise ClosedError("the model is closed")
+            session = self._idle.pop() if self._idle else self._open_session()
+        try:
+            yield _GatedSession(session, self._gate)
+        finally:
+            with self._lock:
+                if self._open_session is not None and len(self._idle) < self._steps_at_once:
+                    self._idle.append(session)
+
+    def close(self) -> None:
+        """Let go of weights and sessions; calls under way in other threads come to their end."""
+        with self._lock:
+            self._open_session = None
+            self._idle.clear()
+
+
+class _GatedSession:
+    """A session whose steps wait until a processor is free for their threads."""
+
+    def __init__(self, session: Session, gate: threading.BoundedSemaphore) -> None:
+        self.max_rows = session.max_rows
+        self.max_sequences = session.max_sequences
+        self.max_memories = session.max_memories
+        self.clear = session.clear
+        self._session = session
+        self._gate = gate
+
+    def step(self, plan: Plan) -> StepResult:
+        with self._gate:
+            return self._session.step(plan)
+
+
+def open_engine(
+    directory: ModelDirectory, *, threads: int | None = None, compute: str | None = None, kv: str | None = None
+) -> tuple[Engine, dict[str, object]]:
+    """Bind the weights of an open model directory to the C core: the engine, and the settings that it runs with.
+
+    threads  of a step; None: all CPUs that the process may use
+    compute  "int8" or "float32", the type of weights and activations; None: what the directory holds
+    kv       "int8" or "float32", the type of cached keys and values; None: as compute
+    Raises OptionError.
+    """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise OptionError(f"threads is {threads!r}; expected a whole number, at least 1")
+    for name, value in (("compute", compute), ("kv", kv)):
+        if value is not None and value not in KINDS:
+            raise OptionError(f'{name} is {value!r}; expected "int8" or "float32"')
+    compute = compute or directory.weights
+    if compute == "int8" and directory.weights != "int8":
+        raise OptionError(
+            f'compute is "int8", but {directory.path} holds {directory.weights} weights; quantize the checkpoint: '
+            "python tools/quantize.py CHECKPOINT -o OUT --weights int8"
+        )
+    kv = kv or compute
+    cpus = usable_cpus()
+    threads = threads or cpus
+    tensors = directory.tensors if compute == directory.weights else _dequantized(directory)
+    engine = Engine(
+        directory.config,
+        directory.generation,
+        _core_sessions(directory.config, tensors, compute, kv, threads),
+        steps_at_once=max(1, cpus // threads),
+    )
+    return engine, {"compute": compute, "kv": kv, "threads": threads}
+
+
+def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
+    """The packed tensors of a float32 directory with the values that the int8 ones stand for."""
+    stored = directory.tensors
+    return {
+        name: dequantize_packed(stored[name], stored[name.removesuffix("weight") + "scale"])
+        if spec.kind == "weight"
+        else stored[name]
+        for name, spec in packed_specs(directory.config, "float32").items()
+    }
+
+
+def _core_sessions(
+    config: ModelConfig, tensors: dict[str, np.ndarray], compute: str, kv: str, threads: int
+) -> Callable[[], Session]:
+    """The one place that knows how the C core is built; it is imported here, so that converting needs none."""
+    from pyengine import _core
+
+    positions = sinusoidal_positions(config.max_positions, config.width)
+    model = _core.Model(config, tensors, positions, weights=compute, kv=kv)
+    rows = max(STEP_ROWS, config.max_positions)  # a sentence is encoded in one piece
+
+    def open_session() -> Session:
+        return _core.Session(model, threads=threads, max_rows=rows, max_sequences=2 * rows, max_memories=rows)
+
+    return open_session

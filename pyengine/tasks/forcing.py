@@ -1,0 +1,106 @@
+"""Teacher forcing: the model's opinion of targets that are given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from pyengine.errors import DeadlineError
+from pyengine.scheduling.session import Plan, Session, run_plan
+
+__all__ = ["target_log_probs", "target_logits"]
+
+LOGIT_ROWS = 64
+"""Rows whose whole logits are held at once."""
+
+
+def target_log_probs(
+    session: Session,
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    start: int,
+    *,
+    budget: int,
+    deadline: float | None = None,
+) -> list[np.ndarray]:
+    """float64 log-probability of each token of the targets of (source, target) pairs of int32 ids.
+
+    Runs as many pairs in a step as `budget` rows take, one at least; `start` is the start token.
+    """
+    found = []
+    try:
+        for batch in _batches(pairs, budget):
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineError("the timeout passed before the call was done")
+            lengths = np.array([len(target) for _, target in batch])
+            labels = np.concatenate([target for _, target in batch])
+            pair_of = np.repeat(np.arange(len(batch), dtype=np.int32), lengths)
+            result = run_plan(
+                session,
+                Plan(
+                    encode_tokens=np.concatenate([source for source, _ in batch]),
+                    encode_lengths=np.array([len(source) for source, _ in batch], np.int32),
+                    encode_memories=np.arange(len(batch), dtype=np.int32),
+                    tokens=np.concatenate([_shifted(target, start) for _, target in batch]),
+                    sequences=pair_of,
+                    memories=pair_of,
+                    logit_rows=np.arange(len(labels), dtype=np.int32),
+                    exclude_offsets=np.arange(len(labels) + 1, dtype=np.int32),
+                    exclude_ids=labels,
+                ),
+            )
+            session.clear()
+            log_probs = result.excluded_logits.astype(np.float64) - result.log_normalizer
+            found += np.split(log_probs, np.cumsum(lengths)[:-1])
+    finally:
+        session.clear()
+    return found
+
+
+def target_logits(session: Session, source: np.ndarray, target: np.ndarray, start: int, vocab: int) -> np.ndarray:
+    """float32 [T, vocab]: raw logits before each of the T tokens of int32 `target`, given those before it."""
+    logits = np.empty((len(target), vocab), np.float32)
+    rows = _shifted(target, start)
+    try:
+        zero = np.zeros(1, np.int32)
+        run_plan(
+            session,
+            Plan(encode_tokens=source, encode_lengths=np.array([len(source)], np.int32), encode_memories=zero),
+        )
+        for begin in range(0, len(rows), LOGIT_ROWS):
+            tokens = rows[begin : begin + LOGIT_ROWS]
+            ids = np.zeros(len(tokens), np.int32)
+            plan = Plan(
+                tokens=tokens,
+                sequences=ids,
+                memories=ids,
+                logit_rows=np.arange(len(tokens), dtype=np.int32),
+                exclude_offsets=np.zeros(len(tokens) + 1, np.int32),
+                full_logits=True,
+            )
+            logits[begin : begin + len(tokens)] = run_plan(session, plan).logits
+    finally:
+        session.clear()
+    return logits
+
+
+def _shifted(target: np.ndarray, start: int) -> np.ndarray:
+    """The decoder's input before each token of `target`."""
+    return np.concatenate([np.array([start], np.int32), target[:-1]])
+
+
+def _batches(
+    pairs: list[tuple[np.ndarray, np.ndarray]], budget: int
+) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    batch: list[tuple[np.ndarray, np.ndarray]] = []
+    rows = 0
+    for pair in pairs:
+        cost = len(pair[0]) + len(pair[1])
+        if batch and rows + cost > budget:
+            yield batch
+            batch, rows = [], 0
+        batch.append(pair)
+        rows += cost
+    if batch:
+        yield batch

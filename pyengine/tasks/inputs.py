@@ -1,0 +1,105 @@
+"""What callers hand in - text or token ids, one or many - as token ids that fit the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import Union
+
+import numpy as np
+
+from pyengine.canonical.config import ModelConfig
+from pyengine.errors import InputError
+from pyengine.text.tokenizer import Tokenizer, checked_ids
+
+__all__ = ["Inputs", "Sentence", "Sentences", "Source", "is_one"]
+
+Sentence = Union[str, Sequence[int], np.ndarray]
+"""Text, or token ids that stand for it."""
+
+Sentences = Union["list[str]", "list[list[int]]", "list[np.ndarray]", "list[Sentence]", "tuple[Sentence, ...]"]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """int32 ids for the encoder, and whether they were cut to fit. No ids: an empty text, which needs no model."""
+
+    ids: np.ndarray
+    truncated: bool
+
+
+def is_one(value: object) -> bool:
+    """Whether `value` is one sentence, rather than a collection of them. An empty list is no sentences."""
+    if isinstance(value, (str, bytes)):
+        return True
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype != object
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"expected text, token ids or a list of these, found {type(value).__name__}")
+    return bool(value) and _is_id(value[0])
+
+
+def _is_id(value: object) -> bool:
+    try:
+        index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
+
+
+class Inputs:
+    """Turns sentences into ids for one model, whose end tokens are `end`."""
+
+    def __init__(self, config: ModelConfig, end: Iterable[int], tokenizer: Tokenizer | None) -> None:
+        self._config = config
+        self._end = tuple(end)
+        self._tokenizer = tokenizer
+
+    def source(self, sentence: Sentence, *, truncate: bool, name: str = "the input") -> Source:
+        """Ids are taken as they are; the end token is theirs to bring. InputError: too long, unless `truncate`."""
+        ids = self._ids(sentence, "source", name)
+        if isinstance(sentence, str) and len(ids) <= 1:  # nothing but the end token
+            ids = []
+        most = self._config.max_positions
+        cut = len(ids) > most
+        if cut:
+            if not truncate:
+                raise InputError(
+                    f"{name} has {len(ids)} tokens; the model has {most} positions (truncate=True cuts it)"
+                )
+            keeps_end = ids[-1] in self._end
+            ids = ids[: most - 1] + ids[-1:] if keeps_end else ids[:most]
+        return Source(np.array(ids, np.int32), cut)
+
+    def target(self, sentence: Sentence, name: str = "the target") -> np.ndarray:
+        """int32 ids of a whole target with its end token, which is added where it is missing."""
+        ids = self._ids(sentence, "target", name)
+        if not ids or ids[-1] not in self._end:
+            ids.append(self._end[0])
+        most = self._config.max_positions
+        if len(ids) > most:
+            raise InputError(f"{name} has {len(ids)} tokens; the model has {most} positions")
+        return np.array(ids, np.int32)
+
+    def prefix(self, sentence: Sentence | None, name: str = "target_prefix") -> np.ndarray:
+        """int32 ids that hypotheses begin with, without start token; none for None."""
+        return np.array([] if sentence is None else self._ids(sentence, "prefix", name), np.int32)
+
+    def _ids(self, sentence: Sentence, role: str, name: str) -> list[int]:
+        size = self._config.source_vocab if role == "source" else self._config.target_vocab
+        if isinstance(sentence, str):
+            if self._tokenizer is None:
+                raise InputError(f"{name} is text, but the model has no tokenizer; give token ids")
+            try:
+                if role == "source":
+                    return list(self._tokenizer.encode_source(sentence))
+                return list(self._tokenizer.encode_target(sentence, end=role == "target"))
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+        if not isinstance(sentence, (list, tuple, np.ndarray)):
+            raise InputError(f"{name}: expected text or token ids, found {type(sentence).__name__}")
+        try:
+            return checked_ids(sentence, size)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None

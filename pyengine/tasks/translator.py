@@ -1,0 +1,381 @@
+"""Translation: the task around an encoder-decoder model.
+
+    >>> import pyengine
+    >>> translator = pyengine.load("de-en-int8", threads=2)
+    >>> result = translator.translate("Ein Mann fährt Fahrrad.", beam_size=4, num_hypotheses=2)
+    >>> result.text, [hypothesis.score for hypothesis in result.hypotheses]
+    >>> for result in translator.translate_iter(open("big.txt")):
+    ...     print(result.text)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from pyengine.decoding.search import Found
+from pyengine.errors import InputError, OptionError
+from pyengine.modelfile import open_directory
+from pyengine.options import SearchOptions, TranslationKeywords, TranslationOptions
+from pyengine.results import Hypothesis, ScoreResult, TranslationResult
+from pyengine.scheduling.scheduler import Request, Scheduler
+from pyengine.tasks.engine import Engine, open_engine
+from pyengine.tasks.forcing import target_log_probs, target_logits
+from pyengine.tasks.inputs import Inputs, Sentence, Sentences, is_one
+from pyengine.text import Tokenizer, open_tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Translator", "load"]
+
+BATCH_TOKENS = 1024
+"""Rows of a step, unless the caller says otherwise."""
+
+WINDOW = 1024
+"""Sentences that `translate_iter` reads ahead at a time, to run the longest of them first."""
+
+
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    compute: str | None = None,
+    kv: str | None = None,
+    verify: bool = False,
+) -> Translator:
+    """Open the model directory `path`, as `tools/quantize.py` writes it.
+
+    threads  of a step; None: the CPUs that the process may use, by affinity mask and cgroup quota
+    compute  "int8" or "float32"; None: what the directory holds. "float32" turns int8 weights back into floats
+    kv       type of the attention cache, "int8" or "float32"; None: as compute
+    verify   compare every byte of the directory with its checksum first
+    Raises ModelFileError, TokenizerError, OptionError or EngineError.
+    """
+    directory = open_directory(path, verify=verify)
+    tokenizer = None
+    if directory.tokenizer_kind is not None:
+        config = directory.config
+        tokenizer = open_tokenizer(
+            directory.path,
+            directory.tokenizer_kind,
+            source_vocab=config.source_vocab,
+            target_vocab=config.target_vocab,
+        )
+    engine, settings = open_engine(directory, threads=threads, compute=compute, kv=kv)
+    about = {
+        "path": str(directory.path),
+        "created_by": directory.created_by,
+        "weights": directory.weights,
+        "bytes": directory.bytes,
+        "tokenizer": directory.tokenizer_kind,
+        **settings,
+    }
+    return Translator(engine, tokenizer, about)
+
+
+class Translator:
+    """A loaded model; `load` makes one. May be used from several threads at once, and as a context manager.
+
+    A sentence is a text, or a list or array of token ids in its place: source ids as the encoder reads them, end
+    token included; target ids without start token. One sentence in gives one result, a list of sentences gives a
+    list of results in the same order. A result never depends on the sentences around it.
+
+    Search options are keywords, named as in transformers or CTranslate2 (`TranslationOptions` lists them), or
+    one `options=TranslationOptions(...)`. Other keywords of several methods:
+
+    max_batch_tokens  rows of a step, encoder and decoder together
+    truncate          cut an input that is longer than the model's positions, instead of an InputError
+    timeout           seconds after which the call ends in a DeadlineError, checked between steps
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer | None, about: dict[str, object]) -> None:
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._about = about
+        self._inputs = Inputs(engine.config, engine.generation.eos_token_id, tokenizer)
+
+    @overload
+    def translate(
+        self,
+        source: Sentence,
+        *,
+        target_prefix: Sentence | None = ...,
+        max_batch_tokens: int = ...,
+        truncate: bool = ...,
+        timeout: float | None = ...,
+        options: TranslationOptions | None = ...,
+        **keywords: Unpack[TranslationKeywords],
+    ) -> TranslationResult: ...
+    @overload
+    def translate(
+        self,
+        source: Sentences,
+        *,
+        target_prefix: Sequence[Sentence | None] | None = ...,
+        max_batch_tokens: int = ...,
+        truncate: bool = ...,
+        timeout: float | None = ...,
+        options: TranslationOptions | None = ...,
+        **keywords: Unpack[TranslationKeywords],
+    ) -> list[TranslationResult]: ...
+
+    def translate(
+        self,
+        source: Any,
+        *,
+        target_prefix: Any = None,
+        max_batch_tokens: int = BATCH_TOKENS,
+        truncate: bool = False,
+        timeout: float | None = None,
+        options: TranslationOptions | None = None,
+        **keywords: Unpack[TranslationKeywords],
+    ) -> Any:
+        """Translate one sentence or a list of them: a TranslationResult, or a list of them.
+
+        target_prefix: what every hypothesis begins with: one, or for a list of sentences a list with one or None
+        for each. As in transformers, it is part of the output but neither of the score nor of its length.
+        An empty text has one hypothesis, empty, with score 0.
+        """
+        deadline = _deadline(timeout)
+        settled = self._settle(options, keywords)
+        budget = _whole("max_batch_tokens", max_batch_tokens)
+        one = is_one(source)
+        sentences = [source] if one else source
+        prefixes = _prefixes(target_prefix, sentences, one)
+        requests, cut = [], []
+        for number, (sentence, prefix) in enumerate(zip(sentences, prefixes, strict=True)):
+            name = "the input" if one else f"input {number}"
+            read = self._inputs.source(sentence, truncate=truncate, name=name)
+            requests.append(self._request(read.ids, self._inputs.prefix(prefix), settled, name))
+            cut.append(read.truncated)
+        with self._engine.session() as session:
+            scheduler = Scheduler(
+                session, settled, vocab=self._engine.config.target_vocab, budget=budget, deadline=deadline
+            )
+            results = [
+                self._result(found, truncated)
+                for found, truncated in zip(scheduler.run(requests), cut, strict=True)
+            ]
+        return results[0] if one else results
+
+    def translate_iter(
+        self,
+        sources: Iterable[Sentence],
+        *,
+        target_prefix: Sentence | None = None,
+        max_batch_tokens: int = BATCH_TOKENS,
+        truncate: bool = False,
+        timeout: float | None = None,
+        options: TranslationOptions | None = None,
+        **keywords: Unpack[TranslationKeywords],
+    ) -> Iterator[TranslationResult]:
+        """Translate any number of sentences in constant memory; results come in order.
+
+        Reads `sources` lazily, a window of sentences ahead; line ends of texts are stripped. `target_prefix`
+        is for all of them. An error in a sentence is raised after the results of the sentences before it; closing
+        the iterator cancels what is under way.
+        """
+        settled = self._settle(options, keywords)
+        budget = _whole("max_batch_tokens", max_batch_tokens)
+        prefix = self._inputs.prefix(target_prefix)
+        seconds = _seconds(timeout)
+        return self._stream(sources, settled, prefix, budget, truncate, seconds)
+
+    def _stream(
+        self,
+        sources: Iterable[Sentence],
+        settled: SearchOptions,
+        prefix: np.ndarray,
+        budget: int,
+        truncate: bool,
+        seconds: float | None,
+    ) -> Iterator[TranslationResult]:
+        cut: deque[bool] = deque()
+
+        def requests() -> Iterator[Request]:
+            for number, sentence in enumerate(sources):
+                text = sentence.rstrip("\r\n") if isinstance(sentence, str) else sentence
+                name = f"input {number}"
+                read = self._inputs.source(text, truncate=truncate, name=name)
+                request = self._request(read.ids, prefix, settled, name)
+                cut.append(read.truncated)
+                yield request
+
+        with self._engine.session() as session:
+            deadline = None if seconds is None else time.monotonic() + seconds
+            scheduler = Scheduler(
+                session, settled, vocab=self._engine.config.target_vocab, budget=budget, deadline=deadline
+            )
+            for found in scheduler.run(requests(), window=WINDOW):
+                yield self._result(found, cut.popleft())
+
+    @overload
+    def score(
+        self,
+        source: Sentence,
+        target: Sentence,
+        *,
+        max_batch_tokens: int = ...,
+        truncate: bool = ...,
+        timeout: float | None = ...,
+    ) -> ScoreResult: ...
+    @overload
+    def score(
+        self,
+        source: Sentences,
+        target: Sentences,
+        *,
+        max_batch_tokens: int = ...,
+        truncate: bool = ...,
+        timeout: float | None = ...,
+    ) -> list[ScoreResult]: ...
+
+    def score(
+        self,
+        source: Any,
+        target: Any,
+        *,
+        max_batch_tokens: int = BATCH_TOKENS,
+        truncate: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Log-probabilities of given targets, end token included: a ScoreResult, or a list of them for lists.
+
+        `truncate` is for sources; a target longer than the model's positions is an InputError.
+        """
+        deadline = _deadline(timeout)
+        budget = _whole("max_batch_tokens", max_batch_tokens)
+        one = is_one(source)
+        sources, targets = ([source], [target]) if one else (source, target)
+        if is_one(targets) or len(sources) != len(targets):
+            raise InputError(f"{len(sources)} sources, but {len(targets)} targets; expected as many")
+        pairs = []
+        for number, (left, right) in enumerate(zip(sources, targets, strict=True)):
+            ids = self._source(left, truncate, f"source {number}")
+            pairs.append((ids, self._inputs.target(right, f"target {number}")))
+        with self._engine.session() as session:
+            start = self._engine.generation.decoder_start_token_id
+            rows = min(budget, session.max_rows)
+            found = target_log_probs(session, pairs, start, budget=rows, deadline=deadline)
+        results = [
+            ScoreResult(
+                ids=tuple(ids.tolist()),
+                tokens=None if self._tokenizer is None else tuple(self._tokenizer.pieces(ids.tolist())),
+                log_probs=tuple(log_probs.tolist()),
+                total=math.fsum(log_probs.tolist()),
+            )
+            for (_, ids), log_probs in zip(pairs, found, strict=True)
+        ]
+        return results[0] if one else results
+
+    def logits(self, source: Sentence, target: Sentence, *, truncate: bool = False) -> np.ndarray:
+        """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
+        ids = self._source(source, truncate, "the source")
+        with self._engine.session() as session:
+            return target_logits(
+                session,
+                ids,
+                self._inputs.target(target),
+                self._engine.generation.decoder_start_token_id,
+                self._engine.config.target_vocab,
+            )
+
+    def info(self) -> dict[str, object]:
+        """What is loaded and how it runs: numbers, names and sizes, ready for JSON."""
+        return {**self._about, "model": self._engine.config.to_json(), "generation": self._engine.generation.to_json()}
+
+    def close(self) -> None:
+        """Give the memory back; calls after this raise ClosedError. Closing twice is fine."""
+        self._engine.close()
+
+    def __enter__(self) -> Translator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _settle(self, options: TranslationOptions | None, keywords: TranslationKeywords) -> SearchOptions:
+        if options is not None and keywords:
+            raise OptionError(f"options and {next(iter(keywords))} were given; expected one or the other")
+        asked = TranslationOptions.from_keywords(keywords) if options is None else options
+        config = self._engine.config
+        return asked.resolve(self._engine.generation, config.target_vocab, config.max_positions)
+
+    def _source(self, sentence: Sentence, truncate: bool, name: str) -> np.ndarray:
+        """Source ids for teacher forcing, where even an empty text is read by the model."""
+        ids = self._inputs.source(sentence, truncate=truncate, name=name).ids
+        if not len(ids):
+            raise InputError(f"{name} is empty; expected text or token ids")
+        return ids
+
+    def _request(self, source: np.ndarray, prefix: np.ndarray, settled: SearchOptions, name: str) -> Request:
+        prompt = len(prefix) + 1
+        positions = self._engine.config.max_positions
+        longest = min(settled.length_limits(prompt)[1], positions + 1)
+        if prompt >= longest:
+            raise InputError(
+                f"target_prefix of {name} has {len(prefix)} tokens; hypotheses may have {longest - 1} in all"
+            )
+        if settled.length_limits(prompt)[1] > positions + 1:
+            raise OptionError(
+                f"max_new_tokens is {settled.max_new_tokens}; expected at most {positions + 1 - prompt} with the "
+                f"target_prefix of {name}: the model has {positions} positions"
+            )
+        return Request(source, prefix)
+
+    def _result(self, found: list[Found], truncated: bool) -> TranslationResult:
+        return TranslationResult(tuple(self._hypothesis(each, truncated) for each in found))
+
+    def _hypothesis(self, found: Found, truncated: bool) -> Hypothesis:
+        ids = found.ids.tolist()
+        if ids and ids[-1] in self._engine.generation.eos_token_id:
+            ids.pop()
+        return Hypothesis(
+            text=None if self._tokenizer is None else self._tokenizer.decode(ids),
+            tokens=None if self._tokenizer is None else tuple(self._tokenizer.pieces(ids)),
+            ids=tuple(ids),
+            score=found.score,
+            finish_reason="length" if found.cut else "end",
+            truncated=truncated,
+        )
+
+
+def _prefixes(target_prefix: Any, sentences: Sequence[Any], one: bool) -> Iterable[Any]:
+    """A prefix, or None, for each sentence."""
+    if target_prefix is None:
+        return itertools.repeat(None, len(sentences))
+    if one:
+        return [target_prefix]
+    if not isinstance(target_prefix, (list, tuple)) or len(target_prefix) != len(sentences):
+        raise InputError(f"target_prefix: expected a list of {len(sentences)}, one or None for each input")
+    return target_prefix
+
+
+def _seconds(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0")
+    return float(timeout)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    seconds = _seconds(timeout)
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _whole(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise OptionError(f"{name} is {value!r}; expected a whole number, at least 1")
+    return int(value)
