@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyengine.errors import TokenizerError
+from pyengine.formats.strict_json import shorten
 from pyengine.text.tokenizer import Tokenizer
 
 TOKENIZER_KINDS = ("sentencepiece", "tokenizers")
@@ -32,7 +33,7 @@ def open_tokenizer(
         return JsonTokenizer(directory, size=min(known, default=None))
     if kind != "sentencepiece":
         raise TokenizerError(
-            f"{directory}: tokenizer: expected one of {', '.join(TOKENIZER_KINDS)}, found {kind!r:.80}"
+            f"{directory}: tokenizer: expected one of {', '.join(TOKENIZER_KINDS)}, found {shorten(kind)}"
         )
     from pyengine.text.sentencepiece import SentencePieceTokenizer
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 from typing import Any
 
 from pyengine.errors import TokenizerError
+from pyengine.formats.strict_json import parse_object
 
 # The largest tokenizer files in use (vocabularies of 256,000 pieces) have some 40 MB.
 MAX_FILE_BYTES = 1 << 28
@@ -32,17 +32,5 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds one object.
-
-    Raises TokenizerError: as ``read_bytes``; not UTF-8, not JSON (nested too deeply included), not an object.
-    """
-    data = read_bytes(path)
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(
-            f"{path}: expected JSON in UTF-8, found {type(error).__name__}: {error!s:.200}"
-        ) from error
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
+    """A JSON file that holds one object. Raises TokenizerError: as ``read_bytes``; anything else in it."""
+    return parse_object(read_bytes(path), str(path), TokenizerError)

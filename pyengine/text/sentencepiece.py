@@ -17,6 +17,7 @@ from pathlib import Path
 import sentencepiece
 
 from pyengine.errors import InputError, TokenizerError
+from pyengine.formats.strict_json import shorten
 from pyengine.text.reading import read_bytes
 from pyengine.text.settings import AddedToken, Settings, read_settings
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
@@ -73,7 +74,7 @@ class SentencePieceTokenizer:
         self._end = source.ids[settings.end]
         if self._end >= self.target_size:
             raise TokenizerError(
-                f"{directory / VOCABULARY_FILE}: {settings.end!r:.80}: expected an id below the target's "
+                f"{directory / VOCABULARY_FILE}: {shorten(settings.end)}: expected an id below the target's "
                 f"{self.target_size}, found {self._end}"
             )
         self._special = frozenset(settings.special)
@@ -131,7 +132,7 @@ class SentencePieceTokenizer:
             try:
                 found = processor.encode(part, out_type=str)
             except RuntimeError as error:
-                raise InputError(f"SentencePiece cannot encode {part!r:.80}: {error}") from error
+                raise InputError(f"SentencePiece cannot encode {shorten(part)}: {error}") from error
             ids.extend([table.get(piece, unknown) for piece in found])
         return ids
 
@@ -212,7 +213,7 @@ def _extended_size(directory: Path, source: Vocabulary, added: dict[int, AddedTo
         if index > size:
             raise TokenizerError(
                 f"{directory}: expected the id {size} for the next added token, "
-                f"found {index} for {added[index].content!r:.80}"
+                f"found {index} for {shorten(added[index].content)}"
             )
         size = max(size, index + 1)
     return size

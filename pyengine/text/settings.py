@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.errors import TokenizerError, UnsupportedError
+from pyengine.formats.strict_json import shorten
 from pyengine.text.reading import read_json_object
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -55,10 +56,11 @@ def read_settings(directory: Path) -> Settings:
     config = read_json_object(path) if path.exists() else {}
     class_name = config.get("tokenizer_class")
     if class_name not in (None, "MarianTokenizer"):
-        raise UnsupportedError(f"{path}: tokenizer_class: expected MarianTokenizer, found {class_name!r:.80}")
+        found = shorten(class_name)
+        raise UnsupportedError(f"{path}: tokenizer_class: expected MarianTokenizer, found {found}")
     options = config.get("sp_model_kwargs")
     if options:
-        raise UnsupportedError(f"{path}: sp_model_kwargs: expected none, found {options!r:.80}")
+        raise UnsupportedError(f"{path}: sp_model_kwargs: expected none, found {shorten(options)}")
 
     values = {**_DEFAULT_TOKENS, **config}
     if "added_tokens_decoder" in config:
@@ -85,16 +87,17 @@ def read_settings(directory: Path) -> Settings:
         end=named["eos_token"],
         special=tuple(dict.fromkeys(special)),
         added=added,
-        separate_vocabularies=_flag(path, config, "separate_vocabs"),
-        clean_up_spaces=_flag(path, config, "clean_up_tokenization_spaces"),
-        split_special=_flag(path, config, "split_special_tokens"),
+        separate_vocabularies=flag(path, config, "separate_vocabs"),
+        clean_up_spaces=flag(path, config, "clean_up_tokenization_spaces"),
+        split_special=flag(path, config, "split_special_tokens"),
     )
 
 
-def _flag(path: Path, fields: dict[str, Any], name: str) -> bool:
+def flag(path: Path, fields: dict[str, Any], name: str) -> bool:
+    """A field of ``path`` that is true or false; absent and null are false. Raises TokenizerError."""
     value = fields.get(name)
     if value is not None and not isinstance(value, bool):
-        raise TokenizerError(f"{path}: {name}: expected true or false, found {value!r:.80}")
+        raise TokenizerError(f"{path}: {name}: expected true or false, found {shorten(value)}")
     return bool(value)
 
 
@@ -102,11 +105,11 @@ def _content(path: Path, name: str, value: Any) -> str:
     """A token is a string or an object with a ``content``."""
     content = value.get("content") if isinstance(value, dict) else value
     if not isinstance(content, str) or not content:
-        raise TokenizerError(f"{path}: {name}: expected a token, found {value!r:.80}")
+        raise TokenizerError(f"{path}: {name}: expected a token, found {shorten(value)}")
     try:
         content.encode("utf-8")
     except UnicodeEncodeError:
-        raise TokenizerError(f"{path}: {name}: expected valid Unicode, found {content!r:.80}") from None
+        raise TokenizerError(f"{path}: {name}: expected valid Unicode, found {shorten(content)}") from None
     return content
 
 
@@ -124,13 +127,13 @@ def _extra_tokens(path: Path, values: dict[str, Any]) -> list[str]:
 def _added_tokens(path: Path, table: Any) -> dict[int, AddedToken]:
     """``added_tokens_decoder``: id -> properties."""
     if not isinstance(table, dict):
-        raise TokenizerError(f"{path}: added_tokens_decoder: expected an object, found {table!r:.80}")
+        raise TokenizerError(f"{path}: added_tokens_decoder: expected an object, found {shorten(table)}")
     added = {}
     for key, fields in table.items():
         name = f"added_tokens_decoder[{key[:20]!r}]"
         if not key.isascii() or not key.isdigit() or len(key) > 9 or not isinstance(fields, dict):
-            raise TokenizerError(f"{path}: {name}: expected an id and an object, found {fields!r:.80}")
-        flags = {flag: _flag(path, fields, flag) for flag in ("lstrip", "rstrip", "single_word")}
+            raise TokenizerError(f"{path}: {name}: expected an id and an object, found {shorten(fields)}")
+        flags = {field: flag(path, fields, field) for field in ("lstrip", "rstrip", "single_word")}
         added[int(key)] = AddedToken(_content(path, name, fields), **flags)
     return added
 
@@ -140,6 +143,6 @@ def _legacy_added_tokens(path: Path) -> dict[int, AddedToken]:
     added = {}
     for content, index in read_json_object(path).items():
         if type(index) is not int or index < 0:
-            raise TokenizerError(f"{path}: expected an id for {content!r:.80}, found {index!r:.80}")
+            raise TokenizerError(f"{path}: expected an id for {shorten(content)}, found {shorten(index)}")
         added[index] = AddedToken(_content(path, "token", content))
     return added

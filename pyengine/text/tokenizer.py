@@ -7,6 +7,7 @@ from operator import index
 from typing import Protocol
 
 from pyengine.errors import InputError
+from pyengine.formats.strict_json import shorten
 
 
 class Tokenizer(Protocol):
@@ -68,7 +69,7 @@ def checked_ids(ids: Iterable[int], size: int) -> list[int]:
     try:
         checked = [index(token) for token in ids]
     except TypeError:
-        raise InputError(f"expected token ids (integers), found {ids!r:.80}") from None
+        raise InputError(f"expected token ids (integers), found {shorten(ids)}") from None
     for token in checked:
         if not 0 <= token < size:
             raise InputError(f"expected token ids from 0 to {size - 1}, found {token}")

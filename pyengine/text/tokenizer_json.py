@@ -9,7 +9,7 @@ import tokenizers
 
 from pyengine.errors import TokenizerError
 from pyengine.text.reading import read_bytes, read_json_object
-from pyengine.text.settings import CONFIG_FILE
+from pyengine.text.settings import CONFIG_FILE, flag
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -71,9 +71,5 @@ def _reads_clean_up(directory: Path, tokenizer: tokenizers.Tokenizer) -> bool:
     path = directory / CONFIG_FILE
     if not path.exists():
         return False
-    value = read_json_object(path).get("clean_up_tokenization_spaces")
-    if value is not None and not isinstance(value, bool):
-        raise TokenizerError(
-            f"{path}: clean_up_tokenization_spaces: expected true or false, found {value!r:.80}"
-        )
-    return bool(value) and not isinstance(tokenizer.model, tokenizers.models.BPE)
+    wanted = flag(path, read_json_object(path), "clean_up_tokenization_spaces")
+    return wanted and not isinstance(tokenizer.model, tokenizers.models.BPE)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyengine.errors import TokenizerError
+from pyengine.formats.strict_json import shorten
 from pyengine.text.reading import read_json_object
 
 
@@ -29,11 +30,12 @@ def read_vocabulary(path: Path, required: tuple[str, ...]) -> Vocabulary:
         if type(index) is not int or not 0 <= index < count:
             raise TokenizerError(
                 f"{path}: expected the ids 0 to {count - 1} for its {count} pieces, "
-                f"found {index!r:.80} for {piece!r:.80}"
+                f"found {shorten(index)} for {shorten(piece)}"
             )
         if pieces[index] is not None:
             raise TokenizerError(
-                f"{path}: expected each id once, found {index} for {pieces[index]!r:.80} and {piece!r:.80}"
+                f"{path}: expected each id once, found {index} for {shorten(pieces[index])} and "
+                f"{shorten(piece)}"
             )
         pieces[index] = piece
     try:
@@ -42,5 +44,5 @@ def read_vocabulary(path: Path, required: tuple[str, ...]) -> Vocabulary:
         raise TokenizerError(f"{path}: a piece is not valid Unicode: {error.reason}") from error
     for piece in required:
         if piece not in ids:
-            raise TokenizerError(f"{path}: expected the piece {piece!r:.80}, found {count} pieces without it")
+            raise TokenizerError(f"{path}: expected a piece {shorten(piece)}, found {count} others")
     return Vocabulary(ids, pieces)  # type: ignore[arg-type]  # n distinct ids below n leave no None
