@@ -17,8 +17,8 @@ from .golden_tokens import differences, open_original
 pytest.importorskip("transformers")
 
 INSERTED = (
-    "<left>", " <left> ", "  <right>  ", " Stadt", "x Stadt", "Stadtx", " <both> <left> ", "<right> <both>", "<sep>",
-    " <mask> ", "</s> ", "<x>  ", "\u00a0<left>\u2003", ">>deu<<", "<pad><pad>",
+    "<left>", " <left> ", "  <right>  ", " Stadt", "x Stadt", "Stadtx", " <both> <left> ", "<right> <both>",
+    "<sep>", " <mask> ", "</s> ", "<x>  ", "\u00a0<left>\u2003", ">>deu<<", "<pad><pad>",
 )  # fmt: skip
 LINES = [
     *odd_lines(),
