@@ -1,0 +1,115 @@
+/* A tiny random encoder-decoder: two source segments, two target sequences, all of the core in one step. */
+#include <string.h>
+
+#include "check_core.h"
+
+enum { WIDTH = 24, HEADS = 2, FFN = 40, SOURCE_VOCAB = 50, VOCAB = 37, POSITIONS = 32, ROWS = 9 };
+
+static pe_linear random_linear(pe_weight_type type, int64_t n, int64_t k) {
+    const int64_t n16 = pe_round_up(n, PE_BLOCK), k4 = pe_round_up(k, PE_QUAD);
+    pe_linear linear = {.type = type, .n = n, .k = k};
+    float *bias = new_memory((size_t)n16 * sizeof *bias), *scale = new_memory((size_t)n16 * sizeof *scale);
+    int32_t *sum = new_memory((size_t)n16 * sizeof *sum);
+    int8_t *w8 = new_memory((size_t)(n16 * k4));
+    float *w32 = new_memory((size_t)(n16 * k4) * sizeof *w32);
+    for (int64_t i = 0; i < n; i++) {
+        bias[i] = random_float();
+        scale[i] = 0.2f / 127;
+        for (int64_t j = 0; j < k; j++) {
+            const int8_t w = random_weight();
+            sum[i] += w;
+            w8[(i / 16 * (k4 / 4) + j / 4) * 64 + i % 16 * 4 + j % 4] = w;
+            w32[(i / 16 * k4 + j) * 16 + i % 16] = (float)w * scale[i];
+        }
+    }
+    linear.w = type == PE_WEIGHT_Q8 ? (void *)w8 : w32;
+    linear.scale = scale;
+    linear.sum = sum;
+    linear.bias = bias;
+    return linear;
+}
+
+static pe_norm random_norm(void) {
+    float *weight = new_memory(pe_round_up(WIDTH, 16) * sizeof(float));
+    float *bias = new_memory(pe_round_up(WIDTH, 16) * sizeof(float));
+    for (int i = 0; i < WIDTH; i++) weight[i] = 1 + random_float() / 4, bias[i] = random_float() / 4;
+    return (pe_norm){weight, bias};
+}
+
+/* Its memory lives as long as the program. */
+static void make_model(pe_model *model, const pe_kernels *kernels, pe_weight_type type) {
+    *model = (pe_model){
+        .config = {WIDTH, {2, HEADS, FFN}, {2, HEADS, FFN}, SOURCE_VOCAB, VOCAB, POSITIONS, PE_SILU, 4.0f, 1e-5f},
+        .kernels = *kernels,
+        .weights = type,
+        .kv = type == PE_WEIGHT_Q8 ? PE_KV_Q8 : PE_KV_F32,
+        .positions = random_floats(POSITIONS * WIDTH),
+        .source_embed = random_linear(type, SOURCE_VOCAB, WIDTH),
+        .target_embed = random_linear(type, VOCAB, WIDTH),
+        .output = random_linear(type, VOCAB, WIDTH),
+    };
+    expect_near("pe_model_allocate", pe_model_allocate(model), PE_OK, 0);
+    for (int i = 0; i < 2; i++) {
+        model->encoder[i] = (pe_encoder_layer){
+            random_linear(type, 3 * WIDTH, WIDTH), random_linear(type, WIDTH, WIDTH), random_norm(),
+            random_linear(type, FFN, WIDTH), random_linear(type, WIDTH, FFN), random_norm(),
+        };
+        model->decoder[i] = (pe_decoder_layer){
+            random_linear(type, 3 * WIDTH, WIDTH), random_linear(type, WIDTH, WIDTH), random_norm(),
+            random_linear(type, WIDTH, WIDTH), random_linear(type, 2 * WIDTH, WIDTH),
+            random_linear(type, WIDTH, WIDTH), random_norm(),
+            random_linear(type, FFN, WIDTH), random_linear(type, WIDTH, FFN), random_norm(),
+        };
+    }
+}
+
+/* Sequence 0 has five rows, sequence 1 four; both read memories made in the first step. */
+static void run(const pe_model *model, int threads, bool at_once, float logits[ROWS * VOCAB]) {
+    static const int32_t lengths[] = {19, 3}, memory_ids[] = {0, 1};
+    static const int32_t tokens[ROWS] = {1, 30, 36, 7, 7, 2, 0, 11, 36}, sequences[ROWS] = {0, 0, 0, 0, 0, 1, 1, 1, 1};
+    static const int32_t no_excluded[ROWS + 1] = {0};
+    static const int32_t logit_rows[ROWS] = {0, 1, 2, 3, 4, 5, 6, 7, 8};
+    int32_t source[22], top_ids[ROWS * 3];
+    float top_logits[ROWS * 3];
+    double normalizer[ROWS];
+    for (int i = 0; i < 22; i++) source[i] = (i * 7 + 3) % SOURCE_VOCAB;
+    pe_session session;
+    expect_near("pe_session_create", pe_session_create(&session, model, threads, 64, 4, 4), PE_OK, 0);
+    const int step = at_once ? ROWS : 1;
+    for (int row = 0; row < ROWS; row += step) {
+        const bool first = row == 0;
+        pe_plan plan = {
+            .n_segments = first ? 2 : 0, .segment_lengths = lengths, .segment_memories = memory_ids,
+            .n_source_tokens = first ? 22 : 0, .source_tokens = source,
+            .n_rows = step, .tokens = tokens + row, .sequences = sequences + row, .memories = sequences + row,
+            .logit_rows = logit_rows,
+        };
+        plan.logits = (pe_logits_request){
+            .n_rows = step, .top_k = 3, .exclude_offsets = no_excluded, .log_normalizer = normalizer,
+            .top_ids = top_ids, .top_logits = top_logits, .logits = logits + row * VOCAB,
+        };
+        expect_near("pe_session_step", pe_session_step(&session, &plan), PE_OK, 0);
+        for (int r = 0; r < step; r++) { /* the best logit is the largest, the normalizer is the sum's logarithm */
+            const float *x = logits + (row + r) * VOCAB;
+            double largest = x[0], sum = 0;
+            for (int i = 0; i < VOCAB; i++) largest = fmax(largest, x[i]), sum += exp(x[i]);
+            expect_near("top_logits", top_logits[r * 3], largest, 0);
+            expect_near("the logit of top_ids", x[top_ids[r * 3]], largest, 0);
+            expect_near("log_normalizer", normalizer[r], log(sum), 1e-5);
+        }
+    }
+    pe_session_destroy(&session);
+}
+
+uint64_t check_model(const pe_kernels *kernels, pe_weight_type weights) {
+    static float logits[ROWS * VOCAB], again[ROWS * VOCAB];
+    pe_model model;
+    make_model(&model, kernels, weights);
+    run(&model, 1, true, logits);
+    run(&model, 3, true, again);
+    expect_near("three threads give other bytes", memcmp(logits, again, sizeof logits), 0, 0);
+    run(&model, 3, false, again);
+    expect_near("a row a step gives other bytes", memcmp(logits, again, sizeof logits), 0, 0);
+    pe_model_free(&model);
+    return fingerprint(0, logits, sizeof logits);
+}
