@@ -57,20 +57,21 @@ static void finish_f32(const pe_product *p, int64_t row0, int64_t block, int row
 }
 
 ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block, const int rows) {
-    const int8_t *x = (const int8_t *)p->x + row0 * p->ldx;
-    const int8_t *w = (const int8_t *)p->w + block * PE_BLOCK * p->k;
+    const int64_t k_end = p->k, ldx = p->ldx;
+    const int8_t *x = (const int8_t *)p->x + row0 * ldx;
+    const int8_t *w = (const int8_t *)p->w + block * PE_BLOCK * k_end;
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sum[ROWS_Q8 * 2];
+    __m256i sum[ROWS_Q8 * 2]; /* registers: its address must not leave this function */
 #pragma GCC unroll 8
     for (int i = 0; i < rows * 2; i++) sum[i] = _mm256_setzero_si256();
-    for (int64_t k = 0; k < p->k; k += PE_QUAD) {
+    for (int64_t k = 0; k < k_end; k += PE_QUAD) {
         const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)(w + k * PE_BLOCK));
         const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(w + k * PE_BLOCK + 32));
         const __m256i low_abs = _mm256_abs_epi8(low), high_abs = _mm256_abs_epi8(high);
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
             int32_t quad;
-            memcpy(&quad, x + r * p->ldx + k, sizeof quad);
+            memcpy(&quad, x + r * ldx + k, sizeof quad);
             const __m256i a = _mm256_set1_epi32(quad);
             const __m256i pairs0 = _mm256_maddubs_epi16(low_abs, _mm256_sign_epi8(a, low));
             const __m256i pairs1 = _mm256_maddubs_epi16(high_abs, _mm256_sign_epi8(a, high));
@@ -78,7 +79,10 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block, con
             sum[r * 2 + 1] = _mm256_add_epi32(sum[r * 2 + 1], _mm256_madd_epi16(pairs1, ones));
         }
     }
-    finish_q8(p, row0, block, rows, sum);
+    __m256i done[ROWS_Q8 * 2];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows * 2; i++) done[i] = sum[i];
+    finish_q8(p, row0, block, rows, done);
 }
 
 ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block, const int rows) {

@@ -60,9 +60,10 @@ static void finish_f32(const pe_product *p, int64_t row0, int64_t block0, int ro
 
 /* sum[rows][blocks] of rows [row0, row0 + rows) and blocks [block0, block0 + blocks). */
 ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks) {
-    const int8_t *x = (const int8_t *)p->x + row0 * p->ldx;
-    const int8_t *w = (const int8_t *)p->w + block0 * PE_BLOCK * p->k;
-    __m512i sum[ROWS * BLOCKS];
+    const int64_t k_end = p->k, ldx = p->ldx, stride = PE_BLOCK * p->k;
+    const int8_t *x = (const int8_t *)p->x + row0 * ldx;
+    const int8_t *w = (const int8_t *)p->w + block0 * stride;
+    __m512i sum[ROWS * BLOCKS]; /* registers: its address must not leave this function */
 #pragma GCC unroll 4
     for (int b = 0; b < blocks; b++) {
         const __m512i w_sum = _mm512_loadu_si512(p->w_sum + (block0 + b) * PE_BLOCK);
@@ -70,21 +71,24 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, co
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) sum[r * blocks + b] = start;
     }
-    for (int64_t k = 0; k < p->k; k += PE_QUAD) {
+    for (int64_t k = 0; k < k_end; k += PE_QUAD) {
         __m512i line[BLOCKS];
 #pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++) line[b] = _mm512_loadu_si512(w + b * PE_BLOCK * p->k + k * PE_BLOCK);
+        for (int b = 0; b < blocks; b++) line[b] = _mm512_loadu_si512(w + b * stride + k * PE_BLOCK);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             int32_t quad;
-            memcpy(&quad, x + r * p->ldx + k, sizeof quad);
+            memcpy(&quad, x + r * ldx + k, sizeof quad);
             const __m512i a = _mm512_set1_epi32(quad);
 #pragma GCC unroll 4
             for (int b = 0; b < blocks; b++)
                 sum[r * blocks + b] = _mm512_dpbusd_epi32(sum[r * blocks + b], a, line[b]);
         }
     }
-    finish_q8(p, row0, block0, rows, blocks, sum);
+    __m512i done[ROWS * BLOCKS];
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * blocks; i++) done[i] = sum[i];
+    finish_q8(p, row0, block0, rows, blocks, done);
 }
 
 ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks) {
