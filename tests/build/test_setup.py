@@ -1,0 +1,121 @@
+"""setup.py: what a build compiles again, what it never uses again, and what it says where it cannot build.
+
+Each test builds a tiny core with the project's own setup.py, in a tree of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TREE = {
+    "csrc/base/answer.h": "#define ANSWER 42\nint pe_answer(void);\nint pe_threads(void);\n",
+    "csrc/base/answer.c": '#include "base/answer.h"\nint pe_answer(void) { return ANSWER; }\n',
+    "csrc/base/team.c": (
+        '#include "base/answer.h"\n'
+        "int pe_threads(void) {\n    int n = 0;\n"
+        "#pragma omp parallel num_threads(2) reduction(+ : n)\n    n += 1;\n    return n;\n}\n"
+    ),
+    "pyengine/__init__.py": "",
+    "pyengine/version.py": '__version__ = "1.2.3"\n',
+    "pyengine/_core.pyx": (
+        'cdef extern from "base/answer.h":\n    int pe_answer()\n    int pe_threads()\n'
+        "def answer():\n    return pe_answer(), pe_threads()\n"
+    ),
+    "quantize/__init__.py": "",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    pytest.importorskip("Cython")
+    pytest.importorskip("setuptools")
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name, text in TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def build(tree: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """``setup.py build_ext --inplace`` with nothing of this process' own build settings."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYENGINE_", "CFLAGS"))}
+    return subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=tree,
+        env=ours | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+def compiled(tree: Path, **variables: str) -> list[str]:
+    """The files that a build compiled, in order of name."""
+    done = build(tree, **variables)
+    assert done.returncode == 0, done.stderr
+    return sorted(line.split()[1] for line in done.stdout.splitlines() if line.startswith("compiling "))
+
+
+def answer(tree: Path) -> str:
+    program = "import pyengine._core as core; print(*core.answer())"
+    return subprocess.run([sys.executable, "-c", program], cwd=tree, capture_output=True, text=True).stdout.strip()
+
+
+ALL = ["csrc/base/answer.c", "csrc/base/team.c", "pyengine/_core.pyx"]
+
+
+def test_a_build_compiles_what_changed_and_nothing_else(tree: Path) -> None:
+    assert compiled(tree) == ALL
+    assert compiled(tree) == []
+    source = tree / "csrc/base/team.c"
+    source.write_text(source.read_text(encoding="utf-8") + "static const int unused;\n", encoding="utf-8")
+    assert compiled(tree) == ["csrc/base/team.c"]
+    before = (tree / "csrc/base/answer.h").stat()
+    (tree / "csrc/base/answer.h").write_text(TREE["csrc/base/answer.h"].replace("42", "43"), encoding="utf-8")
+    os.utime(tree / "csrc/base/answer.h", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert compiled(tree) == ALL
+    assert answer(tree).split()[0] == "43"
+
+
+def test_other_flags_never_get_old_objects(tree: Path) -> None:
+    compiled(tree)
+    assert compiled(tree, CFLAGS="-DANYTHING") == ALL
+    assert compiled(tree, PYENGINE_WERROR="1") == ALL[:2]
+    table = (tree / "setup.py").read_text(encoding="utf-8")
+    (tree / "setup.py").write_text(table.replace('("csrc/*.c", None, "")', '("csrc/*.c", None, "-mtune=generic")'))
+    assert compiled(tree) == ALL[:2]
+
+
+def test_without_openmp_there_is_one_thread(tree: Path) -> None:
+    done = build(tree, PYENGINE_OPENMP="0")
+    assert "one thread" in done.stdout
+    assert answer(tree) == "42 1"
+
+
+@pytest.mark.parametrize(
+    ("compiler", "complaint"),
+    [("/bin/false", "cannot compile a C11 program"), ("no-such-compiler", "'no-such-compiler' (from CC) was not found")],
+)
+def test_without_a_compiler_the_message_says_what_to_install(tree: Path, compiler: str, complaint: str) -> None:
+    done = build(tree, CC=compiler)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+    assert "apt-get install gcc python3-dev" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_the_headers_of_python_the_message_names_them(tree: Path) -> None:
+    wrapper = tree / "cc"
+    wrapper.write_text('#!/bin/sh\ncase "$*" in *-I*) echo "Python.h: No such file" >&2; exit 1;; esac\nexec cc "$@"\n')
+    wrapper.chmod(0o755)
+    done = build(tree, CC=str(wrapper))
+    assert done.returncode != 0
+    assert "does not find this Python's header, Python.h" in done.stderr
+    assert "python3-dev" in done.stderr
