@@ -12,6 +12,7 @@ import numpy as np
 
 from pyengine.canonical.config import GenerationDefaults, ModelConfig
 from pyengine.canonical.tensors import sinusoidal_positions
+from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.cpus import usable_cpus
 from pyengine.errors import ClosedError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
