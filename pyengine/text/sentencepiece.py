@@ -16,7 +16,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from pyengine.errors import InputError, TokenizerError
+from pyengine.errors import TokenizerError
 from pyengine.formats.strict_json import shorten
 from pyengine.text.reading import read_bytes
 from pyengine.text.settings import AddedToken, Settings, read_settings
@@ -31,6 +31,39 @@ TARGET_VOCABULARY_FILE = "target_vocab.json"
 _WORD_START = "\u2581"  # SentencePiece writes a space as this
 
 
+class _Model:
+    """One SentencePiece model.
+
+    Damage may show only with some texts (pieces that are not UTF-8, say), so that each method may raise
+    TokenizerError.
+    """
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        """``data`` is the content of ``path``."""
+        self._path = path
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(data)
+        except (RuntimeError, ValueError) as error:  # its messages, too, may hold bytes that are not UTF-8
+            raise TokenizerError(
+                f"{path}: expected a SentencePiece model, found {len(data)} bytes: {error!s:.200}"
+            ) from error
+
+    def cut(self, text: str) -> list[str]:
+        """The pieces of ``text``, normalized; what no piece covers is there as it is."""
+        try:
+            return self._processor.encode(text, out_type=str)
+        except (RuntimeError, ValueError) as error:
+            raise TokenizerError(f"{self._path}: cannot cut {shorten(text)}: {error!s:.200}") from error
+
+    def join(self, pieces: list[str]) -> str:
+        """The text that ``pieces`` make."""
+        try:
+            return self._processor.decode_pieces(pieces)
+        except (RuntimeError, ValueError) as error:
+            raise TokenizerError(f"{self._path}: cannot join {shorten(pieces)}: {error!s:.200}") from error
+
+
 class SentencePieceTokenizer:
     """A ``Tokenizer`` over the files named above in a directory.
 
@@ -41,12 +74,9 @@ class SentencePieceTokenizer:
         settings = read_settings(directory)
         source_data = read_bytes(directory / SOURCE_MODEL_FILE)
         target_data = read_bytes(directory / TARGET_MODEL_FILE)
-        self._source_processor = _processor(directory / SOURCE_MODEL_FILE, source_data)
-        self._target_processor = (
-            self._source_processor
-            if source_data == target_data
-            else _processor(directory / TARGET_MODEL_FILE, target_data)
-        )
+        self._source_model = self._target_model = _Model(directory / SOURCE_MODEL_FILE, source_data)
+        if target_data != source_data:
+            self._target_model = _Model(directory / TARGET_MODEL_FILE, target_data)
         source = read_vocabulary(directory / VOCABULARY_FILE, (settings.unknown, settings.end))
         if settings.separate_vocabularies:
             target = read_vocabulary(directory / TARGET_VOCABULARY_FILE, (settings.unknown, settings.end))
@@ -80,18 +110,18 @@ class SentencePieceTokenizer:
         self._special = frozenset(settings.special)
         self._special_ids = frozenset(source.ids[token] for token in settings.special)
         # The original joins pieces with the source's model unless the vocabularies are separate.
-        self._decoder = self._target_processor if settings.separate_vocabularies else self._source_processor
+        self._decoder = self._target_model if settings.separate_vocabularies else self._source_model
         self._clean_up_spaces = settings.clean_up_spaces
 
     def encode_source(self, text: str) -> list[int]:
         """See ``Tokenizer``. A leading ``>>fra<<`` names the target language of a multilingual model."""
-        ids = self._encode(text, self._source_processor, self._source_ids, self._source_unknown)
+        ids = self._encode(text, self._source_model, self._source_ids, self._source_unknown)
         ids.append(self._end)
         return ids
 
     def encode_target(self, text: str, *, end: bool) -> list[int]:
         """See ``Tokenizer``."""
-        ids = self._encode(text, self._target_processor, self._target_ids, self._target_unknown)
+        ids = self._encode(text, self._target_model, self._target_ids, self._target_unknown)
         if end:
             ids.append(self._end)
         return ids
@@ -105,11 +135,11 @@ class SentencePieceTokenizer:
                 continue
             piece = self._pieces[index]
             if piece in self._special:  # under another id than its own: two vocabularies that disagree on it
-                text += self._decoder.decode_pieces(run) + piece + " "
+                text += self._decoder.join(run) + piece + " "
                 run = []
             else:
                 run.append(piece)
-        text += self._decoder.decode_pieces(run)
+        text += self._decoder.join(run)
         text = text.replace(_WORD_START, " ").strip()
         return clean_up_spaces(text) if self._clean_up_spaces else text
 
@@ -117,9 +147,7 @@ class SentencePieceTokenizer:
         """See ``Tokenizer``."""
         return [self._pieces[index] for index in checked_ids(ids, self.target_size)]
 
-    def _encode(
-        self, text: str, processor: sentencepiece.SentencePieceProcessor, table: dict[str, int], unknown: int
-    ) -> list[int]:
+    def _encode(self, text: str, model: _Model, table: dict[str, int], unknown: int) -> list[int]:
         """The ids of ``text`` without the end token."""
         ids: list[int] = []
         for part in self._split(checked_text(text)):
@@ -129,11 +157,7 @@ class SentencePieceTokenizer:
             code, part = _split_language_code(part)
             if code:
                 ids.append(table.get(code, unknown))
-            try:
-                found = processor.encode(part, out_type=str)
-            except RuntimeError as error:
-                raise InputError(f"SentencePiece cannot encode {shorten(part)}: {error}") from error
-            ids.extend([table.get(piece, unknown) for piece in found])
+            ids.extend([table.get(piece, unknown) for piece in model.cut(part)])
         return ids
 
     def _split(self, text: str) -> list[str]:
@@ -159,18 +183,6 @@ class SentencePieceTokenizer:
                     parts[i + 1] = part + parts[i + 1]
                     parts[i] = ""
         return [part for part in parts if part]
-
-
-def _processor(path: Path, data: bytes) -> sentencepiece.SentencePieceProcessor:
-    """The SentencePiece model in ``data``, which was read from ``path``."""
-    processor = sentencepiece.SentencePieceProcessor()
-    try:
-        processor.LoadFromSerializedProto(data)
-    except (RuntimeError, OSError) as error:
-        raise TokenizerError(
-            f"{path}: expected a SentencePiece model, found {len(data)} bytes: {error!s:.200}"
-        ) from error
-    return processor
 
 
 def _split_language_code(text: str) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tokenizers
@@ -19,51 +20,64 @@ class JsonTokenizer:
     """A ``Tokenizer`` with one vocabulary for both sides.
 
     ``size`` is the model's number of ids where it is known: embedding tables are often padded, and the ids
-    above the tokenizer's have no piece and no text.
+    above the tokenizer's have no piece and no text. A file may be wrong in ways that show only with some texts:
+    any method may raise TokenizerError.
     """
 
     def __init__(self, directory: Path, *, size: int | None = None) -> None:
         path = directory / TOKENIZER_FILE
-        self._tokenizer = _load(path)
-        # What a file says about batches: here every text is encoded by itself, and whole.
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        count = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        data = read_bytes(path)
+        with _failures_of(path, f"expected a tokenizer, found {len(data)} bytes"):
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
+            # What a file says about batches: here every text is encoded by itself, and whole.
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            count = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if count == 0:
             raise TokenizerError(f"{path}: expected a vocabulary, found none")
         if size is not None and count > size:
             raise TokenizerError(f"{path}: expected ids below the model's {size}, found the id {count - 1}")
+        self._path = path
         self.source_size = self.target_size = count if size is None else size
         self._clean_up_spaces = _reads_clean_up(directory, self._tokenizer)
 
     def encode_source(self, text: str) -> list[int]:
-        """See ``Tokenizer``; the post-processor of the file adds the end token."""
-        return self._tokenizer.encode(checked_text(text)).ids
+        """See ``Tokenizer``; the end token is the file's to add (its post-processor), and it may add others."""
+        return self._encode(text, special=True)
 
     def encode_target(self, text: str, *, end: bool) -> list[int]:
-        """See ``Tokenizer``; with ``end`` what the post-processor makes of it, without the text alone."""
-        return self._tokenizer.encode(checked_text(text), add_special_tokens=end).ids
+        """See ``Tokenizer``; with ``end`` as ``encode_source``, without it the text alone."""
+        return self._encode(text, special=end)
 
     def decode(self, ids: Iterable[int]) -> str:
         """See ``Tokenizer``."""
-        text = self._tokenizer.decode(checked_ids(ids, self.target_size), skip_special_tokens=True)
+        known = checked_ids(ids, self.target_size)
+        with _failures_of(self._path, "cannot decode token ids"):
+            text = self._tokenizer.decode(known, skip_special_tokens=True)
         return clean_up_spaces(text) if self._clean_up_spaces else text
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """See ``Tokenizer``; an id without a piece gives the empty string."""
         return [self._tokenizer.id_to_token(index) or "" for index in checked_ids(ids, self.target_size)]
 
+    def _encode(self, text: str, *, special: bool) -> list[int]:
+        checked_text(text)
+        with _failures_of(self._path, "cannot encode the text"):
+            ids = self._tokenizer.encode(text, add_special_tokens=special).ids
+        if ids and max(ids) >= self.source_size:  # the post-processor has ids of its own
+            raise TokenizerError(f"{self._path}: expected ids below {self.source_size}, found {max(ids)}")
+        return ids
 
-def _load(path: Path) -> tokenizers.Tokenizer:
-    data = read_bytes(path)
+
+@contextmanager
+def _failures_of(path: Path, what: str) -> Iterator[None]:
+    """Turns what the package raises into TokenizerError; a panic inside it is no ``Exception``."""
     try:
-        return tokenizers.Tokenizer.from_buffer(data)
+        yield
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic inside the package is no Exception
-        raise TokenizerError(
-            f"{path}: expected a tokenizer, found {len(data)} bytes: {error!s:.200}"
-        ) from error
+    except BaseException as error:
+        raise TokenizerError(f"{path}: {what}: {error!s:.200}") from error
 
 
 def _reads_clean_up(directory: Path, tokenizer: tokenizers.Tokenizer) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pyengine.errors import PyengineError, TokenizerError, UnsupportedError
+from pyengine.errors import TokenizerError, UnsupportedError
 from pyengine.text import TOKENIZER_KINDS, open_tokenizer, reading
 
 from . import models
@@ -62,23 +62,36 @@ def test_a_file_that_is_no_model_is_named(directory: Path, name: str, content: b
         open_here(directory)
 
 
-def test_damaged_models_are_refused_or_work(directory: Path) -> None:
-    """Whatever the damage, the answer is a tokenizer or a typed error, and never a crash."""
-    path = directory / "source.spm"
+def test_damaged_models_are_refused_or_work(tmp_path: Path) -> None:
+    """Whatever the damage, the answer is a text or a typed error, and never a crash."""
+    directory = models.VARIANTS["bytes and symbols"](tmp_path)
+    path = directory / "target.spm"
     whole, random = path.read_bytes(), Random(5)
     outcomes = set()
-    for _ in range(200):
+    for _ in range(500):
         damaged = bytearray(whole)
-        for _ in range(random.choice((1, 3, 20))):
+        for _ in range(random.choice((1, 1, 5))):
             damaged[random.randrange(len(damaged))] = random.randrange(256)
-        path.write_bytes(damaged[: random.choice((len(whole), random.randrange(len(whole))))])
+        path.write_bytes(damaged[: random.choice((len(whole), len(whole), random.randrange(len(whole))))])
         try:
             tokenizer = open_tokenizer(directory, "sentencepiece")
-            tokenizer.decode(tokenizer.encode_source(models.GERMAN[0])[-1:])
+            tokenizer.decode(tokenizer.encode_target(models.ENGLISH[0] + "\U0001f642", end=True))
             outcomes.add("works")
-        except PyengineError as error:
-            outcomes.add(type(error).__name__)
-    assert outcomes == {"works", "TokenizerError"}
+        except TokenizerError as error:
+            assert "target.spm: " in str(error)
+            outcomes.add("refused")
+    assert outcomes == {"works", "refused"}
+
+
+def test_a_model_that_writes_no_unicode_is_named(directory: Path) -> None:
+    """The text for an unknown piece is the model's own; a model with a bad one opens."""
+    model = models.train(models.ENGLISH, 80, unk_surface="QQQ")
+    (directory / "target.spm").write_bytes(model.replace(b"QQQ", b"Q\xff\xff"))
+    vocab = json.loads((directory / "target_vocab.json").read_text(encoding="utf-8"))
+    write_config(directory, separate_vocabs=True, unk_token="a")
+    tokenizer = open_tokenizer(directory, "sentencepiece")
+    with pytest.raises(TokenizerError, match="target.spm: cannot join"):
+        tokenizer.decode([vocab["<unk>"]])
 
 
 @pytest.mark.parametrize("name", ("vocab.json", "target_vocab.json"))

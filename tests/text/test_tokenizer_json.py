@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from pathlib import Path
 from random import Random
 
@@ -15,6 +16,10 @@ from pyengine.text import open_tokenizer
 
 from .models import ENGLISH, GERMAN
 from .odd_lines import odd_lines
+
+SINGLE = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}]
+END = {"type": "TemplateProcessing", "single": SINGLE, "pair": []}
+WORD_PIECE = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
 
 
 def marian_like() -> tokenizers.Tokenizer:
@@ -122,6 +127,29 @@ def test_an_empty_vocabulary_is_refused(tmp_path: Path) -> None:
     save(tokenizers.Tokenizer(models.BPE()), tmp_path)
     with pytest.raises(TokenizerError, match="tokenizer.json: expected a vocabulary, found none"):
         open_tokenizer(tmp_path, "tokenizers")
+
+
+def charsmap(content: bytes) -> dict[str, str]:
+    return {"type": "Precompiled", "precompiled_charsmap": b64encode(content).decode()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        {"normalizer": charsmap(b"")},
+        {"normalizer": charsmap(b"\4\0\0\0" + b"\xff" * 4)},
+        {"normalizer": charsmap(b"\x08\0\0\0\0\4\0\0\0\0\0\0")},
+        {"post_processor": {**END, "special_tokens": {}}},
+        {"post_processor": {**END, "special_tokens": {"</s>": {"id": "</s>", "ids": [999], "tokens": ["</s>"]}}}},
+        {"model": {"type": "WordPiece", "unk_token": "?", "vocab": {"a": 0}, **WORD_PIECE}},
+    ),
+)
+def test_a_file_that_fails_with_a_text_is_named(tmp_path: Path, change: dict[str, object]) -> None:
+    """These open; the package panics or gives an id without a row only once it sees a text."""
+    content = {**json.loads(marian_like().to_str()), **change}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(TokenizerError, match="tokenizer.json: "):
+        open_tokenizer(tmp_path, "tokenizers").encode_source("Mann \ufb01")
 
 
 def test_damaged_files_are_refused_or_work(tmp_path: Path) -> None:
