@@ -148,8 +148,9 @@ static pe_status plan_segments(pe_session *s, const pe_plan *plan) {
     int64_t total = 0, pages = 0;
     for (int64_t i = 0; i < plan->n_segments; i++) {
         const int64_t length = plan->segment_lengths[i];
-        REFUSE_IF(length < 1 || length > config->max_positions, "a segment of %lld tokens; the model has %lld positions",
-                  (long long)length, (long long)config->max_positions);
+        REFUSE_IF(length < 1 || length > config->max_positions,
+                  "a segment of %lld tokens; the model has %lld positions", (long long)length,
+                  (long long)config->max_positions);
         total += length;
         pages += pe_ceil_div(length, PE_PAGE);
     }

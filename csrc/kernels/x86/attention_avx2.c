@@ -14,7 +14,8 @@ typedef struct running {
 static inline void softmax_page(running *state, __m256 s[2], int64_t n) {
     const __m256 none = _mm256_set1_ps(-INFINITY);
     const __m256 live0 = _mm256_castsi256_ps(pe_mask8(n)), live1 = _mm256_castsi256_ps(pe_mask8(n - 8));
-    const float page_max = pe_max8(_mm256_max_ps(_mm256_blendv_ps(none, s[0], live0), _mm256_blendv_ps(none, s[1], live1)));
+    const __m256 top = _mm256_max_ps(_mm256_blendv_ps(none, s[0], live0), _mm256_blendv_ps(none, s[1], live1));
+    const float page_max = pe_max8(top);
     const float max = page_max > state->max ? page_max : state->max;
     s[0] = _mm256_and_ps(live0, pe_exp8(_mm256_sub_ps(s[0], _mm256_set1_ps(max))));
     s[1] = _mm256_and_ps(live1, pe_exp8(_mm256_sub_ps(s[1], _mm256_set1_ps(max))));
