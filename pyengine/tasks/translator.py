@@ -153,7 +153,7 @@ class Translator:
         prefixes = _prefixes(target_prefix, sentences, one)
         requests, cut = [], []
         for number, (sentence, prefix) in enumerate(zip(sentences, prefixes, strict=True)):
-            name = "the input" if one else f"input {number}"
+            name = "the input" if one else f"input {number + 1}"
             read = self._inputs.source(sentence, truncate=truncate, name=name)
             requests.append(self._request(read.ids, self._inputs.prefix(prefix), settled, name))
             cut.append(read.truncated)
@@ -204,7 +204,7 @@ class Translator:
         def requests() -> Iterator[Request]:
             for number, sentence in enumerate(sources):
                 text = sentence.rstrip("\r\n") if isinstance(sentence, str) else sentence
-                name = f"input {number}"
+                name = f"input {number + 1}"
                 read = self._inputs.source(text, truncate=truncate, name=name)
                 request = self._request(read.ids, prefix, settled, name)
                 cut.append(read.truncated)
@@ -260,8 +260,8 @@ class Translator:
             raise InputError(f"{len(sources)} sources, but {len(targets)} targets; expected as many")
         pairs = []
         for number, (left, right) in enumerate(zip(sources, targets, strict=True)):
-            ids = self._source(left, truncate, f"source {number}")
-            pairs.append((ids, self._inputs.target(right, f"target {number}")))
+            ids = self._source(left, truncate, "the source" if one else f"source {number + 1}")
+            pairs.append((ids, self._inputs.target(right, "the target" if one else f"target {number + 1}")))
         with self._engine.session() as session:
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)

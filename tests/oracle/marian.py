@@ -1,75 +1,123 @@
-"""Random MarianMTModels of transformers and their canonical tensors, mapped here a second time, by hand."""
+"""transformers' Marian around canonical tensors: the second oracle, for whole models and whole searches.
+
+The map of names is written down a second time here, by hand, so that an importer's mistake cannot hide in it.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
-from pyengine.canonical.config import ModelConfig, StackConfig
+from pyengine.canonical.config import GenerationDefaults, ModelConfig
+from tests.oracle.tiny import Expected, SearchCase
 
-__all__ = ["canonical", "random_marian"]
+__all__ = ["generate", "marian_model"]
+
+torch.set_num_threads(1)  # tiny products: more threads only wait for each other
+
+ACTIVATIONS = {"silu": "swish", "gelu_tanh": "gelu_new"}
 
 
-def random_marian(seed: int, *, std: float = 0.5, **changes: Any) -> transformers.MarianMTModel:
-    """A tiny MarianMTModel in float32 whose every parameter is normal with deviation `std`; norms near identity."""
-    values: dict[str, Any] = dict(
-        vocab_size=23, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
-        decoder_attention_heads=4, encoder_ffn_dim=24, decoder_ffn_dim=20, max_position_embeddings=40,
-        activation_function="swish", scale_embedding=True, pad_token_id=22, eos_token_id=0,
-        decoder_start_token_id=22, forced_eos_token_id=None, attn_implementation="eager",
-    )  # fmt: skip
-    model = transformers.MarianMTModel(transformers.MarianConfig(**{**values, **changes})).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "embed_positions" in name:
-                continue
-            noise = torch.randn(parameter.shape, generator=generator) * std
-            parameter.copy_(1 + 0.1 * noise if "layer_norm.weight" in name else noise)
-        model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape, generator=generator) * std)
+def marian_model(config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> transformers.MarianMTModel:
+    """A MarianMTModel in float32 that computes what canonical `tensors` say."""
+    scaled = config.embedding_scale != 1.0
+    assert not scaled or config.embedding_scale == config.width**0.5
+    model = transformers.MarianMTModel(
+        transformers.MarianConfig(
+            vocab_size=config.source_vocab,
+            decoder_vocab_size=config.target_vocab,
+            d_model=config.width,
+            encoder_layers=config.encoder.layers,
+            encoder_attention_heads=config.encoder.heads,
+            encoder_ffn_dim=config.encoder.ffn_width,
+            decoder_layers=config.decoder.layers,
+            decoder_attention_heads=config.decoder.heads,
+            decoder_ffn_dim=config.decoder.ffn_width,
+            max_position_embeddings=config.max_positions,
+            activation_function=ACTIVATIONS.get(config.activation, config.activation),
+            scale_embedding=scaled,
+            share_encoder_decoder_embeddings=config.share_embeddings,
+            tie_word_embeddings=config.tie_output,
+            pad_token_id=config.target_vocab - 1,
+            eos_token_id=0,
+            forced_eos_token_id=None,
+            decoder_start_token_id=config.target_vocab - 1,
+            attn_implementation="eager",
+        )
+    ).eval()
+    state = {_marian_name(name, config): torch.tensor(tensor) for name, tensor in tensors.items()}
+    state["final_logits_bias"] = state["final_logits_bias"][None]
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
+    tied = ("embed_tokens", "lm_head", "embed_positions")
+    assert all(any(word in name for word in tied) for name in missing), missing
     return model
 
 
-def canonical(model: transformers.MarianMTModel) -> tuple[ModelConfig, dict[str, np.ndarray]]:
-    """The same model as pyengine knows it."""
-    c = model.config
-    config = ModelConfig(
-        family="marian",
-        width=c.d_model,
-        encoder=StackConfig(c.encoder_layers, c.encoder_attention_heads, c.encoder_ffn_dim),
-        decoder=StackConfig(c.decoder_layers, c.decoder_attention_heads, c.decoder_ffn_dim),
-        source_vocab=c.vocab_size,
-        target_vocab=c.decoder_vocab_size,
-        max_positions=c.max_position_embeddings,
-        activation={"swish": "silu", "gelu_new": "gelu_tanh"}.get(c.activation_function, c.activation_function),
-        embedding_scale=math.sqrt(c.d_model) if c.scale_embedding else 1.0,
-        norm_epsilon=1e-5,
-        share_embeddings=True,
-        tie_output=True,
+def _marian_name(name: str, config: ModelConfig) -> str:
+    if name == "decoder.embed.weight":
+        return "model.shared.weight" if config.share_embeddings else "model.decoder.embed_tokens.weight"
+    fixed = {
+        "encoder.embed.weight": "model.encoder.embed_tokens.weight",
+        "output.weight": "lm_head.weight",
+        "output.bias": "final_logits_bias",
+    }
+    if name in fixed:
+        return fixed[name]
+    name = name.replace("self_attention.norm", "self_attn_layer_norm")
+    name = name.replace("cross_attention.norm", "encoder_attn_layer_norm")
+    name = name.replace("self_attention", "self_attn").replace("cross_attention", "encoder_attn")
+    name = name.replace("ffn.up", "fc1").replace("ffn.down", "fc2").replace("ffn.norm", "final_layer_norm")
+    for part in "qkv":
+        name = name.replace(f".{part}.", f".{part}_proj.")
+    return "model." + name.replace("attn.output", "attn.out_proj")
+
+
+def generate(
+    model: transformers.MarianMTModel, defaults: GenerationDefaults, case: SearchCase
+) -> list[list[Expected]]:
+    """What `generate` returns for each source of `case` by itself, in pyengine's terms."""
+    return [_generate_one(model, defaults, case, source) for source in case.sources]
+
+
+def _generate_one(
+    model: transformers.MarianMTModel, defaults: GenerationDefaults, case: SearchCase, source: list[int]
+) -> list[Expected]:
+    values: dict[str, Any] = {**defaults.to_json(), **case.options}
+    for name in ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"):
+        values[name] = _lists(values[name]) or None
+    for name in ("eos_token_id", "forced_eos_token_id"):
+        values[name] = None if values[name] in (None, ()) else list(values[name])
+    beams = values["num_beams"]
+    prompt = [defaults.decoder_start_token_id, *case.prefix]
+    model.generation_config = transformers.GenerationConfig()
+    output = model.generate(
+        torch.tensor([source]),
+        decoder_input_ids=torch.tensor([prompt]),
+        generation_config=transformers.GenerationConfig(**values),
+        return_dict_in_generate=True,
+        output_scores=True,
+        output_logits=True,
     )
-    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    tensors = {
-        "decoder.embed.weight": state["model.shared.weight"],
-        "output.bias": state["final_logits_bias"][0],
-    }
-    parts = {
-        "self_attention.norm": "self_attn_layer_norm",
-        "cross_attention.norm": "encoder_attn_layer_norm",
-        "ffn.up": "fc1",
-        "ffn.down": "fc2",
-        "ffn.norm": "final_layer_norm",
-    }
-    for ours, theirs in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
-        parts |= {f"{ours}.{p}": f"{theirs}.{p}_proj" for p in "qkv"} | {f"{ours}.output": f"{theirs}.out_proj"}
-    for side, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
-        for layer in range(stack.layers):
-            for ours, theirs in parts.items():
-                if side == "encoder" and ours.startswith("cross"):
-                    continue
-                for end in ("weight", "bias"):
-                    tensors[f"{side}.layers.{layer}.{ours}.{end}"] = state[f"model.{side}.layers.{layer}.{theirs}.{end}"]
-    return config, tensors
+    found = []
+    for number, sequence in enumerate(output.sequences.tolist()):
+        ids = sequence[1:]
+        ends = [i for i, id in enumerate(ids) if id in defaults.eos_token_id and i >= len(case.prefix)]
+        ids = ids[: ends[0] + 1] if ends else ids
+        if beams > 1:
+            score = float(output.sequences_scores[number])
+        else:
+            new = ids[len(case.prefix) :]
+            steps = [torch.log_softmax(logits[0], -1) for logits in output.logits]
+            total = sum(float(step[id]) for step, id in zip(steps, new, strict=False))
+            score = total / len(new) ** values["length_penalty"]
+        found.append(Expected(tuple(ids), score))
+    return found
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

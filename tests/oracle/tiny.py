@@ -1,18 +1,26 @@
-"""Tiny random models, large enough in their weights that no two candidates come near a tie."""
+"""Tiny random models and searches, with weights so large that no two candidates come near a tie."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pyengine.canonical.config import GenerationDefaults, ModelConfig, StackConfig
 from pyengine.canonical.tensors import tensor_specs
+from pyengine.decoding.search import Found
+from pyengine.options import TranslationOptions
+from pyengine.scheduling.scheduler import Request, Scheduler
+from pyengine.scheduling.session import Session
 
-__all__ = ["defaults", "model_config", "random_tensors"]
+__all__ = ["Expected", "SearchCase", "generation", "model_config", "random_sources", "random_tensors", "search"]
 
 
-def model_config(**changes: object) -> ModelConfig:
+def model_config(**changes: Any) -> ModelConfig:
     """Two layers a stack, width 16, 23 ids, one table for both sides and the output."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "family": "tiny",
         "width": 16,
         "encoder": StackConfig(layers=2, heads=2, ffn_width=24),
@@ -26,12 +34,12 @@ def model_config(**changes: object) -> ModelConfig:
         "share_embeddings": True,
         "tie_output": True,
     }
-    return ModelConfig(**{**values, **changes})  # type: ignore[arg-type]
+    return ModelConfig(**{**values, **changes})
 
 
-def defaults(**changes: object) -> GenerationDefaults:
-    """Start and padding 22, end 0, hypotheses of at most 20 tokens."""
-    values: dict[str, object] = {
+def generation(**changes: Any) -> GenerationDefaults:
+    """Start and padding 22, end 0, hypotheses of at most 20 tokens, as opus-mt checkpoints have it."""
+    values: dict[str, Any] = {
         "decoder_start_token_id": 22,
         "eos_token_id": (0,),
         "pad_token_id": 22,
@@ -39,16 +47,66 @@ def defaults(**changes: object) -> GenerationDefaults:
         "bad_words_ids": ((22,),),
         "forced_eos_token_id": (0,),
     }
-    return GenerationDefaults(**{**values, **changes})  # type: ignore[arg-type]
+    return GenerationDefaults(**{**values, **changes})
 
 
 def random_tensors(config: ModelConfig, seed: int, std: float = 0.5) -> dict[str, np.ndarray]:
-    """float32 canonical tensors: normal with deviation `std`, norms near the identity."""
-    rng = np.random.default_rng(seed)
+    """float32 canonical tensors: normal with deviation `std`, norms near the identity, id 0 likely to end early.
+
+    RandomState, because NumPy promises that its stream stays the same: golden files rely on it.
+    """
+    rng = np.random.RandomState(seed)
     tensors = {}
     for name, spec in tensor_specs(config).items():
         values = rng.normal(0, std, spec.shape)
         if name.endswith("norm.weight"):
             values = 1 + 0.1 * values
         tensors[name] = values.astype(np.float32)
+    tensors["output.bias"][0] += 3
     return tensors
+
+
+def random_sources(seed: int, count: int, longest: int = 9) -> list[list[int]]:
+    """Sentences of 1..`longest` ids from 1..21 and the end token."""
+    rng = np.random.RandomState(seed)
+    return [[*rng.randint(1, 22, rng.randint(1, longest + 1)).tolist(), 0] for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A hypothesis: ids after the start token, end token included, and its score."""
+
+    ids: tuple[int, ...]
+    score: float
+
+
+@dataclass(frozen=True)
+class SearchCase:
+    """A search by a tiny model: its seed, and what differs from `model_config` and `generation`."""
+
+    seed: int
+    options: dict[str, Any]
+    prefix: tuple[int, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
+    sentences: int = 4
+
+    @property
+    def sources(self) -> list[list[int]]:
+        return random_sources(self.seed, self.sentences)
+
+
+def search(
+    session: Session,
+    defaults: GenerationDefaults,
+    config: ModelConfig,
+    options: dict[str, Any],
+    sources: Iterable[list[int]],
+    prefix: Iterable[int] = (),
+    budget: int = 64,
+) -> list[list[Found]]:
+    """Run `sources` through the scheduler."""
+    settled = TranslationOptions(**options).resolve(defaults, config.target_vocab, config.max_positions)
+    scheduler = Scheduler(session, settled, vocab=config.target_vocab, budget=budget)
+    given = np.array(list(prefix), np.int32)
+    return list(scheduler.run([Request(np.array(source, np.int32), given) for source in sources]))

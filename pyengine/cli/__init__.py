@@ -1,0 +1,52 @@
+"""The command line: `python -m pyengine translate -m DIR [TEXT ...]` and `python -m pyengine info DIR`.
+
+Exit status: 0; 2 after an error, with one line on standard error; 130 after Ctrl-C; 141 when the reader of the
+output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pyengine.cli import info, translate
+from pyengine.errors import PyengineError
+from pyengine.version import __version__
+
+__all__ = ["main"]
+
+ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a bad command line in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    parser = _Parser(prog="pyengine", description="Runs quantized Transformer models on CPUs.")
+    parser.add_argument("--version", action="version", version=f"pyengine {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (translate, info):
+        module.add_command(commands)
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered has no reader; without this the interpreter would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (PyengineError, OSError, MemoryError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"pyengine: error: {message}", file=sys.stderr)
+        return ERROR
+    return 0

@@ -1,0 +1,59 @@
+"""`pyengine info`: what a model directory holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from pyengine.modelfile import open_directory
+
+__all__ = ["add_command"]
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="show what a model directory holds",
+        description="Shows what a model directory holds; every size, shape and name in it is checked.",
+    )
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("--verify", action="store_true", help="compare every byte with its checksum too")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    directory = open_directory(options.directory, verify=options.verify)
+    about: dict[str, Any] = {
+        "path": str(directory.path),
+        "created_by": directory.created_by,
+        "bytes": directory.bytes,
+        "weights": directory.weights,
+        "tokenizer": directory.tokenizer_kind,
+        "verified": options.verify,
+        "model": directory.config.to_json(),
+        "generation": directory.generation.to_json(),
+    }
+    if options.json:
+        print(json.dumps(about, ensure_ascii=False, indent=2))
+        return
+    for name, value in _flat(about, ""):
+        print(f"{name:<34} {value}")
+
+
+def _flat(values: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
+    """Names of nested values joined by dots, values as text."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, bool) or value is None:
+            rows.append((prefix + name, {True: "yes", False: "no", None: "-"}[value]))
+        elif isinstance(value, int):
+            rows.append((prefix + name, f"{value:,}"))
+        elif isinstance(value, (list, tuple)):
+            rows.append((prefix + name, json.dumps(value) if value else "-"))
+        else:
+            rows.append((prefix + name, str(value)))
+    return rows

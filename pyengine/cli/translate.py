@@ -1,0 +1,67 @@
+"""`pyengine translate`: texts given as arguments, or lines of standard input, to lines of standard output."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterable
+
+from pyengine.cli.lines import LineReader
+from pyengine.options import TranslationKeywords
+from pyengine.results import TranslationResult
+from pyengine.tasks.translator import BATCH_TOKENS, Translator, load
+
+__all__ = ["add_command"]
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "translate",
+        help="translate texts, or lines of standard input",
+        description="Translates each TEXT, or each line of standard input, to one line of standard output.",
+    )
+    parser.add_argument("-m", "--model", required=True, metavar="DIR", help="model directory")
+    parser.add_argument("texts", nargs="*", metavar="TEXT")
+    parser.add_argument("--beam-size", type=int, metavar="N", help="beams; 1: greedy (default: the checkpoint's)")
+    parser.add_argument("--length-penalty", type=float, metavar="X", help="(default: the checkpoint's)")
+    parser.add_argument("--max-decoding-length", type=int, metavar="N", help="tokens of a translation at most")
+    parser.add_argument("--max-batch-tokens", type=int, default=BATCH_TOKENS, metavar="N", help="rows of a step")
+    parser.add_argument("--truncate", action="store_true", help="cut lines that are too long for the model")
+    parser.add_argument("--threads", type=int, metavar="N", help="(default: every CPU that may be used)")
+    parser.add_argument("--compute", metavar="KIND", help="int8 or float32 (default: as DIR holds)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write a line for each text, in order and flushed, as soon as it is there."""
+    with load(options.model, threads=options.threads, compute=options.compute) as translator:
+        batches: Iterable[Iterable[str]] = [options.texts]
+        if not options.texts:
+            batches = LineReader(sys.stdin.fileno()).batches()
+        numbers = itertools.count(1)
+        for batch in batches:
+            for result in _translated(translator, batch, options):
+                _write(result, next(numbers))
+
+
+def _translated(
+    translator: Translator, texts: Iterable[str], options: argparse.Namespace
+) -> Iterable[TranslationResult]:
+    search: TranslationKeywords = {
+        "beam_size": options.beam_size,
+        "length_penalty": options.length_penalty,
+        "max_decoding_length": options.max_decoding_length,
+    }
+    return translator.translate_iter(
+        texts, max_batch_tokens=options.max_batch_tokens, truncate=options.truncate, **search
+    )
+
+
+def _write(result: TranslationResult, number: int) -> None:
+    if result.truncated:
+        print(f"pyengine: warning: text {number} was cut to fit the model", file=sys.stderr)
+    # One line in, one line out, whatever the model wrote.
+    line = " ".join((result.text or "").splitlines())
+    sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
+    sys.stdout.buffer.flush()

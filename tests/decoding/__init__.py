@@ -1,0 +1,1 @@
+"""Searches: which candidates are kept."""

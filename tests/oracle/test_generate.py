@@ -1,0 +1,31 @@
+"""Searches against transformers' `generate`, token for token and score for score."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tests.oracle.cases import PLAIN, mixture
+from tests.oracle.marian import generate, marian_model
+from tests.oracle.reference import ReferenceModel
+from tests.oracle.reference_session import ReferenceSession
+from tests.oracle.tiny import SearchCase, generation, model_config, random_tensors, search
+
+CASES = {**PLAIN, **{f"mixture_{seed}": mixture(seed) for seed in range(60)}}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_same_as_transformers(case: SearchCase) -> None:
+    config, defaults = model_config(**case.config), generation(**case.generation)
+    tensors = random_tensors(config, case.seed)
+    expected = generate(marian_model(config, tensors), defaults, case)
+    session = ReferenceSession(ReferenceModel(config, tensors))
+    found = search(session, defaults, config, case.options, case.sources, case.prefix)
+    print(f"seed {case.seed}, options {case.options}, prefix {case.prefix}")
+    for theirs, ours in zip(expected, found, strict=True):
+        real = [each for each in theirs if each.score > -1e8]  # transformers pads with hypotheses of score -1e9
+        assert [tuple(each.ids.tolist()) for each in ours] == [each.ids for each in real]
+        assert [each.score for each in ours] == pytest.approx([each.score for each in real], abs=2e-5, rel=2e-5)
