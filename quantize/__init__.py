@@ -1,6 +1,6 @@
-"""Quantizing and packing: from a training checkpoint to a model directory. Installed as ``pyengine.quantize``.
+"""From a training checkpoint to a model directory: quantizing and packing.
 
-The rest of pyengine never imports this package.
+Installed as ``pyengine.quantize``; the rest of pyengine never imports it.
 """
 
 from pyengine.quantize.cli import main

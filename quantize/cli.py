@@ -79,7 +79,11 @@ def _run(options: argparse.Namespace) -> Report:
         if options.report_only:
             return measure(options.checkpoint, weights=options.weights, progress=progress)
         return convert(
-            options.checkpoint, options.output, weights=options.weights, force=options.force, progress=progress
+            options.checkpoint,
+            options.output,
+            weights=options.weights,
+            force=options.force,
+            progress=progress,
         )
 
 

@@ -101,8 +101,8 @@ def measure(checkpoint: str | Path, *, weights: str = "int8", progress: Progress
     """What ``convert`` would report, without writing anything."""
     model = open_checkpoint(checkpoint)
     rows: list[TensorReport] = []
-    for _ in _pack(model, weights, rows, progress):
-        pass
+    for _, array in _pack(model, weights, rows, progress):
+        del array  # as in the writer: the next tensor is made without this one beside it
     return Report(weights, tuple(rows), 0)
 
 
@@ -148,7 +148,8 @@ def _pack_one(
     if spec.kind == "vector":
         yield name, pad_vector(np.concatenate([tensor.read() for tensor in tensors])), 1.0, 0.0
     elif spec.dtype == "F32":
-        matrix = np.zeros(padded_shape(sum(tensor.shape[0] for tensor in tensors), tensors[0].shape[1]), np.float32)
+        stacked = sum(tensor.shape[0] for tensor in tensors)
+        matrix = np.zeros(padded_shape(stacked, tensors[0].shape[1]), np.float32)
         start = 0
         for tensor in tensors:
             rows, columns = tensor.shape

@@ -21,7 +21,7 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class QuantizedMatrix:
-    """q int8 [N, K] and scale float32 [N]; ``signal`` and ``noise`` are the sums of W^2 and of (W - q*scale)^2."""
+    """q int8 [N, K], scale float32 [N]; ``signal`` and ``noise``: the sums of W^2 and of (W - q*scale)^2."""
 
     q: np.ndarray
     scale: np.ndarray
@@ -30,7 +30,7 @@ class QuantizedMatrix:
 
 
 def quantize_rows(matrix: np.ndarray) -> QuantizedMatrix:
-    """Round a finite float32 matrix [N, K] to int8, symmetrically, with a scale a row (0 for a row of zeros)."""
+    """Round a finite float32 matrix [N, K] to int8, symmetrically, with a scale a row (0 for zeros)."""
     rows, columns = matrix.shape
     q = np.empty((rows, columns), np.int8)
     scale = np.empty(rows, np.float32)

@@ -81,11 +81,12 @@ class ModelConfig:
                 raise ValueError(f"{name}.heads: {stack.heads} does not divide width {self.width}")
             if self.width // stack.heads > MAX_HEAD_WIDTH:
                 raise ValueError(
-                    f"{name}.heads: {stack.heads} heads in width {self.width} are {self.width // stack.heads} wide, "
-                    f"at most {MAX_HEAD_WIDTH} are supported"
+                    f"{name}.heads: {stack.heads} heads in width {self.width} are "
+                    f"{self.width // stack.heads} wide, at most {MAX_HEAD_WIDTH} are supported"
                 )
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, found {self.activation!r}")
+            known = ", ".join(ACTIVATIONS)
+            raise ValueError(f"activation: expected one of {known}, found {self.activation!r}")
         if not (math.isfinite(self.embedding_scale) and self.embedding_scale > 0):
             raise ValueError(f"embedding_scale: expected a positive number, found {self.embedding_scale}")
         if not 0 < self.norm_epsilon < 1:
@@ -101,7 +102,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: object, where: str) -> ModelConfig:
-        """Read ``to_json``'s form; an unknown, missing, mistyped or out-of-range field raises ModelFileError."""
+        """Read ``to_json``'s form; ModelFileError for an unknown, missing, mistyped or out-of-range field."""
         fields = Fields(data, where, ModelFileError)
 
         def stack(name: str) -> StackConfig:
@@ -200,7 +201,8 @@ class GenerationDefaults:
         if not values["eos_token_id"]:
             fields.fail("eos_token_id", "at least one id", values["eos_token_id"])
         if values["num_return_sequences"] > values["num_beams"]:
-            fields.fail("num_return_sequences", f"at most num_beams ({values['num_beams']})", values["num_return_sequences"])
+            limit = f"at most num_beams ({values['num_beams']})"
+            fields.fail("num_return_sequences", limit, values["num_return_sequences"])
         forced = fields.take("forced_eos_token_id")
         if forced is not None:
             inner = Fields({"forced_eos_token_id": forced}, where, error)
@@ -209,8 +211,9 @@ class GenerationDefaults:
         words = fields.take("bad_words_ids")
         if not isinstance(words, (list, tuple)):
             fields.fail("bad_words_ids", "a list of lists of ids", words)
-        inner = Fields({f"bad_words_ids[{i}]": word for i, word in enumerate(words)}, where, error)
-        values["bad_words_ids"] = tuple(inner.integers(f"bad_words_ids[{i}]", 0, top) for i in range(len(words)))
+        named = {f"bad_words_ids[{i}]": word for i, word in enumerate(words)}
+        inner = Fields(named, where, error)
+        values["bad_words_ids"] = tuple(inner.integers(name, 0, top) for name in named)
         if () in values["bad_words_ids"]:
             fields.fail("bad_words_ids", "lists of at least one id", words)
         fields.finish()

@@ -1,4 +1,4 @@
-"""A model as the rest of the conversion sees it: configuration, search defaults and tensors read on demand."""
+"""A model as the rest of the conversion sees it: configuration, search defaults, tensors read on demand."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class LazyTensor:
     load: Callable[[], np.ndarray] = field(repr=False)
 
     def read(self) -> np.ndarray:
-        """The values: a C-contiguous float32 array of ``shape``; raises what ``load`` raises, or CheckpointError."""
+        """The values: a C-contiguous float32 array of ``shape``. Raises what ``load`` raises."""
         values = np.ascontiguousarray(self.load(), dtype=np.float32)
         if values.shape != self.shape:
-            raise CheckpointError(f"{self.name}: expected shape {list(self.shape)}, read {list(values.shape)}")
+            found = list(values.shape)
+            raise CheckpointError(f"{self.name}: expected shape {list(self.shape)}, read {found}")
         return values
 
 

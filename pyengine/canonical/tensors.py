@@ -65,7 +65,7 @@ def tensor_specs(config: ModelConfig) -> dict[str, TensorSpec]:
 
 
 def mismatches(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
-    """All that is missing, extra or mis-shaped in ``found`` (name -> shape), as one line; "" if nothing is."""
+    """All that is missing, extra or mis-shaped in ``found`` (name -> shape) in one line; "" if nothing is."""
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     wrong = [
@@ -78,7 +78,7 @@ def mismatches(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tupl
 
 
 def sinusoidal_positions(count: int, width: int) -> np.ndarray:
-    """Position vectors [count, width], float32: for column j < width/2 sin(pos * 10000^(-2j/width)), then cosines.
+    """Position vectors [count, width], float32: sin(pos * 10000^(-2j/width)) for j < width/2, then cosines.
 
     Computed in float64. "Attention Is All You Need", section 3.5, with sines and cosines apart instead of
     interleaved, as transformers' MarianSinusoidalPositionalEmbedding has them. ``width`` is even.

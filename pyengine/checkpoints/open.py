@@ -20,7 +20,7 @@ _CONTAINERS: tuple[tuple[str, Reader], ...] = (
     ("model.safetensors", open_safetensors),
     ("pytorch_model.bin", open_torch_bin),
 )
-_FOREIGN = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "model.ckpt.index", "*.npz", "*.gguf", "*.onnx")
+_FOREIGN = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "*.ckpt.index", "*.npz", "*.gguf", "*.onnx")
 
 
 def open_weights(directory: Path) -> dict[str, StoredTensor]:

@@ -19,6 +19,8 @@ READABLE = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 
 def map_file(path: Path) -> mmap.mmap:
     """Map the whole file read-only; CheckpointError if it is missing, empty or no regular file."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: expected a regular file")
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
@@ -33,8 +35,8 @@ class StoredTensor:
     """One tensor of a checkpoint: ``data[begin:]`` seen with ``shape`` and ``strides``.
 
     ``strides`` count elements. Readers have checked that every element lies inside its storage and that the
-    tensor has no more elements than its storage. ``dtype`` is any type name; those outside READABLE are listed
-    but cannot be read.
+    tensor has no more elements than its storage. ``dtype`` is any type name; those outside READABLE are
+    listed but cannot be read.
     """
 
     name: str

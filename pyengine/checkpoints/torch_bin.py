@@ -1,13 +1,13 @@
 """Reader of ``pytorch_model.bin``: torch.save's zip format, without torch and without running anything.
 
     NAME                CONTENT
-    <top>/data.pkl      pickle of a dict: tensor name -> _rebuild_tensor_v2(storage, offset, size, stride, ...)
+    <top>/data.pkl      pickle of a dict: name -> _rebuild_tensor_v2(storage, offset, size, stride, ...)
     <top>/data/<key>    the bytes of a storage, not compressed; tensors may share one
     <top>/byteorder     "little" or "big" (files of older versions lack it: little)
     <top>/version
 
-Source: torch/serialization.py (_save), torch/_utils.py (_rebuild_tensor_v2). The older formats, a tar file and
-a row of raw pickles, are refused by name.
+Source: torch/serialization.py (_save), torch/_utils.py (_rebuild_tensor_v2). The older formats, a tar file
+and a row of raw pickles, are refused by name.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def open_torch_bin(path: Path) -> dict[str, StoredTensor]:
     data = map_file(path)
     _refuse_old_formats(data, path)
     members = _members(data, path)
-    tops = [name[: -len("data.pkl")] for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    tops = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(tops) != 1:
-        raise CheckpointError(f"{path}: expected one data.pkl in a top directory of the zip file, found {len(tops)}")
-    top = tops[0]
+        raise CheckpointError(f"{path}: expected one data.pkl in a directory of the zip, found {len(tops)}")
+    top = tops[0].removesuffix("data.pkl")
     if f"{top}constants.pkl" in members:
         raise UnsupportedError(f"{path}: a TorchScript archive, expected a state dict written by torch.save")
     if f"{top}byteorder" in members:
@@ -95,12 +95,13 @@ def _refuse_old_formats(data: mmap.mmap, path: Path) -> None:
     if data[257:262] == b"ustar":
         raise UnsupportedError(f"{path}: torch's old tar format; save it again with torch 1.6 or newer")
     if data[:1] == b"\x80":
-        kind = "torch's old format of raw pickles" if data[: len(_LEGACY_MAGIC)] == _LEGACY_MAGIC else "a raw pickle"
+        legacy = data[: len(_LEGACY_MAGIC)] == _LEGACY_MAGIC
+        kind = "torch's old format of raw pickles" if legacy else "a raw pickle"
         raise UnsupportedError(f"{path}: {kind}, not a zip file; save it again with torch 1.6 or newer")
 
 
 def _members(data: mmap.mmap, path: Path) -> dict[str, tuple[int, int]]:
-    """Name -> [begin, end) of every member's bytes, each stored as it is, inside the file, none overlapping."""
+    """Name -> [begin, end) of every member's bytes: stored as they are, inside the file, none overlapping."""
     try:
         # From the mapping itself, so that what is checked is what will be read.
         with zipfile.ZipFile(io.BufferedReader(_MapFile(data))) as archive:
@@ -159,7 +160,9 @@ class _MapFile(io.RawIOBase):
         return len(chunk)
 
 
-def _state_dict(pickled: bytes, top: str, members: dict[str, tuple[int, int]], path: Path) -> dict[str, _Tensor]:
+def _state_dict(
+    pickled: bytes, top: str, members: dict[str, tuple[int, int]], path: Path
+) -> dict[str, _Tensor]:
     def persistent(token: Any) -> _Storage:
         if type(token) is not tuple or len(token) != 5 or token[0] != "storage":
             raise PickleError(f"unknown persistent id {shorten(token)}")
@@ -172,7 +175,8 @@ def _state_dict(pickled: bytes, top: str, members: dict[str, tuple[int, int]], p
         begin, end = members[f"{top}data/{key}"]
         if type(count) is not int or count * item_bytes != end - begin:
             raise PickleError(
-                f"storage {key}: {end - begin} bytes in the file, expected {shorten(count)} elements of {item_bytes} bytes"
+                f"storage {key}: {end - begin} bytes in the file, "
+                f"expected {shorten(count)} elements of {item_bytes} bytes"
             )
         return _Storage(dtype, begin, count, item_bytes)
 
@@ -185,7 +189,7 @@ def _state_dict(pickled: bytes, top: str, members: dict[str, tuple[int, int]], p
     for name, value in state.items():
         if type(name) is not str or not isinstance(value, _Tensor):
             kind = type(value).__name__.lstrip("_")
-            raise CheckpointError(f"{path}: data.pkl: expected tensors by name, found {shorten(name)}: {kind}")
+            raise CheckpointError(f"{path}: data.pkl: expected tensors by name, {shorten(name)} is {kind}")
     return state
 
 
@@ -205,12 +209,15 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
     if not isinstance(storage, _Storage):
         raise PickleError("a tensor without a storage")
     numbers = [offset, *shape, *strides] if type(shape) is tuple and type(strides) is tuple else [None]
-    if any(type(x) is not int or x < 0 for x in numbers) or len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
-        raise PickleError(f"a tensor with offset {shorten(offset)}, size {shorten(shape)}, stride {shorten(strides)}")
+    sane = all(type(x) is int and x >= 0 for x in numbers)
+    if not sane or len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
+        raise PickleError(
+            f"a tensor of size {shorten(shape)}, stride {shorten(strides)} and offset {shorten(offset)}"
+        )
     elements = math.prod(shape)
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides)) if elements else offset - 1
+    span = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides)) if elements else 0
     # The second condition: strides of 0 must not make a large tensor of a small file.
-    if last >= storage.count or elements > storage.count:
+    if offset + span > storage.count or elements > storage.count:
         raise PickleError(
             f"a tensor of size {list(shape)}, stride {list(strides)} and offset {offset} "
             f"does not fit a storage of {storage.count} elements"

@@ -38,7 +38,10 @@ class Machine:
     """Runs one stream. ``construct(name, args)`` answers REDUCE, ``persistent(id)`` answers BINPERSID."""
 
     def __init__(
-        self, data: bytes, construct: Callable[[Global, tuple[Any, ...]], Any], persistent: Callable[[Any], Any]
+        self,
+        data: bytes,
+        construct: Callable[[Global, tuple[Any, ...]], Any],
+        persistent: Callable[[Any], Any],
     ) -> None:
         self._data = data
         self._at = 0

@@ -1,1 +1,1 @@
-"""File formats that more than one room reads: strict JSON and the safetensors header. Imports only ``errors``."""
+"""File formats that more than one room reads: strict JSON and the safetensors header."""

@@ -59,7 +59,8 @@ def _entry(name: str, raw: Any, base: int, where: str, error: type[PyengineError
         raise error(f"{where}: unknown dtype {shorten(dtype)}")
     shape = _sizes(raw["shape"])
     if shape is None or len(shape) > MAX_DIMENSIONS:
-        raise error(f"{where}: expected a shape of at most {MAX_DIMENSIONS} sizes, found {shorten(raw['shape'])}")
+        found = shorten(raw["shape"])
+        raise error(f"{where}: expected a shape of at most {MAX_DIMENSIONS} sizes, found {found}")
     offsets = _sizes(raw["data_offsets"])
     if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise error(f"{where}: expected data_offsets [begin, end], found {shorten(raw['data_offsets'])}")
@@ -73,8 +74,9 @@ def _entry(name: str, raw: Any, base: int, where: str, error: type[PyengineError
 def parse_header(data: Any, where: str, error: type[PyengineError]) -> dict[str, Entry]:
     """Check the whole header of a safetensors file against the file and return its tensors by name.
 
-    ``data`` is the file as a sliceable buffer of bytes (an ``mmap``, say). After this no entry reaches outside
-    the file, no two overlap and no byte of the data belongs to no tensor. Raises ``error`` naming ``where``.
+    ``data`` is the file as a sliceable buffer of bytes (an ``mmap``, say). After this no entry reaches
+    outside the file, no two overlap and no byte of the data belongs to no tensor. Raises ``error`` naming
+    ``where``.
     """
     total = len(data)
     if total < 8:
@@ -97,7 +99,8 @@ def parse_header(data: Any, where: str, error: type[PyengineError]) -> dict[str,
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != position:
             kind = "overlaps the tensor before it" if entry.begin < position else "leaves a gap before it"
-            raise error(f"{where}: tensor {shorten(name)} {kind}: begins at {entry.begin}, expected {position}")
+            found = f"begins at {entry.begin}, expected {position}"
+            raise error(f"{where}: tensor {shorten(name)} {kind}: {found}")
         position = entry.end
     if position != total:
         kind = "truncated" if position > total else "has bytes after the last tensor"

@@ -8,8 +8,8 @@ the field, what was expected and what was found.
 from __future__ import annotations
 
 import json
-import math
 import reprlib
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +19,8 @@ __all__ = ["REQUIRED", "Fields", "load_object", "parse_object", "shorten"]
 
 MAX_JSON_BYTES = 64 << 20  # a vocabulary of two million pieces; anything larger is not one of our files
 
+_LARGEST = sys.float_info.max
+
 REQUIRED: Any = object()  # the default of a field that must be there
 
 
@@ -27,7 +29,7 @@ _repr.maxstring = _repr.maxother = 80
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """``repr(value)`` cut to ``limit`` characters, for error messages; bounded for deeply nested values too."""
+    """``repr(value)`` cut to ``limit`` characters, for messages; bounded for deeply nested values too."""
     text = _repr.repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
@@ -60,13 +62,15 @@ def parse_object(data: bytes, where: str, error: type[PyengineError]) -> dict[st
 
 def load_object(path: Path, error: type[PyengineError]) -> dict[str, Any]:
     """Read the file ``path`` as one JSON object; raise ``error`` if it is missing, too large or not JSON."""
+    if path.exists() and not path.is_file():
+        raise error(f"{path}: expected a regular file")
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_JSON_BYTES + 1)
     except OSError as exc:
         raise error(f"{path}: cannot be read: {exc.strerror}") from None
     if len(data) > MAX_JSON_BYTES:
-        raise error(f"{path}: larger than {MAX_JSON_BYTES} bytes, which no JSON file here is")
+        raise error(f"{path}: larger than {MAX_JSON_BYTES} bytes, the most that is read")
     return parse_object(data, str(path), error)
 
 
@@ -103,12 +107,13 @@ class Fields:
             self.fail(name, f"an integer from {low} to {high}", value)
         return value
 
-    def number(self, name: str, low: float = -math.inf, high: float = math.inf, default: Any = REQUIRED) -> float:
+    def number(
+        self, name: str, low: float = -_LARGEST, high: float = _LARGEST, default: Any = REQUIRED
+    ) -> float:
         """A finite number in [low, high], as float."""
         value = self.take(name, default)
-        if type(value) not in (int, float) or not low <= value <= high or not math.isfinite(value):
-            bounds = "" if (low, high) == (-math.inf, math.inf) else f" from {low:g} to {high:g}"
-            self.fail(name, f"a finite number{bounds}", value)
+        if type(value) not in (int, float) or not low <= value <= high:
+            self.fail(name, f"a number from {low:g} to {high:g}", value)
         return float(value)
 
     def flag(self, name: str, default: Any = REQUIRED) -> bool:
@@ -135,7 +140,8 @@ class Fields:
     def integers(self, name: str, low: int, high: int, default: Any = REQUIRED) -> tuple[int, ...]:
         """A list of integers in [low, high]."""
         value = self.take(name, default)
-        if not isinstance(value, (list, tuple)) or any(type(x) is not int or not low <= x <= high for x in value):
+        numbers = value if isinstance(value, (list, tuple)) else (None,)
+        if not all(type(x) is int and low <= x <= high for x in numbers):
             self.fail(name, f"a list of integers from {low} to {high}", value)
         return tuple(value)
 

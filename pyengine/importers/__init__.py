@@ -27,8 +27,8 @@ def open_checkpoint(path: str | Path) -> CanonicalModel:
     """Open the checkpoint directory ``path``, as Hugging Face exports it, without reading its tensors.
 
     Tables that may be tied are compared, so those are read once. Raises CheckpointError (missing or damaged
-    files, tensors that do not fit the configuration), UnsupportedError (an architecture, option or format that
-    the engine lacks) or TokenizerError (a vocabulary that does not match).
+    files, tensors that do not fit the configuration), UnsupportedError (an architecture, option or format
+    that the engine lacks) or TokenizerError (a vocabulary that does not match).
     """
     path = Path(path)
     if not path.is_dir():

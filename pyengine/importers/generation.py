@@ -74,20 +74,22 @@ _IGNORED = frozenset({
 GENERATION_KEYS = frozenset({*_IMPLEMENTED, *_SPECIAL, *_NEUTRAL, *_IGNORED})
 
 
-def read_generation(directory: Path, model_json: Mapping[str, Any], config: ModelConfig) -> GenerationDefaults:
+def read_generation(
+    directory: Path, model_json: Mapping[str, Any], config: ModelConfig
+) -> GenerationDefaults:
     """The defaults of the checkpoint in ``directory``, whose config.json is ``model_json``.
 
-    As transformers does: generation_config.json alone if it is there, else the generation keys of config.json;
-    the start, end and padding ids fall back to config.json. Without a length the model's positions are the
-    limit. UnsupportedError for a key that asks for what the engine lacks, CheckpointError for a wrong value.
+    As transformers does: generation_config.json alone if it is there, else the generation keys of
+    config.json; the start, end and padding ids fall back to config.json. Without a length the model's
+    positions are the limit (transformers would stop after 20 tokens). UnsupportedError for a key that asks
+    for what the engine lacks, CheckpointError for a wrong value.
     """
     path = directory / "generation_config.json"
     if path.exists():
         source = load_object(path, CheckpointError)
-        unknown = [key for key in source if key not in GENERATION_KEYS and key[:1] != "_" and source[key] is not None]
-        if unknown:
-            names = ", ".join(f"{shorten(key)}: {shorten(source[key])}" for key in sorted(unknown))
-            raise UnsupportedError(f"{path}: keys that the importer does not know: {names}")
+        for key, value in source.items():
+            if key not in GENERATION_KEYS and not key.startswith("_") and value is not None:
+                raise UnsupportedError(f"{path}: {key} = {shorten(value)}: unknown to the importer")
     else:
         path = directory / "config.json"
         source = {key: value for key, value in model_json.items() if key in GENERATION_KEYS}

@@ -92,7 +92,7 @@ def import_marian(path: Path, raw: dict[str, Any], weights: Mapping[str, StoredT
 
 @dataclass(frozen=True)
 class _Settings:
-    """The keys of config.json that say what the model is, under MarianConfig's names and with its defaults."""
+    """The keys of config.json that say what the model is, with MarianConfig's names and defaults."""
 
     vocab_size: int
     decoder_vocab_size: int
@@ -111,7 +111,9 @@ def _read_settings(path: Path, raw: Mapping[str, Any]) -> _Settings:
     for alias, key in _ALIASES.items():
         value = given.pop(alias, None)
         if value is not None and given.setdefault(key, value) != value:
-            raise CheckpointError(f"{path}: {key} is {shorten(given[key])} and its other name {alias} is {shorten(value)}")
+            raise CheckpointError(
+                f"{path}: {key} is {shorten(given[key])} and its other name {alias} is {shorten(value)}"
+            )
     fields = Fields(given, str(path), CheckpointError)
     limit = 1 << 31
 
@@ -139,9 +141,10 @@ def _read_settings(path: Path, raw: Mapping[str, Any]) -> _Settings:
     for key, value in fields.remaining().items():
         if key in _FIXED:
             if type(value) is not type(_FIXED[key]) or value != _FIXED[key]:
-                raise UnsupportedError(f"{path}: {key} = {shorten(value)}: the engine has only {_FIXED[key]!r}")
+                only = shorten(_FIXED[key])
+                raise UnsupportedError(f"{path}: {key} = {shorten(value)}: the engine has only {only}")
         elif key not in _IGNORED and key not in GENERATION_KEYS and not key.startswith("_"):
-            raise UnsupportedError(f"{path}: {key} = {shorten(value)}: a key that the importer does not know")
+            raise UnsupportedError(f"{path}: {key} = {shorten(value)}: unknown to the importer")
     if settings.activation_function not in _ACTIVATIONS:
         raise UnsupportedError(
             f"{path}: activation_function = {shorten(settings.activation_function)}; "
@@ -232,8 +235,9 @@ def _check_names(path: Path, settings: _Settings, weights: Mapping[str, StoredTe
     names = _layer_names(settings.encoder.layers, settings.decoder.layers)
     expected = {raw: _layer_shape(name, settings) for raw, name in names}
     for table, rows in ((_ENCODER_TABLE, source), (_DECODER_TABLE, target), (_OUTPUT_TABLE, target)):
-        if not any(name in weights for name in _candidates(settings, table)):
-            expected[table] = (rows, width)
+        places = _candidates(settings, table)
+        if not any(name in weights for name in places):
+            expected[places[1] if len(places) > 1 else table] = (rows, width)
     optional = {
         _ENCODER_TABLE: (source, width),
         _DECODER_TABLE: (target, width),
@@ -249,7 +253,8 @@ def _check_names(path: Path, settings: _Settings, weights: Mapping[str, StoredTe
         raise CheckpointError(f"{path}: the tensors do not match config.json: {problem}")
     wrong = [f"{name} ({tensor.dtype})" for name, tensor in weights.items() if tensor.dtype not in READABLE]
     if wrong:
-        raise UnsupportedError(f"{path}: tensors of a type other than {', '.join(READABLE)}: {', '.join(wrong)}")
+        known = ", ".join(READABLE)
+        raise UnsupportedError(f"{path}: tensors of a type other than {known}: {', '.join(wrong)}")
 
 
 def _find_tables(settings: _Settings, weights: Mapping[str, StoredTensor]) -> _Tables:

@@ -15,7 +15,9 @@ _TARGET_VOCAB = "target_vocab.json"
 _EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def find_tokenizer(directory: Path, source_vocab: int, target_vocab: int) -> tuple[str | None, dict[str, Path]]:
+def find_tokenizer(
+    directory: Path, source_vocab: int, target_vocab: int
+) -> tuple[str | None, dict[str, Path]]:
     """(kind, name -> path): "sentencepiece", "tokenizers", or None and no files.
 
     The sentencepiece files win over tokenizer.json, because they give the original's ids. TokenizerError if
@@ -29,7 +31,9 @@ def find_tokenizer(directory: Path, source_vocab: int, target_vocab: int) -> tup
         if separate:
             _check_ids(directory / _TARGET_VOCAB, target_vocab)
         elif _wants_separate(directory):
-            raise TokenizerError(f"{directory}: tokenizer_config.json has separate_vocabs, but {_TARGET_VOCAB} is missing")
+            raise TokenizerError(
+                f"{directory}: tokenizer_config.json has separate_vocabs, but {_TARGET_VOCAB} is missing"
+            )
     elif (directory / "tokenizer.json").is_file():
         kind, names = "tokenizers", ["tokenizer.json"]
         _check_tokenizer_json(directory / "tokenizer.json", min(source_vocab, target_vocab))
@@ -53,15 +57,17 @@ def _check_ids(path: Path, size: int) -> None:
     if not vocab:
         raise TokenizerError(f"{path}: no pieces")
     _check_range(path, vocab.items(), size)
-    if len(set(vocab.values())) != len(vocab):
-        raise TokenizerError(f"{path}: {len(vocab)} pieces have only {len(set(vocab.values()))} different ids")
+    different = len(set(vocab.values()))
+    if different != len(vocab):
+        raise TokenizerError(f"{path}: {len(vocab)} pieces have only {different} different ids")
 
 
 def _check_range(path: Path, pieces: Any, size: int) -> None:
     for piece, number in pieces:
         if type(number) is not int or not 0 <= number < size:
             raise TokenizerError(
-                f"{path}: piece {shorten(piece)} has id {shorten(number)}, expected an integer from 0 to {size - 1}"
+                f"{path}: piece {shorten(piece)} has id {shorten(number)}, "
+                f"expected an integer from 0 to {size - 1}"
             )
 
 

@@ -1,4 +1,4 @@
-"""SHA256SUMS: a line "<64 hex digits>  <name>" for every other file, sorted by name, as ``sha256sum`` writes it."""
+"""SHA256SUMS: a line "<64 hex digits>  <name>" for every other file, by name, as ``sha256sum`` writes it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def verify_sums(directory: Path) -> None:
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         match = _LINE.fullmatch(line)
         if not match:
-            raise ModelFileError(f"{path}: line {number}: expected 64 hex digits and a name, found {shorten(line)}")
+            found = shorten(line)
+            raise ModelFileError(f"{path}: line {number}: expected 64 hex digits and a name, found {found}")
         sums[match[2].decode("ascii")] = match[1].decode("ascii")
     if build_sums(sums) != content:
         raise ModelFileError(f"{path}: damaged: lines are not sorted, occur twice or end early")

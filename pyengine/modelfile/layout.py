@@ -6,8 +6,9 @@ and columns are padded with zeros to multiples of 16 and 4.
     int8      weight I8  [N/16, K/4, 16, 4]   weight[b, g, j, i] = q[16b + j, 4g + i]
               scale  F32 [N]                  W[n, k] = q[n, k] * scale[n]
 
-              panel b, in memory:  row 16b  k 0..3 | row 16b+1  k 0..3 | ... | row 16b+15  k 0..3 |   <- 64 bytes
-                                   row 16b  k 4..7 | row 16b+1  k 4..7 | ...
+              panel b, in memory (64 bytes a line):
+                  row 16b  k 0..3 | row 16b+1  k 0..3 | ... | row 16b+15  k 0..3
+                  row 16b  k 4..7 | row 16b+1  k 4..7 | ...
 
     float32   weight F32 [N/16, K, 16]        weight[b, k, j] = W[16b + j, k]
 
@@ -47,7 +48,7 @@ GROUP = 4  # columns that lie together
 class PackedSpec:
     """One tensor of model.safetensors, and the canonical tensors that it holds, stacked.
 
-    kind "weight": packed rows of matrices; "scale": a scale for each of those rows; "vector": values as they are.
+    kind "weight": packed rows of matrices; "scale": a scale for each of those rows; "vector": values.
     """
 
     dtype: str  # as safetensors writes it: "I8" or "F32"
@@ -62,7 +63,7 @@ def round_up(n: int, multiple: int) -> int:
 
 
 def _groups(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(packed name, canonical names of its parts) in the order of use; parts have a weight, a bias or both."""
+    """(packed name, canonical names of its parts) in the order of use; a part has weight, bias or both."""
 
     def attention(name: str, fused: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
         for parts in fused:
@@ -126,7 +127,7 @@ def _padded(matrix: np.ndarray) -> np.ndarray:
 
 
 def pack_int8(matrix: np.ndarray) -> np.ndarray:
-    """int8 [N, K] -> [N/16, K/4, 16, 4], a view of the padded matrix; whoever stores it makes it contiguous."""
+    """int8 [N, K] -> [N/16, K/4, 16, 4], a view of the padded matrix, made contiguous when it is stored."""
     padded = _padded(matrix)
     rows, columns = padded.shape
     return padded.reshape(rows // PANEL, PANEL, columns // GROUP, GROUP).transpose(0, 2, 1, 3)
@@ -140,7 +141,7 @@ def unpack_int8(packed: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def pack_float32(matrix: np.ndarray) -> np.ndarray:
-    """float32 [N, K] -> [N/16, K, 16], a view of the padded matrix; whoever stores it makes it contiguous."""
+    """float32 [N, K] -> [N/16, K, 16], a view of the padded matrix, made contiguous when it is stored."""
     padded = _padded(matrix)
     rows, columns = padded.shape
     return padded.reshape(rows // PANEL, PANEL, columns).transpose(0, 2, 1)

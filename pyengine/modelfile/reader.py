@@ -35,8 +35,8 @@ _DTYPES = {"I8": np.dtype(np.int8), "F32": np.dtype("<f4")}
 class ModelDirectory:
     """An open model directory. ``tensors`` are read-only views of one mapping, by packed name (``layout``).
 
-    ``weights`` is "int8" or "float32"; ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``bytes`` the
-    size of all files. The mapping lives as long as any array that came from it.
+    ``weights`` is "int8" or "float32"; ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``bytes``
+    the size of all files. The mapping lives as long as any array that came from it.
     """
 
     path: Path
@@ -102,10 +102,12 @@ def _refuse_foreign(path: Path, head: dict[str, Any]) -> None:
                 f"{path}: a training checkpoint, expected a model directory; convert it first: "
                 f"python tools/quantize.py {path} -o OUT"
             )
-        raise ModelFileError(f"{path / CONFIG_NAME}: format: expected {FORMAT!r}, found {shorten(head.get('format'))}")
+        found = shorten(head.get("format"))
+        raise ModelFileError(f"{path / CONFIG_NAME}: format: expected {FORMAT!r}, found {found}")
     version = head.get("version")
     if type(version) is not int or version < 1:
-        raise ModelFileError(f"{path / CONFIG_NAME}: version: expected a positive integer, found {shorten(version)}")
+        found = shorten(version)
+        raise ModelFileError(f"{path / CONFIG_NAME}: version: expected a positive integer, found {found}")
     if version > VERSION:
         raise ModelFileError(
             f"{path}: model directory of version {version} (created by {shorten(head.get('created_by'))}), "

@@ -36,7 +36,7 @@ _DTYPES = {"I8": np.dtype(np.int8), "F32": np.dtype("<f4")}
 def check_target(path: str | Path, *, force: bool) -> None:
     """Raise OptionError if ``path`` cannot become a model directory.
 
-    What exists is only ever replaced if it is an empty directory, or a model directory and ``force`` is given.
+    What exists is only replaced if it is an empty directory, or a model directory and ``force`` is given.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -76,13 +76,13 @@ def write_directory(
     """Write the model directory ``path`` and return its size in bytes.
 
     ``tensors`` yields (packed name, array) in the order of ``packed_specs(config, weights)``; each array is
-    stored before the next one is asked for. Everything goes to a temporary directory beside ``path``, which is
-    renamed at the end; whatever is raised in between (Ctrl-C too) leaves nothing behind. Raises OptionError as
-    ``check_target`` does, and OSError from the file system.
+    stored before the next one is asked for. Everything goes to a temporary directory beside ``path``, which
+    is renamed at the end; whatever is raised in between (Ctrl-C too) leaves nothing behind. Raises
+    OptionError as ``check_target`` does, and OSError from the file system.
     """
     path = Path(path)
     check_target(path, force=force)
-    path = path.absolute()
+    path = Path(os.path.abspath(path))
     missing = [name for name in TOKENIZER_FILES[tokenizer] if name not in tokenizer_files]
     if missing:
         raise ModelFileError(f"{path}: a {tokenizer} tokenizer without {', '.join(missing)}")
@@ -117,23 +117,26 @@ def _write_tensors(
 ) -> str:
     """Stream the tensors to a safetensors file; returns its SHA-256."""
     specs = packed_specs(config, weights)
-    header = build_header({name: (s.dtype, s.shape) for name, s in specs.items()}, {"format": FORMAT}, ALIGNMENT)
+    table = {name: (spec.dtype, spec.shape) for name, spec in specs.items()}
+    header = build_header(table, {"format": FORMAT}, ALIGNMENT)
     digest = hashlib.sha256(header)
     expected = iter(specs.items())
     with open(path, "wb") as file:
         file.write(header)
         for name, array in tensors:
-            wanted, spec = next(expected, ("nothing more", None))
-            if spec is None or name != wanted or array.shape != spec.shape or array.dtype != _DTYPES[spec.dtype]:
-                raise ModelFileError(f"{path.name}: expected {wanted} {spec}, got {name} {array.dtype} {array.shape}")
+            wanted, spec = next(expected, ("no more tensors", None))
+            given = (name, array.shape, array.dtype)
+            if spec is None or given != (wanted, spec.shape, _DTYPES[spec.dtype]):
+                raise ModelFileError(f"{path.name}: expected {wanted} {spec}, was given {given}")
             # A packed array is a transposed view: made contiguous some panels at a time, not as a whole.
             step = max(1, _CHUNK_BYTES * len(array) // array.nbytes)
             for start in range(0, len(array), step):
                 chunk = np.ascontiguousarray(array[start : start + step]).data
                 file.write(chunk)
                 digest.update(chunk)
+            del array, chunk  # so that the next tensor is made without this one beside it
         for name, _ in expected:
-            raise ModelFileError(f"{path.name}: expected {name}, got no more tensors")
+            raise ModelFileError(f"{path.name}: expected {name}, was given no more tensors")
         _sync(file)
     return digest.hexdigest()
 

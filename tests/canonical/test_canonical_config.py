@@ -1,0 +1,196 @@
+"""ModelConfig and GenerationDefaults: strict JSON forms that round-trip; limits hold for every way to make one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyengine.canonical import CanonicalModel, GenerationDefaults, LazyTensor, ModelConfig, StackConfig, tensor_specs
+from pyengine.canonical.tensors import sinusoidal_positions
+from pyengine.errors import CheckpointError, ModelFileError
+
+CONFIG = ModelConfig(
+    family="marian",
+    width=12,
+    encoder=StackConfig(layers=2, heads=2, ffn_width=20),
+    decoder=StackConfig(layers=1, heads=3, ffn_width=9),
+    source_vocab=21,
+    target_vocab=21,
+    max_positions=32,
+    activation="silu",
+    embedding_scale=12**0.5,
+    norm_epsilon=1e-5,
+    share_embeddings=True,
+    tie_output=True,
+)
+DEFAULTS = GenerationDefaults(
+    decoder_start_token_id=20,
+    eos_token_id=(0, 3),
+    pad_token_id=None,
+    max_length=32,
+    num_beams=6,
+    num_return_sequences=2,
+    early_stopping="never",
+    bad_words_ids=((20,), (1, 2)),
+    suppress_tokens=(4,),
+    begin_suppress_tokens=(0, 5),
+    forced_bos_token_id=7,
+    forced_eos_token_id=(0,),
+)
+
+
+def through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def test_round_trips() -> None:
+    assert ModelConfig.from_json(through_json(CONFIG.to_json()), "here") == CONFIG
+    assert GenerationDefaults.from_json(through_json(DEFAULTS.to_json()), "here", CONFIG) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    (
+        ("width", 0),
+        ("width", 13),
+        ("width", 1 << 20),
+        ("width", 12.0),
+        ("width", True),
+        ("family", 3),
+        ("encoder", None),
+        ("encoder.layers", 0),
+        ("encoder.layers", 257),
+        ("encoder.heads", 5),
+        ("decoder.heads", 0),
+        ("decoder.ffn_width", -1),
+        ("source_vocab", (1 << 21) + 1),
+        ("target_vocab", 22),
+        ("max_positions", (1 << 20) + 1),
+        ("activation", "swish"),
+        ("activation", None),
+        ("embedding_scale", 0),
+        ("embedding_scale", float("nan")),
+        ("embedding_scale", float("inf")),
+        ("norm_epsilon", 0),
+        ("norm_epsilon", 1),
+        ("share_embeddings", 1),
+        ("tie_output", "yes"),
+    ),
+)
+def test_a_wrong_field_is_named(path: str, value: Any) -> None:
+    data = through_json(CONFIG.to_json())
+    *parents, name = path.split(".")
+    inner = data
+    for parent in parents:
+        inner = inner[parent]
+    inner[name] = value
+    named = "share_embeddings" if path == "target_vocab" else name  # one table cannot have two sizes
+    with pytest.raises(ModelFileError, match=f"^here.*{named}"):
+        ModelConfig.from_json(data, "here")
+    del inner[name]
+    with pytest.raises(ModelFileError, match=f"field '{name}' is missing"):
+        ModelConfig.from_json(data, "here")
+
+
+def test_unknown_fields() -> None:
+    data = through_json(CONFIG.to_json())
+    data["encoder"]["gated"] = True
+    with pytest.raises(ModelFileError, match="here: encoder: unknown fields: 'gated'"):
+        ModelConfig.from_json(data, "here")
+    with pytest.raises(ModelFileError, match="here: unknown fields: 'rope'"):
+        ModelConfig.from_json({**CONFIG.to_json(), "rope": 1}, "here")
+    with pytest.raises(ModelFileError, match="here: unknown fields: 'top_k'"):
+        GenerationDefaults.from_json({**DEFAULTS.to_json(), "top_k": 1}, "here", CONFIG)
+
+
+def test_wide_heads_and_odd_widths_are_refused_by_the_constructor() -> None:
+    with pytest.raises(ValueError, match="encoder.heads: 1 heads in width 512 are 512 wide"):
+        ModelConfig(**{**vars(CONFIG), "width": 512, "encoder": StackConfig(1, 1, 1), "decoder": StackConfig(1, 2, 1)})
+    with pytest.raises(ValueError, match="even"):
+        ModelConfig(**{**vars(CONFIG), "width": 15})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    (
+        ("decoder_start_token_id", 21),
+        ("decoder_start_token_id", None),
+        ("eos_token_id", []),
+        ("eos_token_id", 0),
+        ("eos_token_id", [21]),
+        ("pad_token_id", -1),
+        ("max_length", 1),
+        ("max_length", None),
+        ("min_length", -1),
+        ("num_beams", 0),
+        ("num_beams", 1 << 20),
+        ("num_return_sequences", 7),
+        ("length_penalty", float("inf")),
+        ("early_stopping", "always"),
+        ("early_stopping", 0),
+        ("no_repeat_ngram_size", -1),
+        ("repetition_penalty", 0.0),
+        ("bad_words_ids", [[]]),
+        ("bad_words_ids", [[21]]),
+        ("bad_words_ids", [3]),
+        ("bad_words_ids", None),
+        ("suppress_tokens", [21]),
+        ("begin_suppress_tokens", [True]),
+        ("forced_bos_token_id", 21),
+        ("forced_eos_token_id", 0),
+        ("forced_eos_token_id", [-1]),
+    ),
+)
+def test_a_wrong_default_is_named(name: str, value: Any) -> None:
+    with pytest.raises(ModelFileError, match=f"^here: {name}"):
+        GenerationDefaults.from_json({**through_json(DEFAULTS.to_json()), name: value}, "here", CONFIG)
+
+
+@pytest.mark.parametrize("share", (True, False))
+@pytest.mark.parametrize("tie", (True, False))
+def test_the_table_of_tensors(share: bool, tie: bool) -> None:
+    specs = tensor_specs(ModelConfig(**{**vars(CONFIG), "share_embeddings": share, "tie_output": tie}))
+    assert ("encoder.embed.weight" in specs) != share
+    assert ("output.weight" in specs) != tie
+    assert specs["output.bias"].shape == (21,)
+    assert specs["encoder.layers.1.ffn.up.weight"].shape == (20, 12)
+    assert specs["decoder.layers.0.ffn.down.weight"].shape == (12, 9)
+    assert "encoder.layers.0.cross_attention.q.weight" not in specs
+    kinds = {name: spec.kind for name, spec in specs.items()}
+    assert kinds["decoder.embed.weight"] == "embedding"
+    assert kinds["decoder.layers.0.cross_attention.k.weight"] == "linear"
+    assert kinds["decoder.layers.0.cross_attention.norm.weight"] == "vector"
+    # q, k, v, output: weight and bias; a norm of two; ffn: up and down with bias, a norm of two.
+    assert len(specs) == 2 * (10 + 6) + (20 + 6) + 1 + (not share) + 1 + (not tie)
+
+
+def test_all_differences_in_one_error() -> None:
+    tensors = {
+        name: LazyTensor(name, spec.shape, "float32", lambda: np.zeros(0)) for name, spec in tensor_specs(CONFIG).items()
+    }
+    del tensors["output.bias"], tensors["decoder.embed.weight"]
+    tensors["extra"] = LazyTensor("extra", (1,), "float32", lambda: np.zeros(1))
+    name = "encoder.layers.0.ffn.up.bias"
+    tensors[name] = LazyTensor(name, (3,), "float32", lambda: np.zeros(3))
+    with pytest.raises(CheckpointError) as info:
+        CanonicalModel(CONFIG, DEFAULTS, tensors).validate()
+    for part in ("2 missing: decoder.embed.weight, output.bias", "1 unexpected: extra", f"{name} (expected [20], found [3])"):
+        assert part in str(info.value)
+
+
+def test_a_tensor_that_reads_as_another_shape() -> None:
+    with pytest.raises(CheckpointError, match=r"x: expected shape \[2\], read \[3\]"):
+        LazyTensor("x", (2,), "float32", lambda: np.zeros(3)).read()
+
+
+def test_sinusoidal_positions() -> None:
+    table = sinusoidal_positions(50, 8)
+    assert table.shape == (50, 8) and table.dtype == np.float32
+    for position in (0, 1, 49):
+        for j in range(4):
+            angle = position / 10000 ** (2 * j / 8)
+            assert table[position, j] == np.float32(np.sin(angle))
+            assert table[position, 4 + j] == np.float32(np.cos(angle))

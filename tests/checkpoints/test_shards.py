@@ -1,0 +1,124 @@
+"""Which file of a checkpoint is read, and checkpoints in several files named by an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyengine.checkpoints import open_weights
+from pyengine.errors import CheckpointError, UnsupportedError
+
+from . import build
+
+A, B, C = (np.full((2, 3), value, np.float32) for value in (1, 2, 3))
+NAMES = {
+    "model.safetensors": ("one.safetensors", "two.safetensors"),
+    "pytorch_model.bin": ("one.bin", "two.bin"),
+}
+CONTAINERS = tuple(NAMES)
+
+
+def write_shard(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    if path.suffix == ".bin":
+        build.write_torch(path, tensors)
+    else:
+        path.write_bytes(build.safetensors_bytes(tensors))
+
+
+def write_index(directory: Path, container: str, weight_map: Any) -> None:
+    content = {"metadata": {"total_size": 72}, "weight_map": weight_map}
+    (directory / f"{container}.index.json").write_text(json.dumps(content))
+
+
+def shards(directory: Path, container: str) -> dict[str, str]:
+    one, two = NAMES[container]
+    write_shard(directory / one, {"a": A, "c": C})
+    write_shard(directory / two, {"b": B})
+    return {"a": one, "b": two, "c": one}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_tensors_of_all_shards(tmp_path: Path, container: str) -> None:
+    write_index(tmp_path, container, shards(tmp_path, container))
+    weights = open_weights(tmp_path)
+    assert list(weights) == ["a", "b", "c"]
+    for name, wanted in zip("abc", (A, B, C)):
+        np.testing.assert_array_equal(weights[name].read(), wanted)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_all_differences_in_one_message(tmp_path: Path, container: str) -> None:
+    one, two = NAMES[container]
+    shards(tmp_path, container)
+    write_index(tmp_path, container, {"a": one, "b": one, "d": two})
+    with pytest.raises(CheckpointError) as info:
+        open_weights(tmp_path)
+    for part in (f"b is not in {one}", f"c in {one} is not in the index", f"d is not in {two}", f"b in {two} is not"):
+        assert part in str(info.value)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize(
+    "file", ("../one", "/etc/passwd", "sub/one", "..", ".", "", "..\\one", "C:one", "one\0", 7, None, ["one"])
+)
+def test_a_shard_outside_the_directory(tmp_path: Path, container: str, file: Any) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    write_index(inside, container, {**shards(inside, container), "x": file})
+    with pytest.raises(CheckpointError, match=r"weight_map\['x'\]: expected the name of a file in this directory"):
+        open_weights(inside)
+
+
+def test_a_link_of_a_download_cache(tmp_path: Path) -> None:
+    """Hugging Face's cache keeps the bytes elsewhere and links to them."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    write_shard(tmp_path / "blobs" / "0f", {"a": A})
+    (tmp_path / "snapshot" / "model.safetensors").symlink_to("../blobs/0f")
+    np.testing.assert_array_equal(open_weights(tmp_path / "snapshot")["a"].read(), A)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_missing_shard(tmp_path: Path, container: str) -> None:
+    write_index(tmp_path, container, shards(tmp_path, container))
+    (tmp_path / NAMES[container][1]).unlink()
+    with pytest.raises(CheckpointError, match=f"{NAMES[container][1]}: cannot be read: No such file"):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize("weight_map", ([], {}, "x", None))
+def test_an_index_without_a_map(tmp_path: Path, weight_map: Any) -> None:
+    write_index(tmp_path, "model.safetensors", weight_map)
+    with pytest.raises(CheckpointError, match="weight_map: expected an object"):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize("content", (b"", b"[]", b"{", b"\xff", b'{"a": 1, "a": 2}'))
+def test_an_index_that_is_no_object(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.safetensors.index.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match="model.safetensors.index.json"):
+        open_weights(tmp_path)
+
+
+def test_safetensors_win_over_torch(tmp_path: Path) -> None:
+    write_shard(tmp_path / "pytorch_model.bin", {"a": A})
+    write_index(tmp_path, "model.safetensors", shards(tmp_path, "model.safetensors"))
+    assert list(open_weights(tmp_path)) == ["a", "b", "c"]
+    write_shard(tmp_path / "model.safetensors", {"b": B})
+    assert list(open_weights(tmp_path)) == ["b"]
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no weights; expected model.safetensors or"):
+        open_weights(tmp_path)
+
+
+@pytest.mark.parametrize("name", ("tf_model.h5", "flax_model.msgpack", "model.npz", "m.gguf", "rust_model.ot"))
+def test_weights_of_another_container(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UnsupportedError, match=f"weights only in {name}"):
+        open_weights(tmp_path)
