@@ -1,5 +1,5 @@
-"""Text: no trailing spaces, no tabs, one final newline, no long lines, no path of one machine; and the subjects
-of commits read ``area: imperative`` in at most 72 characters without a period.
+"""Text: no trailing spaces, no tabs, one final newline, no long lines, no path of one machine, no dead link between
+documents; and the subjects of commits read ``area: imperative`` in at most 72 characters without a period.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ LINE_RULES = (
     (re.compile(r"(?<![\w.~-])/(?:work|root|home|tmp)/\w"), "path of one machine"),
     (re.compile(r"\r"), "carriage return"),
 )
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 SUBJECT = re.compile(r"[a-z][a-z0-9_./, -]*: \S.*[^.]")
 LONGEST_SUBJECT = 72
 
@@ -31,6 +32,12 @@ def text_problems(path: str, text: str) -> list[str]:
     if text and (not text.endswith("\n") or text.endswith("\n\n")):
         problems.append(f"{path}: does not end in one newline")
     return problems
+
+
+def link_problems(root: Path, path: str, text: str) -> list[str]:
+    """Of a document: links to files that are not there."""
+    links = [link for link in LINK.findall(text) if not (root / path).parent.joinpath(link).exists()]
+    return [f"{path}: dead link to {link}" for link in links]
 
 
 def commit_problems(root: Path) -> list[str]:
@@ -49,8 +56,10 @@ def commit_problems(root: Path) -> list[str]:
 def check(root: Path, files: list[str]) -> list[str]:
     problems = commit_problems(root)
     for path in files:
-        if path.endswith(TEXTS):
-            problems += text_problems(path, (root / path).read_bytes().decode("utf-8"))
+        text = (root / path).read_bytes().decode("utf-8") if path.endswith(TEXTS) else ""
+        problems += text_problems(path, text)
+        if path.endswith(".md"):
+            problems += link_problems(root, path, text)
     return problems
 
 

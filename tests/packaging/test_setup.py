@@ -113,7 +113,8 @@ def test_without_a_compiler_the_message_says_what_to_install(tree: Path, compile
 
 def test_without_the_headers_of_python_the_message_names_them(tree: Path) -> None:
     wrapper = tree / "cc"
-    wrapper.write_text('#!/bin/sh\ncase "$*" in *-I*) echo "Python.h: No such file" >&2; exit 1;; esac\nexec cc "$@"\n')
+    refuse = 'case "$*" in *-I*) echo "Python.h: No such file" >&2; exit 1;; esac'
+    wrapper.write_text(f'#!/bin/sh\n{refuse}\nexec cc "$@"\n')
     wrapper.chmod(0o755)
     done = build(tree, CC=str(wrapper))
     assert done.returncode != 0
