@@ -1,0 +1,192 @@
+# The C core as Cython sees it: declarations only, in the order of the floors; contracts are in the headers.
+
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
+
+
+cdef extern from "base/status.h" nogil:
+    ctypedef enum pe_status:
+        PE_OK
+        PE_NO_MEMORY
+        PE_BAD_ARGUMENT
+
+cdef extern from "base/team.h" nogil:
+    bint pe_team_lost() noexcept
+    int pe_team_limit(int threads) noexcept
+
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef enum pe_activation:
+        PE_IDENTITY
+        PE_RELU
+        PE_GELU
+        PE_GELU_TANH
+        PE_SILU
+        PE_TANH
+        PE_SIGMOID
+
+    ctypedef struct pe_product:
+        int64_t m
+        int64_t k
+        const void *x
+        int64_t ldx
+        const float *x_scale
+        const void *w
+        const float *w_scale
+        const int32_t *w_sum
+        const float *bias
+        const float *residual
+        int64_t ldr
+        float *y
+        int64_t ldy
+        pe_activation activation
+
+    ctypedef struct pe_attend:
+        int64_t head_dim
+        int64_t n_keys
+        float scale
+        const float *q
+        const uint8_t *const *pages
+        int64_t offset
+        float *y
+
+    ctypedef struct pe_kernels:
+        const char *isa
+        uint8_t flip
+        void (*quantize)(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q,
+                         float *scale) noexcept nogil
+        bint (*channel_sums)(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums) noexcept nogil
+        void (*gemm_q8)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
+        void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
+        void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps,
+                     float *y) noexcept nogil
+        void (*attend_q8)(const pe_attend *a) noexcept nogil
+        void (*attend_f32)(const pe_attend *a) noexcept nogil
+        void (*exp_sum)(const float *x, int64_t n, float *max, float *sum) noexcept nogil
+        int64_t (*above)(const float *x, int64_t n, float threshold, int32_t *indices) noexcept nogil
+
+    ctypedef struct pe_isa:
+        const char *name
+        int available
+
+    const pe_isa *pe_isa_list(int *count) noexcept
+    pe_status pe_kernels_init(pe_kernels *table, const char *isa) noexcept
+
+cdef extern from "ops/ops.h" nogil:
+    ctypedef enum pe_weight_type:
+        PE_WEIGHT_F32
+        PE_WEIGHT_Q8
+
+    ctypedef enum pe_kv_type:
+        PE_KV_F32
+        PE_KV_Q8
+
+    ctypedef struct pe_linear:
+        pe_weight_type type
+        int64_t n
+        int64_t k
+        const void *w
+        const float *scale
+        const int32_t *sum
+        const float *bias
+
+    ctypedef struct pe_norm:
+        const float *weight
+        const float *bias
+
+    ctypedef struct pe_logits_request:
+        int64_t n_rows
+        int64_t top_k
+        const int32_t *exclude_offsets
+        const int32_t *exclude_ids
+        double *log_normalizer
+        int32_t *top_ids
+        float *top_logits
+        float *excluded_logits
+        float *logits
+
+cdef extern from "model/model.h" nogil:
+    ctypedef struct pe_stack:
+        int64_t layers
+        int64_t heads
+        int64_t ffn_width
+
+    ctypedef struct pe_config:
+        int64_t width
+        pe_stack encoder
+        pe_stack decoder
+        int64_t source_vocab
+        int64_t target_vocab
+        int64_t max_positions
+        pe_activation activation
+        float embedding_scale
+        float norm_epsilon
+
+    ctypedef struct pe_encoder_layer:
+        pe_linear self_qkv
+        pe_linear self_output
+        pe_norm self_norm
+        pe_linear ffn_up
+        pe_linear ffn_down
+        pe_norm ffn_norm
+
+    ctypedef struct pe_decoder_layer:
+        pe_linear self_qkv
+        pe_linear self_output
+        pe_norm self_norm
+        pe_linear cross_q
+        pe_linear cross_kv
+        pe_linear cross_output
+        pe_norm cross_norm
+        pe_linear ffn_up
+        pe_linear ffn_down
+        pe_norm ffn_norm
+
+    ctypedef struct pe_model:
+        pe_config config
+        pe_kernels kernels
+        pe_weight_type weights
+        pe_kv_type kv
+        const float *positions
+        pe_linear source_embed
+        pe_linear target_embed
+        pe_linear output
+        pe_encoder_layer *encoder
+        pe_decoder_layer *decoder
+
+    pe_status pe_model_allocate(pe_model *model) noexcept
+    void pe_model_free(pe_model *model) noexcept
+
+cdef extern from "model/kv_cache.h" nogil:
+    ctypedef struct pe_kv_cache:
+        pass
+
+    int64_t pe_kv_bytes(const pe_kv_cache *cache) noexcept
+
+cdef extern from "model/session.h" nogil:
+    ctypedef struct pe_plan:
+        int64_t n_forks
+        const int32_t *forks
+        int64_t n_free_sequences
+        const int32_t *free_sequences
+        int64_t n_free_memories
+        const int32_t *free_memories
+        int64_t n_segments
+        const int32_t *segment_lengths
+        const int32_t *segment_memories
+        int64_t n_source_tokens
+        const int32_t *source_tokens
+        int64_t n_rows
+        const int32_t *tokens
+        const int32_t *sequences
+        const int32_t *memories
+        const int32_t *logit_rows
+        pe_logits_request logits
+
+    ctypedef struct pe_session:
+        pe_kv_cache cache
+        char *message
+
+    pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,
+                                int64_t max_sequences, int64_t max_memories) noexcept
+    void pe_session_destroy(pe_session *session) noexcept
+    pe_status pe_session_step(pe_session *session, const pe_plan *plan) noexcept
+    void pe_session_clear(pe_session *session) noexcept
