@@ -1,0 +1,119 @@
+"""Random products for the tests of both matrix kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyengine.modelfile import layout
+
+from .memory import output, placed
+
+__all__ = ["ACTIVATIONS", "SHAPES", "Product", "int8_product", "float32_product", "pack_float32", "pack_int8", "run"]
+
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
+
+# (rows, K, blocks of 16 channels): each size through its edges while the others stay small, then model shapes.
+SHAPES = (
+    *((m, 20, 5) for m in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 31, 33, 64)),
+    *((7, k, 1) for k in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 255, 257)),
+    *((3, 37, blocks) for blocks in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 17)),
+    (1, 512, 96),
+    (5, 512, 32),
+    (13, 256, 16),
+    (2, 2048, 32),
+    (1, 1023, 4),
+    (6, 1025, 4),
+)
+
+
+def pack_int8(w: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(layout.pack_int8(w))
+
+
+def pack_float32(w: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(layout.pack_float32(w))
+
+
+def padded(values: np.ndarray, n: int) -> np.ndarray:
+    result = np.zeros(n, values.dtype)
+    result[: len(values)] = values
+    return result
+
+
+@dataclass(frozen=True)
+class Product:
+    """Y = activate(X W^T + bias) + residual; x_scale and w_scale only with int8 values."""
+
+    x: np.ndarray  # [m, K]
+    w: np.ndarray  # [16 blocks, K]
+    bias: np.ndarray | None  # [16 blocks]
+    residual: np.ndarray | None  # [m, 16 blocks]
+    x_scale: np.ndarray | None = None  # [m]
+    w_scale: np.ndarray | None = None  # [16 blocks]
+
+
+def _epilogue(rng: np.random.Generator, m: int, n: int) -> dict[str, np.ndarray]:
+    return {
+        "bias": rng.normal(0, 1, n).astype(np.float32),
+        "residual": rng.normal(0, 3, (m, n)).astype(np.float32),
+    }
+
+
+def int8_product(seed: int, m: int, k: int, blocks: int) -> Product:
+    """Values over all of [-127, 127], results of about [-8, 8], where every activation bends."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-127, 128, (m, k)).astype(np.int8)
+    w = rng.integers(-127, 128, (16 * blocks, k)).astype(np.int8)
+    x_scale = rng.uniform(0.5, 1.5, m).astype(np.float32)
+    w_scale = (rng.uniform(1, 3, 16 * blocks) / (73 * 73 * np.sqrt(k))).astype(np.float32)
+    return Product(x, w, x_scale=x_scale, w_scale=w_scale, **_epilogue(rng, m, 16 * blocks))
+
+
+def float32_product(seed: int, m: int, k: int, blocks: int) -> Product:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 1, (m, k)).astype(np.float32)
+    w = rng.normal(0, 2 / np.sqrt(k), (16 * blocks, k)).astype(np.float32)
+    return Product(x, w, **_epilogue(rng, m, 16 * blocks))
+
+
+def run(
+    kernels,
+    p: Product,
+    *,
+    activation: str | None = None,
+    edge: str = "end",
+    in_place: bool = False,
+    part: tuple[int, int] | None = None,
+    gap: int = 0,
+) -> np.ndarray:
+    """Y of the blocks in `part`, from and into guarded memory with `gap` unused elements between two rows.
+
+    in_place: the residual lies where Y goes. Fails if anything else than those blocks of Y is written.
+    """
+    m, n = len(p.x), len(p.w)
+    first, last = part or (0, n // 16)
+    y = output((m, n), np.float32, edge, n + gap)
+    residual = None
+    if in_place and p.residual is not None:
+        y.array[:, 16 * first : 16 * last] = p.residual[:, 16 * first : 16 * last]
+        residual = y.array
+    elif p.residual is not None:
+        residual = placed(p.residual, edge, n + gap)
+    bias = None if p.bias is None else placed(p.bias, edge)
+    options = dict(bias=bias, residual=residual, activation=activation, blocks=part)
+    if p.x_scale is None or p.w_scale is None:
+        x = placed(p.x, edge, p.x.shape[1] + gap)
+        kernels.gemm_f32(x, placed(pack_float32(p.w), edge), y.array, **options)
+    else:
+        packed = pack_int8(p.w)
+        k = packed.shape[1] * 4
+        x = np.zeros((m, k), np.int8)
+        x[:, : p.x.shape[1]] = p.x
+        flipped = placed((x.view(np.uint8) ^ np.uint8(kernels.flip)).view(np.int8), edge, k + gap)
+        sums = placed(p.w.sum(axis=1, dtype=np.int32), edge)
+        scales = placed(p.x_scale, edge), placed(p.w_scale, edge)
+        kernels.gemm_q8(flipped, scales[0], placed(packed, edge), scales[1], sums, y.array, **options)
+    y.assert_clean_outside((slice(None), slice(16 * first, 16 * last)))
+    return y.array[:, 16 * first : 16 * last].copy()
