@@ -44,7 +44,7 @@ def quantize_rows(matrix: np.ndarray) -> QuantizedMatrix:
         rounded = np.clip(np.rint(quotient, out=quotient), -127, 127, out=quotient)
         q[start : start + step] = rounded
         scale[start : start + step] = scales
-        error = block - rounded * scales[:, None]
+        error = block - rounded * scales[:, None].astype(np.float64)
         signal += float(np.square(block, dtype=np.float64).sum())
-        noise += float(np.square(error, dtype=np.float64).sum())
+        noise += float(np.square(error).sum())
     return QuantizedMatrix(q, scale, signal, noise)

@@ -65,12 +65,11 @@ def load_object(path: Path, error: type[PyengineError]) -> dict[str, Any]:
     if path.exists() and not path.is_file():
         raise error(f"{path}: expected a regular file")
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise error(f"{path}: larger than {MAX_JSON_BYTES} bytes, the most that is read")
+        data = path.read_bytes()
     except OSError as exc:
         raise error(f"{path}: cannot be read: {exc.strerror}") from None
-    if len(data) > MAX_JSON_BYTES:
-        raise error(f"{path}: larger than {MAX_JSON_BYTES} bytes, the most that is read")
     return parse_object(data, str(path), error)
 
 

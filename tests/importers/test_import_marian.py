@@ -1,0 +1,230 @@
+"""The Marian importer: which tensor becomes which, ties, and checkpoints whose tensors do not fit their config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyengine.canonical import CanonicalModel
+from pyengine.canonical.tensors import sinusoidal_positions
+from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.importers import open_checkpoint
+
+from ..checkpoints import build
+
+SHARED = "model.shared.weight"
+ENCODER = "model.encoder.embed_tokens.weight"
+DECODER = "model.decoder.embed_tokens.weight"
+OUTPUT = "lm_head.weight"
+POSITIONS = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
+
+Tensors = dict[str, np.ndarray]
+
+
+def read(model: CanonicalModel, name: str) -> np.ndarray:
+    return model.tensors[name].read()
+
+
+def open_with(directory: Path, tensors: Tensors, **changes: Any) -> CanonicalModel:
+    return open_checkpoint(build.write_checkpoint(directory, build.marian_config(**changes), tensors))
+
+
+def tables(**values: float) -> Tensors:
+    """A checkpoint whose vocabulary tables are these, each filled with one number."""
+    names = {"shared": SHARED, "encoder": ENCODER, "decoder": DECODER, "output": OUTPUT}
+    tensors = build.marian_tensors(build.marian_config())
+    del tensors[SHARED]
+    return {**tensors, **{names[key]: np.full((21, 12), value, np.float32) for key, value in values.items()}}
+
+
+def test_every_tensor_of_a_layer(tmp_path: Path) -> None:
+    tensors = build.marian_tensors(build.marian_config())
+    model = open_with(tmp_path, tensors)
+    names = {
+        "decoder.embed.weight": SHARED,
+        "encoder.layers.1.self_attention.q.weight": "model.encoder.layers.1.self_attn.q_proj.weight",
+        "encoder.layers.1.self_attention.k.bias": "model.encoder.layers.1.self_attn.k_proj.bias",
+        "encoder.layers.0.self_attention.output.weight": "model.encoder.layers.0.self_attn.out_proj.weight",
+        "encoder.layers.0.self_attention.norm.bias": "model.encoder.layers.0.self_attn_layer_norm.bias",
+        "encoder.layers.0.ffn.up.weight": "model.encoder.layers.0.fc1.weight",
+        "encoder.layers.0.ffn.down.bias": "model.encoder.layers.0.fc2.bias",
+        "encoder.layers.0.ffn.norm.weight": "model.encoder.layers.0.final_layer_norm.weight",
+        "decoder.layers.0.self_attention.v.weight": "model.decoder.layers.0.self_attn.v_proj.weight",
+        "decoder.layers.0.cross_attention.v.weight": "model.decoder.layers.0.encoder_attn.v_proj.weight",
+        "decoder.layers.0.cross_attention.norm.weight": "model.decoder.layers.0.encoder_attn_layer_norm.weight",
+        "decoder.layers.0.ffn.norm.weight": "model.decoder.layers.0.final_layer_norm.weight",
+    }
+    for canonical, raw in names.items():
+        np.testing.assert_array_equal(read(model, canonical), tensors[raw])
+    np.testing.assert_array_equal(read(model, "output.bias"), tensors["final_logits_bias"][0])
+    # Nothing is left out or used twice.
+    assert len(model.tensors) == len(tensors)
+
+
+def test_without_a_bias_of_the_logits(tmp_path: Path) -> None:
+    tensors = build.marian_tensors(build.marian_config())
+    del tensors["final_logits_bias"]
+    np.testing.assert_array_equal(read(open_with(tmp_path, tensors), "output.bias"), np.zeros(21, np.float32))
+
+
+# tie_word_embeddings, share_encoder_decoder_embeddings, tables in the file -> values of source, target, output
+TIES: dict[str, tuple[bool, bool, dict[str, float], tuple[float, float, float]]] = {
+    "new export, shared": (True, True, {"shared": 1}, (1, 1, 1)),
+    "old export, every name": (True, True, {"shared": 1, "encoder": 1, "decoder": 1, "output": 1}, (1, 1, 1)),
+    "only the head": (True, True, {"output": 1}, (1, 1, 1)),
+    "only the encoder's": (True, True, {"encoder": 1}, (1, 1, 1)),
+    "a head of its own in spite of the config": (True, True, {"shared": 1, "output": 2}, (1, 1, 2)),
+    "tables of their own in spite of the config": (True, True, {"encoder": 1, "decoder": 2, "output": 2}, (1, 2, 2)),
+    "untied head, new export": (False, True, {"shared": 9, "encoder": 1, "decoder": 1, "output": 2}, (1, 1, 2)),
+    "untied head, old export": (False, True, {"shared": 1, "output": 2}, (1, 1, 2)),
+    "untied head of equal values": (False, True, {"shared": 1, "output": 1}, (1, 1, 1)),
+    "separate tables": (True, False, {"encoder": 1, "decoder": 2}, (1, 2, 2)),
+    "separate tables, old export": (True, False, {"encoder": 1, "decoder": 2, "output": 2}, (1, 2, 2)),
+    "separate tables, target under the head's name": (True, False, {"encoder": 1, "output": 2}, (1, 2, 2)),
+    "nothing tied": (False, False, {"encoder": 1, "decoder": 2, "output": 3}, (1, 2, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_tables(tmp_path: Path, name: str) -> None:
+    tie, share, given, expected = TIES[name]
+    model = open_with(
+        tmp_path, tables(**given), tie_word_embeddings=tie, share_encoder_decoder_embeddings=share
+    )
+    source, target, output = expected
+    assert model.config.share_embeddings == (share and source == target)
+    assert model.config.tie_output == (tie and target == output)
+    assert read(model, "decoder.embed.weight")[0, 0] == target
+    if not model.config.share_embeddings:
+        assert read(model, "encoder.embed.weight")[0, 0] == source
+    if not model.config.tie_output:
+        assert read(model, "output.weight")[0, 0] == output
+
+
+@pytest.mark.parametrize(
+    ("tie", "share", "given", "missing"),
+    (
+        (True, True, {}, SHARED),
+        (False, True, {"shared": 1}, OUTPUT),
+        (True, False, {"decoder": 1}, ENCODER),
+        (True, False, {"encoder": 1}, DECODER),
+        (False, False, {"encoder": 1, "decoder": 1}, OUTPUT),
+    ),
+)
+def test_a_missing_table_is_named(
+    tmp_path: Path, tie: bool, share: bool, given: dict[str, float], missing: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"1 missing: {missing}|missing: {missing}, {OUTPUT}|{DECODER}, {missing}"):
+        open_with(tmp_path, tables(**given), tie_word_embeddings=tie, share_encoder_decoder_embeddings=share)
+
+
+def test_separate_vocabularies(tmp_path: Path) -> None:
+    tensors = build.marian_tensors(build.marian_config())
+    del tensors[SHARED]
+    tensors[ENCODER], tensors[DECODER] = np.ones((21, 12), np.float32), np.ones((17, 12), np.float32)
+    tensors["final_logits_bias"] = np.ones((1, 17), np.float32)
+    changes = {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 17}
+    model = open_with(tmp_path, tensors, **changes, decoder_start_token_id=16, pad_token_id=16)
+    assert (model.config.source_vocab, model.config.target_vocab) == (21, 17)
+    assert not model.config.share_embeddings and model.config.tie_output
+    tensors[OUTPUT] = np.full((17, 12), 2, np.float32)
+    untied = open_with(tmp_path, tensors, **changes, decoder_start_token_id=16, pad_token_id=16, tie_word_embeddings=False)
+    assert untied.tensors["output.weight"].shape == (17, 12)
+
+
+def test_a_shared_table_of_two_sizes(tmp_path: Path) -> None:
+    tensors = build.marian_tensors(build.marian_config())
+    with pytest.raises(CheckpointError, match="vocab_size of 21 and a decoder_vocab_size of 17"):
+        open_with(tmp_path, tensors, decoder_vocab_size=17)
+
+
+def test_different_stacks(tmp_path: Path) -> None:
+    config = build.marian_config(encoder_layers=1, decoder_layers=3, decoder_ffn_dim=5, encoder_attention_heads=6)
+    model = open_checkpoint(build.write_checkpoint(tmp_path, config))
+    assert (model.config.encoder.layers, model.config.encoder.heads, model.config.encoder.ffn_width) == (1, 6, 20)
+    assert (model.config.decoder.layers, model.config.decoder.heads, model.config.decoder.ffn_width) == (3, 3, 5)
+
+
+def test_all_that_is_wrong_in_one_message(tmp_path: Path) -> None:
+    tensors = build.marian_tensors(build.marian_config())
+    del tensors["model.encoder.layers.0.fc1.bias"], tensors["model.decoder.layers.0.encoder_attn.q_proj.weight"]
+    tensors["model.encoder.layers.2.fc1.bias"] = np.zeros(20, np.float32)
+    tensors["lm_head.bias"] = np.zeros(21, np.float32)
+    tensors["model.decoder.layers.0.fc1.weight"] = tensors["model.decoder.layers.0.fc1.weight"].T
+    tensors["final_logits_bias"] = np.zeros(21, np.float32)
+    with pytest.raises(CheckpointError) as info:
+        open_with(tmp_path, tensors)
+    message = str(info.value)
+    for part in (
+        "2 missing: model.encoder.layers.0.fc1.bias, model.decoder.layers.0.encoder_attn.q_proj.weight",
+        "2 unexpected: model.encoder.layers.2.fc1.bias, lm_head.bias",
+        "2 mis-shaped: ",
+        "model.decoder.layers.0.fc1.weight (expected [9, 12], found [12, 9])",
+        "final_logits_bias (expected [1, 21], found [21])",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_a_type_that_cannot_be_read(tmp_path: Path) -> None:
+    directory = build.write_checkpoint(tmp_path)
+    tensors = build.marian_tensors(build.marian_config())
+    (directory / "model.safetensors").write_bytes(build.safetensors_bytes(tensors, "float64"))
+    with pytest.raises(UnsupportedError, match=r"other than float32, float16, bfloat16: .*model.shared.weight \(F64\)"):
+        open_checkpoint(directory)
+
+
+# Positions.
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float16", "bfloat16"))
+def test_stored_sinusoids(tmp_path: Path, dtype: str) -> None:
+    config = build.marian_config()
+    tensors = build.marian_tensors(config)
+    for name in POSITIONS:
+        tensors[name] = build.representable(sinusoidal_positions(32, 12), dtype)
+    directory = build.write_checkpoint(tmp_path, config)
+    (directory / "model.safetensors").write_bytes(build.safetensors_bytes(tensors, dtype))
+    assert len(open_checkpoint(directory).tensors) == len(tensors) - 2
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_other_positions_are_refused(tmp_path: Path, name: str) -> None:
+    tensors = build.marian_tensors(build.marian_config())
+    tensors[name] = sinusoidal_positions(33, 12)[1:]
+    with pytest.raises(UnsupportedError, match=f"tensor {name}: expected sinusoidal positions, found"):
+        open_with(tmp_path, tensors)
+    tensors[name] = sinusoidal_positions(31, 12)
+    with pytest.raises(CheckpointError, match=r"mis-shaped: .*embed_positions.weight \(expected \[32, 12\]"):
+        open_with(tmp_path, tensors)
+
+
+# What is no checkpoint.
+
+
+def test_what_is_no_checkpoint(tmp_path: Path) -> None:
+    for path, message in (
+        (tmp_path / "missing", "expected a checkpoint directory, found nothing"),
+        (tmp_path, "expected a checkpoint directory, found an empty directory"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            open_checkpoint(path)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="found a file"):
+        open_checkpoint(tmp_path / "file")
+    with pytest.raises(CheckpointError, match="found no config.json in it"):
+        open_checkpoint(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"format": "pyengine"}')
+    with pytest.raises(CheckpointError, match="a model directory already"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", (b"", b"[]", b"{", b'{"a": NaN', b"\xff\xfe", b"null"))
+def test_a_config_that_is_no_object(tmp_path: Path, content: bytes) -> None:
+    directory = build.write_checkpoint(tmp_path)
+    (directory / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match="config.json"):
+        open_checkpoint(directory)

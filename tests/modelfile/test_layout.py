@@ -1,0 +1,140 @@
+"""The packed layout: its definition element by element, packing and unpacking as inverses, the table of tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pyengine.canonical import ModelConfig, StackConfig, tensor_specs
+from pyengine.modelfile.layout import (
+    dequantize_packed,
+    pack_float32,
+    pack_int8,
+    packed_specs,
+    pad_vector,
+    round_up,
+    unpack_float32,
+    unpack_int8,
+)
+
+SIZES = ((1, 1), (1, 4), (15, 3), (16, 4), (17, 5), (31, 7), (32, 8), (33, 64), (100, 30))
+
+
+def config(share: bool = True, tie: bool = True) -> ModelConfig:
+    return ModelConfig(
+        family="marian",
+        width=12,
+        encoder=StackConfig(layers=1, heads=2, ffn_width=20),
+        decoder=StackConfig(layers=2, heads=3, ffn_width=9),
+        source_vocab=21,
+        target_vocab=21,
+        max_positions=32,
+        activation="silu",
+        embedding_scale=1.0,
+        norm_epsilon=1e-5,
+        share_embeddings=share,
+        tie_output=tie,
+    )
+
+
+def matrices(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(rows * 1000 + columns)
+    small = random.integers(-127, 128, (rows, columns)).astype(np.int8)
+    return small, random.standard_normal((rows, columns)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_the_place_of_every_element(rows: int, columns: int) -> None:
+    small, large = matrices(rows, columns)
+    packed8, packed32 = pack_int8(small), pack_float32(large)
+    assert packed8.shape == (round_up(rows, 16) // 16, round_up(columns, 4) // 4, 16, 4)
+    assert packed32.shape == (round_up(rows, 16) // 16, round_up(columns, 4), 16)
+    for b, g, j, i in np.ndindex(*packed8.shape):
+        inside = 16 * b + j < rows and 4 * g + i < columns
+        assert packed8[b, g, j, i] == (small[16 * b + j, 4 * g + i] if inside else 0)
+        assert packed32[b, 4 * g + i, j] == (large[16 * b + j, 4 * g + i] if inside else 0)
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_unpacking_is_the_inverse(rows: int, columns: int) -> None:
+    small, large = matrices(rows, columns)
+    found = unpack_int8(pack_int8(small), rows, columns)
+    np.testing.assert_array_equal(found, small)
+    assert found.dtype == np.int8 and found.flags.c_contiguous
+    found = unpack_float32(pack_float32(large), rows, columns)
+    np.testing.assert_array_equal(found, large)
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_dequantizing_packed_is_packing_dequantized(rows: int, columns: int) -> None:
+    small, _ = matrices(rows, columns)
+    scale = np.random.default_rng(1).random(rows).astype(np.float32)
+    expected = pack_float32(small * scale[:, None])
+    found = dequantize_packed(np.ascontiguousarray(pack_int8(small)), pad_vector(scale))
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+
+
+@pytest.mark.parametrize("n", (1, 15, 16, 17))
+def test_padded_vectors(n: int) -> None:
+    vector = np.arange(1, n + 1, dtype=np.float32)
+    padded = pad_vector(vector)
+    assert padded.shape == (round_up(n, 16),) and padded.dtype == np.float32
+    np.testing.assert_array_equal(padded[:n], vector)
+    assert not padded[n:].any()
+
+
+@pytest.mark.parametrize("weights", ("int8", "float32"))
+@pytest.mark.parametrize("share", (True, False))
+@pytest.mark.parametrize("tie", (True, False))
+def test_every_canonical_tensor_is_packed_once(weights: str, share: bool, tie: bool) -> None:
+    model = config(share, tie)
+    specs = packed_specs(model, weights)
+    sources = [source for spec in specs.values() if spec.kind != "scale" for source in spec.sources]
+    assert sorted(sources) == sorted(tensor_specs(model))
+    scales = [name for name, spec in specs.items() if spec.kind == "scale"]
+    matrices = [name for name, spec in specs.items() if spec.kind == "weight"]
+    assert scales == ([name.replace(".weight", ".scale") for name in matrices] if weights == "int8" else [])
+    for name, spec in specs.items():
+        size = int(np.prod(spec.shape)) * {"I8": 1, "F32": 4}[spec.dtype]
+        assert size % 64 == 0, name
+
+
+def test_names_and_order() -> None:
+    expected = [
+        "encoder.layers.0.self_attention.qkv",
+        "encoder.layers.0.self_attention.output",
+        "encoder.layers.0.self_attention.norm",
+        "encoder.layers.0.ffn.up",
+        "encoder.layers.0.ffn.down",
+        "encoder.layers.0.ffn.norm",
+        "decoder.embed",
+    ]
+    for i in range(2):
+        expected += [f"decoder.layers.{i}.self_attention.{part}" for part in ("qkv", "output", "norm")]
+        expected += [f"decoder.layers.{i}.cross_attention.{part}" for part in ("q", "kv", "output", "norm")]
+        expected += [f"decoder.layers.{i}.ffn.{part}" for part in ("up", "down", "norm")]
+    expected.append("output")
+
+    def groups(model: ModelConfig, weights: str = "int8") -> list[str]:
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in packed_specs(model, weights)))
+
+    assert groups(config()) == groups(config(tie=False)) == groups(config(), "float32") == expected
+    assert groups(config(share=False)) == ["encoder.embed", *expected]
+    parts = [name for name in packed_specs(config(), "int8") if name.startswith(("output", "decoder.embed"))]
+    assert parts == ["decoder.embed.weight", "decoder.embed.scale", "output.bias"]
+    untied = [name for name in packed_specs(config(tie=False), "int8") if name.startswith("output")]
+    assert untied == ["output.weight", "output.scale", "output.bias"]
+
+
+def test_shapes() -> None:
+    specs = packed_specs(config(), "int8")
+    qkv = specs["encoder.layers.0.self_attention.qkv.weight"]
+    assert qkv.shape == (3, 3, 16, 4)  # 36 rows in three panels, stacked before padding
+    assert qkv.sources == tuple(f"encoder.layers.0.self_attention.{part}.weight" for part in "qkv")
+    assert specs["encoder.layers.0.self_attention.qkv.bias"].shape == (48,)
+    assert specs["decoder.layers.0.ffn.down.weight"].shape == (1, 3, 16, 4)  # K = 9 in three groups
+    assert specs["decoder.layers.0.ffn.norm.weight"].shape == (16,)
+    assert specs["output.bias"].shape == (32,)
+    assert packed_specs(config(), "float32")["decoder.layers.0.ffn.down.weight"].shape == (1, 12, 16)

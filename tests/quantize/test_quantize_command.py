@@ -1,0 +1,132 @@
+"""The command pyengine-quantize: its table, exit status, and one line for everything that is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pyengine.modelfile import open_directory
+from pyengine.quantize import main
+
+from ..checkpoints import build
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "quantize.py"
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    try:
+        status = main(arguments)
+    except SystemExit as exit:
+        status = int(exit.code or 0)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = build.write_checkpoint(tmp_path / "in"), tmp_path / "out"
+    status, out, err = run([str(source), "-o", str(target)], capsys)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["tensor", "shape", "float32", "bytes", "stored", "bytes", "SNR", "dB"]
+    row = next(line.split() for line in lines if line.startswith("encoder.layers.0.ffn.up.weight"))
+    assert row[1:6] == ["20", "x", "12", "960", "512"] and 35 < float(row[6]) < 60
+    assert "vectors" in lines[-3] and "total" in lines[-2] and "ratio" in lines[-2]
+    assert lines[-1] == f"{target}: {open_directory(target).bytes:,} bytes, int8"
+
+
+def test_float32_and_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = str(build.write_checkpoint(tmp_path / "in")), str(tmp_path / "out")
+    assert run([source, "-o", target], capsys)[0] == 0
+    status, out, err = run([source, "-o", target, "--weights", "float32"], capsys)
+    assert (status, out) == (2, "")
+    assert err == f"pyengine-quantize: error: {target}: exists; --force replaces it\n"
+    status, out, err = run([source, "-o", target, "--weights", "float32", "--force"], capsys)
+    assert (status, err) == (0, "") and "exact" in out
+    assert open_directory(target).weights == "float32"
+
+
+def test_report_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = build.write_checkpoint(tmp_path / "in")
+    status, out, err = run([str(source), "--report-only"], capsys)
+    assert (status, err) == (0, "") and out.splitlines()[-1].startswith("total")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        ([], "the following arguments are required: CHECKPOINT"),
+        (["in"], "give either -o OUT or --report-only"),
+        (["in", "-o", "out", "--report-only"], "give either -o OUT or --report-only"),
+        (["in", "--report-only", "--force"], "--force has no meaning"),
+        (["in", "-o", "out", "--weights", "int3"], "invalid choice: 'int3'"),
+        (["in", "-o", "out", "--bits", "3"], "unrecognized arguments: --bits 3"),
+        (["missing", "-o", "out"], "missing: expected a checkpoint directory, found nothing"),
+        (["in", "-o", "missing/out"], "missing/out: the directory missing does not exist"),
+        (["in", "-o", "in"], "is no model directory"),
+        (["in", "-o", "in", "--force"], "is no model directory"),
+        (["bad", "-o", "out"], "unknown to the importer"),
+        (["empty", "-o", "out"], "found an empty directory"),
+    ),
+)
+def test_one_line_for_what_is_wrong(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build.write_checkpoint(tmp_path / "in")
+    build.write_checkpoint(tmp_path / "bad", build.marian_config(**{"strange\nkey": 1}))
+    (tmp_path / "empty").mkdir()
+    status, out, err = run(arguments, capsys)
+    assert (status, out) == (2, "")
+    assert err.startswith("pyengine-quantize: error: ") and err.count("\n") == 1 and message in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "empty", "in"]
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    source = build.write_checkpoint(tmp_path / "in")
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = run([str(source), "-o", str(tmp_path / "out")], capsys)
+    assert status == 2 and err == "pyengine-quantize: error: [Errno 28] No space left on device\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_tool_and_no_bar_in_a_log(tmp_path: Path) -> None:
+    source = build.write_checkpoint(tmp_path / "in")
+    command = [sys.executable, str(TOOL), str(source), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (2, "") and again.stderr.count("\n") == 1
+
+
+def test_interrupting_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C as soon as the temporary directory is there."""
+    config = build.marian_config(d_model=512, encoder_attention_heads=8, decoder_attention_heads=8, encoder_layers=12)
+    source = build.write_checkpoint(tmp_path / "in", config)
+    command = [sys.executable, str(TOOL), str(source), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob(".out.*")):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    if process.returncode:  # else it was done before the signal came
+        assert (process.returncode, out) == (130, "")
+        assert err == "pyengine-quantize: interrupted, nothing was written\n"
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    else:
+        open_directory(tmp_path / "out", verify=True)
