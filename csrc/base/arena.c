@@ -5,15 +5,23 @@
 
 enum { LINE = 64 };
 
+/* calloc, because large blocks of it cost memory only where they are touched; what it returned is kept in the word
+   before the aligned block. */
 void *pe_aligned_alloc(size_t size) {
-    if (size == 0 || size > SIZE_MAX - LINE) return NULL;
-    size = (size + LINE - 1) & ~(size_t)(LINE - 1);
-    void *memory = aligned_alloc(LINE, size);
-    if (memory) memset(memory, 0, size);
-    return memory;
+    if (size == 0 || size > SIZE_MAX - 2 * LINE) return NULL;
+    uint8_t *block = calloc(1, size + 2 * LINE);
+    if (!block) return NULL;
+    uint8_t *aligned = block + LINE + (LINE - (uintptr_t)block % LINE) % LINE;
+    memcpy(aligned - sizeof block, &block, sizeof block);
+    return aligned;
 }
 
-void pe_aligned_free(void *memory) { free(memory); }
+void pe_aligned_free(void *memory) {
+    if (!memory) return;
+    uint8_t *block;
+    memcpy(&block, (uint8_t *)memory - sizeof block, sizeof block);
+    free(block);
+}
 
 void *pe_arena_take(pe_arena *arena, int64_t count, size_t width) {
     size_t bytes = (size_t)count * width;
