@@ -1,9 +1,9 @@
 """Runs quantized Transformer models on CPUs.
 
-    >>> import pyengine
-    >>> translator = pyengine.load("de-en-int8", threads=2)
-    >>> translator.translate("Ein Mann fährt Fahrrad.", beam_size=4).text
-    'A man is riding a bicycle.'
+>>> import pyengine
+>>> translator = pyengine.load("de-en-int8", threads=2)
+>>> translator.translate("Ein Mann fährt Fahrrad.", beam_size=4).text
+'A man is riding a bicycle.'
 """
 
 from __future__ import annotations

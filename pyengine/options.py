@@ -1,8 +1,8 @@
 """What a caller may ask of a translation, and what a search is finally told.
 
 `TranslationOptions` is the caller's side: validated when constructed, None where the checkpoint decides.
-`SearchOptions` is the search's side: every value settled, checked against the model's vocabulary and positions.
-Names and meanings are those of transformers' `GenerationConfig`.
+`SearchOptions` is the search's side: every value settled, checked against the model's vocabulary and
+positions. Names and meanings are those of transformers' `GenerationConfig`.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class TranslationOptions:
     num_beams              beams a sentence, 1..256; 1 is greedy search
     num_return_sequences   hypotheses returned, 1..num_beams
     length_penalty         exponent p of score = sum of log-probabilities / length**p
-    early_stopping         True: stop when num_beams hypotheses ended; False: when none is likely to get better;
-                           "never": when none can get better
+    early_stopping         True: stop when num_beams hypotheses ended; False: when none is likely to get
+                           better; "never": when none can get better
     max_length             tokens of a hypothesis at most, start token and prefix counted, >= 2
     max_new_tokens         the same without start token and prefix, >= 1; not together with max_length
     min_length             no end token before this many tokens, start token and prefix counted
@@ -126,7 +126,9 @@ class TranslationOptions:
         self._real("repetition_penalty", 0.0)
         if not (self.early_stopping is None or isinstance(self.early_stopping, bool)):
             if self.early_stopping != "never":
-                raise OptionError(f'early_stopping is {self.early_stopping!r}; expected True, False or "never"')
+                raise OptionError(
+                    f'early_stopping is {self.early_stopping!r}; expected True, False or "never"'
+                )
         self._ids("suppress_tokens")
         self._ids("begin_suppress_tokens")
         self._words("bad_words_ids")
@@ -148,7 +150,9 @@ class TranslationOptions:
         ):
             a, b = getattr(self, low), getattr(self, high)
             if a is not None and b is not None and a > b:
-                raise OptionError(f"{_both_names(low)} is {a}; expected at most {_both_names(high)}, which is {b}")
+                raise OptionError(
+                    f"{_both_names(low)} is {a}; expected at most {_both_names(high)}, which is {b}"
+                )
 
     def _whole(self, name: str, low: int, high: int | None = None) -> None:
         value = getattr(self, name)
@@ -195,13 +199,17 @@ class TranslationOptions:
             returned = min(defaults.num_return_sequences, beams)
         elif returned > beams:
             raise OptionError(
-                f"num_hypotheses is {returned}; expected at most beam_size, which is {beams} by the checkpoint"
+                f"num_hypotheses is {returned}; expected at most beam_size, by the checkpoint {beams}"
             )
         limit = self.max_length or self.max_new_tokens
         if limit is not None:
-            name, most = ("max_length", max_positions + 1) if self.max_length else ("max_new_tokens", max_positions)
+            name, most = (
+                ("max_length", max_positions + 1) if self.max_length else ("max_new_tokens", max_positions)
+            )
             if limit > most:
-                raise OptionError(f"{name} is {limit}; expected at most {most}: the model has {max_positions} positions")
+                raise OptionError(
+                    f"{name} is {limit}; expected at most {most}: the model has {max_positions} positions"
+                )
         forced_bos = given("forced_bos_token_id")
         options = SearchOptions(
             start=defaults.decoder_start_token_id,
@@ -267,7 +275,9 @@ class SearchOptions:
         ):
             for id in ids:
                 if id >= target_vocab:
-                    raise OptionError(f"{name} holds {id}; expected ids below {target_vocab}, the target vocabulary")
+                    raise OptionError(
+                        f"{name} holds {id}; expected ids below {target_vocab}, the target vocabulary"
+                    )
 
 
 def _whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:

@@ -15,8 +15,8 @@ class Hypothesis:
     text           None where the model has no tokenizer
     tokens         the pieces of `ids`; None where the model has no tokenizer
     ids            target ids, a target prefix among them, without start and end token
-    score          sum of the log-probabilities of the tokens after the prefix, the end token among them, over their
-                   number to the length penalty
+    score          sum of the log-probabilities of the tokens after the prefix, the end token among them, over
+                   their number to the length penalty
     finish_reason  "end": the model wrote the end token; "length": the maximum length cut it
     truncated      whether the source was cut to fit the model
     """

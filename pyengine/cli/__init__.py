@@ -1,7 +1,7 @@
 """The command line: `python -m pyengine translate -m DIR [TEXT ...]` and `python -m pyengine info DIR`.
 
-Exit status: 0; 2 after an error, with one line on standard error; 130 after Ctrl-C; 141 when the reader of the
-output went away.
+Exit status: 0; 2 after an error, with one line on standard error; 130 after Ctrl-C; 141 when the reader of
+the output went away.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ PATIENCE = 0.01
 class LineReader:
     """Reads lines of UTF-8 that end in a line feed, the last one perhaps not.
 
-    A program on the other side of a pipe may wait for the answer to its line before it writes another. So a batch
-    ends when no further line has arrived, and the reader blocks only between batches. A file is one batch.
+    A program on the other side of a pipe may wait for the answer to its line before it writes another. So a
+    batch ends when no further line has arrived, and the reader blocks only between batches. A file is one
+    batch.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -50,7 +51,7 @@ class LineReader:
             line = self._line(block=False)
 
     def _line(self, block: bool) -> bytes | None:
-        """The next line without its line feed; None at the end, or if none has arrived and `block` is false."""
+        """The next line without its line feed; None at the end, or if none has arrived, unless `block`."""
         while True:
             end = self._buffer.find(b"\n", self._searched)
             if end >= 0:

@@ -23,10 +23,16 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument("-m", "--model", required=True, metavar="DIR", help="model directory")
     parser.add_argument("texts", nargs="*", metavar="TEXT")
-    parser.add_argument("--beam-size", type=int, metavar="N", help="beams; 1: greedy (default: the checkpoint's)")
+    parser.add_argument(
+        "--beam-size", type=int, metavar="N", help="beams; 1: greedy (default: the checkpoint's)"
+    )
     parser.add_argument("--length-penalty", type=float, metavar="X", help="(default: the checkpoint's)")
-    parser.add_argument("--max-decoding-length", type=int, metavar="N", help="tokens of a translation at most")
-    parser.add_argument("--max-batch-tokens", type=int, default=BATCH_TOKENS, metavar="N", help="rows of a step")
+    parser.add_argument(
+        "--max-decoding-length", type=int, metavar="N", help="tokens of a translation at most"
+    )
+    parser.add_argument(
+        "--max-batch-tokens", type=int, default=BATCH_TOKENS, metavar="N", help="rows of a step"
+    )
     parser.add_argument("--truncate", action="store_true", help="cut lines that are too long for the model")
     parser.add_argument("--threads", type=int, metavar="N", help="(default: every CPU that may be used)")
     parser.add_argument("--compute", metavar="KIND", help="int8 or float32 (default: as DIR holds)")

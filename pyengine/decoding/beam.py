@@ -1,11 +1,12 @@
 """Beam search: transformers 5.23.0's `_beam_search`, for every sentence as if it were alone.
 
-Processors act on log-probabilities. Of all beams' continuations, those that end and are among the best `num_beams`
-compete for the finished hypotheses by score over length**length_penalty; the best `num_beams` of the others go on.
+Processors act on log-probabilities. Of all beams' continuations, those that end and are among the best
+`num_beams` compete for the finished hypotheses by score over length**length_penalty; the best `num_beams` of
+the others go on.
 
-transformers begins with `num_beams` equal rows, all but the first scored -1e9. Here the first step runs one row,
-which all beams share; from then on each beam has a sequence of its own: the first child of a parent takes over the
-parent's, further children fork it, and a sequence without children is freed.
+transformers begins with `num_beams` equal rows, all but the first scored -1e9. Here the first step runs one
+row, which all beams share; from then on each beam has a sequence of its own: the first child of a parent
+takes over the parent's, further children fork it, and a sequence without children is freed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class BeamSearch(Search):
         totals, parents, tokens = self._continuations(scores)
         self._reserve(int(self._length[live].max(initial=0)) + 1)
         at_limit = self._length[live] + 1 >= self._maximum[live]
-        ends = self._ends(tokens) | at_limit[:, None]
+        ends: np.ndarray = self._ends(tokens) | at_limit[:, None]
         generated = self._length[live] + 1 - self._prompt[live]
         self._finish(totals, parents, tokens, ends, generated)
 
@@ -69,7 +70,7 @@ class BeamSearch(Search):
         return finished
 
     def _continuations(self, scores: Scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The best (1 + end tokens) * B continuations of n live sentences, best first, ties: lower beam first.
+        """The best (1 + end tokens) * B continuations of n live sentences, best first; ties: lower beam.
 
         Returns sums of log-probabilities, parent beams and tokens, each [n, up to so many].
         """

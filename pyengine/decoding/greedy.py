@@ -14,7 +14,7 @@ __all__ = ["GreedySearch"]
 
 
 class GreedySearch(Search):
-    """A score is the sum of the model's own log-probabilities of the chosen tokens, whatever the processors did."""
+    """A score sums the model's own log-probabilities of the chosen tokens, whatever the processors did."""
 
     def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
         super().__init__(options, slots=slots, vocab=vocab)
@@ -30,7 +30,9 @@ class GreedySearch(Search):
         candidates = self._candidates(scores, normalize=False)
         best = candidates.values.argmax(axis=1)[:, None]
         tokens = np.take_along_axis(candidates.ids, best, axis=1)[:, 0]
-        self._totals[live] += np.take_along_axis(candidates.unprocessed, best, axis=1)[:, 0] - scores.log_normalizer
+        self._totals[live] += (
+            np.take_along_axis(candidates.unprocessed, best, axis=1)[:, 0] - scores.log_normalizer
+        )
         self._reserve(int(self._length[live].max(initial=0)) + 1)
         self._history[live, 0, self._length[live]] = tokens
         self._length[live] += 1
@@ -40,6 +42,8 @@ class GreedySearch(Search):
         for place in np.flatnonzero(done):
             slot = int(live[place])
             ids = self._history[slot, 0, : self._length[slot]]
-            finished.append(Finished(slot, [self._found(slot, ids, float(self._totals[slot] / powers[place]))]))
+            finished.append(
+                Finished(slot, [self._found(slot, ids, float(self._totals[slot] / powers[place]))])
+            )
         self._drop(done)
         return finished

@@ -1,9 +1,10 @@
 """Logits processors as sparse edits: which ids a row may not take, which it must, and which are penalised.
 
-The core returns the best candidates outside a row's edited ids, and the raw logits at those ids. So nothing here
-ever sees a whole row of logits; an edit costs as much as the ids that it names. Semantics and order are those of
-transformers 5.23.0's `GenerationMixin._get_logits_processor`: repetition penalty, no-repeat n-grams, bad words,
-minimum length, forced first token, forced last token, suppressed tokens; the later wins where two meet.
+The core returns the best candidates outside a row's edited ids, and the raw logits at those ids. So nothing
+here ever sees a whole row of logits; an edit costs as much as the ids that it names. Semantics and order are
+those of transformers 5.23.0's `GenerationMixin._get_logits_processor`: repetition penalty, no-repeat n-grams,
+bad words, minimum length, forced first token, forced last token, suppressed tokens; the later wins where two
+meet.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _KINDS = 4
 class Context:
     """What the edits of Q rows depend on.
 
-    history            int [Q, H]  each row's tokens, start token and prefix first; None unless `needs_history`
+    history            int [Q, H]  each row's tokens from the start token on; None unless `needs_history`
     length             int [Q]     how many of them there are
     prompt             int [Q]     how many of those were given: start token and prefix
     minimum, maximum   int [Q]     tokens of a hypothesis, at least and at most
@@ -56,7 +57,7 @@ class Edits:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Candidates of Q rows, in no order: int ids [Q, m], float64 values [Q, m] after the processors, and before.
+    """Candidates of Q rows, in no order: int ids [Q, m], float64 values [Q, m] with and without processors.
 
     A place without a candidate has the value -inf; its id is 0 and means nothing.
     """
@@ -173,7 +174,7 @@ class Processors:
         """Adds the forced tokens; returns which rows have any, None if none has."""
         last = (context.length == context.maximum - 1) & bool(self._forced_end.size)
         first = (context.length == 1) & (self._options.forced_bos_token_id is not None) & ~last
-        forced = first | last
+        forced: np.ndarray = first | last
         if not forced.any():
             return None
         _cross(found, first, np.array([self._options.forced_bos_token_id or 0]), FORCE)
@@ -195,7 +196,9 @@ class Processors:
         strongest = np.append(places[1:] != places[:-1], True)
         keys, places = keys[strongest], places[strongest]
         offsets = np.searchsorted(places, np.arange(rows + 1) * self._vocab).astype(np.int32)
-        return Edits(offsets, (places % self._vocab).astype(np.int32), (keys % _KINDS).astype(np.int8), forced)
+        return Edits(
+            offsets, (places % self._vocab).astype(np.int32), (keys % _KINDS).astype(np.int8), forced
+        )
 
 
 def _cross(

@@ -1,11 +1,12 @@
 """The state that greedy and beam search share: slots of sentences, their beams, histories and sequences.
 
-A search holds up to `slots` sentences. Each has a slot, which is also the id of its cross-attention memory, and
-one row per beam and step. All bookkeeping is done for all live sentences at once.
+A search holds up to `slots` sentences. Each has a slot, which is also the id of its cross-attention memory,
+and one row per beam and step. All bookkeeping is done for all live sentences at once.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,10 +20,11 @@ __all__ = ["Finished", "Found", "IdPool", "Rows", "Scores", "Search", "sequences
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A hypothesis: int32 ids after the start token, prefix included and the end token too where there is one.
+    """A hypothesis: int32 ids after the start token; the prefix is among them, and the end token if it ended.
 
-    score is the sum of log-probabilities over length**length_penalty, as transformers' `sequences_scores`: the
-    prefix counts neither in the sum nor in the length, the end token in both. `cut`: stopped by the maximum length.
+    score is the sum of log-probabilities over length**length_penalty, as transformers' `sequences_scores`:
+    the prefix counts neither in the sum nor in the length, the end token in both. `cut`: stopped by the
+    maximum length.
     """
 
     ids: np.ndarray
@@ -40,7 +42,7 @@ class Finished:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The next step's rows, and what must happen to sequences first; arrays as in `scheduling.session.Plan`."""
+    """The next step's rows, and what happens to sequences before; arrays as in `scheduling.session.Plan`."""
 
     forks: np.ndarray
     free_sequences: np.ndarray
@@ -84,7 +86,7 @@ class IdPool:
         self.free += len(ids)
 
 
-class Search:
+class Search(ABC):
     """Base of `GreedySearch` and `BeamSearch`, which choose among candidates in `advance`."""
 
     def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
@@ -106,7 +108,7 @@ class Search:
 
     @property
     def top_k(self) -> int:
-        """Candidates that a row must offer: of all beams' best, some `beams` go on when all end tokens ended."""
+        """Candidates that a row offers: even if every end token is among them, as many go on as beams."""
         return 1 if self.beams == 1 else self.beams + len(self._end)
 
     @property
@@ -157,9 +159,9 @@ class Search:
             edits=self._edits,
         )
 
+    @abstractmethod
     def advance(self, scores: Scores) -> list[Finished]:
-        """Choose the next tokens from what the rows of the last `rows` scored; the sentences that finished."""
-        raise NotImplementedError
+        """Choose the next tokens by the scores of the rows that `rows` gave last; returns what finished."""
 
     def _context(self, old: np.ndarray, fresh: np.ndarray) -> Context:
         """One entry a logit row: every beam of the old sentences, then one for each fresh one."""
@@ -169,7 +171,9 @@ class Search:
             used = int(self._length[self._live].max(initial=1))
             begun = self._history[old, :, :used].reshape(-1, used)
             history = np.concatenate([begun, self._history[fresh, 0, :used]])
-        return Context(history, self._length[slots], self._prompt[slots], self._minimum[slots], self._maximum[slots])
+        return Context(
+            history, self._length[slots], self._prompt[slots], self._minimum[slots], self._maximum[slots]
+        )
 
     def _candidates(self, scores: Scores, normalize: bool) -> Candidates:
         """Every row's candidates; values are log-probabilities if `normalize`, else raw logits."""
@@ -181,7 +185,8 @@ class Search:
 
     def _ends(self, tokens: np.ndarray) -> np.ndarray:
         """Which of `tokens` are end tokens."""
-        return (tokens[..., None] == self._end).any(axis=-1)
+        ends: np.ndarray = (tokens[..., None] == self._end).any(axis=-1)
+        return ends
 
     def _drop(self, done: np.ndarray) -> None:
         """Forget the sentences on the mask `done` over `_live`; all others have begun from here on."""
@@ -209,7 +214,8 @@ class Search:
             lengths = np.arange(1, 2 * most + 1, dtype=np.float64)
             with np.errstate(over="ignore"):
                 self._powers = np.concatenate([[1.0], np.power(lengths, self.options.length_penalty)])
-        return self._powers[generated]
+        powers: np.ndarray = self._powers[generated]
+        return powers
 
     def _reserve(self, length: int) -> None:
         """Make room for histories of `length` tokens."""

@@ -21,14 +21,15 @@ def can_improve(best_running: np.ndarray, ended_scores: np.ndarray, ended: np.nd
     Returns bool [n]; always true while fewer than B ended.
     """
     worst = np.where(ended.all(axis=1), ended_scores.min(axis=1), NEVER)
-    return best_running > worst
+    improvable: np.ndarray = best_running > worst
+    return improvable
 
 
 def is_done(
     early_stopping: bool | Literal["never"], improvable: np.ndarray, ended: np.ndarray, exhausted: np.ndarray
 ) -> np.ndarray:
     """bool [n]: nothing can improve, or enough ended and that is enough, or no candidate can go on."""
-    done = ~improvable | exhausted
+    done: np.ndarray = ~improvable | exhausted
     if early_stopping is True:
         done |= ended.all(axis=1)
     return done

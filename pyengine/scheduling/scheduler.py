@@ -1,8 +1,8 @@
 """Continuous batching: sentences enter the running batch as others leave it, results come out in order.
 
-A step runs the rows of all live sentences and encodes new ones beside them, at most `budget` rows in all where one
-sentence does not need more by itself. There is no padding, so sentences of any lengths go together; longer ones go
-first, so that no long one is left to run alone at the end.
+A step runs the rows of all live sentences and encodes new ones beside them, at most `budget` rows in all
+where one sentence does not need more by itself. There is no padding, so sentences of any lengths go together;
+longer ones go first, so that no long one is left to run alone at the end.
 """
 
 from __future__ import annotations
@@ -40,9 +40,15 @@ class Scheduler:
     """Runs one search on one session, which it leaves empty, however it ends."""
 
     def __init__(
-        self, session: Session, options: SearchOptions, *, vocab: int, budget: int, deadline: float | None = None
+        self,
+        session: Session,
+        options: SearchOptions,
+        *,
+        vocab: int,
+        budget: int,
+        deadline: float | None = None,
     ) -> None:
-        """`budget`: rows of a step; `deadline`: on `time.monotonic`'s clock, DeadlineError once it is past."""
+        """`budget`: rows of a step; `deadline`: on `time.monotonic`'s clock, DeadlineError when past."""
         beams = options.num_beams
         slots = min(budget // beams, session.max_memories, session.max_sequences // sequences_per_slot(beams))
         kind = GreedySearch if beams == 1 else BeamSearch
@@ -59,8 +65,8 @@ class Scheduler:
         """The hypotheses of each request, best first, in the order of the requests.
 
         Reads `requests` lazily, up to `window` at a time, longest first among these, and never more than four
-        windows ahead of what it has yielded; None: all at once. What `requests` raises is raised here once the
-        requests before it are done. Closing the generator cancels the rest.
+        windows ahead of what it has yielded; None: all at once. What `requests` raises is raised here once
+        the requests before it are done. Closing the generator cancels the rest.
         """
         queue = _Queue(requests, window, low=self._slots)
         done: dict[int, list[Found]] = {}

@@ -76,7 +76,7 @@ class StepResult:
     """What a step returns, one entry for each of the plan's Q logit rows.
 
     log_normalizer   float64 [Q]     logsumexp of the row's raw logits, output bias included, nothing excluded
-    top_ids          int32 [Q, k]    the k best ids outside the row's excluded ones, best first, ties: lower id first
+    top_ids          int32 [Q, k]    the k best ids that are not excluded, best first; ties: lower id first
     top_logits       float32 [Q, k]  their raw logits; where fewer than k remain, id -1 and -inf
     excluded_logits  float32 [len(exclude_ids)]  raw logits at the excluded ids
     logits           float32 [Q, vocab], or None unless the plan asked for them
@@ -166,7 +166,9 @@ def _encode_slices(plan: Plan, max_rows: int) -> Iterator[tuple[np.ndarray, np.n
         begin = ends[first] - plan.encode_lengths[first]
         last = int(np.searchsorted(ends, begin + max_rows, side="right"))
         if last == first:
-            raise InputError(f"a segment of {plan.encode_lengths[first]} tokens exceeds {max_rows} rows, the most")
+            raise InputError(
+                f"a segment of {plan.encode_lengths[first]} tokens exceeds {max_rows} rows, the most"
+            )
         yield (
             plan.encode_tokens[begin : ends[last - 1]],
             plan.encode_lengths[first:last],

@@ -12,7 +12,6 @@ import numpy as np
 
 from pyengine.canonical.config import GenerationDefaults, ModelConfig
 from pyengine.canonical.tensors import sinusoidal_positions
-from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.cpus import usable_cpus
 from pyengine.errors import ClosedError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
@@ -28,9 +27,9 @@ KINDS = ("int8", "float32")
 
 
 class Engine:
-    """Lends sessions of one model. `open_session` makes one; `steps_at_once` is how many may run side by side.
+    """Lends sessions of one model: `open_session` makes one, `steps_at_once` may run side by side.
 
-    Each call of a task borrows a session of its own, so calls of different threads share nothing but the weights.
+    Each call of a task borrows a session of its own: calls of different threads share the weights only.
     """
 
     def __init__(
@@ -51,14 +50,14 @@ class Engine:
             os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
 
     def _reset(self) -> None:
-        """After a fork, too: locks and sessions may have been in use by threads that the child does not have."""
+        """After a fork, too: threads that the child does not have may have held locks and sessions."""
         self._lock = threading.Lock()
         self._gate = threading.BoundedSemaphore(self._steps_at_once)
         self._idle: list[Session] = []
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A session for the length of the `with` block, which must leave it empty. ClosedError once closed."""
+        """A session for the length of a `with` block, which leaves it empty. ClosedError once closed."""
         with self._lock:
             if self._open_session is None:
                 raise ClosedError("the model is closed")
@@ -94,9 +93,13 @@ class _GatedSession:
 
 
 def open_engine(
-    directory: ModelDirectory, *, threads: int | None = None, compute: str | None = None, kv: str | None = None
+    directory: ModelDirectory,
+    *,
+    threads: int | None = None,
+    compute: str | None = None,
+    kv: str | None = None,
 ) -> tuple[Engine, dict[str, object]]:
-    """Bind the weights of an open model directory to the C core: the engine, and the settings that it runs with.
+    """Bind the weights of an open model directory to the C core: the engine, and the settings it runs with.
 
     threads  of a step; None: all CPUs that the process may use
     compute  "int8" or "float32", the type of weights and activations; None: what the directory holds
@@ -111,8 +114,8 @@ def open_engine(
     compute = compute or directory.weights
     if compute == "int8" and directory.weights != "int8":
         raise OptionError(
-            f'compute is "int8", but {directory.path} holds {directory.weights} weights; quantize the checkpoint: '
-            "python tools/quantize.py CHECKPOINT -o OUT --weights int8"
+            f'compute is "int8", but {directory.path} holds {directory.weights} weights; quantize the '
+            "checkpoint: python tools/quantize.py CHECKPOINT -o OUT --weights int8"
         )
     kv = kv or compute
     cpus = usable_cpus()
@@ -141,7 +144,7 @@ def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
 def _core_sessions(
     config: ModelConfig, tensors: dict[str, np.ndarray], compute: str, kv: str, threads: int
 ) -> Callable[[], Session]:
-    """The one place that knows how the C core is built; it is imported here, so that converting needs none."""
+    """The one place that knows the C core; it is imported here, so that converting needs none."""
     from pyengine import _core
 
     positions = sinusoidal_positions(config.max_positions, config.width)
@@ -149,6 +152,9 @@ def _core_sessions(
     rows = max(STEP_ROWS, config.max_positions)  # a sentence is encoded in one piece
 
     def open_session() -> Session:
-        return _core.Session(model, threads=threads, max_rows=rows, max_sequences=2 * rows, max_memories=rows)
+        session: Session = _core.Session(
+            model, threads=threads, max_rows=rows, max_sequences=2 * rows, max_memories=rows
+        )
+        return session
 
     return open_session

@@ -58,7 +58,9 @@ def target_log_probs(
     return found
 
 
-def target_logits(session: Session, source: np.ndarray, target: np.ndarray, start: int, vocab: int) -> np.ndarray:
+def target_logits(
+    session: Session, source: np.ndarray, target: np.ndarray, start: int, vocab: int
+) -> np.ndarray:
     """float32 [T, vocab]: raw logits before each of the T tokens of int32 `target`, given those before it."""
     logits = np.empty((len(target), vocab), np.float32)
     rows = _shifted(target, start)
@@ -66,7 +68,9 @@ def target_logits(session: Session, source: np.ndarray, target: np.ndarray, star
         zero = np.zeros(1, np.int32)
         run_plan(
             session,
-            Plan(encode_tokens=source, encode_lengths=np.array([len(source)], np.int32), encode_memories=zero),
+            Plan(
+                encode_tokens=source, encode_lengths=np.array([len(source)], np.int32), encode_memories=zero
+            ),
         )
         for begin in range(0, len(rows), LOGIT_ROWS):
             tokens = rows[begin : begin + LOGIT_ROWS]

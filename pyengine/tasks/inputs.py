@@ -18,12 +18,14 @@ __all__ = ["Inputs", "Sentence", "Sentences", "Source", "is_one"]
 Sentence = Union[str, Sequence[int], np.ndarray]
 """Text, or token ids that stand for it."""
 
-Sentences = Union["list[str]", "list[list[int]]", "list[np.ndarray]", "list[Sentence]", "tuple[Sentence, ...]"]
+Sentences = Union[
+    "list[str]", "list[list[int]]", "list[np.ndarray]", "list[Sentence]", "tuple[Sentence, ...]"
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """int32 ids for the encoder, and whether they were cut to fit. No ids: an empty text, which needs no model."""
+    """int32 ids for the encoder, and whether they were cut to fit. No ids: an empty text."""
 
     ids: np.ndarray
     truncated: bool
@@ -57,7 +59,7 @@ class Inputs:
         self._tokenizer = tokenizer
 
     def source(self, sentence: Sentence, *, truncate: bool, name: str = "the input") -> Source:
-        """Ids are taken as they are; the end token is theirs to bring. InputError: too long, unless `truncate`."""
+        """Ids are taken as they are, end token and all. InputError: too long, unless `truncate`."""
         ids = self._ids(sentence, "source", name)
         if isinstance(sentence, str) and len(ids) <= 1:  # nothing but the end token
             ids = []

@@ -1,11 +1,11 @@
 """Translation: the task around an encoder-decoder model.
 
-    >>> import pyengine
-    >>> translator = pyengine.load("de-en-int8", threads=2)
-    >>> result = translator.translate("Ein Mann fährt Fahrrad.", beam_size=4, num_hypotheses=2)
-    >>> result.text, [hypothesis.score for hypothesis in result.hypotheses]
-    >>> for result in translator.translate_iter(open("big.txt")):
-    ...     print(result.text)
+>>> import pyengine
+>>> translator = pyengine.load("de-en-int8", threads=2)
+>>> result = translator.translate("Ein Mann fährt Fahrrad.", beam_size=4, num_hypotheses=2)
+>>> result.text, [hypothesis.score for hypothesis in result.hypotheses]
+>>> for result in translator.translate_iter(open("big.txt")):
+...     print(result.text)
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def load(
     """Open the model directory `path`, as `tools/quantize.py` writes it.
 
     threads  of a step; None: the CPUs that the process may use, by affinity mask and cgroup quota
-    compute  "int8" or "float32"; None: what the directory holds. "float32" turns int8 weights back into floats
+    compute  "int8" or "float32"; None: what the directory holds. "float32" dequantizes int8
     kv       type of the attention cache, "int8" or "float32"; None: as compute
     verify   compare every byte of the directory with its checksum first
     Raises ModelFileError, TokenizerError, OptionError or EngineError.
@@ -85,9 +85,9 @@ def load(
 class Translator:
     """A loaded model; `load` makes one. May be used from several threads at once, and as a context manager.
 
-    A sentence is a text, or a list or array of token ids in its place: source ids as the encoder reads them, end
-    token included; target ids without start token. One sentence in gives one result, a list of sentences gives a
-    list of results in the same order. A result never depends on the sentences around it.
+    A sentence is a text, or a list or array of token ids in its place: source ids as the encoder reads them,
+    end token included; target ids without start token. One sentence in gives one result, a list of sentences
+    gives a list of results in the same order. A result never depends on the sentences around it.
 
     Search options are keywords, named as in transformers or CTranslate2 (`TranslationOptions` lists them), or
     one `options=TranslationOptions(...)`. Other keywords of several methods:
@@ -141,9 +141,9 @@ class Translator:
     ) -> Any:
         """Translate one sentence or a list of them: a TranslationResult, or a list of them.
 
-        target_prefix: what every hypothesis begins with: one, or for a list of sentences a list with one or None
-        for each. As in transformers, it is part of the output but neither of the score nor of its length.
-        An empty text has one hypothesis, empty, with score 0.
+        target_prefix: what every hypothesis begins with: one, or for a list of sentences a list with one or
+        None for each. As in transformers, it is part of the output but neither of the score nor of its
+        length. An empty text has one hypothesis, empty, with score 0.
         """
         deadline = _deadline(timeout)
         settled = self._settle(options, keywords)
@@ -181,8 +181,8 @@ class Translator:
         """Translate any number of sentences in constant memory; results come in order.
 
         Reads `sources` lazily, a window of sentences ahead; line ends of texts are stripped. `target_prefix`
-        is for all of them. An error in a sentence is raised after the results of the sentences before it; closing
-        the iterator cancels what is under way.
+        is for all of them. An error in a sentence is raised after the results of the sentences before it;
+        closing the iterator cancels what is under way.
         """
         settled = self._settle(options, keywords)
         budget = _whole("max_batch_tokens", max_batch_tokens)
@@ -291,7 +291,11 @@ class Translator:
 
     def info(self) -> dict[str, object]:
         """What is loaded and how it runs: numbers, names and sizes, ready for JSON."""
-        return {**self._about, "model": self._engine.config.to_json(), "generation": self._engine.generation.to_json()}
+        return {
+            **self._about,
+            "model": self._engine.config.to_json(),
+            "generation": self._engine.generation.to_json(),
+        }
 
     def close(self) -> None:
         """Give the memory back; calls after this raise ClosedError. Closing twice is fine."""
@@ -329,8 +333,8 @@ class Translator:
             )
         if settled.length_limits(prompt)[1] > positions + 1:
             raise OptionError(
-                f"max_new_tokens is {settled.max_new_tokens}; expected at most {positions + 1 - prompt} with the "
-                f"target_prefix of {name}: the model has {positions} positions"
+                f"max_new_tokens is {settled.max_new_tokens}; expected at most {positions + 1 - prompt} with "
+                f"the target_prefix of {name}: the model has {positions} positions"
             )
         return Request(source, prefix)
 

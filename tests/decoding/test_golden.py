@@ -17,12 +17,16 @@ def test_every_case_was_recorded() -> None:
     assert list(GOLDEN) == list(PLAIN)
 
 
-@pytest.mark.parametrize(("case", "expected"), zip(PLAIN.values(), GOLDEN.values(), strict=True), ids=PLAIN)
+@pytest.mark.parametrize(
+    ("case", "expected"), list(zip(PLAIN.values(), GOLDEN.values(), strict=True)), ids=PLAIN
+)
 def test_same_as_recorded(case: SearchCase, expected: list[list[Expected]]) -> None:
     config = model_config(**case.config)
     session = ReferenceSession(ReferenceModel(config, random_tensors(config, case.seed)))
     found = search(session, generation(**case.generation), config, case.options, case.sources, case.prefix)
     for theirs, ours in zip(expected, found, strict=True):
         assert [tuple(each.ids.tolist()) for each in ours] == [each.ids for each in theirs]
-        assert [each.score for each in ours] == pytest.approx([each.score for each in theirs], abs=2e-5, rel=2e-5)
+        assert [each.score for each in ours] == pytest.approx(
+            [each.score for each in theirs], abs=2e-5, rel=2e-5
+        )
     assert not session.sequences and not session.memories

@@ -21,55 +21,64 @@ _UNTIED = {
 }
 _DEEP = {"encoder": StackConfig(3, 4, 40), "decoder": StackConfig(1, 2, 36), "activation": "gelu"}
 
+MODELS: dict[str, dict[str, Any]] = {"": {}, "untied": _UNTIED, "deep": _DEEP}
+
+
+def _case(
+    seed: int,
+    prefix: tuple[int, ...] = (),
+    config: str = "",
+    generation: dict[str, Any] | None = None,
+    **options: Any,
+) -> SearchCase:
+    return SearchCase(seed, options, prefix, MODELS[config], generation or {})
+
+
 PLAIN: dict[str, SearchCase] = {
-    "greedy": SearchCase(1, {"num_beams": 1}),
-    "greedy_untied": SearchCase(2, {"num_beams": 1}, config=_UNTIED),
-    "greedy_limits": SearchCase(3, {"num_beams": 1, "min_new_tokens": 6, "max_new_tokens": 9}),
-    "greedy_repetition": SearchCase(4, {"num_beams": 1, "repetition_penalty": 1.7}),
-    "greedy_ngrams": SearchCase(5, {"num_beams": 1, "no_repeat_ngram_size": 2}),
-    "greedy_bad_words": SearchCase(6, {"num_beams": 1, "bad_words_ids": ((22,), (3, 4), (9,), (5, 5, 5), (0,))}),
-    "greedy_forced": SearchCase(7, {"num_beams": 1, "forced_bos_token_id": 5, "max_length": 6}),
-    "greedy_prefix": SearchCase(8, {"num_beams": 1}, prefix=(4, 9, 2)),
-    "greedy_length_penalty": SearchCase(9, {"num_beams": 1, "length_penalty": 0.3}),
-    "beam": SearchCase(10, {"num_beams": 4}),
-    "beam_all": SearchCase(11, {"num_beams": 4, "num_return_sequences": 4}),
-    "beam_untied": SearchCase(12, {"num_beams": 3, "num_return_sequences": 3}, config=_UNTIED),
-    "beam_deep": SearchCase(13, {"num_beams": 2, "num_return_sequences": 2}, config=_DEEP),
-    "beam_early": SearchCase(14, {"num_beams": 4, "num_return_sequences": 4, "early_stopping": True}),
-    "beam_never": SearchCase(15, {"num_beams": 4, "num_return_sequences": 4, "early_stopping": "never"}),
-    "beam_never_long": SearchCase(16, {"num_beams": 3, "early_stopping": "never", "length_penalty": 2.0}),
-    "beam_no_penalty": SearchCase(17, {"num_beams": 3, "length_penalty": 0.0, "num_return_sequences": 3}),
-    "beam_short": SearchCase(18, {"num_beams": 3, "length_penalty": -1.0, "num_return_sequences": 3}),
-    "beam_max_length": SearchCase(19, {"num_beams": 4, "max_length": 7, "num_return_sequences": 4}),
-    "beam_unforced_end": SearchCase(
-        20, {"num_beams": 4, "max_length": 6, "num_return_sequences": 4}, generation={"forced_eos_token_id": None}
+    "greedy": _case(1, num_beams=1),
+    "greedy_untied": _case(2, config="untied", num_beams=1),
+    "greedy_limits": _case(3, num_beams=1, min_new_tokens=6, max_new_tokens=9),
+    "greedy_repetition": _case(4, num_beams=1, repetition_penalty=1.7),
+    "greedy_ngrams": _case(5, num_beams=1, no_repeat_ngram_size=2),
+    "greedy_bad_words": _case(6, num_beams=1, bad_words_ids=((22,), (3, 4), (9,), (5, 5, 5), (0,))),
+    "greedy_forced": _case(7, num_beams=1, forced_bos_token_id=5, max_length=6),
+    "greedy_prefix": _case(8, prefix=(4, 9, 2), num_beams=1),
+    "greedy_length_penalty": _case(9, num_beams=1, length_penalty=0.3),
+    "beam": _case(10, num_beams=4),
+    "beam_all": _case(11, num_beams=4, num_return_sequences=4),
+    "beam_untied": _case(12, config="untied", num_beams=3, num_return_sequences=3),
+    "beam_deep": _case(13, config="deep", num_beams=2, num_return_sequences=2),
+    "beam_early": _case(14, num_beams=4, num_return_sequences=4, early_stopping=True),
+    "beam_never": _case(15, num_beams=4, num_return_sequences=4, early_stopping="never"),
+    "beam_never_long": _case(16, num_beams=3, early_stopping="never", length_penalty=2.0),
+    "beam_no_penalty": _case(17, num_beams=3, length_penalty=0.0, num_return_sequences=3),
+    "beam_short": _case(18, num_beams=3, length_penalty=-1.0, num_return_sequences=3),
+    "beam_max_length": _case(19, num_beams=4, max_length=7, num_return_sequences=4),
+    "beam_unforced_end": _case(
+        20, generation={"forced_eos_token_id": None}, num_beams=4, max_length=6, num_return_sequences=4
     ),
-    "beam_one_token": SearchCase(
-        21, {"num_beams": 3, "max_new_tokens": 1, "num_return_sequences": 3}, generation={"forced_eos_token_id": None}
+    "beam_one_token": _case(
+        21, generation={"forced_eos_token_id": None}, num_beams=3, max_new_tokens=1, num_return_sequences=3
     ),
-    "beam_min_length": SearchCase(22, {"num_beams": 4, "min_length": 8, "num_return_sequences": 2}),
-    "beam_min_new_tokens": SearchCase(23, {"num_beams": 4, "min_new_tokens": 8}, prefix=(1, 2)),
-    "beam_repetition": SearchCase(24, {"num_beams": 4, "repetition_penalty": 1.4, "num_return_sequences": 2}),
-    "beam_repetition_below": SearchCase(25, {"num_beams": 3, "repetition_penalty": 0.6, "num_return_sequences": 3}),
-    "beam_unigrams": SearchCase(26, {"num_beams": 3, "no_repeat_ngram_size": 1}),
-    "beam_ngrams": SearchCase(27, {"num_beams": 4, "no_repeat_ngram_size": 2, "num_return_sequences": 4}),
-    "beam_bad_words": SearchCase(28, {"num_beams": 4, "bad_words_ids": ((22,), (7, 1), (3,), (2, 2, 2), (0,))}),
-    "beam_suppress": SearchCase(29, {"num_beams": 4, "suppress_tokens": (1, 5, 9), "begin_suppress_tokens": (0, 2)}),
-    "beam_forced_bos": SearchCase(30, {"num_beams": 4, "forced_bos_token_id": 8, "num_return_sequences": 4}),
-    "beam_forced_bos_begin": SearchCase(
-        31, {"num_beams": 3, "forced_bos_token_id": 8, "begin_suppress_tokens": (8, 3)}
+    "beam_min_length": _case(22, num_beams=4, min_length=8, num_return_sequences=2),
+    "beam_min_new_tokens": _case(23, prefix=(1, 2), num_beams=4, min_new_tokens=8),
+    "beam_repetition": _case(24, num_beams=4, repetition_penalty=1.4, num_return_sequences=2),
+    "beam_repetition_below": _case(25, num_beams=3, repetition_penalty=0.6, num_return_sequences=3),
+    "beam_unigrams": _case(26, num_beams=3, no_repeat_ngram_size=1),
+    "beam_ngrams": _case(27, num_beams=4, no_repeat_ngram_size=2, num_return_sequences=4),
+    "beam_bad_words": _case(28, num_beams=4, bad_words_ids=((22,), (7, 1), (3,), (2, 2, 2), (0,))),
+    "beam_suppress": _case(29, num_beams=4, suppress_tokens=(1, 5, 9), begin_suppress_tokens=(0, 2)),
+    "beam_forced_bos": _case(30, num_beams=4, forced_bos_token_id=8, num_return_sequences=4),
+    "beam_forced_bos_begin": _case(31, num_beams=3, forced_bos_token_id=8, begin_suppress_tokens=(8, 3)),
+    "beam_prefix": _case(32, prefix=(6, 3, 11), num_beams=4, num_return_sequences=4),
+    "beam_prefix_forced_bos": _case(
+        33, prefix=(6,), num_beams=3, forced_bos_token_id=5, begin_suppress_tokens=(2, 3)
     ),
-    "beam_prefix": SearchCase(32, {"num_beams": 4, "num_return_sequences": 4}, prefix=(6, 3, 11)),
-    "beam_prefix_forced_bos": SearchCase(
-        33, {"num_beams": 3, "forced_bos_token_id": 5, "begin_suppress_tokens": (2, 3)}, prefix=(6,)
+    "beam_two_ends": _case(34, generation={"eos_token_id": (0, 5)}, num_beams=4, num_return_sequences=4),
+    "beam_defaults": _case(
+        35, generation={"num_beams": 3, "length_penalty": 0.6, "no_repeat_ngram_size": 3, "min_length": 4}
     ),
-    "beam_two_ends": SearchCase(
-        34, {"num_beams": 4, "num_return_sequences": 4}, generation={"eos_token_id": (0, 5)}
-    ),
-    "beam_defaults": SearchCase(
-        35, {}, generation={"num_beams": 3, "length_penalty": 0.6, "no_repeat_ngram_size": 3, "min_length": 4}
-    ),
-}  # fmt: skip
+}
 
 
 def mixture(seed: int) -> SearchCase:
@@ -103,7 +112,7 @@ def mixture(seed: int) -> SearchCase:
     if chance(0.3):
         options[("min_length", "min_new_tokens")[rng.randint(2)]] = int(rng.randint(1, 9))
     options[("max_length", "max_new_tokens")[rng.randint(2)]] = int(rng.randint(8, 16))
-    model = ({}, _UNTIED, _DEEP)[rng.randint(3)]
+    model = list(MODELS.values())[rng.randint(3)]
     defaults: dict[str, Any] = {"forced_eos_token_id": (0,) if chance(0.5) else None}
     if chance(0.2):
         defaults["eos_token_id"] = (0, 7)

@@ -2,8 +2,8 @@
 
     python -m tests.oracle.golden_generate
 
-writes tests/golden/generate.json: for each case, sentence and hypothesis the ids after the start token and the
-score. The models are not stored: `random_tensors` makes them again. Needs torch and transformers.
+writes tests/golden/generate.json: for each case, sentence and hypothesis the ids after the start token and
+the score. The models are not stored: `random_tensors` makes them again. Needs torch and transformers.
 """
 
 from __future__ import annotations

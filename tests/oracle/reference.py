@@ -1,7 +1,7 @@
 """The post-norm encoder-decoder Transformer in plain NumPy, from canonical tensors.
 
-The first oracle: in float64 it proves the algebra of the C core, in float32 it stands in for it. Every function
-takes one sentence, without batch, cache or padding, and recomputes whole prefixes.
+The first oracle: in float64 it proves the algebra of the C core, in float32 it stands in for it. Every
+function takes one sentence, without batch, cache or padding, and recomputes whole prefixes.
 
 Shapes: T source tokens, U target tokens, W = config.width, V = config.target_vocab.
 """
@@ -37,7 +37,8 @@ ACTIVATIONS = {
 def sinusoidal_positions(count: int, width: int) -> np.ndarray:
     """float32 [count, width]: sines in the first half of a row, cosines in the second.
 
-    Column j of either half has the frequency 10000^(-2j/width), as in Vaswani et al. 2017 but not interleaved.
+    Column j of either half has the frequency 10000^(-2j/width), as in Vaswani et al. 2017 but not
+    interleaved.
     """
     pairs = np.arange(width) // 2
     angles = np.arange(count)[:, None] / np.power(10000, 2 * pairs / width)
@@ -53,7 +54,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 class ReferenceModel:
     """Computes in `dtype`; `tensors` holds every canonical tensor as an array."""
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, np.ndarray], dtype: type = np.float64) -> None:
+    def __init__(
+        self, config: ModelConfig, tensors: Mapping[str, np.ndarray], dtype: type = np.float64
+    ) -> None:
         self.config = config
         self.dtype = dtype
         self._tensors = {name: np.asarray(tensor, dtype) for name, tensor in tensors.items()}
@@ -65,7 +68,9 @@ class ReferenceModel:
         x = self._embed("decoder" if self.config.share_embeddings else "encoder", source)
         for layer in range(self.config.encoder.layers):
             name = f"encoder.layers.{layer}"
-            x = self._add_norm(x, self._attention(f"{name}.self_attention", x, x), f"{name}.self_attention.norm")
+            x = self._add_norm(
+                x, self._attention(f"{name}.self_attention", x, x), f"{name}.self_attention.norm"
+            )
             x = self._add_norm(x, self._ffn(f"{name}.ffn", x), f"{name}.ffn.norm")
         return x
 
@@ -79,6 +84,9 @@ class ReferenceModel:
             attended = self._attention(f"{name}.cross_attention", x, memory)
             x = self._add_norm(x, attended, f"{name}.cross_attention.norm")
             x = self._add_norm(x, self._ffn(f"{name}.ffn", x), f"{name}.ffn.norm")
+        return self._logits(x)
+
+    def _logits(self, x: np.ndarray) -> np.ndarray:
         table = self._tensors["decoder.embed.weight" if self.config.tie_output else "output.weight"]
         return x @ table.T + self._tensors["output.bias"]
 

@@ -14,7 +14,12 @@ class ReferenceSession:
     """Recomputes whole prefixes; asserts where the C core would report a bad plan."""
 
     def __init__(
-        self, model: ReferenceModel, *, max_rows: int = 1024, max_sequences: int = 4096, max_memories: int = 1024
+        self,
+        model: ReferenceModel,
+        *,
+        max_rows: int = 1024,
+        max_sequences: int = 4096,
+        max_memories: int = 1024,
     ) -> None:
         self.max_rows = max_rows
         self.max_sequences = max_sequences
@@ -36,7 +41,9 @@ class ReferenceSession:
         assert list(wanted) == sorted(wanted)
         logits = np.zeros((len(wanted), vocab), np.float64)
         ends: set[int] = set()
-        for row, (token, sequence) in enumerate(zip(plan.tokens.tolist(), plan.sequences.tolist(), strict=True)):
+        for row, (token, sequence) in enumerate(
+            zip(plan.tokens.tolist(), plan.sequences.tolist(), strict=True)
+        ):
             assert 0 <= sequence < self.max_sequences and 0 <= token < vocab
             if row and plan.sequences[row - 1] != sequence:
                 ends.add(int(plan.sequences[row - 1]))
@@ -71,7 +78,9 @@ class ReferenceSession:
 
     def _candidates(self, plan: Plan, logits: np.ndarray) -> StepResult:
         k = plan.top_k
-        assert len(plan.exclude_offsets) == len(logits) + 1 and plan.exclude_offsets[-1] == len(plan.exclude_ids)
+        assert len(plan.exclude_offsets) == len(logits) + 1 and plan.exclude_offsets[-1] == len(
+            plan.exclude_ids
+        )
         top_ids = np.full((len(logits), k), -1, np.int32)
         top_logits = np.full((len(logits), k), -np.inf, np.float32)
         excluded_logits = np.zeros(len(plan.exclude_ids), np.float32)

@@ -26,6 +26,10 @@ def test_same_as_transformers(case: SearchCase) -> None:
     found = search(session, defaults, config, case.options, case.sources, case.prefix)
     print(f"seed {case.seed}, options {case.options}, prefix {case.prefix}")
     for theirs, ours in zip(expected, found, strict=True):
-        real = [each for each in theirs if each.score > -1e8]  # transformers pads with hypotheses of score -1e9
+        real = [
+            each for each in theirs if each.score > -1e8
+        ]  # transformers pads with hypotheses of score -1e9
         assert [tuple(each.ids.tolist()) for each in ours] == [each.ids for each in real]
-        assert [each.score for each in ours] == pytest.approx([each.score for each in real], abs=2e-5, rel=2e-5)
+        assert [each.score for each in ours] == pytest.approx(
+            [each.score for each in real], abs=2e-5, rel=2e-5
+        )

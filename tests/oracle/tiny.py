@@ -15,7 +15,15 @@ from pyengine.options import TranslationOptions
 from pyengine.scheduling.scheduler import Request, Scheduler
 from pyengine.scheduling.session import Session
 
-__all__ = ["Expected", "SearchCase", "generation", "model_config", "random_sources", "random_tensors", "search"]
+__all__ = [
+    "Expected",
+    "SearchCase",
+    "generation",
+    "model_config",
+    "random_sources",
+    "random_tensors",
+    "search",
+]
 
 
 def model_config(**changes: Any) -> ModelConfig:
@@ -51,7 +59,7 @@ def generation(**changes: Any) -> GenerationDefaults:
 
 
 def random_tensors(config: ModelConfig, seed: int, std: float = 0.5) -> dict[str, np.ndarray]:
-    """float32 canonical tensors: normal with deviation `std`, norms near the identity, id 0 likely to end early.
+    """float32 canonical tensors: normal with deviation `std`, norms near the identity; id 0 comes often.
 
     RandomState, because NumPy promises that its stream stays the same: golden files rely on it.
     """

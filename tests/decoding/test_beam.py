@@ -1,0 +1,125 @@
+"""Beam search step by step, on scores made up for the purpose."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyengine.decoding.beam import BeamSearch
+from pyengine.decoding.search import Finished
+from pyengine.options import TranslationOptions
+from pyengine.scheduling.session import StepResult
+from tests.oracle.reference import ReferenceModel
+from tests.oracle.reference_session import ReferenceSession
+from tests.oracle.tiny import generation, model_config, random_tensors, search
+
+VOCAB = 12
+
+
+def beam_search(beams: int = 2, slots: int = 2, **options: object) -> BeamSearch:
+    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=None)
+    settled = TranslationOptions(num_beams=beams, **options).resolve(defaults, VOCAB, 40)
+    return BeamSearch(settled, slots=slots, vocab=VOCAB)
+
+
+def scored(*rows: dict[int, float]) -> StepResult:
+    """A result whose rows have these log-probabilities, and no others."""
+    width = max(len(row) for row in rows)
+    ids = np.full((len(rows), width), -1, np.int32)
+    values = np.full((len(rows), width), -np.inf, np.float32)
+    for q, row in enumerate(rows):
+        best = sorted(row, key=lambda id: (-row[id], id))
+        ids[q, : len(best)], values[q, : len(best)] = best, [row[id] for id in best]
+    return StepResult(np.zeros(len(rows)), ids, values, np.zeros(0, np.float32))
+
+
+def step(beams: BeamSearch, *rows: dict[int, float]) -> list[Finished]:
+    plan = beams.rows()
+    assert len(plan.logit_rows) == len(rows)
+    return beams.advance(scored(*rows))
+
+
+def test_first_step_has_one_row_then_one_a_beam() -> None:
+    beams = beam_search(beams=3)
+    beams.add(np.array([11]))
+    assert beams.rows().tokens.tolist() == [11]
+    beams.advance(scored({3: -1, 4: -2, 5: -3, 6: -4}))
+    rows = beams.rows()
+    assert rows.tokens.tolist() == [3, 4, 5]
+    # The first child keeps its parent's sequence; the others fork it.
+    assert rows.sequences.tolist() == [0, 1, 2]
+    assert rows.forks.tolist() == [[0, 1], [0, 2]] and rows.free_sequences.tolist() == []
+
+
+def test_a_sequence_without_children_is_freed_after_the_forks() -> None:
+    beams = beam_search()
+    beams.add(np.array([11]))
+    step(beams, {3: -1, 4: -1.5, 5: -9})
+    step(beams, {6: -1, 7: -1.1}, {8: -5, 9: -6})
+    rows = beams.rows()
+    assert rows.tokens.tolist() == [6, 7]
+    assert rows.forks.tolist() == [[0, 2]]  # id 1 is in use until after the forks
+    assert rows.free_sequences.tolist() == [1]
+    assert rows.sequences.tolist() == [0, 2]
+
+
+def test_a_prompt_is_several_rows_of_which_the_last_needs_logits() -> None:
+    beams = beam_search()
+    beams.add(np.array([11, 4, 5]))
+    beams.add(np.array([11]))
+    rows = beams.rows()
+    assert rows.tokens.tolist() == [11, 4, 5, 11]
+    assert rows.sequences.tolist() == [0, 0, 0, 1] and rows.slots.tolist() == [0, 0, 0, 1]
+    assert rows.logit_rows.tolist() == [2, 3]
+
+
+def test_ties_go_to_the_lower_beam_and_the_lower_id() -> None:
+    beams = beam_search()
+    beams.add(np.array([11]))
+    step(beams, {5: -1, 3: -1, 4: -1})
+    assert beams.rows().tokens.tolist() == [3, 4]
+    beams.advance(scored({6: -1, 7: -1}, {8: -1, 9: -1}))
+    assert beams.rows().tokens.tolist() == [6, 7]
+
+
+def test_score_counts_the_end_token() -> None:
+    beams = beam_search(early_stopping=True, num_return_sequences=2)
+    beams.add(np.array([11]))
+    assert step(beams, {0: -0.5, 3: -1, 4: -3}) == []
+    (finished,) = step(beams, {0: -0.1, 5: -1}, {0: -5, 5: -6})
+    first, second = finished.hypotheses
+    assert (first.ids.tolist(), first.score) == ([0], -0.5)
+    assert second.ids.tolist() == [3, 0] and abs(second.score - (-1.1 / 2)) < 1e-6
+    assert beams.live == 0 and beams.slots.free == 2
+
+
+def test_an_end_below_the_best_beams_is_ignored() -> None:
+    beams = beam_search(early_stopping=True)
+    beams.add(np.array([11]))
+    step(beams, {3: -1, 4: -2, 0: -3})
+    assert not beams._ended.any()
+
+
+def test_fewer_hypotheses_where_fewer_exist() -> None:
+    config = model_config()
+    session = ReferenceSession(ReferenceModel(config, random_tensors(config, 1)))
+    only_five = {
+        "num_beams": 4,
+        "num_return_sequences": 4,
+        "suppress_tokens": tuple(i for i in range(23) if i not in (0, 5)),
+    }
+    (found,) = search(session, generation(), config, {**only_five, "max_new_tokens": 2}, [[4, 0]])
+    assert [each.ids.tolist() for each in found] in ([[0], [5, 0]], [[5, 0], [0]])
+    (found,) = search(
+        session, generation(), config, {"num_beams": 2, "suppress_tokens": tuple(range(23))}, [[4, 0]]
+    )
+    assert [(each.ids.tolist(), each.score) for each in found] == [([], -np.inf)]
+    assert not session.sequences
+
+
+def test_slots_are_used_again() -> None:
+    config = model_config()
+    session = ReferenceSession(ReferenceModel(config, random_tensors(config, 2)), max_memories=2)
+    found = search(
+        session, generation(), config, {"num_beams": 3}, [[4, 0], [5, 0], [6, 7, 0], [8, 0]], budget=6
+    )
+    assert len(found) == 4

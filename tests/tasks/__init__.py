@@ -1,0 +1,1 @@
+"""The tasks, on the reference session and on the C core."""

@@ -1,0 +1,162 @@
+"""The translator on the C core: recorded searches, company, threads, interrupts, forks, conversions."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyengine
+from pyengine import DeadlineError, ModelFileError, OptionError, Translator
+from tests.oracle.cases import PLAIN
+from tests.oracle.golden_generate import read_golden
+from tests.oracle.tiny import Expected, SearchCase, generation, model_config, random_tensors
+from tests.tasks.models import write_float32
+
+
+@pytest.fixture(scope="module")
+def int8(int8_directory: Path) -> Iterator[Translator]:
+    with pyengine.load(int8_directory, threads=2) as translator:
+        yield translator
+
+
+@pytest.mark.parametrize(("name", "case"), list(PLAIN.items()), ids=PLAIN)
+def test_float32_searches_are_those_of_transformers(name: str, case: SearchCase, tmp_path: Path) -> None:
+    config = model_config(**case.config)
+    write_float32(tmp_path / "m", config, generation(**case.generation), random_tensors(config, case.seed))
+    with pyengine.load(tmp_path / "m", threads=1) as translator:
+        prefix = [case.prefix] * len(case.sources)
+        results = translator.translate(case.sources, target_prefix=prefix, **case.options)
+    ends = generation(**case.generation).eos_token_id
+    for theirs, result in zip(read_golden()[name], results, strict=True):
+        wanted = [
+            Expected(each.ids[:-1] if each.ids[-1] in ends else each.ids, each.score) for each in theirs
+        ]
+        assert [each.ids for each in result.hypotheses] == [each.ids for each in wanted]
+        scores = [each.score for each in result.hypotheses]
+        assert scores == pytest.approx([each.score for each in wanted], abs=1e-4, rel=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("compute", ["int8", "float32"])
+def test_the_same_bytes_alone_and_in_any_batch(
+    int8_directory: Path, german: list[str], beams: int, compute: str
+) -> None:
+    with pyengine.load(int8_directory, threads=1, compute=compute) as translator:
+        alone = [translator.translate(text, beam_size=beams, num_hypotheses=beams) for text in german]
+        for budget in (1, 50, 1024, 4096):
+            batch = translator.translate(
+                german, beam_size=beams, num_hypotheses=beams, max_batch_tokens=budget
+            )
+            assert batch == alone, budget  # floats compared bit for bit
+        targets = [result.ids for result in alone]
+        scores = translator.score(german[:-1], targets[:-1])
+        assert scores == [translator.score(*pair) for pair in zip(german[:-1], targets[:-1], strict=True)]
+
+
+@pytest.mark.parametrize("kv", ["int8", "float32"])
+def test_the_same_bytes_on_any_number_of_threads(int8_directory: Path, german: list[str], kv: str) -> None:
+    results = []
+    for threads in (1, 2, 3, 7):
+        with pyengine.load(int8_directory, threads=threads, kv=kv) as translator:
+            results.append((translator.translate(german), translator.logits(german[5], "A man.").tobytes()))
+    assert all(result == results[0] for result in results)
+
+
+def test_a_prefix_is_what_would_have_been_written(int8: Translator) -> None:
+    free = int8.translate("Ein Mann fährt Fahrrad.", beam_size=1)
+    forced = int8.translate("Ein Mann fährt Fahrrad.", beam_size=1, target_prefix=list(free.ids[:3]))
+    assert forced.ids == free.ids and forced.text == free.text
+
+
+def test_scores_agree(int8: Translator, german: list[str]) -> None:
+    for text in german[:8]:
+        best = int8.translate(text, beam_size=1)
+        scored = int8.score(text, best.text)
+        if scored.ids[:-1] == best.ids:  # text -> ids is not always the inverse of ids -> text
+            assert scored.total / len(scored.ids) == pytest.approx(best.score, abs=1e-5)
+        logits = int8.logits(text, list(best.ids)).astype(np.float64)
+        normalizers = np.log(np.exp(logits).sum(axis=1))
+        by_hand = logits[np.arange(len(best.ids) + 1), [*best.ids, 0]] - normalizers
+        assert int8.score(text, list(best.ids)).log_probs == pytest.approx(by_hand.tolist(), abs=1e-5)
+
+
+def test_compute_is_what_the_directory_holds(int8_directory: Path, float32_directory: Path) -> None:
+    text = "Ein Mann fährt Fahrrad."
+    for path, compute, kv in ((int8_directory, "int8", "int8"), (float32_directory, "float32", "float32")):
+        with pyengine.load(path) as translator:
+            about = translator.info()
+            assert (about["weights"], about["compute"], about["kv"]) == (compute, compute, kv)
+    with (
+        pyengine.load(int8_directory, compute="float32") as turned,
+        pyengine.load(float32_directory) as original,
+    ):
+        assert turned.info()["compute"] == "float32" and turned.info()["kv"] == "float32"
+        assert turned.translate(text).score == pytest.approx(original.translate(text).score, abs=0.05)
+        assert turned.translate(text).score != original.translate(text).score
+    with pytest.raises(OptionError, match="python tools/quantize.py CHECKPOINT -o OUT --weights int8"):
+        pyengine.load(float32_directory, compute="int8")
+    for name, value in (("compute", "int4"), ("kv", 8), ("threads", 0), ("threads", 1.5)):
+        with pytest.raises(OptionError, match=f"{name} is {value!r}"):
+            pyengine.load(int8_directory, **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_training_checkpoint_by_mistake() -> None:
+    checkpoint = Path(__file__).parents[2] / "examples" / "multi30k-de-en"
+    with pytest.raises(ModelFileError, match=f"python tools/quantize.py {checkpoint} -o OUT"):
+        pyengine.load(checkpoint)
+
+
+def test_ctrl_c_between_steps(int8: Translator, german: list[str]) -> None:
+    expected = int8.translate(german)
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        int8.translate(german * 500)
+    timer.join()
+    assert int8.translate(german) == expected
+
+
+def test_timeout_between_steps(int8: Translator, german: list[str]) -> None:
+    start = time.monotonic()
+    with pytest.raises(DeadlineError):
+        int8.translate(german * 500, timeout=0.1)
+    assert time.monotonic() - start < 5
+    assert int8.translate(german) == int8.translate(german)
+
+
+def test_calls_of_several_threads_at_once(int8: Translator, german: list[str]) -> None:
+    expected = int8.translate(german)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(int8.translate(german))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 4
+
+
+def _translate_in_child(
+    translator: Translator, texts: list[str], answer: multiprocessing.SimpleQueue
+) -> None:
+    answer.put([result.text for result in translator.translate(texts)])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_translates(int8: Translator, german: list[str]) -> None:
+    """The threads of a step stay with the parent: a child computes on one, and gets the same bytes."""
+    expected = [result.text for result in int8.translate(german)]
+    context = multiprocessing.get_context("fork")
+    answer = context.SimpleQueue()
+    child = context.Process(target=_translate_in_child, args=(int8, german, answer))
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert answer.get() == expected

@@ -1,0 +1,111 @@
+"""Options: what is refused, and what None becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pyengine.errors import OptionError
+from pyengine.options import ALIASES, TranslationOptions
+from tests.oracle.tiny import generation
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"beam_size": 0}, r"beam_size \(num_beams\) is 0; expected a whole number, 1..256"),
+        ({"num_beams": 1.5}, "num_beams"),
+        ({"num_beams": True}, "num_beams"),
+        ({"num_beams": "4"}, "num_beams"),
+        ({"max_length": 1}, "max_length is 1; expected a whole number, at least 2"),
+        ({"max_decoding_length": 0}, r"max_decoding_length \(max_new_tokens\)"),
+        ({"min_length": -1}, "min_length"),
+        ({"length_penalty": float("nan")}, "length_penalty is nan; expected a finite number"),
+        ({"length_penalty": "x"}, "length_penalty"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; expected a finite number greater than 0"),
+        ({"early_stopping": "often"}, "early_stopping is 'often'; expected True, False or \"never\""),
+        ({"early_stopping": 1}, "early_stopping"),
+        ({"no_repeat_ngram_size": -2}, "no_repeat_ngram_size"),
+        ({"suppress_tokens": [-1]}, "suppress_tokens is -1"),
+        ({"bad_words_ids": [[]]}, "bad_words_ids holds an empty sequence"),
+        ({"forced_bos_token_id": "a"}, "forced_bos_token_id"),
+        ({"beam_size": 2, "num_beams": 2}, "beam_size and num_beams are one option"),
+        ({"num_beams": 2, "beam_size": 2}, "num_beams and beam_size are one option"),
+        (
+            {"beam_size": 2, "num_hypotheses": 3},
+            r"num_hypotheses \(num_return_sequences\) is 3; expected at most",
+        ),
+        ({"max_length": 9, "max_new_tokens": 9}, "max_length and max_new_tokens set the same limit"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens"),
+        ({"beamsize": 2}, "beamsize: no such option; did you mean beam_size?"),
+        ({"temperature": 2}, "temperature: no such option"),
+    ],
+)
+def test_refused(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message) as caught:
+        TranslationOptions.from_keywords(keywords)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        (
+            {"num_hypotheses": 3},
+            "num_hypotheses is 3; expected at most beam_size, by the checkpoint 2",
+        ),
+        ({"max_length": 42}, "max_length is 42; expected at most 41: the model has 40 positions"),
+        ({"max_new_tokens": 41}, "max_new_tokens is 41; expected at most 40"),
+        ({"suppress_tokens": [23]}, "suppress_tokens holds 23; expected ids below 23"),
+        ({"bad_words_ids": [[3, 99]]}, "bad_words_ids holds 99"),
+        ({"forced_bos_token_id": 23}, "forced_bos_token_id holds 23"),
+        ({"forced_eos_token_id": (0, 23)}, "forced_eos_token_id holds 23"),
+    ],
+)
+def test_refused_by_the_model(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        TranslationOptions.from_keywords(keywords).resolve(generation(num_beams=2), 23, 40)
+
+
+def test_none_leaves_it_to_the_checkpoint() -> None:
+    defaults = generation(num_beams=3, length_penalty=0.7, early_stopping="never", num_return_sequences=2)
+    settled = TranslationOptions.from_keywords({"beam_size": None, "num_beams": None}).resolve(
+        defaults, 23, 40
+    )
+    assert (settled.num_beams, settled.num_return_sequences) == (3, 2)
+    assert (settled.length_penalty, settled.early_stopping) == (0.7, "never")
+    assert settled.start == 22 and settled.end == (0,)
+    assert settled.bad_words_ids == ((22,),) and settled.forced_eos_token_id == (0,)
+
+
+def test_fewer_beams_than_the_checkpoint_returns_hypotheses() -> None:
+    settled = TranslationOptions(num_beams=1).resolve(generation(num_beams=4, num_return_sequences=4), 23, 40)
+    assert settled.num_return_sequences == 1
+
+
+def test_what_the_checkpoint_forces_can_be_switched_off() -> None:
+    defaults = generation(forced_bos_token_id=3)
+    off = TranslationOptions(forced_bos_token_id=(), forced_eos_token_id=(), bad_words_ids=())
+    settled = off.resolve(defaults, 23, 40)
+    assert settled.forced_bos_token_id is None
+    assert settled.forced_eos_token_id == () and settled.bad_words_ids == ()
+    assert TranslationOptions(forced_eos_token_id=4).forced_eos_token_id == (4,)
+
+
+def test_limits_count_the_prompt_as_transformers_does() -> None:
+    def limits(**options: int) -> tuple[int, int]:
+        return TranslationOptions(**options).resolve(generation(), 23, 40).length_limits(3)
+
+    assert limits() == (0, 20)
+    assert limits(max_length=9, min_length=4) == (4, 9)
+    assert limits(max_new_tokens=9, min_new_tokens=4) == (7, 12)
+
+
+def test_a_default_length_beyond_the_positions_is_lowered() -> None:
+    assert TranslationOptions().resolve(generation(max_length=500), 23, 40).max_length == 41
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_aliases_are_the_option(alias: str) -> None:
+    assert TranslationOptions.from_keywords({alias: 1}) == TranslationOptions(**{ALIASES[alias]: 1})
