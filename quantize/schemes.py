@@ -16,7 +16,7 @@ import numpy as np
 
 __all__ = ["QuantizedMatrix", "quantize_rows"]
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18  # of float32: what is held beside matrix and result is a few times this
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ModelConfig and GenerationDefaults: strict JSON forms that round-trip; limits hold for every way to make one."""
+"""ModelConfig and GenerationDefaults: strict JSON forms that round-trip, and limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine.canonical import CanonicalModel, GenerationDefaults, LazyTensor, ModelConfig, StackConfig, tensor_specs
+from pyengine.canonical import (
+    CanonicalModel,
+    GenerationDefaults,
+    LazyTensor,
+    ModelConfig,
+    StackConfig,
+    tensor_specs,
+)
 from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.errors import CheckpointError, ModelFileError
 
@@ -108,7 +115,9 @@ def test_unknown_fields() -> None:
 
 def test_wide_heads_and_odd_widths_are_refused_by_the_constructor() -> None:
     with pytest.raises(ValueError, match="encoder.heads: 1 heads in width 512 are 512 wide"):
-        ModelConfig(**{**vars(CONFIG), "width": 512, "encoder": StackConfig(1, 1, 1), "decoder": StackConfig(1, 2, 1)})
+        ModelConfig(
+            **{**vars(CONFIG), "width": 512, "encoder": StackConfig(1, 1, 1), "decoder": StackConfig(1, 2, 1)}
+        )
     with pytest.raises(ValueError, match="even"):
         ModelConfig(**{**vars(CONFIG), "width": 15})
 
@@ -169,7 +178,8 @@ def test_the_table_of_tensors(share: bool, tie: bool) -> None:
 
 def test_all_differences_in_one_error() -> None:
     tensors = {
-        name: LazyTensor(name, spec.shape, "float32", lambda: np.zeros(0)) for name, spec in tensor_specs(CONFIG).items()
+        name: LazyTensor(name, spec.shape, "float32", lambda: np.zeros(0))
+        for name, spec in tensor_specs(CONFIG).items()
     }
     del tensors["output.bias"], tensors["decoder.embed.weight"]
     tensors["extra"] = LazyTensor("extra", (1,), "float32", lambda: np.zeros(1))
@@ -177,7 +187,11 @@ def test_all_differences_in_one_error() -> None:
     tensors[name] = LazyTensor(name, (3,), "float32", lambda: np.zeros(3))
     with pytest.raises(CheckpointError) as info:
         CanonicalModel(CONFIG, DEFAULTS, tensors).validate()
-    for part in ("2 missing: decoder.embed.weight, output.bias", "1 unexpected: extra", f"{name} (expected [20], found [3])"):
+    for part in (
+        "2 missing: decoder.embed.weight, output.bias",
+        "1 unexpected: extra",
+        f"{name} (expected [20], found [3])",
+    ):
         assert part in str(info.value)
 
 

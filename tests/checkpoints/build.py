@@ -1,4 +1,4 @@
-"""Checkpoints made by hand: containers byte by byte, so that each can be wrong in one place; tiny Marian models."""
+"""Checkpoints made by hand, byte by byte, so that each can be wrong in one place; tiny Marian models."""
 
 from __future__ import annotations
 
@@ -72,7 +72,15 @@ def integers(values: Sequence[int]) -> bytes:
 
 
 def storage(key: str, kind: str, count: int) -> bytes:
-    return b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu") + integer(count) + b"tQ"
+    return (
+        b"("
+        + text("storage")
+        + f"ctorch\n{kind}\n".encode()
+        + text(key)
+        + text("cpu")
+        + integer(count)
+        + b"tQ"
+    )
 
 
 ORDERED_DICT = b"ccollections\nOrderedDict\n)R"

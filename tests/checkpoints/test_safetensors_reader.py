@@ -74,7 +74,10 @@ HOSTILE = {
     "not JSON": (build.safetensors_file(b"{oops}"), "not valid JSON"),
     "not UTF-8": (build.safetensors_file(b'{"\xff": 1}'), "not UTF-8"),
     "nested a million deep": (build.safetensors_file(b'{"a":' + b"[" * 1_000_000), "nested too deeply"),
-    "a number of a million digits": (build.safetensors_file(b'{"a":' + b"9" * 1_000_000 + b"}"), "not valid JSON|expected dtype"),
+    "a number of a million digits": (
+        build.safetensors_file(b'{"a":' + b"9" * 1_000_000 + b"}"),
+        "not valid JSON|expected dtype",
+    ),
     "a name twice": (build.safetensors_file(b'{"a": 1, "a": 2}'), "'a' occurs twice"),
     "entry is a list": (build.safetensors_file({"a": []}), "expected dtype, shape and data_offsets"),
     "entry without a shape": (build.safetensors_file({"a": {"dtype": "F32"}}), "expected dtype, shape"),
@@ -84,13 +87,31 @@ HOSTILE = {
     "negative size": (build.safetensors_file({"a": entry(shape=[-2])}, EIGHT), "expected a shape"),
     "float size": (build.safetensors_file({"a": entry(shape=[2.0])}, EIGHT), "expected a shape"),
     "boolean size": (build.safetensors_file({"a": entry(shape=[True, 2])}, EIGHT), "expected a shape"),
-    "too many dimensions": (build.safetensors_file({"a": entry(shape=[1] * 9 + [2])}, EIGHT), "expected a shape"),
-    "sizes that overflow": (build.safetensors_file({"a": entry(shape=[1 << 40, 1 << 40])}, EIGHT), "takes 4835703278458516698824704"),
-    "product that wraps to 8": (build.safetensors_file({"a": entry(shape=[(1 << 62) + 2, 4])}, EIGHT), "data_offsets span 8"),
-    "offsets reversed": (build.safetensors_file({"a": entry(offsets=[8, 0])}, EIGHT), "expected data_offsets"),
+    "too many dimensions": (
+        build.safetensors_file({"a": entry(shape=[1] * 9 + [2])}, EIGHT),
+        "expected a shape",
+    ),
+    "sizes that overflow": (
+        build.safetensors_file({"a": entry(shape=[1 << 40, 1 << 40])}, EIGHT),
+        "takes 4835703278458516698824704",
+    ),
+    "product that wraps to 8": (
+        build.safetensors_file({"a": entry(shape=[(1 << 62) + 2, 4])}, EIGHT),
+        "data_offsets span 8",
+    ),
+    "offsets reversed": (
+        build.safetensors_file({"a": entry(offsets=[8, 0])}, EIGHT),
+        "expected data_offsets",
+    ),
     "one offset": (build.safetensors_file({"a": entry(offsets=[8])}, EIGHT), "expected data_offsets"),
-    "negative offset": (build.safetensors_file({"a": entry(offsets=[-8, 0])}, EIGHT), "expected data_offsets"),
-    "span of another size": (build.safetensors_file({"a": entry(offsets=[0, 4])}, EIGHT), "takes 8 bytes, data_offsets span 4"),
+    "negative offset": (
+        build.safetensors_file({"a": entry(offsets=[-8, 0])}, EIGHT),
+        "expected data_offsets",
+    ),
+    "span of another size": (
+        build.safetensors_file({"a": entry(offsets=[0, 4])}, EIGHT),
+        "takes 8 bytes, data_offsets span 4",
+    ),
     "truncated data": (build.safetensors_file({"a": entry()}, bytes(7)), "truncated"),
     "bytes after the data": (build.safetensors_file({"a": entry()}, bytes(9)), "bytes after the last tensor"),
     "overlap": (build.safetensors_file({"a": entry(), "b": entry(offsets=[4, 12])}, bytes(12)), "overlaps"),
@@ -99,7 +120,7 @@ HOSTILE = {
     "gap at the start": (build.safetensors_file({"a": entry(offsets=[1, 9])}, bytes(9)), "leaves a gap"),
     "metadata of numbers": (build.safetensors_file({"__metadata__": {"a": 1}}), "__metadata__"),
     "metadata is a list": (build.safetensors_file({"__metadata__": []}), "__metadata__"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -130,7 +151,9 @@ def test_values_that_are_not_finite(tmp_path: Path, dtype: str, values: tuple[fl
     bad[2, 3 : 3 + len(values)] = values
     weights = open_weights(write(tmp_path, build.safetensors_bytes({"fine": VALUES, "bad": bad}, dtype)))
     weights["fine"].read()
-    with pytest.raises(CheckpointError, match=r"tensor bad: expected finite numbers, found -?(nan|inf) at \[2, 3\]"):
+    with pytest.raises(
+        CheckpointError, match=r"tensor bad: expected finite numbers, found -?(nan|inf) at \[2, 3\]"
+    ):
         weights["bad"].read()
 
 
@@ -161,7 +184,10 @@ def test_mutations_give_an_error_or_readable_tensors(tmp_path: Path) -> None:
         write(tmp_path, bytes(content))
         try:
             for tensor in open_weights(tmp_path).values():
-                assert tensor.dtype not in ("float32", "float16", "bfloat16") or tensor.read().shape == tensor.shape
+                assert (
+                    tensor.dtype not in ("float32", "float16", "bfloat16")
+                    or tensor.read().shape == tensor.shape
+                )
         except PyengineError:
             refused += 1
     assert refused > 250

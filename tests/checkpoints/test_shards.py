@@ -57,7 +57,12 @@ def test_all_differences_in_one_message(tmp_path: Path, container: str) -> None:
     write_index(tmp_path, container, {"a": one, "b": one, "d": two})
     with pytest.raises(CheckpointError) as info:
         open_weights(tmp_path)
-    for part in (f"b is not in {one}", f"c in {one} is not in the index", f"d is not in {two}", f"b in {two} is not"):
+    for part in (
+        f"b is not in {one}",
+        f"c in {one} is not in the index",
+        f"d is not in {two}",
+        f"b in {two} is not",
+    ):
         assert part in str(info.value)
 
 
@@ -69,7 +74,9 @@ def test_a_shard_outside_the_directory(tmp_path: Path, container: str, file: Any
     inside = tmp_path / "inside"
     inside.mkdir()
     write_index(inside, container, {**shards(inside, container), "x": file})
-    with pytest.raises(CheckpointError, match=r"weight_map\['x'\]: expected the name of a file in this directory"):
+    with pytest.raises(
+        CheckpointError, match=r"weight_map\['x'\]: expected the name of a file in this directory"
+    ):
         open_weights(inside)
 
 
@@ -117,7 +124,9 @@ def test_no_weights(tmp_path: Path) -> None:
         open_weights(tmp_path)
 
 
-@pytest.mark.parametrize("name", ("tf_model.h5", "flax_model.msgpack", "model.npz", "m.gguf", "rust_model.ot"))
+@pytest.mark.parametrize(
+    "name", ("tf_model.h5", "flax_model.msgpack", "model.npz", "m.gguf", "rust_model.ot")
+)
 def test_weights_of_another_container(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UnsupportedError, match=f"weights only in {name}"):

@@ -1,4 +1,4 @@
-"""pytorch_model.bin: exact values through any strides; archives that are damaged, hostile or of an older format."""
+"""pytorch_model.bin: exact values through any strides; archives that are damaged, hostile or old."""
 
 from __future__ import annotations
 
@@ -29,10 +29,14 @@ def members(items: dict[str, bytes], storages: dict[str, bytes]) -> dict[str, by
     }
 
 
-def one(offset: int = 0, shape: tuple[int, ...] = (4, 6), strides: tuple[int, ...] = (6, 1)) -> dict[str, bytes]:
+def one(
+    offset: int = 0, shape: tuple[int, ...] = (4, 6), strides: tuple[int, ...] = (6, 1)
+) -> dict[str, bytes]:
     """An archive with one storage of 24 numbers and one view of it."""
     stored = build.storage("0", "FloatStorage", 24)
-    return members({"a": build.tensor(stored, offset, shape, strides)}, {"0": build.encode(VALUES, "float32")})
+    return members(
+        {"a": build.tensor(stored, offset, shape, strides)}, {"0": build.encode(VALUES, "float32")}
+    )
 
 
 def write(directory: Path, content: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
@@ -42,7 +46,9 @@ def write(directory: Path, content: dict[str, bytes], compression: int = zipfile
 
 @pytest.mark.parametrize("dtype", ("float32", "float16", "bfloat16"))
 def test_values_are_exact(tmp_path: Path, dtype: str) -> None:
-    build.write_torch(tmp_path / "pytorch_model.bin", {"a": VALUES, "b": VALUES[0], "empty": VALUES[:0]}, dtype)
+    build.write_torch(
+        tmp_path / "pytorch_model.bin", {"a": VALUES, "b": VALUES[0], "empty": VALUES[:0]}, dtype
+    )
     weights = open_weights(tmp_path)
     assert list(weights) == ["a", "b", "empty"]
     assert (weights["a"].shape, weights["a"].dtype) == ((4, 6), dtype)
@@ -72,7 +78,9 @@ def test_tensors_share_a_storage_through_strides(tmp_path: Path) -> None:
     expected = (VALUES, VALUES.T, VALUES[:, 2], VALUES[::2, 1::2], VALUES[3, 5], VALUES)
     for name, wanted in zip(items, expected):
         np.testing.assert_array_equal(weights[name].read(), wanted)
-    assert weights["all"].same_storage(weights["same"]) and not weights["all"].same_storage(weights["transposed"])
+    assert weights["all"].same_storage(weights["same"]) and not weights["all"].same_storage(
+        weights["transposed"]
+    )
 
 
 def test_parameters_are_their_tensors(tmp_path: Path) -> None:
@@ -112,7 +120,9 @@ def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
         (0, (1,) * 9, (1,) * 9),
     ),
 )
-def test_a_view_outside_its_storage(tmp_path: Path, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+def test_a_view_outside_its_storage(
+    tmp_path: Path, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
     with pytest.raises(CheckpointError, match="does not fit a storage of 24|a tensor of size"):
         open_weights(write(tmp_path, one(offset, shape, strides)))
 
@@ -123,17 +133,35 @@ PICKLES: dict[str, tuple[bytes, str]] = {
         build.tensor(build.storage("0", "FloatStorage", 24), 0, b"G\x3f\xf0\0\0\0\0\0\0\x85", (1,)),
         r"a tensor of size \(1.0,\)",
     ),
-    "storage that is missing": (build.tensor(build.storage("7", "FloatStorage", 24), 0, (1,), (1,)), "storage '7' is not in the file"),
-    "storage outside data/": (build.tensor(build.storage("../data.pkl", "FloatStorage", 24), 0, (1,), (1,)), "is not in the file"),
-    "storage of another size": (build.tensor(build.storage("0", "FloatStorage", 25), 0, (1,), (1,)), "96 bytes in the file, expected 25"),
-    "storage of another type": (build.tensor(build.storage("0", "DoubleStorage", 24), 0, (1,), (1,)), "expected 24 elements of 8"),
-    "storage of an unknown type": (build.tensor(build.storage("0", "QInt8Storage", 24), 0, (1,), (1,)), "unknown storage type torch.QInt8Storage"),
+    "storage that is missing": (
+        build.tensor(build.storage("7", "FloatStorage", 24), 0, (1,), (1,)),
+        "storage '7' is not in the file",
+    ),
+    "storage outside data/": (
+        build.tensor(build.storage("../data.pkl", "FloatStorage", 24), 0, (1,), (1,)),
+        "is not in the file",
+    ),
+    "storage of another size": (
+        build.tensor(build.storage("0", "FloatStorage", 25), 0, (1,), (1,)),
+        "96 bytes in the file, expected 25",
+    ),
+    "storage of another type": (
+        build.tensor(build.storage("0", "DoubleStorage", 24), 0, (1,), (1,)),
+        "expected 24 elements of 8",
+    ),
+    "storage of an unknown type": (
+        build.tensor(build.storage("0", "QInt8Storage", 24), 0, (1,), (1,)),
+        "unknown storage type torch.QInt8Storage",
+    ),
     "another persistent id": (build.text("x") + b"Q", "unknown persistent id 'x'"),
     "a number among the tensors": (b"K\x01", "expected tensors by name, 'a' is int"),
     "a dict among the tensors": (b"}", "expected tensors by name, 'a' is dict"),
-    "a sparse tensor": (b"ctorch._utils\n_rebuild_sparse_tensor\n)R", "torch._utils._rebuild_sparse_tensor with 0 arguments is not allowed"),
+    "a sparse tensor": (
+        b"ctorch._utils\n_rebuild_sparse_tensor\n)R",
+        "torch._utils._rebuild_sparse_tensor with 0 arguments is not allowed",
+    ),
     "an ordered dict of arguments": (b"ccollections\nOrderedDict\nK\x01\x85R", "not allowed"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PICKLES)
@@ -185,7 +213,7 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "members beyond the file": (lambda c: sized(c, 1 << 30), "truncated"),
     "zip64 sizes without their field": (lambda c: sized(c, 0xFFFFFFFF), "truncated|not a readable zip file"),
     "encrypted": (flagged, "compressed or encrypted"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -240,7 +268,13 @@ def test_a_zip_bomb_is_not_inflated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "found"), ((("archive/version",), 0), (("a/data.pkl", "b/data.pkl"), 2), (("a/b/data.pkl",), 0), (("data.pkl",), 0))
+    ("names", "found"),
+    (
+        (("archive/version",), 0),
+        (("a/data.pkl", "b/data.pkl"), 2),
+        (("a/b/data.pkl",), 0),
+        (("data.pkl",), 0),
+    ),
 )
 def test_where_the_pickle_is(tmp_path: Path, names: tuple[str, ...], found: int) -> None:
     with pytest.raises(CheckpointError, match=f"expected one data.pkl .*, found {found}"):
@@ -266,7 +300,10 @@ def test_the_old_tar_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start", "message"),
-    ((b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch's old format of raw pickles"), (b"\x80\x04}.", "a raw pickle")),
+    (
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch's old format of raw pickles"),
+        (b"\x80\x04}.", "a raw pickle"),
+    ),
 )
 def test_raw_pickles(tmp_path: Path, start: bytes, message: str) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(start + b"\x80\x02M\xe9\x03.")
@@ -294,7 +331,9 @@ def test_mutations_give_an_error_or_readable_tensors(tmp_path: Path) -> None:
         content = bytearray(original)
         for _ in range(random.randint(1, 4)):
             at = random.randrange(len(content))
-            content[at] = random.choice((0, 255, content[at] ^ (1 << random.randrange(8)), random.randrange(256)))
+            content[at] = random.choice(
+                (0, 255, content[at] ^ (1 << random.randrange(8)), random.randrange(256))
+            )
         if random.random() < 0.2:
             del content[random.randrange(len(content)) :]
         path.write_bytes(content)

@@ -48,17 +48,23 @@ def test_plain_values(protocol: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", (2, 3, 4, 5))
-@pytest.mark.parametrize("function", (os.system, eval, exec, subprocess.Popen, open, getattr, __import__, os.mkdir))
+@pytest.mark.parametrize(
+    "function", (os.system, eval, exec, subprocess.Popen, open, getattr, __import__, os.mkdir)
+)
 def test_no_function_is_called(tmp_path: Path, protocol: int, function: Any) -> None:
     target = tmp_path / "made"
     argument = {os.mkdir: str(target), open: str(target), os.system: f"touch {target}"}.get(function, "1")
-    build.write_zip(tmp_path / "pytorch_model.bin", {"archive/data.pkl": build.bomb(protocol, function, argument)})
+    build.write_zip(
+        tmp_path / "pytorch_model.bin", {"archive/data.pkl": build.bomb(protocol, function, argument)}
+    )
     with pytest.raises(CheckpointError, match="is not allowed; only tensors are built"):
         open_weights(tmp_path)
     assert not target.exists()
 
 
-@pytest.mark.parametrize("name", ("eval", "OrderedDict.__init__", "OrderedDict\0", "_rebuild_tensor_v2.__globals__"))
+@pytest.mark.parametrize(
+    "name", ("eval", "OrderedDict.__init__", "OrderedDict\0", "_rebuild_tensor_v2.__globals__")
+)
 @pytest.mark.parametrize("module", ("builtins", "collections", "torch._utils", "os"))
 def test_names_are_compared_whole(tmp_path: Path, module: str, name: str) -> None:
     stream = b"\x80\x02c" + f"{module}\n{name}\n".encode() + b")R."

@@ -62,7 +62,9 @@ def test_missing_and_unknown_fields() -> None:
         Fields([1], "place", ModelFileError)
 
 
-@pytest.mark.parametrize("data", (b"", b"[]", b"{", b"\xff", b'{"a":1,"a":2}', b"[" * 500_000, b"1" * 10_000, b"NaN"))
+@pytest.mark.parametrize(
+    "data", (b"", b"[]", b"{", b"\xff", b'{"a":1,"a":2}', b"[" * 500_000, b"1" * 10_000, b"NaN")
+)
 def test_what_is_no_object(data: bytes) -> None:
     with pytest.raises(ModelFileError, match="place") as info:
         parse_object(data, "place", ModelFileError)

@@ -19,7 +19,9 @@ IDS = {"decoder_start_token_id": 20, "eos_token_id": 0, "pad_token_id": 20}
 def new(directory: Path, *, config: dict[str, Any] | None = None, **generation: Any) -> GenerationDefaults:
     """From a generation_config.json."""
     files = {"generation_config": generation}
-    return open_checkpoint(build.write_checkpoint(directory, build.marian_config(**(config or {})), **files)).generation
+    return open_checkpoint(
+        build.write_checkpoint(directory, build.marian_config(**(config or {})), **files)
+    ).generation
 
 
 def old(directory: Path, **changes: Any) -> GenerationDefaults:
@@ -79,7 +81,9 @@ def test_an_old_config_gives_the_defaults(tmp_path: Path) -> None:
 
 def test_generation_config_alone_counts(tmp_path: Path) -> None:
     """As in transformers, except that ids which are missing come from config.json."""
-    found = new(tmp_path, config={"num_beams": 4, "do_sample": True, "max_length": 9}, max_length=11, eos_token_id=3)
+    found = new(
+        tmp_path, config={"num_beams": 4, "do_sample": True, "max_length": 9}, max_length=11, eos_token_id=3
+    )
     assert (found.num_beams, found.max_length, found.eos_token_id) == (1, 11, (3,))
     assert (found.decoder_start_token_id, found.pad_token_id) == (20, 20)
 
@@ -105,7 +109,9 @@ def test_the_shortest_output(tmp_path: Path) -> None:
 
 
 def test_null_is_the_default(tmp_path: Path) -> None:
-    keys = dict.fromkeys(("num_beams", "max_length", "bad_words_ids", "constraints", "unheard_of", "do_sample"))
+    keys = dict.fromkeys(
+        ("num_beams", "max_length", "bad_words_ids", "constraints", "unheard_of", "do_sample")
+    )
     assert new(tmp_path, **IDS, **keys) == new(tmp_path, **IDS)
 
 
@@ -144,7 +150,15 @@ def test_what_the_engine_lacks_is_named(tmp_path: Path, key: str, value: Any, ne
 def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="generation_config.json: new_trick = 3: unknown"):
         new(tmp_path, **IDS, new_trick=3)
-    new(tmp_path, **IDS, _from_model_config=True, transformers_version="5", use_cache=True, top_k=50, temperature=0.9)
+    new(
+        tmp_path,
+        **IDS,
+        _from_model_config=True,
+        transformers_version="5",
+        use_cache=True,
+        top_k=50,
+        temperature=0.9,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The Marian importer: which tensor becomes which, ties, and checkpoints whose tensors do not fit their config."""
+"""The Marian importer: which tensor becomes which, ties, and tensors that do not fit the config."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_tensor_of_a_layer(tmp_path: Path) -> None:
         "encoder.layers.0.ffn.norm.weight": "model.encoder.layers.0.final_layer_norm.weight",
         "decoder.layers.0.self_attention.v.weight": "model.decoder.layers.0.self_attn.v_proj.weight",
         "decoder.layers.0.cross_attention.v.weight": "model.decoder.layers.0.encoder_attn.v_proj.weight",
-        "decoder.layers.0.cross_attention.norm.weight": "model.decoder.layers.0.encoder_attn_layer_norm.weight",
+        "decoder.layers.0.cross_attention.norm.bias": "model.decoder.layers.0.encoder_attn_layer_norm.bias",
         "decoder.layers.0.ffn.norm.weight": "model.decoder.layers.0.final_layer_norm.weight",
     }
     for canonical, raw in names.items():
@@ -70,22 +70,32 @@ def test_without_a_bias_of_the_logits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(open_with(tmp_path, tensors), "output.bias"), np.zeros(21, np.float32))
 
 
-# tie_word_embeddings, share_encoder_decoder_embeddings, tables in the file -> values of source, target, output
+# tie_word_embeddings, share_encoder_decoder_embeddings, tables in the file, values of source, target, output
 TIES: dict[str, tuple[bool, bool, dict[str, float], tuple[float, float, float]]] = {
     "new export, shared": (True, True, {"shared": 1}, (1, 1, 1)),
     "old export, every name": (True, True, {"shared": 1, "encoder": 1, "decoder": 1, "output": 1}, (1, 1, 1)),
     "only the head": (True, True, {"output": 1}, (1, 1, 1)),
     "only the encoder's": (True, True, {"encoder": 1}, (1, 1, 1)),
     "a head of its own in spite of the config": (True, True, {"shared": 1, "output": 2}, (1, 1, 2)),
-    "tables of their own in spite of the config": (True, True, {"encoder": 1, "decoder": 2, "output": 2}, (1, 2, 2)),
-    "untied head, new export": (False, True, {"shared": 9, "encoder": 1, "decoder": 1, "output": 2}, (1, 1, 2)),
+    "tables of their own in spite of the config": (
+        True,
+        True,
+        {"encoder": 1, "decoder": 2, "output": 2},
+        (1, 2, 2),
+    ),
+    "untied head, new export": (
+        False,
+        True,
+        {"shared": 9, "encoder": 1, "decoder": 1, "output": 2},
+        (1, 1, 2),
+    ),
     "untied head, old export": (False, True, {"shared": 1, "output": 2}, (1, 1, 2)),
     "untied head of equal values": (False, True, {"shared": 1, "output": 1}, (1, 1, 1)),
     "separate tables": (True, False, {"encoder": 1, "decoder": 2}, (1, 2, 2)),
     "separate tables, old export": (True, False, {"encoder": 1, "decoder": 2, "output": 2}, (1, 2, 2)),
     "separate tables, target under the head's name": (True, False, {"encoder": 1, "output": 2}, (1, 2, 2)),
     "nothing tied": (False, False, {"encoder": 1, "decoder": 2, "output": 3}, (1, 2, 3)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TIES)
@@ -117,7 +127,9 @@ def test_tables(tmp_path: Path, name: str) -> None:
 def test_a_missing_table_is_named(
     tmp_path: Path, tie: bool, share: bool, given: dict[str, float], missing: str
 ) -> None:
-    with pytest.raises(CheckpointError, match=f"1 missing: {missing}|missing: {missing}, {OUTPUT}|{DECODER}, {missing}"):
+    with pytest.raises(
+        CheckpointError, match=f"1 missing: {missing}|missing: {missing}, {OUTPUT}|{DECODER}, {missing}"
+    ):
         open_with(tmp_path, tables(**given), tie_word_embeddings=tie, share_encoder_decoder_embeddings=share)
 
 
@@ -131,7 +143,9 @@ def test_separate_vocabularies(tmp_path: Path) -> None:
     assert (model.config.source_vocab, model.config.target_vocab) == (21, 17)
     assert not model.config.share_embeddings and model.config.tie_output
     tensors[OUTPUT] = np.full((17, 12), 2, np.float32)
-    untied = open_with(tmp_path, tensors, **changes, decoder_start_token_id=16, pad_token_id=16, tie_word_embeddings=False)
+    untied = open_with(
+        tmp_path, tensors, **changes, decoder_start_token_id=16, pad_token_id=16, tie_word_embeddings=False
+    )
     assert untied.tensors["output.weight"].shape == (17, 12)
 
 
@@ -142,15 +156,28 @@ def test_a_shared_table_of_two_sizes(tmp_path: Path) -> None:
 
 
 def test_different_stacks(tmp_path: Path) -> None:
-    config = build.marian_config(encoder_layers=1, decoder_layers=3, decoder_ffn_dim=5, encoder_attention_heads=6)
+    config = build.marian_config(
+        encoder_layers=1, decoder_layers=3, decoder_ffn_dim=5, encoder_attention_heads=6
+    )
     model = open_checkpoint(build.write_checkpoint(tmp_path, config))
-    assert (model.config.encoder.layers, model.config.encoder.heads, model.config.encoder.ffn_width) == (1, 6, 20)
-    assert (model.config.decoder.layers, model.config.decoder.heads, model.config.decoder.ffn_width) == (3, 3, 5)
+    assert (model.config.encoder.layers, model.config.encoder.heads, model.config.encoder.ffn_width) == (
+        1,
+        6,
+        20,
+    )
+    assert (model.config.decoder.layers, model.config.decoder.heads, model.config.decoder.ffn_width) == (
+        3,
+        3,
+        5,
+    )
 
 
 def test_all_that_is_wrong_in_one_message(tmp_path: Path) -> None:
     tensors = build.marian_tensors(build.marian_config())
-    del tensors["model.encoder.layers.0.fc1.bias"], tensors["model.decoder.layers.0.encoder_attn.q_proj.weight"]
+    del (
+        tensors["model.encoder.layers.0.fc1.bias"],
+        tensors["model.decoder.layers.0.encoder_attn.q_proj.weight"],
+    )
     tensors["model.encoder.layers.2.fc1.bias"] = np.zeros(20, np.float32)
     tensors["lm_head.bias"] = np.zeros(21, np.float32)
     tensors["model.decoder.layers.0.fc1.weight"] = tensors["model.decoder.layers.0.fc1.weight"].T
@@ -173,7 +200,9 @@ def test_a_type_that_cannot_be_read(tmp_path: Path) -> None:
     directory = build.write_checkpoint(tmp_path)
     tensors = build.marian_tensors(build.marian_config())
     (directory / "model.safetensors").write_bytes(build.safetensors_bytes(tensors, "float64"))
-    with pytest.raises(UnsupportedError, match=r"other than float32, float16, bfloat16: .*model.shared.weight \(F64\)"):
+    with pytest.raises(
+        UnsupportedError, match=r"other than float32, float16, bfloat16: .*model.shared.weight \(F64\)"
+    ):
         open_checkpoint(directory)
 
 

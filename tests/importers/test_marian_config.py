@@ -1,4 +1,4 @@
-"""config.json of Marian: every key is used, fixed to what the engine does, known to be irrelevant, or an error."""
+"""config.json of Marian: every key is used, fixed to what the engine does, irrelevant, or an error."""
 
 from __future__ import annotations
 
@@ -60,7 +60,12 @@ OLD = {
 def test_an_old_config(tmp_path: Path) -> None:
     config = open_with(tmp_path, **OLD)
     assert config == open_with(tmp_path)
-    assert (config.family, config.width, config.max_positions, config.norm_epsilon) == ("marian", 12, 32, 1e-5)
+    assert (config.family, config.width, config.max_positions, config.norm_epsilon) == (
+        "marian",
+        12,
+        32,
+        1e-5,
+    )
 
 
 def test_defaults_of_marian_config(tmp_path: Path) -> None:
@@ -171,15 +176,23 @@ def test_values_beyond_the_engine(tmp_path: Path, changes: dict[str, Any], messa
 
 def test_other_names_of_keys(tmp_path: Path) -> None:
     names = {"encoder_layers": None, "num_hidden_layers": 2, "d_model": None, "hidden_size": 12}
-    assert open_with(tmp_path, **names, encoder_attention_heads=None, num_attention_heads=2) == open_with(tmp_path)
-    with pytest.raises(CheckpointError, match="encoder_layers is 2 and its other name num_hidden_layers is 6"):
+    assert open_with(tmp_path, **names, encoder_attention_heads=None, num_attention_heads=2) == open_with(
+        tmp_path
+    )
+    with pytest.raises(
+        CheckpointError, match="encoder_layers is 2 and its other name num_hidden_layers is 6"
+    ):
         open_with(tmp_path, num_hidden_layers=6)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     (
-        ({"architectures": ["LlamaForCausalLM"]}, UnsupportedError, "'LlamaForCausalLM'; supported: MarianMTModel"),
+        (
+            {"architectures": ["LlamaForCausalLM"]},
+            UnsupportedError,
+            "'LlamaForCausalLM'; supported: MarianMTModel",
+        ),
         ({"architectures": ["MarianModel"]}, UnsupportedError, "'MarianModel'"),
         ({"architectures": ["MarianForCausalLM"]}, UnsupportedError, "'MarianForCausalLM'"),
         ({"architectures": None, "model_type": "t5"}, UnsupportedError, "'t5'"),
@@ -187,7 +200,11 @@ def test_other_names_of_keys(tmp_path: Path) -> None:
         ({"architectures": "MarianMTModel"}, CheckpointError, "architectures: expected one name"),
         ({"architectures": ["MarianMTModel", "X"]}, CheckpointError, "architectures: expected one name"),
         ({"architectures": [{}]}, CheckpointError, "architectures: expected one name"),
-        ({"architectures": None, "model_type": ["marian"]}, CheckpointError, "architectures: expected one name"),
+        (
+            {"architectures": None, "model_type": ["marian"]},
+            CheckpointError,
+            "architectures: expected one name",
+        ),
     ),
 )
 def test_architectures(tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str) -> None:

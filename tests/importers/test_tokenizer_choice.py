@@ -19,7 +19,9 @@ VOCAB = {f"piece{i}": i for i in range(21)}
 def checkpoint(directory: Path, files: dict[str, Any], **changes: Any) -> Path:
     build.write_checkpoint(directory, build.marian_config(**changes))
     for name, content in files.items():
-        (directory / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        (directory / name).write_bytes(
+            content if isinstance(content, bytes) else json.dumps(content).encode()
+        )
     return directory
 
 

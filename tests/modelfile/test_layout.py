@@ -1,4 +1,4 @@
-"""The packed layout: its definition element by element, packing and unpacking as inverses, the table of tensors."""
+"""The packed layout: its definition element by element, packing and unpacking, the table of tensors."""
 
 from __future__ import annotations
 

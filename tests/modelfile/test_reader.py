@@ -1,4 +1,4 @@
-"""Opening a model directory: views of the file, and a typed error for everything that is not as it should be."""
+"""Opening a model directory: views of the file, and a typed error for all that is not as it should be."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def test_what_is_read(tmp_path: Path, weights: str) -> None:
     assert model.created_by.startswith("pyengine ")
     assert model.bytes == sum(file.stat().st_size for file in path.iterdir())
     library = safetensors.numpy.load_file(path / "model.safetensors")
-    assert list(model.tensors) == list(packed_specs(model.config, weights)) and model.tensors.keys() == library.keys()
+    assert (
+        list(model.tensors) == list(packed_specs(model.config, weights))
+        and model.tensors.keys() == library.keys()
+    )
     for name, values in model.tensors.items():
         assert not values.flags.writeable and values.flags.c_contiguous
         assert values.ctypes.data % 64 == 0, "the kernels load whole cache lines"
@@ -91,16 +94,25 @@ Change = Callable[[dict[str, Any]], Any]
 CONFIGS: dict[str, tuple[Change, str]] = {
     "another program's": (lambda c: c.update(format="other"), "format: expected 'pyengine', found 'other'"),
     "no format": (lambda c: c.pop("format"), "format: expected 'pyengine', found None"),
-    "newer": (lambda c: c.update(version=2, created_by="pyengine 9.0"), "of version 2 .created by 'pyengine 9.0'., this pyengine reads up to 1"),
+    "newer": (
+        lambda c: c.update(version=2, created_by="pyengine 9.0"),
+        "of version 2 .created by 'pyengine 9.0'., this pyengine reads up to 1",
+    ),
     "newer in every way": (lambda c: (c.clear(), c.update(format="pyengine", version=7)), "of version 7"),
     "version 0": (lambda c: c.update(version=0), "version: expected a positive integer, found 0"),
     "version true": (lambda c: c.update(version=True), "version: expected a positive integer, found True"),
     "version as text": (lambda c: c.update(version="1"), "version: expected a positive integer, found '1'"),
-    "other weights": (lambda c: c.update(weights="int4"), 'weights: expected one of "float32", "int8", found .int4'),
+    "other weights": (
+        lambda c: c.update(weights="int4"),
+        'weights: expected one of "float32", "int8", found .int4',
+    ),
     "no weights": (lambda c: c.pop("weights"), "field 'weights' is missing"),
     "weights that the file has not": (lambda c: c.update(weights="float32"), "mis-shaped|unexpected"),
     "unknown tokenizer": (lambda c: c.update(tokenizer="bpe"), "tokenizer: expected one of"),
-    "tokenizer without files": (lambda c: c.update(tokenizer="tokenizers"), "a tokenizers tokenizer without tokenizer.json"),
+    "tokenizer without files": (
+        lambda c: c.update(tokenizer="tokenizers"),
+        "a tokenizers tokenizer without tokenizer.json",
+    ),
     "unknown field": (lambda c: c.update(extra=1), "unknown fields: 'extra'"),
     "model is a list": (lambda c: c.update(model=[]), "model: expected an object"),
     "another width": (lambda c: c["model"].update(width=24), "mis-shaped"),
@@ -108,7 +120,7 @@ CONFIGS: dict[str, tuple[Change, str]] = {
     "fewer layers": (lambda c: c["model"]["encoder"].update(layers=1), "unexpected: encoder.layers.1"),
     "another vocabulary": (lambda c: c["model"].update(source_vocab=90, target_vocab=90), "mis-shaped"),
     "huge sizes": (lambda c: c["model"].update(width=1 << 60), "width"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -122,7 +134,9 @@ def test_a_wrong_config(directory: Path, name: str) -> None:
 def test_a_smaller_vocabulary_that_pads_to_the_same_size(directory: Path) -> None:
     """Shapes do not tell, but the ids in generation.json and the checksums do."""
     build.edit_json(directory / "config.json", lambda c: c["model"].update(source_vocab=18, target_vocab=18))
-    with pytest.raises(ModelFileError, match="decoder_start_token_id: expected an integer from 0 to 17, found 20"):
+    with pytest.raises(
+        ModelFileError, match="decoder_start_token_id: expected an integer from 0 to 17, found 20"
+    ):
         open_directory(directory)
     with pytest.raises(ModelFileError, match="config.json: damaged"):
         open_directory(directory, verify=True)
@@ -158,10 +172,19 @@ def rename(header: dict[str, Any]) -> None:
 HEADERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a tensor by another name": (rename, f"1 missing: {UP}.weight; 1 unexpected: renamed"),
     "another type": (lambda h: h[f"{UP}.weight"].update(dtype="U8"), f"{UP}.weight is U8, expected I8"),
-    "another type of the same size": (lambda h: h[f"{UP}.scale"].update(dtype="I32"), f"{UP}.scale is I32, expected F32"),
-    "another shape of the same size": (lambda h: h[f"{UP}.weight"].update(shape=[2, 3, 4, 16]), f"{UP}.weight .expected"),
-    "an offset beyond the file": (lambda h: h["output.bias"].update(data_offsets=[1 << 40, (1 << 40) + 128]), "leaves a gap"),
-}  # fmt: skip
+    "another type of the same size": (
+        lambda h: h[f"{UP}.scale"].update(dtype="I32"),
+        f"{UP}.scale is I32, expected F32",
+    ),
+    "another shape of the same size": (
+        lambda h: h[f"{UP}.weight"].update(shape=[2, 3, 4, 16]),
+        f"{UP}.weight .expected",
+    ),
+    "an offset beyond the file": (
+        lambda h: h["output.bias"].update(data_offsets=[1 << 40, (1 << 40) + 128]),
+        "leaves a gap",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", HEADERS)
@@ -181,7 +204,12 @@ def test_all_differences_in_one_message(directory: Path) -> None:
     rewrite(directory, change)
     with pytest.raises(ModelFileError) as info:
         open_directory(directory)
-    for part in (f"missing: {UP}.weight", "unexpected: renamed", f"mis-shaped: {UP}.scale", "output.bias is I32"):
+    for part in (
+        f"missing: {UP}.weight",
+        "unexpected: renamed",
+        f"mis-shaped: {UP}.scale",
+        "output.bias is I32",
+    ):
         assert part in str(info.value)
 
 
@@ -210,7 +238,9 @@ def test_a_damaged_byte_anywhere_is_found(directory: Path) -> None:
     random = Random(4)
     for path in sorted(directory.iterdir()):
         content = path.read_bytes()
-        places = range(len(content)) if len(content) < 2000 else sorted(random.sample(range(len(content)), 150))
+        places = (
+            range(len(content)) if len(content) < 2000 else sorted(random.sample(range(len(content)), 150))
+        )
         for place in places:
             damaged = bytearray(content)
             damaged[place] ^= 1 << random.randrange(8)

@@ -38,7 +38,11 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_what_is_written_is_read_back(parts: dict[str, Any], tmp_path: Path) -> None:
     size = write_directory(tmp_path / "out", **parts)
     model = open_directory(tmp_path / "out", verify=True)
-    assert (model.config, model.generation, model.created_by) == (parts["config"], parts["generation"], "pyengine test")
+    assert (model.config, model.generation, model.created_by) == (
+        parts["config"],
+        parts["generation"],
+        "pyengine test",
+    )
     assert model.bytes == size
     for name, values in parts["tensors"]:
         np.testing.assert_array_equal(model.tensors[name], values)

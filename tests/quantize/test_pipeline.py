@@ -107,7 +107,9 @@ def test_the_report(tmp_path: Path) -> None:
     model = open_directory(tmp_path / "out")
     assert report.directory_bytes == model.bytes
     assert report.stored_bytes == sum(values.nbytes for values in model.tensors.values())
-    assert report.float32_bytes == sum(4 * math.prod(t.shape) for t in open_checkpoint(source).tensors.values())
+    assert report.float32_bytes == sum(
+        4 * math.prod(t.shape) for t in open_checkpoint(source).tensors.values()
+    )
     rows = {row.name: row for row in report.tensors}
     up = rows["encoder.layers.0.ffn.up.weight"]
     assert (up.kind, up.shape, up.float32_bytes) == ("matrix", (20, 12), 960)
@@ -131,8 +133,10 @@ def test_progress_reaches_the_total(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", ("int8", "float32"))
 def test_peak_memory_is_two_of_the_largest_tensors(tmp_path: Path, weights: str) -> None:
-    """The whole model is 16 of the largest tensor; two of them and 8 MB are enough."""
-    changes = dict(d_model=512, encoder_layers=3, decoder_layers=1, encoder_attention_heads=8, decoder_attention_heads=8)
+    """The whole model is more than ten of the largest tensor; two of them and 2 MB are enough."""
+    changes = dict(
+        d_model=512, encoder_layers=3, decoder_layers=1, encoder_attention_heads=8, decoder_attention_heads=8
+    )
     source = checkpoint(tmp_path / "in", **changes, encoder_ffn_dim=3072, decoder_ffn_dim=3072)
     largest = 4 * 3072 * 512
     assert measure(source).float32_bytes > 10 * largest
@@ -142,7 +146,7 @@ def test_peak_memory_is_two_of_the_largest_tensors(tmp_path: Path, weights: str)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 2 * largest + (8 << 20)
+    assert peak < 2 * largest + (2 << 20)
 
 
 def test_a_value_that_is_not_finite_leaves_nothing(tmp_path: Path) -> None:
@@ -151,7 +155,9 @@ def test_a_value_that_is_not_finite_leaves_nothing(tmp_path: Path) -> None:
     name = "model.decoder.layers.0.fc2.weight"
     tensors[name][3, 4] = np.inf
     source = build.write_checkpoint(tmp_path / "in", config, tensors)
-    with pytest.raises(CheckpointError, match=rf"tensor {name}: expected finite numbers, found inf at \[3, 4\]"):
+    with pytest.raises(
+        CheckpointError, match=rf"tensor {name}: expected finite numbers, found inf at \[3, 4\]"
+    ):
         convert(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 

@@ -116,7 +116,9 @@ def test_the_tool_and_no_bar_in_a_log(tmp_path: Path) -> None:
 
 def test_interrupting_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C as soon as the temporary directory is there."""
-    config = build.marian_config(d_model=512, encoder_attention_heads=8, decoder_attention_heads=8, encoder_layers=12)
+    config = build.marian_config(
+        d_model=512, encoder_attention_heads=8, decoder_attention_heads=8, encoder_layers=12
+    )
     source = build.write_checkpoint(tmp_path / "in", config)
     command = [sys.executable, str(TOOL), str(source), "-o", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

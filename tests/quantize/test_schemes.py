@@ -44,7 +44,14 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 def test_edges_of_float32() -> None:
     largest, smallest = np.finfo(np.float32).max, np.finfo(np.float32).smallest_subnormal
-    rows = ((0, 0), (-0.0, 0), (largest, -largest), (smallest, 0), (300 * smallest, -190 * smallest), (1e-38, -1e-38))
+    rows = (
+        (0, 0),
+        (-0.0, 0),
+        (largest, -largest),
+        (smallest, 0),
+        (300 * smallest, -190 * smallest),
+        (1e-38, -1e-38),
+    )
     with np.errstate(all="raise", under="ignore"):
         result = quantize_rows(np.array(rows, np.float32))
     assert result.q.tolist()[:4] == [[0, 0], [0, 0], [127, -127], [0, 0]]
