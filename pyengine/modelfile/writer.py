@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
@@ -94,8 +94,9 @@ def write_directory(
         "tokenizer": tokenizer,
         "created_by": created_by,
     }
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    scratch = _beside(path)
     try:
+        scratch.mkdir()
         sums = {TENSORS_NAME: _write_tensors(scratch / TENSORS_NAME, config, weights, tensors)}
         _write(scratch / CONFIG_NAME, _json_bytes(head))
         _write(scratch / GENERATION_NAME, _json_bytes(generation.to_json()))
@@ -110,6 +111,14 @@ def write_directory(
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return size
+
+
+def _beside(path: Path) -> Path:
+    """A name that nothing has yet, in the directory of ``path``.
+
+    A name only, so that whoever makes the directory can be inside a ``try`` that removes it.
+    """
+    return path.parent / f".{path.name}.{secrets.token_hex(8)}"
 
 
 def _write_tensors(
@@ -158,11 +167,8 @@ def _sync(file: Any) -> None:
 
 def _publish(scratch: Path, path: Path) -> None:
     """Rename the finished directory into place; an older one goes only after the new one is there."""
-    mask = os.umask(0)
-    os.umask(mask)
-    scratch.chmod(0o777 & ~mask)  # mkdtemp makes directories private
     if path.exists() and any(path.iterdir()):
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        old = _beside(path)
         os.rename(path, old)
         try:
             os.rename(scratch, path)
