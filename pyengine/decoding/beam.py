@@ -51,7 +51,8 @@ class BeamSearch(Search):
 
         running = totals + ends * NEVER
         chosen = np.argsort(-running, axis=1, kind="stable")[:, : self.beams]
-        self._scores[live] = np.take_along_axis(running, chosen, axis=1)
+        sentence = np.arange(len(live))[:, None]
+        self._scores[live] = running[sentence, chosen]
 
         limit = self._maximum[live] - self._prompt[live]
         flattering = self.options.early_stopping == "never" and self.options.length_penalty > 0.0
@@ -61,11 +62,7 @@ class BeamSearch(Search):
         finished = [Finished(int(slot), self._best(int(slot))) for slot in live[done]]
 
         going = ~done
-        self._branch(
-            live[going],
-            np.take_along_axis(parents, chosen, axis=1)[going],
-            np.take_along_axis(tokens, chosen, axis=1)[going],
-        )
+        self._branch(live[going], parents[sentence, chosen][going], tokens[sentence, chosen][going])
         self._drop(done)
         return finished
 
@@ -83,8 +80,9 @@ class BeamSearch(Search):
         width = candidates.ids.shape[1]
         totals = (candidates.values[rows] + self._scores[live][:, :, None]).reshape(len(live), -1)
         order = np.argsort(-totals, axis=1, kind="stable")[:, : (1 + len(self._end)) * beams]
-        tokens = candidates.ids[rows].reshape(len(live), -1)
-        return np.take_along_axis(totals, order, 1), order // width, np.take_along_axis(tokens, order, 1)
+        parents, ranks = np.divmod(order, width)
+        sentence = np.arange(len(live))[:, None]
+        return totals[sentence, order], parents, candidates.ids[rows[sentence, parents], ranks]
 
     def _finish(
         self,
@@ -110,9 +108,9 @@ class BeamSearch(Search):
         self._ended_ids = widened(self._ended_ids, self._history.shape[-1])
         self._ended_ids[slots] = self._ended_ids[slots[:, None], old]
         self._ended_lengths[slots] = self._ended_lengths[slots[:, None], old]
-        self._ended_scores[slots] = np.take_along_axis(merged, order, axis=1)
-        flags = np.concatenate([self._ended[slots], just], axis=1)
-        self._ended[slots] = np.take_along_axis(flags, order, axis=1)
+        row = np.arange(len(slots))[:, None]
+        self._ended_scores[slots] = merged[row, order]
+        self._ended[slots] = np.concatenate([self._ended[slots], just], axis=1)[row, order]
 
         sentence, rank = np.nonzero(is_new)
         slot, place, source = slots[sentence], places[sentence], order[sentence, rank] - beams
@@ -129,7 +127,7 @@ class BeamSearch(Search):
         self._length[slots] += 1
 
         held = self._sequences[slots]
-        taken = np.take_along_axis(held, parents, axis=1)
+        taken = held[np.arange(len(slots))[:, None], parents]
         same = taken[:, :, None] == taken[:, None, :]
         later = np.tril(same, -1).any(axis=2)  # an earlier beam took the parent's sequence over
         children = self.sequences.take(int(later.sum()))

@@ -28,11 +28,9 @@ class GreedySearch(Search):
     def advance(self, scores: Scores) -> list[Finished]:
         live = self._live
         candidates = self._candidates(scores, normalize=False)
-        best = candidates.values.argmax(axis=1)[:, None]
-        tokens = np.take_along_axis(candidates.ids, best, axis=1)[:, 0]
-        self._totals[live] += (
-            np.take_along_axis(candidates.unprocessed, best, axis=1)[:, 0] - scores.log_normalizer
-        )
+        best = np.arange(len(live)), candidates.values.argmax(axis=1)
+        tokens = candidates.ids[best]
+        self._totals[live] += candidates.unprocessed[best] - scores.log_normalizer
         self._reserve(int(self._length[live].max(initial=0)) + 1)
         self._history[live, 0, self._length[live]] = tokens
         self._length[live] += 1

@@ -185,7 +185,9 @@ class Search(ABC):
 
     def _ends(self, tokens: np.ndarray) -> np.ndarray:
         """Which of `tokens` are end tokens."""
-        ends: np.ndarray = (tokens[..., None] == self._end).any(axis=-1)
+        ends: np.ndarray = tokens == self._end[0]
+        for end in self._end[1:]:
+            ends |= tokens == end
         return ends
 
     def _drop(self, done: np.ndarray) -> None:

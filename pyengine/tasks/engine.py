@@ -44,12 +44,10 @@ class Engine:
         self.generation = generation
         self._open_session: Callable[[], Session] | None = open_session
         self._steps_at_once = steps_at_once
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            reset = weakref.WeakMethod(self._reset)
-            os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
+        self.reset()
+        _ENGINES.add(self)
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         """After a fork, too: threads that the child does not have may have held locks and sessions."""
         self._lock = threading.Lock()
         self._gate = threading.BoundedSemaphore(self._steps_at_once)
@@ -74,6 +72,12 @@ class Engine:
         with self._lock:
             self._open_session = None
             self._idle.clear()
+
+
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: [engine.reset() for engine in _ENGINES])
 
 
 class _GatedSession:
@@ -121,13 +125,11 @@ def open_engine(
     cpus = usable_cpus()
     threads = threads or cpus
     tensors = directory.tensors if compute == directory.weights else _dequantized(directory)
+    open_session, isa = _core_sessions(directory.config, tensors, compute, kv, threads)
     engine = Engine(
-        directory.config,
-        directory.generation,
-        _core_sessions(directory.config, tensors, compute, kv, threads),
-        steps_at_once=max(1, cpus // threads),
+        directory.config, directory.generation, open_session, steps_at_once=max(1, cpus // threads)
     )
-    return engine, {"compute": compute, "kv": kv, "threads": threads}
+    return engine, {"compute": compute, "kv": kv, "threads": threads, "isa": isa}
 
 
 def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
@@ -143,8 +145,11 @@ def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
 
 def _core_sessions(
     config: ModelConfig, tensors: dict[str, np.ndarray], compute: str, kv: str, threads: int
-) -> Callable[[], Session]:
-    """The one place that knows the C core; it is imported here, so that converting needs none."""
+) -> tuple[Callable[[], Session], str]:
+    """What makes a session, and the instruction set of the kernels.
+
+    The one place that knows the C core; it is imported here, so that converting needs none.
+    """
     from pyengine import _core
 
     positions = sinusoidal_positions(config.max_positions, config.width)
@@ -157,4 +162,4 @@ def _core_sessions(
         )
         return session
 
-    return open_session
+    return open_session, model.isa
