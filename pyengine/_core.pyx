@@ -77,7 +77,7 @@ cdef class Model:
     positions  float32 [max_positions, width]
     weights    "int8" or "float32"
     kv         "int8" or "float32": how keys and values are cached
-    isa        None, or the name of an instruction set; EngineError if this CPU lacks it
+    isa        None, or the name of an instruction set; OptionError if this CPU lacks it
     """
 
     cdef pe_model model
@@ -208,14 +208,15 @@ cdef class Session:
     cdef readonly int64_t max_memories
     cdef readonly int threads
 
-    def __cinit__(self, Model model, *, int threads, int64_t max_rows, int64_t max_sequences, int64_t max_memories):
+    def __cinit__(self, Model model not None, *, int64_t threads, int64_t max_rows, int64_t max_sequences,
+                  int64_t max_memories):
         self.owner = model
         self.max_rows = max_rows
         self.max_sequences = max_sequences
         self.max_memories = max_memories
-        self.threads = threads
-        if min(threads, max_rows, max_sequences, max_memories) < 1:
-            raise OptionError("threads, max_rows, max_sequences and max_memories must be at least 1")
+        self.threads = <int>threads
+        if not all(1 <= size < 1 << 31 for size in (threads, max_rows, max_sequences, max_memories)):
+            raise OptionError("threads, max_rows, max_sequences and max_memories: at least 1, below 2^31")
         if pe_session_create(&self.session, &model.model, threads, max_rows, max_sequences, max_memories) != PE_OK:
             raise EngineError("out of memory")
 
@@ -232,6 +233,10 @@ cdef class Session:
         """Forgets every sequence and memory."""
         pe_session_clear(&self.session)
 
+    cdef int _refuse(self, message) except -1:
+        pe_session_clear(&self.session)
+        raise_status(PE_BAD_ARGUMENT, message)
+
     def step(self, plan):
         """Runs one plan and returns a StepResult. The GIL is released meanwhile."""
         cdef pe_plan c
@@ -245,11 +250,11 @@ cdef class Session:
         cdef const int32_t[::1] offsets = plan.exclude_offsets, excluded = plan.exclude_ids
         cdef int64_t rows = logit_rows.shape[0], top_k = plan.top_k
         if forks.shape[0] > 0 and forks.shape[1] != 2:
-            raise EngineError("a step was refused: forks are pairs")
+            self._refuse("forks are pairs")
         if not (lengths.shape[0] == segment_memories.shape[0] and tokens.shape[0] == sequences.shape[0]
                 and tokens.shape[0] == memories.shape[0] and offsets.shape[0] == rows + 1
                 and offsets[rows] == excluded.shape[0] and top_k >= 0):
-            raise EngineError("a step was refused: arrays that belong together differ in length")
+            self._refuse("arrays that belong together differ in length")
 
         log_normalizer = np.empty(rows, np.float64)
         top_ids = np.empty((rows, top_k), np.int32)

@@ -3,7 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/intmath.h"
+
 enum { LINE = 64 };
+
+/* What a sum that overflows counts as: no allocation gives so much. */
+static const size_t UNOBTAINABLE = SIZE_MAX / 2;
 
 /* calloc, because large blocks of it cost memory only where they are touched; what it returned is kept in the word
    before the aligned block. */
@@ -24,7 +29,11 @@ void pe_aligned_free(void *memory) {
 }
 
 void *pe_arena_take(pe_arena *arena, int64_t count, size_t width) {
-    size_t bytes = (size_t)count * width;
+    size_t bytes;
+    if (!pe_mul_ok((size_t)count, width, &bytes) || bytes > UNOBTAINABLE - arena->used) {
+        arena->used = UNOBTAINABLE;
+        return NULL;
+    }
     bytes = (bytes + LINE - 1) & ~(size_t)(LINE - 1);
     const size_t offset = arena->used;
     arena->used += bytes;

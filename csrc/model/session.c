@@ -214,7 +214,8 @@ static pe_status plan_logits(pe_session *s, const pe_plan *plan) {
     for (int64_t i = 0; i < request->n_rows; i++) {
         const int64_t row = plan->logit_rows[i], previous = i > 0 ? plan->logit_rows[i - 1] : -1;
         REFUSE_IF(row <= previous || row >= plan->n_rows, "logit row %lld is out of order or range", (long long)row);
-        REFUSE_IF(request->exclude_offsets[i] != excluded || request->exclude_offsets[i + 1] < excluded,
+        REFUSE_IF(request->exclude_offsets[i] != excluded || request->exclude_offsets[i + 1] < excluded ||
+                      request->exclude_offsets[i + 1] > request->exclude_offsets[request->n_rows],
                   "the offsets of excluded ids do not ascend at row %lld", (long long)i);
         for (const int64_t end = request->exclude_offsets[i + 1], begin = excluded; excluded < end; excluded++) {
             const int32_t id = request->exclude_ids[excluded];

@@ -1,0 +1,112 @@
+"""Tiny random models for the C core, packed as a model directory packs them, and short ways to write plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyengine import _core
+from pyengine.canonical.config import ModelConfig
+from pyengine.canonical.tensors import sinusoidal_positions
+from pyengine.modelfile import layout
+from pyengine.scheduling.session import Plan, StepResult
+
+from ..oracle.tiny import model_config, random_tensors
+
+__all__ = ["COMPUTE", "TinyModel", "make_plan", "model_config", "new_session", "step"]
+
+# (weights, kv)
+COMPUTE = (("float32", "float32"), ("float32", "int8"), ("int8", "float32"), ("int8", "int8"))
+
+
+def quantize(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [N, K] -> int8 [N, K] and the scale of each row."""
+    scale = (np.abs(w).max(axis=1) / np.float32(127)).astype(np.float32)
+    return np.rint(np.divide(w, scale[:, None], out=np.zeros_like(w), where=scale[:, None] > 0)).astype(np.int8), scale
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """config, packed tensors for `_core.Model`, and the canonical tensors that these stand for, dequantized."""
+
+    config: ModelConfig
+    weights: str
+    packed: Mapping[str, np.ndarray]
+    floats: Mapping[str, np.ndarray]
+
+    @classmethod
+    def random(cls, weights: str = "float32", seed: int = 1, std: float = 0.5, **changes: object) -> TinyModel:
+        config = model_config(**changes)
+        floats = random_tensors(config, seed, std)
+        packed = {}
+        for name, spec in layout.packed_specs(config, weights).items():
+            parts = [floats[source] for source in spec.sources]
+            if spec.kind == "vector":
+                packed[name] = layout.pad_vector(np.concatenate(parts))
+            elif spec.kind == "scale":
+                packed[name] = layout.pad_vector(np.concatenate([quantize(part)[1] for part in parts]))
+            elif weights == "int8":
+                packed[name] = np.ascontiguousarray(layout.pack_int8(np.concatenate([quantize(p)[0] for p in parts])))
+            else:
+                packed[name] = np.ascontiguousarray(layout.pack_float32(np.concatenate(parts)))
+            assert packed[name].shape == spec.shape
+        if weights == "int8":
+            for name, tensor in floats.items():
+                if tensor.ndim == 2:
+                    q, scale = quantize(tensor)
+                    floats[name] = q * scale[:, None]
+        return cls(config, weights, packed, floats)
+
+    def core(self, kv: str = "float32", isa: str | None = None) -> _core.Model:
+        positions = sinusoidal_positions(self.config.max_positions, self.config.width)
+        return _core.Model(self.config, self.packed, positions, weights=self.weights, kv=kv, isa=isa)
+
+
+def new_session(
+    model: _core.Model, *, threads: int = 1, max_rows: int = 256, max_sequences: int = 80, max_memories: int = 70
+) -> _core.Session:
+    return _core.Session(
+        model, threads=threads, max_rows=max_rows, max_sequences=max_sequences, max_memories=max_memories
+    )
+
+
+def make_plan(
+    *,
+    sources: Mapping[int, Sequence[int]] | None = None,
+    rows: Sequence[tuple[int, int, Sequence[int]]] = (),
+    logit_rows: Sequence[int] | None = None,
+    exclude: Sequence[Sequence[int]] | None = None,
+    top_k: int = 1,
+    full_logits: bool = False,
+    **arrays: object,
+) -> Plan:
+    """sources: memory -> its tokens; rows: (sequence, memory, tokens); exclude: ids for each row of logits.
+
+    All rows get logits unless `logit_rows` says otherwise; other keywords replace arrays of the plan.
+    """
+    sources = sources or {}
+    tokens = [token for _, _, some in rows for token in some]
+    wanted = range(len(tokens)) if logit_rows is None else logit_rows
+    exclude = [()] * len(wanted) if exclude is None else exclude
+    values: dict[str, object] = {
+        "encode_tokens": [token for some in sources.values() for token in some],
+        "encode_lengths": [len(some) for some in sources.values()],
+        "encode_memories": list(sources),
+        "tokens": tokens,
+        "sequences": [sequence for sequence, _, some in rows for _ in some],
+        "memories": [memory for _, memory, some in rows for _ in some],
+        "logit_rows": wanted,
+        "exclude_offsets": np.cumsum([0, *map(len, exclude)]),
+        "exclude_ids": [i for some in exclude for i in some],
+        **arrays,
+    }
+    converted = {name: np.array(list(value), np.int32) for name, value in values.items()}  # type: ignore[call-overload]
+    if "forks" in converted:
+        converted["forks"] = converted["forks"].reshape(-1, 2)
+    return Plan(top_k=top_k, full_logits=full_logits, **converted)
+
+
+def step(session: _core.Session, **plan: object) -> StepResult:
+    return session.step(make_plan(**plan))  # type: ignore[arg-type]
