@@ -73,6 +73,7 @@ class StoredTensor:
             values = np.array(view, np.float32, order="C")
         # One number instead of an array of flags: a sum over non-finite values is not finite, and a float64
         # sum of finite float32 values cannot overflow.
+        self._forget_pages(span * kind.itemsize)
         with np.errstate(invalid="ignore"):
             total = values.sum(dtype=np.float64)
         if not np.isfinite(total):
@@ -82,3 +83,9 @@ class StoredTensor:
                 f"found {values[bad]} at {[int(i) for i in bad]}"
             )
         return values
+
+    def _forget_pages(self, size: int) -> None:
+        """Tell the system that the mapped bytes just read are not needed, or they count as memory in use."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start = self.begin - self.begin % mmap.PAGESIZE
+            self.data.madvise(mmap.MADV_DONTNEED, start, self.begin + size - start)
