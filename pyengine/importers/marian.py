@@ -1,6 +1,6 @@
 """Marian, as Hugging Face exports it (opus-mt and its like): tables of config keys and tensor names.
 
-Reference: transformers 5.23.0, models/marian; its conventions for tied tables are described at ``_Tables``.
+Reference: transformers 5.23.0, models/marian; how it ties tables is described at ``_candidates``.
 """
 
 from __future__ import annotations
@@ -209,14 +209,13 @@ def _candidates(settings: _Settings, table: str) -> tuple[str, ...]:
     version 5 the shared table was one module, so exports may hold it alone even if lm_head is not tied.
     """
     tied, shared = settings.tie_word_embeddings, settings.share_encoder_decoder_embeddings
+    group: tuple[str, ...] = ()
     if tied and shared:
         group = (_SHARED, _OUTPUT_TABLE, _DECODER_TABLE, _ENCODER_TABLE)
     elif shared:
         group = () if table == _OUTPUT_TABLE else (_SHARED, _DECODER_TABLE, _ENCODER_TABLE)
     elif tied:
         group = () if table == _ENCODER_TABLE else (_DECODER_TABLE, _OUTPUT_TABLE)
-    else:
-        group = ()
     return (table, *group)
 
 

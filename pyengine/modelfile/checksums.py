@@ -47,8 +47,9 @@ def verify_sums(directory: Path) -> None:
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         match = _LINE.fullmatch(line)
         if not match:
-            found = shorten(line)
-            raise ModelFileError(f"{path}: line {number}: expected 64 hex digits and a name, found {found}")
+            raise ModelFileError(
+                f"{path}: line {number}: expected 64 hex digits and a name, found {shorten(line)}"
+            )
         sums[match[2].decode("ascii")] = match[1].decode("ascii")
     if build_sums(sums) != content:
         raise ModelFileError(f"{path}: damaged: lines are not sorted, occur twice or end early")

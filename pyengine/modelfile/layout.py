@@ -19,13 +19,14 @@ Every tensor's size is a multiple of 64 bytes, so with aligned data each one is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator
+from typing import Any, Iterator
 
 import numpy as np
 
 from pyengine.canonical import ModelConfig, tensor_specs
 
 __all__ = [
+    "DTYPES",
     "WEIGHTS",
     "PackedSpec",
     "dequantize_packed",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 WEIGHTS = ("float32", "int8")
+DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype(np.int8), "F32": np.dtype("<f4")}  # by safetensors' names
 PANEL = 16  # rows of a panel
 GROUP = 4  # columns that lie together
 

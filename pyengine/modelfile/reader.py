@@ -24,11 +24,9 @@ from pyengine.modelfile.directory import (
     TOKENIZER_FILES,
     VERSION,
 )
-from pyengine.modelfile.layout import WEIGHTS, packed_specs
+from pyengine.modelfile.layout import DTYPES, WEIGHTS, packed_specs
 
 __all__ = ["ModelDirectory", "open_directory"]
-
-_DTYPES = {"I8": np.dtype(np.int8), "F32": np.dtype("<f4")}
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def _map_tensors(path: Path, config: ModelConfig, weights: str) -> dict[str, np.
         raise ModelFileError(f"{path}: the tensors do not match {CONFIG_NAME} ({weights}): {found}")
     return {
         name: np.frombuffer(
-            data, _DTYPES[spec.dtype], count=int(np.prod(spec.shape)), offset=entries[name].begin
+            data, DTYPES[spec.dtype], count=int(np.prod(spec.shape)), offset=entries[name].begin
         ).reshape(spec.shape)
         for name, spec in specs.items()
     }

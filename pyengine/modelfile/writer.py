@@ -24,13 +24,12 @@ from pyengine.modelfile.directory import (
     TOKENIZER_FILES,
     VERSION,
 )
-from pyengine.modelfile.layout import packed_specs
+from pyengine.modelfile.layout import DTYPES, packed_specs
 
 __all__ = ["check_target", "write_directory"]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 _CHUNK_BYTES = 4 << 20
-_DTYPES = {"I8": np.dtype(np.int8), "F32": np.dtype("<f4")}
 
 
 def check_target(path: str | Path, *, force: bool) -> None:
@@ -135,7 +134,7 @@ def _write_tensors(
         for name, array in tensors:
             wanted, spec = next(expected, ("no more tensors", None))
             given = (name, array.shape, array.dtype)
-            if spec is None or given != (wanted, spec.shape, _DTYPES[spec.dtype]):
+            if spec is None or given != (wanted, spec.shape, DTYPES[spec.dtype]):
                 raise ModelFileError(f"{path.name}: expected {wanted} {spec}, was given {given}")
             # A packed array is a transposed view: made contiguous some panels at a time, not as a whole.
             step = max(1, _CHUNK_BYTES * len(array) // array.nbytes)
