@@ -89,7 +89,8 @@ def test_other_flags_never_get_old_objects(tree: Path) -> None:
     assert compiled(tree, CFLAGS="-DANYTHING") == ALL
     assert compiled(tree, PYENGINE_WERROR="1") == ALL[:2]
     table = (tree / "setup.py").read_text(encoding="utf-8")
-    (tree / "setup.py").write_text(table.replace('("csrc/*.c", None, "")', '("csrc/*.c", None, "-mtune=generic")'))
+    changed = table.replace('("csrc/*.c", None, "")', '("csrc/*.c", None, "-mtune=generic")')
+    (tree / "setup.py").write_text(changed, encoding="utf-8")
     assert compiled(tree) == ALL[:2]
 
 
@@ -101,7 +102,7 @@ def test_without_openmp_there_is_one_thread(tree: Path) -> None:
 
 @pytest.mark.parametrize(
     ("compiler", "complaint"),
-    [("/bin/false", "cannot compile a C11 program"), ("no-such-compiler", "'no-such-compiler' (from CC) was not found")],
+    [("/bin/false", "cannot compile a C11 program"), ("no-such-cc", "'no-such-cc' (from CC) was not found")],
 )
 def test_without_a_compiler_the_message_says_what_to_install(tree: Path, compiler: str, complaint: str) -> None:
     done = build(tree, CC=compiler)
