@@ -58,7 +58,8 @@ class BeamSearch(Search):
         flattering = self.options.early_stopping == "never" and self.options.length_penalty > 0.0
         best = self._scores[live, 0] / self._length_power(limit if flattering else generated)
         improvable = can_improve(best, self._ended_scores[live], self._ended[live])
-        done = is_done(self.options.early_stopping, improvable, self._ended[live], ends.all(axis=1))
+        exhausted = np.logical_and.reduce(ends, axis=1)
+        done = is_done(self.options.early_stopping, improvable, self._ended[live], exhausted)
         finished = [Finished(int(slot), self._best(int(slot))) for slot in live[done]]
 
         going = ~done

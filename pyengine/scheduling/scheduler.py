@@ -8,7 +8,6 @@ longer ones go first, so that no long one is left to run alone at the end.
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ import numpy as np
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.search import Found, Search, sequences_per_slot
-from pyengine.errors import DeadlineError
 from pyengine.options import SearchOptions
+from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.session import Plan, Session, run_plan
 
 __all__ = ["Request", "Scheduler"]
@@ -46,9 +45,9 @@ class Scheduler:
         *,
         vocab: int,
         budget: int,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
-        """`budget`: rows of a step; `deadline`: on `time.monotonic`'s clock, DeadlineError when past."""
+        """`budget`: rows of a step, all in all."""
         beams = options.num_beams
         slots = min(budget // beams, session.max_memories, session.max_sequences // sequences_per_slot(beams))
         kind = GreedySearch if beams == 1 else BeamSearch
@@ -57,7 +56,7 @@ class Scheduler:
         self._session = session
         self._start = np.array([options.start], np.int32)
         self._budget = budget
-        self._deadline = deadline
+        self._deadline = deadline or Deadline()
         self._freed_memories: list[int] = []
         self._index_of: dict[int, int] = {}  # slot -> index of the request
 
@@ -129,8 +128,7 @@ class Scheduler:
         )
 
     def _step(self, plan: Plan, done: dict[int, list[Found]]) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise DeadlineError("the timeout passed before the call was done")
+        self._deadline.check()
         for finished in self._search.advance(run_plan(self._session, plan)):
             self._freed_memories.append(finished.slot)
             done[self._index_of.pop(finished.slot)] = finished.hypotheses

@@ -76,8 +76,14 @@ class Engine:
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
 
+
+def _reset_engines() -> None:
+    for engine in _ENGINES:
+        engine.reset()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: [engine.reset() for engine in _ENGINES])
+    os.register_at_fork(after_in_child=_reset_engines)
 
 
 class _GatedSession:
@@ -150,7 +156,7 @@ def _core_sessions(
 
     The one place that knows the C core; it is imported here, so that converting needs none.
     """
-    from pyengine import _core
+    from pyengine import _core  # type: ignore[attr-defined]
 
     positions = sinusoidal_positions(config.max_positions, config.width)
     model = _core.Model(config, tensors, positions, weights=compute, kv=kv)

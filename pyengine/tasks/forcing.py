@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import numpy as np
 
-from pyengine.errors import DeadlineError
+from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.session import Plan, Session, run_plan
 
 __all__ = ["target_log_probs", "target_logits"]
@@ -22,7 +21,7 @@ def target_log_probs(
     start: int,
     *,
     budget: int,
-    deadline: float | None = None,
+    deadline: Deadline,
 ) -> list[np.ndarray]:
     """float64 log-probability of each token of the targets of (source, target) pairs of int32 ids.
 
@@ -31,8 +30,7 @@ def target_log_probs(
     found = []
     try:
         for batch in _batches(pairs, budget):
-            if deadline is not None and time.monotonic() > deadline:
-                raise DeadlineError("the timeout passed before the call was done")
+            deadline.check()
             lengths = np.array([len(target) for _, target in batch])
             labels = np.concatenate([target for _, target in batch])
             pair_of = np.repeat(np.arange(len(batch), dtype=np.int32), lengths)

@@ -57,11 +57,12 @@ class Inputs:
         self._config = config
         self._end = tuple(end)
         self._tokenizer = tokenizer
+        self._blank = [] if tokenizer is None else list(tokenizer.encode_source(""))
 
     def source(self, sentence: Sentence, *, truncate: bool, name: str = "the input") -> Source:
         """Ids are taken as they are, end token and all. InputError: too long, unless `truncate`."""
         ids = self._ids(sentence, "source", name)
-        if isinstance(sentence, str) and len(ids) <= 1:  # nothing but the end token
+        if isinstance(sentence, str) and ids == self._blank:
             ids = []
         most = self._config.max_positions
         cut = len(ids) > most
@@ -70,8 +71,8 @@ class Inputs:
                 raise InputError(
                     f"{name} has {len(ids)} tokens; the model has {most} positions (truncate=True cuts it)"
                 )
-            keeps_end = ids[-1] in self._end
-            ids = ids[: most - 1] + ids[-1:] if keeps_end else ids[:most]
+            has_end = ids[-1] in (*self._end, *self._blank)
+            ids = ids[: most - 1] + ids[-1:] if has_end else ids[:most]
         return Source(np.array(ids, np.int32), cut)
 
     def target(self, sentence: Sentence, name: str = "the target") -> np.ndarray:

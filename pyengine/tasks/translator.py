@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from pyengine.errors import InputError, OptionError
 from pyengine.modelfile import open_directory
 from pyengine.options import SearchOptions, TranslationKeywords, TranslationOptions
 from pyengine.results import Hypothesis, ScoreResult, TranslationResult
+from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
 from pyengine.tasks.engine import Engine, open_engine
 from pyengine.tasks.forcing import target_log_probs, target_logits
@@ -145,7 +145,7 @@ class Translator:
         None for each. As in transformers, it is part of the output but neither of the score nor of its
         length. An empty text has one hypothesis, empty, with score 0.
         """
-        deadline = _deadline(timeout)
+        deadline = Deadline(_seconds(timeout))
         settled = self._settle(options, keywords)
         budget = _whole("max_batch_tokens", max_batch_tokens)
         one = is_one(source)
@@ -211,9 +211,12 @@ class Translator:
                 yield request
 
         with self._engine.session() as session:
-            deadline = None if seconds is None else time.monotonic() + seconds
             scheduler = Scheduler(
-                session, settled, vocab=self._engine.config.target_vocab, budget=budget, deadline=deadline
+                session,
+                settled,
+                vocab=self._engine.config.target_vocab,
+                budget=budget,
+                deadline=Deadline(seconds),
             )
             for found in scheduler.run(requests(), window=WINDOW):
                 yield self._result(found, cut.popleft())
@@ -252,7 +255,7 @@ class Translator:
 
         `truncate` is for sources; a target longer than the model's positions is an InputError.
         """
-        deadline = _deadline(timeout)
+        deadline = Deadline(_seconds(timeout))
         budget = _whole("max_batch_tokens", max_batch_tokens)
         one = is_one(source)
         sources, targets = ([source], [target]) if one else (source, target)
@@ -372,11 +375,6 @@ def _seconds(timeout: float | None) -> float | None:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0")
     return float(timeout)
-
-
-def _deadline(timeout: float | None) -> float | None:
-    seconds = _seconds(timeout)
-    return None if seconds is None else time.monotonic() + seconds
 
 
 def _whole(name: str, value: int) -> int:

@@ -12,6 +12,7 @@ import pytest
 from pyengine.decoding.search import Found
 from pyengine.errors import DeadlineError, InputError
 from pyengine.options import TranslationOptions
+from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
 from pyengine.scheduling.session import Plan, StepResult
 from tests.oracle.reference import ReferenceModel
@@ -39,7 +40,7 @@ class Watched(ReferenceSession):
 
 
 def scheduler(
-    session: ReferenceSession, budget: int = 48, deadline: float | None = None, **options: Any
+    session: ReferenceSession, budget: int = 48, deadline: Deadline | None = None, **options: Any
 ) -> Scheduler:
     settled = TranslationOptions(**options).resolve(generation(), CONFIG.target_vocab, CONFIG.max_positions)
     return Scheduler(session, settled, vocab=CONFIG.target_vocab, budget=budget, deadline=deadline)
@@ -150,7 +151,7 @@ def test_an_interrupt_leaves_the_session_empty_and_usable(step: int) -> None:
 
 def test_the_deadline_is_checked_between_steps() -> None:
     session = Watched(lambda number: time.sleep(0.02))
-    with pytest.raises(DeadlineError):
-        list(scheduler(session, deadline=time.monotonic() + 0.03, num_beams=2).run(requests(SOURCES)))
+    with pytest.raises(DeadlineError, match="timeout: the call was not done after 0.03 seconds"):
+        list(scheduler(session, deadline=Deadline(0.03), num_beams=2).run(requests(SOURCES)))
     assert 1 <= len(session.rows) <= 3
     assert not session.sequences and not session.memories
