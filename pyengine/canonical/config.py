@@ -25,7 +25,7 @@ MAX_HEAD_WIDTH = 256
 MAX_LAYERS = 256
 MAX_VOCAB = 1 << 21
 MAX_POSITIONS = 1 << 20
-MAX_BEAMS = 1024
+MAX_BEAMS = 256
 
 
 def _check(name: str, value: int, high: int) -> None:
@@ -186,7 +186,7 @@ class GenerationDefaults:
             "decoder_start_token_id": fields.integer("decoder_start_token_id", 0, top),
             "eos_token_id": fields.integers("eos_token_id", 0, top),
             "pad_token_id": optional_id("pad_token_id"),
-            "max_length": fields.integer("max_length", 2, MAX_POSITIONS),
+            "max_length": fields.integer("max_length", 2, MAX_POSITIONS + 1),
             "min_length": fields.integer("min_length", 0, MAX_POSITIONS),
             "num_beams": fields.integer("num_beams", 1, MAX_BEAMS),
             "num_return_sequences": fields.integer("num_return_sequences", 1, MAX_BEAMS),

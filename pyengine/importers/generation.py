@@ -116,7 +116,8 @@ def read_generation(
         values["forced_eos_token_id"] = _as_list(values["forced_eos_token_id"])
     new, shortest = length("max_new_tokens"), length("min_new_tokens")
     longest = new + 1 if new is not None else length("max_length")  # the start token counts
-    values["max_length"] = config.max_positions if longest is None else min(longest, config.max_positions)
+    # The last token is never read, so there can be one more than there are positions.
+    values["max_length"] = config.max_positions if longest is None else min(longest, config.max_positions + 1)
     if shortest is not None:
         values["min_length"] = shortest + 1
     return GenerationDefaults.from_json(values, str(path), config, CheckpointError)

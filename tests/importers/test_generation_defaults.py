@@ -92,11 +92,12 @@ def test_generation_config_alone_counts(tmp_path: Path) -> None:
     ("given", "expected"),
     (
         ({}, 32),
-        ({"max_length": 512}, 32),
+        ({"max_length": 512}, 33),
+        ({"max_length": 33}, 33),
         ({"max_length": 32}, 32),
         ({"max_new_tokens": 5}, 6),
         ({"max_new_tokens": 5, "max_length": 30}, 6),
-        ({"max_new_tokens": 500}, 32),
+        ({"max_new_tokens": 500}, 33),
     ),
 )
 def test_the_longest_output(tmp_path: Path, given: dict[str, int], expected: int) -> None:
