@@ -124,6 +124,21 @@ def test_freeing_returns_pages(model) -> None:
     assert len(sizes) == 1
 
 
+def test_a_page_that_was_copied_comes_back(model) -> None:
+    """The last of those who shared it gives it back, whoever that is: the parent, or a child that went on waiting."""
+    session = new_session(model)
+    step(session, sources={0: SOURCE})
+    sizes = set()
+    for round_ in range(1000):
+        step(session, rows=[(0, 0, tokens(20))])
+        step(session, forks=[(0, 1), (0, 2)], rows=[(0, 0, [1]), (1, 0, [2])])
+        first, rest = ([0], [1, 2]) if round_ % 2 else ([2], [0, 1])
+        step(session, free_sequences=first)
+        step(session, free_sequences=rest)
+        sizes.add(session.cache_bytes)
+    assert len(sizes) == 1
+
+
 def test_forks_share_their_pages(model) -> None:
     """79 forks of 97 tokens, each with a token of its own, need 79 pages more; 79 sequences need six times that."""
     session = started(model, tokens(97))
