@@ -11,9 +11,10 @@ cdef extern from "base/status.h" nogil:
 
 cdef extern from "base/team.h" nogil:
     bint pe_team_lost() noexcept
-    int pe_team_limit(int threads) noexcept
 
 cdef extern from "kernels/kernels.h" nogil:
+    int PE_MAX_HEAD_DIM
+
     ctypedef enum pe_activation:
         PE_IDENTITY
         PE_RELU
@@ -65,7 +66,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
     ctypedef struct pe_isa:
         const char *name
-        int available
+        bint available
 
     const pe_isa *pe_isa_list(int *count) noexcept
     pe_status pe_kernels_init(pe_kernels *table, const char *isa) noexcept

@@ -13,6 +13,12 @@ from pyengine.scheduling.session import StepResult
 __all__ = ["Model", "Session", "available_isas", "threads_lost"]
 
 
+# Where the system refuses a thread, the OpenMP runtime ends the process: this only stops what cannot be meant.
+MAX_THREADS = 256
+
+# The most products of an unsigned and a signed byte that an int32 holds; see csrc/kernels/x86/gemm_avx512vnni.c.
+MAX_K = (1 << 31) // (255 * 127)
+
 ACTIVATIONS = {
     "relu": PE_RELU,
     "gelu": PE_GELU,
@@ -109,6 +115,12 @@ cdef class Model:
 
     cdef _set_config(self, config):
         cdef pe_config *c = &self.model.config
+        for stack in (config.encoder, config.decoder):
+            if stack.heads < 1 or config.width % stack.heads or config.width // stack.heads > PE_MAX_HEAD_DIM:
+                raise EngineError(f"{stack.heads} heads of a width of {config.width}: expected at most "
+                                  f"{PE_MAX_HEAD_DIM} a head")
+            if max(config.width, stack.ffn_width) > MAX_K:
+                raise EngineError(f"a width of {max(config.width, stack.ffn_width)}: expected at most {MAX_K}")
         c.width = config.width
         c.encoder = pe_stack(config.encoder.layers, config.encoder.heads, config.encoder.ffn_width)
         c.decoder = pe_stack(config.decoder.layers, config.decoder.heads, config.decoder.ffn_width)
@@ -197,8 +209,8 @@ cdef class Model:
 cdef class Session:
     """Runs plans (pyengine.scheduling.session.Plan) on a model: owns a key-value cache and working memory.
 
-    Not for two threads at once. EngineError when memory runs out or a plan breaks its contract; the session is
-    empty then.
+    Not for two threads at once: EngineError. EngineError also when memory runs out or a plan breaks its contract; the
+    session is empty then.
     """
 
     cdef pe_session session
@@ -207,6 +219,7 @@ cdef class Session:
     cdef readonly int64_t max_sequences
     cdef readonly int64_t max_memories
     cdef readonly int threads
+    cdef bint busy
 
     def __cinit__(self, Model model not None, *, int64_t threads, int64_t max_rows, int64_t max_sequences,
                   int64_t max_memories):
@@ -215,14 +228,15 @@ cdef class Session:
         self.max_sequences = max_sequences
         self.max_memories = max_memories
         self.threads = <int>threads
-        if not all(1 <= size < 1 << 31 for size in (threads, max_rows, max_sequences, max_memories)):
-            raise OptionError("threads, max_rows, max_sequences and max_memories: at least 1, below 2^31")
+        if not 1 <= threads <= MAX_THREADS:
+            raise OptionError(f"threads is {threads}; expected 1..{MAX_THREADS}")
+        if not all(1 <= size < 1 << 31 for size in (max_rows, max_sequences, max_memories)):
+            raise OptionError("max_rows, max_sequences and max_memories: at least 1, below 2^31")
         if pe_session_create(&self.session, &model.model, threads, max_rows, max_sequences, max_memories) != PE_OK:
             raise EngineError("out of memory")
 
     def __dealloc__(self):
-        if self.owner is not None:
-            pe_session_destroy(&self.session)
+        pe_session_destroy(&self.session)  # owner may be gone already, when the garbage collector took a cycle apart
 
     @property
     def cache_bytes(self):
@@ -231,7 +245,13 @@ cdef class Session:
 
     def clear(self):
         """Forgets every sequence and memory."""
+        self._require_idle()
         pe_session_clear(&self.session)
+
+    cdef int _require_idle(self) except -1:
+        if self.busy:
+            raise EngineError("a session was used by two threads at once")
+        return 0
 
     cdef int _refuse(self, message) except -1:
         pe_session_clear(&self.session)
@@ -239,6 +259,14 @@ cdef class Session:
 
     def step(self, plan):
         """Runs one plan and returns a StepResult. The GIL is released meanwhile."""
+        self._require_idle()
+        self.busy = True
+        try:
+            return self._run(plan)
+        finally:
+            self.busy = False
+
+    cdef _run(self, plan):
         cdef pe_plan c
         cdef pe_status status
         cdef const int32_t[:, ::1] forks = plan.forks

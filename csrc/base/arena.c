@@ -7,8 +7,8 @@
 
 enum { LINE = 64 };
 
-/* What a sum that overflows counts as: no allocation gives so much. */
-static const size_t UNOBTAINABLE = SIZE_MAX / 2;
+/* What a sum that overflows counts as: no allocation gives so much. Whole lines, as all sums are. */
+static const size_t UNOBTAINABLE = SIZE_MAX / 2 + 1 - LINE;
 
 /* calloc, because large blocks of it cost memory only where they are touched; what it returned is kept in the word
    before the aligned block. */

@@ -59,7 +59,6 @@ typedef enum pe_activation {
     PE_SILU,      /* x / (1 + e^-x), also called swish */
     PE_TANH,
     PE_SIGMOID,
-    PE_ACTIVATIONS
 } pe_activation;
 
 static inline float pe_activate(pe_activation kind, float x) {
@@ -73,6 +72,12 @@ static inline float pe_activate(pe_activation kind, float x) {
     default: return x;
     }
 }
+
+/* How a row or a page whose largest magnitude is `largest` is quantized: 127 stands for it. What is so small that the
+   quotient would overflow counts as zeros. */
+#define PE_QUANT_LOW 1e-30f
+static inline float pe_quant_factor(float largest) { return largest > PE_QUANT_LOW ? 127.0f / largest : 0.0f; }
+static inline float pe_quant_scale(float largest) { return largest > PE_QUANT_LOW ? largest * (1.0f / 127.0f) : 0.0f; }
 
 /* The sum of 16 lanes in the one order that all kernels use: halves onto halves. */
 static inline float pe_sum_lanes(const float lanes[PE_LANES]) {

@@ -1,11 +1,12 @@
-/* What a function of the core can answer. Nothing in the core prints, exits or aborts. */
+/* What a function of the core can answer. Nothing in the core prints, exits or aborts. (The OpenMP runtime ends the
+   process if the system refuses it a thread.) */
 #ifndef PE_BASE_STATUS_H
 #define PE_BASE_STATUS_H
 
 typedef enum pe_status {
     PE_OK = 0,
-    PE_NO_MEMORY,     /* an allocation failed; the object is as it was before the call */
-    PE_BAD_ARGUMENT,  /* a plan or a shape breaks its contract; pe_error_message() says where */
+    PE_NO_MEMORY,     /* an allocation failed */
+    PE_BAD_ARGUMENT,  /* a plan breaks its contract, see pe_session.message; an instruction set that is not there */
 } pe_status;
 
 #define PE_TRY(expr)                                  \

@@ -1,7 +1,10 @@
 #define _GNU_SOURCE
 #include "base/team.h"
 
+#ifdef _OPENMP
+#include <omp.h>
 #include <pthread.h>
+#endif
 #ifdef __linux__
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -9,14 +12,11 @@
 #else
 #include <sched.h>
 #endif
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
 
-enum { SPINS = 2000 }; /* about 20 microseconds: longer than a phase's imbalance, shorter than a time slice */
+enum { SPINS = 1000 }; /* some tens of microseconds: longer than a phase's imbalance, shorter than a time slice */
 
 static inline void relax(void) {
 #if defined(__x86_64__)
@@ -26,19 +26,23 @@ static inline void relax(void) {
 
 /* Subnormal numbers cost a hundred cycles each and carry nothing here: they are zero inside a region, and the
    caller's mode is restored, since Python shares the first thread. */
-static unsigned enter_flush_to_zero(void) {
+static uint64_t enter_flush_to_zero(void) {
+    uint64_t before = 0;
 #if defined(__x86_64__)
-    const unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);
-    return before;
-#else
-    return 0;
+    before = _mm_getcsr();
+    _mm_setcsr((unsigned)before | 0x8040); /* results, operands */
+#elif defined(__aarch64__)
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | UINT64_C(1) << 24));
 #endif
+    return before;
 }
 
-static void leave_flush_to_zero(unsigned before) {
+static void leave_flush_to_zero(uint64_t before) {
 #if defined(__x86_64__)
-    _mm_setcsr(before);
+    _mm_setcsr((unsigned)before);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(before));
 #else
     (void)before;
 #endif
@@ -54,7 +58,8 @@ static void after_fork_in_child(void) { atomic_store(&team_lost, true); }
 static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child); }
 #endif
 
-int pe_team_limit(int threads) {
+/* How many threads a team can really have. */
+static int limit(int threads) {
 #ifdef _OPENMP
     return pe_team_lost() || threads < 1 ? 1 : threads;
 #else
@@ -65,13 +70,13 @@ int pe_team_limit(int threads) {
 
 static void run_member(pe_team *team, int id, pe_team_function *function, void *context) {
     pe_thread thread = {.team = team, .id = id};
-    const unsigned mode = enter_flush_to_zero();
+    const uint64_t mode = enter_flush_to_zero();
     function(&thread, context);
     leave_flush_to_zero(mode);
 }
 
 void pe_team_run(int threads, pe_team_function *function, void *context) {
-    pe_team team = {.threads = pe_team_limit(threads)};
+    pe_team team = {.threads = limit(threads)};
     if (team.threads == 1) {
         run_member(&team, 0, function, context);
         return;

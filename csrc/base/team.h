@@ -30,21 +30,16 @@ void pe_team_run(int threads, pe_team_function *function, void *context);
 /* Waits for the whole team: spins briefly, then gives the processor away. The tasks of the next phase start at 0. */
 void pe_barrier(pe_thread *thread);
 
-/* Takes the next `grain` of this phase's `n` tasks that no thread has taken: [*begin, *end). False when none is left:
+/* Takes the next of this phase's `n` tasks that no thread has taken; false when none is left:
 
-       for (int64_t i, end; pe_take(thread, n, grain, &i, &end);)
-           for (; i < end; i++) ...                                                                               */
-static inline bool pe_take(pe_thread *thread, int64_t n, int64_t grain, int64_t *begin, int64_t *end) {
-    *begin = atomic_fetch_add_explicit(&thread->team->next, grain, memory_order_relaxed);
-    *end = *begin + grain < n ? *begin + grain : n;
-    return *begin < n;
+       for (int64_t i; pe_take(thread, n, &i);) ...                                                               */
+static inline bool pe_take(pe_thread *thread, int64_t n, int64_t *task) {
+    *task = atomic_fetch_add_explicit(&thread->team->next, 1, memory_order_relaxed);
+    return *task < n;
 }
 
-/* How many threads a team can really have: 1 without OpenMP, and in a child that was forked after its parent
-   had used a team (the OpenMP runtime's threads do not survive a fork; waiting for them would hang). */
-int pe_team_limit(int threads);
-
-/* Whether this process is such a child. */
+/* Whether this process was forked from one that had used a team. The OpenMP runtime's threads do not survive a fork,
+   and waiting for them would hang: such a child has teams of one. */
 bool pe_team_lost(void);
 
 #endif

@@ -1,6 +1,5 @@
 #include "kernels/kernels.h"
 
-#include <stddef.h>
 #include <string.h>
 
 #include "base/cpu.h"
@@ -23,7 +22,7 @@ enum { N_ISAS = sizeof ISAS / sizeof ISAS[0] };
 const pe_isa *pe_isa_list(int *count) {
     static pe_isa list[N_ISAS];
     const pe_cpu cpu = pe_cpu_detect();
-    const int available[] = {1, cpu.avx2, cpu.avx512vnni};
+    const bool available[] = {true, cpu.avx2, cpu.avx512vnni};
     for (int i = 0; i < N_ISAS; i++) {
         list[i].name = ISAS[i].name;
         list[i].available = available[i];

@@ -75,7 +75,7 @@ typedef struct pe_kernels {
     uint8_t flip;
 
     /* q[i] = round(x[i] * 127 / max|x|) ^ flip for i < n; bytes up to n_padded are 0 ^ flip. *scale = max|x| / 127.
-       Ties to even; a row of zeros has scale 0. */
+       Ties to even; a row of zeros, or below PE_QUANT_LOW, has scale 0. */
     void (*quantize)(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale);
 
     /* Sums of the weights of each of `blocks` * 16 channels, packed as in pe_product. False if a weight is -128, which
@@ -105,7 +105,7 @@ typedef struct pe_kernels {
 /* Instruction sets compiled in, ascending, and whether this machine runs each. */
 typedef struct pe_isa {
     const char *name;
-    int available;
+    bool available;
 } pe_isa;
 
 const pe_isa *pe_isa_list(int *count);
@@ -124,7 +124,6 @@ void pe_kernels_overlay_avx512vnni(pe_kernels *table);
 static inline int64_t pe_page_keys_q8(int64_t d) { return (d + 3) / 4 * 64; }
 static inline int64_t pe_page_values_q8(int64_t d) { return (d + 15) / 16 * 256; }
 static inline int64_t pe_page_bytes_q8(int64_t d) { return pe_page_keys_q8(d) + pe_page_values_q8(d) + 128; }
-static inline int64_t pe_page_keys_f32(int64_t d) { return d * 64; }
 static inline int64_t pe_page_bytes_f32(int64_t d) { return d * 64 + (d + 15) / 16 * 1024; }
 
 #endif

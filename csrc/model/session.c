@@ -224,7 +224,8 @@ static pe_status plan_logits(pe_session *s, const pe_plan *plan) {
                       "excluded id %d is out of order or range", id);
         }
     }
-    const int64_t candidates = s->threads * request->n_rows * request->top_k;
+    size_t candidates;
+    if (!pe_mul_ok((size_t)(s->threads * request->n_rows), (size_t)request->top_k, &candidates)) return PE_NO_MEMORY;
     if (candidates <= s->n_candidates) return PE_OK;
     free(s->logits.values);
     free(s->logits.ids);

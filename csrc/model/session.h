@@ -55,7 +55,7 @@ typedef struct pe_session {
     int64_t n_encoder_pages;
 
     pe_logits_scratch logits; /* values and ids are grown when a step asks for more */
-    int64_t n_candidates;
+    size_t n_candidates;
 
     char message[192]; /* why the last plan was refused */
 } pe_session;

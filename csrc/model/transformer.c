@@ -1,7 +1,6 @@
 /* The forward pass: what the papers draw, one line an op, a barrier between two. */
 #include <string.h>
 
-#include "base/intmath.h"
 #include "model/session.h"
 
 /* One residual stream on its way through a stack. */
@@ -105,7 +104,7 @@ static void decode(pe_thread *thread, const stream *s) {
 }
 
 static void copy_shared_pages(pe_thread *thread, const pe_session *session) {
-    for (int64_t i, end; pe_take(thread, session->n_copies, 1, &i, &end);)
+    for (int64_t i; pe_take(thread, session->n_copies, &i);)
         memcpy(session->copies[i].to, session->copies[i].from, (size_t)session->cache.layout.page_bytes);
     pe_barrier(thread);
 }
@@ -113,7 +112,7 @@ static void copy_shared_pages(pe_thread *thread, const pe_session *session) {
 static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *plan) {
     const pe_session *session = s->session;
     const pe_rows *hidden = &session->hidden, *asked = &session->context;
-    for (int64_t i, end; pe_take(thread, plan->logits.n_rows, 1, &i, &end);) {
+    for (int64_t i; pe_take(thread, plan->logits.n_rows, &i);) {
         memcpy(asked->x + i * asked->ld, hidden->x + plan->logit_rows[i] * hidden->ld,
                (size_t)s->width * sizeof(float));
         pe_prepare(s->kernels, s->type, asked, i, s->width);

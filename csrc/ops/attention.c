@@ -34,7 +34,7 @@ static void store_f32(int64_t d, const float *k, const float *v, uint8_t *page, 
 void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
                      pe_side side, const pe_row *row, int64_t n_rows, const float *k, const float *v, int64_t ld) {
     const int64_t d = layout->head_dim;
-    for (int64_t r, end; pe_take(thread, n_rows, 1, &r, &end);) {
+    for (int64_t r; pe_take(thread, n_rows, &r);) {
         uint8_t *const *pages = side == PE_SELF ? row[r].pages : row[r].memory_pages;
         uint8_t *page = pages[row[r].position / PE_PAGE];
         const int64_t slot = row[r].position % PE_PAGE;
@@ -53,7 +53,7 @@ void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layo
                   pe_side side, const pe_row *row, int64_t n_rows, const float *q, int64_t ldq, pe_weight_type type,
                   const pe_rows *rows) {
     const int64_t d = layout->head_dim;
-    for (int64_t r, end; pe_take(thread, n_rows, 1, &r, &end);) {
+    for (int64_t r; pe_take(thread, n_rows, &r);) {
         for (int64_t head = 0; head < layout->heads; head++) {
             const pe_attend attend = {
                 .head_dim = d,

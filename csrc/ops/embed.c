@@ -17,7 +17,7 @@ static void unpack_row(const pe_linear *table, int64_t token, float *x) {
 
 void pe_op_embed(pe_thread *thread, const pe_kernels *kernels, const pe_linear *table, float scale,
                  const float *positions, const pe_row *row, int64_t n_rows, const pe_rows *rows) {
-    for (int64_t r, end; pe_take(thread, n_rows, 1, &r, &end);) {
+    for (int64_t r; pe_take(thread, n_rows, &r);) {
         float *x = rows->x + r * rows->ld;
         const float *position = positions + row[r].position * table->k;
         unpack_row(table, row[r].token, x);

@@ -14,7 +14,7 @@ void pe_prepare(const pe_kernels *kernels, pe_weight_type type, const pe_rows *r
 
 void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, pe_weight_type type, const pe_rows *rows,
                    int64_t n_rows, int64_t k) {
-    for (int64_t r, end; pe_take(thread, n_rows, 1, &r, &end);) pe_prepare(kernels, type, rows, r, k);
+    for (int64_t r; pe_take(thread, n_rows, &r);) pe_prepare(kernels, type, rows, r, k);
 }
 
 void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows,
@@ -23,7 +23,7 @@ void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
     const bool q8 = linear->type == PE_WEIGHT_Q8;
     const int64_t blocks = pe_ceil_div(linear->n, PE_BLOCK);
     const int64_t panels = pe_ceil_div(blocks, PANEL), slabs = pe_ceil_div(n_rows, ROWS_A_TASK);
-    for (int64_t task, end; pe_take(thread, panels * slabs, 1, &task, &end);) {
+    for (int64_t task; pe_take(thread, panels * slabs, &task);) {
         const int64_t block = task / slabs * PANEL, row = task % slabs * ROWS_A_TASK;
         const pe_product product = {
             .m = pe_min(ROWS_A_TASK, n_rows - row),

@@ -83,7 +83,7 @@ void pe_op_logits(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
     float *tile = s->tile + (int64_t)thread->id * PE_LOGIT_ROWS * PE_LOGIT_CHUNK;
     memset(s->counts + thread->id * request->n_rows, 0, (size_t)request->n_rows * sizeof *s->counts);
 
-    for (int64_t chunk, end; pe_take(thread, n_chunks, 1, &chunk, &end);) {
+    for (int64_t chunk; pe_take(thread, n_chunks, &chunk);) {
         const int64_t first = chunk * PE_LOGIT_CHUNK, n = pe_min(PE_LOGIT_CHUNK, output->n - first);
         for (int64_t row0 = 0; row0 < request->n_rows; row0 += PE_LOGIT_ROWS) {
             const int64_t m = pe_min(PE_LOGIT_ROWS, request->n_rows - row0);
@@ -112,7 +112,7 @@ void pe_op_logits(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
 void pe_op_logits_merge(pe_thread *thread, int64_t vocabulary, const pe_logits_request *request,
                         const pe_logits_scratch *s) {
     const int64_t n_chunks = pe_ceil_div(vocabulary, PE_LOGIT_CHUNK), k = request->top_k;
-    for (int64_t row, end; pe_take(thread, request->n_rows, 1, &row, &end);) {
+    for (int64_t row; pe_take(thread, request->n_rows, &row);) {
         const float *max = s->max + row * n_chunks, *sum = s->sum + row * n_chunks;
         float top = max[0];
         for (int64_t c = 1; c < n_chunks; c++) top = max[c] > top ? max[c] : top;

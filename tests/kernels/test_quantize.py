@@ -81,3 +81,11 @@ def test_extremes(kernels, sign: int) -> None:
     q, scale = quantize(kernels, np.full(40, 3 * sign, np.float32))
     assert np.all(q == 127 * sign)
     assert_within(scale, 3 / 127, 2 * UNIT * 3 / 127)
+
+
+def test_a_row_whose_factor_would_overflow_counts_as_zeros(kernels) -> None:
+    """127 / 1e-38 is infinite, and 0 times that is no number."""
+    x = np.array([1e-38, -1e-38, 0.0, 0.0, 1e-39], np.float32)
+    q, scale = np.full(8, 99, np.int8), np.ones(1, np.float32)
+    kernels.quantize(x, 8, 0, q, scale)
+    assert not q.any() and scale[0] == 0.0

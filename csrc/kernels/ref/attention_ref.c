@@ -47,13 +47,13 @@ void pe_attend_f32_q8__ref(const pe_attend *a) {
             p[t] *= value_scale[t];
             largest = p[t] > largest ? p[t] : largest;
         }
-        const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+        const float inverse = pe_quant_factor(largest);
         int32_t weight[PE_PAGE] = {0};
         for (int64_t t = 0; t < n; t++) {
             const float v = p[t] * inverse;
             weight[t] = (int32_t)nearbyintf(v < 127.0f ? v : 127.0f);
         }
-        const float unit = largest * (1.0f / 127.0f);
+        const float unit = pe_quant_scale(largest);
         for (int64_t i = 0; i < d; i++) {
             int32_t dot = 0;
             for (int64_t t = 0; t < n; t++)

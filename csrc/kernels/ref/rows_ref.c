@@ -7,7 +7,7 @@ void pe_quantize_q8r_f32__ref(const float *x, int64_t n, int64_t n_padded, uint8
         const float a = fabsf(x[i]);
         largest = a > largest ? a : largest;
     }
-    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    const float inverse = pe_quant_factor(largest);
     for (int64_t i = 0; i < n; i++) {
         float v = x[i] * inverse;
         v = v > -127.0f ? v : -127.0f;
@@ -15,7 +15,7 @@ void pe_quantize_q8r_f32__ref(const float *x, int64_t n, int64_t n_padded, uint8
         q[i] = (int8_t)((uint8_t)(int8_t)nearbyintf(v) ^ flip);
     }
     for (int64_t i = n; i < n_padded; i++) q[i] = (int8_t)flip;
-    *scale = largest * (1.0f / 127.0f);
+    *scale = pe_quant_scale(largest);
 }
 
 void pe_norm_f32_f32__ref(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y) {

@@ -74,7 +74,7 @@ void pe_attend_f32_q8__avx2(const pe_attend *a) {
             p[half] = _mm256_mul_ps(p[half], _mm256_maskload_ps(scales + PE_PAGE + half * 8, live));
         }
         const float largest = pe_max8(_mm256_max_ps(p[0], p[1]));
-        const __m256 inverse = _mm256_set1_ps(largest > 0.0f ? 127.0f / largest : 0.0f);
+        const __m256 inverse = _mm256_set1_ps(pe_quant_factor(largest));
         int32_t weights[PE_PAGE];
         for (int half = 0; half < 2; half++) {
             const __m256 scaled = _mm256_min_ps(_mm256_mul_ps(p[half], inverse), _mm256_set1_ps(127.0f));
@@ -85,7 +85,7 @@ void pe_attend_f32_q8__avx2(const pe_attend *a) {
             const int32_t *w = weights + t * 4;
             quads[t] = _mm256_set1_epi32(w[0] | w[1] << 8 | w[2] << 16 | w[3] << 24);
         }
-        const __m256 unit = _mm256_set1_ps(largest * (1.0f / 127.0f)), earlier = _mm256_set1_ps(state.scale);
+        const __m256 unit = _mm256_set1_ps(pe_quant_scale(largest)), earlier = _mm256_set1_ps(state.scale);
         for (int64_t i = 0; i < d16 * 2; i++) {
             __m256i sum = _mm256_setzero_si256();
             for (int t = 0; t < 4; t++) sum = dot4(sum, quads[t], load(values + t * d16 * 64 + i * 32));

@@ -65,13 +65,13 @@ void pe_attend_f32_q8__avx512vnni(const pe_attend *a) {
 
         const __m512 w = _mm512_mul_ps(p, _mm512_maskz_loadu_ps(live, scales + PE_PAGE));
         const float largest = pe_max16(w);
-        const __m512 inverse = _mm512_set1_ps(largest > 0.0f ? 127.0f / largest : 0.0f);
+        const __m512 inverse = _mm512_set1_ps(pe_quant_factor(largest));
         const __m512 scaled = _mm512_min_ps(_mm512_mul_ps(w, inverse), _mm512_set1_ps(127.0f));
         int32_t quads[4];
         _mm_storeu_si128((__m128i *)(void *)quads, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(scaled)));
         const __m512i w0 = _mm512_set1_epi32(quads[0]), w1 = _mm512_set1_epi32(quads[1]);
         const __m512i w2 = _mm512_set1_epi32(quads[2]), w3 = _mm512_set1_epi32(quads[3]);
-        const __m512 unit = _mm512_set1_ps(largest * (1.0f / 127.0f)), earlier = _mm512_set1_ps(state.scale);
+        const __m512 unit = _mm512_set1_ps(pe_quant_scale(largest)), earlier = _mm512_set1_ps(state.scale);
         for (int64_t i = 0; i < d16; i++) {
             const uint8_t *v = values + i * 64;
             __m512i even = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w0, _mm512_loadu_si512(v));

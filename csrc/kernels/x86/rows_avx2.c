@@ -13,7 +13,7 @@ void pe_quantize_q8r_f32__avx2(const float *x, int64_t n, int64_t n_padded, uint
     __m256 top = _mm256_setzero_ps();
     for (int64_t i = 0; i < n; i += 8) top = _mm256_max_ps(_mm256_andnot_ps(sign, load(x, i, n)), top);
     const float largest = pe_max8(top);
-    const __m256 inverse = _mm256_set1_ps(largest > 0.0f ? 127.0f / largest : 0.0f);
+    const __m256 inverse = _mm256_set1_ps(pe_quant_factor(largest));
     const __m256 low = _mm256_set1_ps(-127.0f), high = _mm256_set1_ps(127.0f);
     const __m128i flips = _mm_set1_epi8((char)flip);
     for (int64_t i = 0; i < n_padded; i += 8) {
@@ -30,7 +30,7 @@ void pe_quantize_q8r_f32__avx2(const float *x, int64_t n, int64_t n_padded, uint
             memcpy(q + i, tail, (size_t)(n_padded - i));
         }
     }
-    *scale = largest * (1.0f / 127.0f);
+    *scale = pe_quant_scale(largest);
 }
 
 void pe_norm_f32_f32__avx2(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y) {

@@ -8,7 +8,7 @@ void pe_quantize_q8r_f32__avx512vnni(const float *x, int64_t n, int64_t n_padded
     for (int64_t i = 0; i < n; i += 16)
         top = _mm512_max_ps(_mm512_abs_ps(_mm512_maskz_loadu_ps(pe_mask16(n - i), x + i)), top);
     const float largest = pe_max16(top);
-    const __m512 inverse = _mm512_set1_ps(largest > 0.0f ? 127.0f / largest : 0.0f);
+    const __m512 inverse = _mm512_set1_ps(pe_quant_factor(largest));
     const __m512 low = _mm512_set1_ps(-127.0f), high = _mm512_set1_ps(127.0f);
     const __m128i flips = _mm_set1_epi8((char)flip);
     for (int64_t i = 0; i < n_padded; i += 16) {
@@ -17,7 +17,7 @@ void pe_quantize_q8r_f32__avx512vnni(const float *x, int64_t n, int64_t n_padded
         const __m128i bytes = _mm_xor_si128(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)), flips);
         _mm_mask_storeu_epi8(q + i, pe_mask16(n_padded - i), bytes);
     }
-    *scale = largest * (1.0f / 127.0f);
+    *scale = pe_quant_scale(largest);
 }
 
 void pe_norm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight, const float *bias, float eps,

@@ -6,7 +6,7 @@
 
 #include "base/mathf.h"
 
-/* Lanes [0, n) of a vector; n may be anything from 0 up. */
+/* Lanes [0, n) of a vector; n may be anything, negative too. */
 static inline __mmask16 pe_mask16(int64_t n) { return n >= 16 ? 0xffff : n > 0 ? (__mmask16)((1u << n) - 1) : 0; }
 
 static inline float pe_sum16(__m512 v) {
