@@ -15,7 +15,7 @@ import safetensors.numpy
 from pyengine.checkpoints import open_weights
 from pyengine.errors import CheckpointError, PyengineError, UnsupportedError
 
-from . import build
+from . import handmade
 
 VALUES = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
 
@@ -27,8 +27,8 @@ def write(directory: Path, content: bytes) -> Path:
 
 @pytest.mark.parametrize("dtype", ("float32", "float16", "bfloat16"))
 def test_values_are_exact(tmp_path: Path, dtype: str) -> None:
-    expected = build.representable(VALUES, dtype)
-    write(tmp_path, build.safetensors_bytes({"a": expected, "b": expected.T, "empty": VALUES[:0]}, dtype))
+    expected = handmade.representable(VALUES, dtype)
+    write(tmp_path, handmade.safetensors_bytes({"a": expected, "b": expected.T, "empty": VALUES[:0]}, dtype))
     weights = open_weights(tmp_path)
     assert list(weights) == ["a", "b", "empty"]
     assert (weights["a"].shape, weights["a"].dtype) == ((3, 5), dtype)
@@ -46,7 +46,7 @@ def test_a_file_of_the_safetensors_library(tmp_path: Path) -> None:
 def test_opening_reads_no_tensor(tmp_path: Path) -> None:
     size = 1 << 34
     header = {"x": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}
-    start = build.safetensors_file(header)
+    start = handmade.safetensors_file(header)
     write(tmp_path, start)
     with open(tmp_path / "model.safetensors", "r+b") as file:
         file.truncate(len(start) + size)  # sparse: takes no room
@@ -70,56 +70,68 @@ HOSTILE = {
     "header length of 2^64-1": (b"\xff" * 8 + b"{}", "header of 18446744073709551615 bytes"),
     "header above the limit": (struct.pack("<Q", 100_000_001) + b"{}", "header of 100000001 bytes"),
     "no header": (struct.pack("<Q", 0), "does not start with"),
-    "a header that begins with a space": (build.safetensors_file(b" {}"), "does not start with"),
-    "not JSON": (build.safetensors_file(b"{oops}"), "not valid JSON"),
-    "not UTF-8": (build.safetensors_file(b'{"\xff": 1}'), "not UTF-8"),
-    "nested a million deep": (build.safetensors_file(b'{"a":' + b"[" * 1_000_000), "nested too deeply"),
+    "a header that begins with a space": (handmade.safetensors_file(b" {}"), "does not start with"),
+    "not JSON": (handmade.safetensors_file(b"{oops}"), "not valid JSON"),
+    "not UTF-8": (handmade.safetensors_file(b'{"\xff": 1}'), "not UTF-8"),
+    "nested a million deep": (handmade.safetensors_file(b'{"a":' + b"[" * 1_000_000), "nested too deeply"),
     "a number of a million digits": (
-        build.safetensors_file(b'{"a":' + b"9" * 1_000_000 + b"}"),
+        handmade.safetensors_file(b'{"a":' + b"9" * 1_000_000 + b"}"),
         "not valid JSON|expected dtype",
     ),
-    "a name twice": (build.safetensors_file(b'{"a": 1, "a": 2}'), "'a' occurs twice"),
-    "entry is a list": (build.safetensors_file({"a": []}), "expected dtype, shape and data_offsets"),
-    "entry without a shape": (build.safetensors_file({"a": {"dtype": "F32"}}), "expected dtype, shape"),
-    "entry with more": (build.safetensors_file({"a": {**entry(), "x": 1}}, EIGHT), "expected dtype, shape"),
-    "unknown dtype": (build.safetensors_file({"a": entry("F33")}, EIGHT), "unknown dtype 'F33'"),
-    "dtype is a list": (build.safetensors_file({"a": entry(["F32"])}, EIGHT), "unknown dtype"),
-    "negative size": (build.safetensors_file({"a": entry(shape=[-2])}, EIGHT), "expected a shape"),
-    "float size": (build.safetensors_file({"a": entry(shape=[2.0])}, EIGHT), "expected a shape"),
-    "boolean size": (build.safetensors_file({"a": entry(shape=[True, 2])}, EIGHT), "expected a shape"),
+    "a name twice": (handmade.safetensors_file(b'{"a": 1, "a": 2}'), "'a' occurs twice"),
+    "entry is a list": (handmade.safetensors_file({"a": []}), "expected dtype, shape and data_offsets"),
+    "entry without a shape": (handmade.safetensors_file({"a": {"dtype": "F32"}}), "expected dtype, shape"),
+    "entry with more": (
+        handmade.safetensors_file({"a": {**entry(), "x": 1}}, EIGHT),
+        "expected dtype, shape",
+    ),
+    "unknown dtype": (handmade.safetensors_file({"a": entry("F33")}, EIGHT), "unknown dtype 'F33'"),
+    "dtype is a list": (handmade.safetensors_file({"a": entry(["F32"])}, EIGHT), "unknown dtype"),
+    "negative size": (handmade.safetensors_file({"a": entry(shape=[-2])}, EIGHT), "expected a shape"),
+    "float size": (handmade.safetensors_file({"a": entry(shape=[2.0])}, EIGHT), "expected a shape"),
+    "boolean size": (handmade.safetensors_file({"a": entry(shape=[True, 2])}, EIGHT), "expected a shape"),
     "too many dimensions": (
-        build.safetensors_file({"a": entry(shape=[1] * 9 + [2])}, EIGHT),
+        handmade.safetensors_file({"a": entry(shape=[1] * 9 + [2])}, EIGHT),
         "expected a shape",
     ),
     "sizes that overflow": (
-        build.safetensors_file({"a": entry(shape=[1 << 40, 1 << 40])}, EIGHT),
+        handmade.safetensors_file({"a": entry(shape=[1 << 40, 1 << 40])}, EIGHT),
         "takes 4835703278458516698824704",
     ),
     "product that wraps to 8": (
-        build.safetensors_file({"a": entry(shape=[(1 << 62) + 2, 4])}, EIGHT),
+        handmade.safetensors_file({"a": entry(shape=[(1 << 62) + 2, 4])}, EIGHT),
         "data_offsets span 8",
     ),
     "offsets reversed": (
-        build.safetensors_file({"a": entry(offsets=[8, 0])}, EIGHT),
+        handmade.safetensors_file({"a": entry(offsets=[8, 0])}, EIGHT),
         "expected data_offsets",
     ),
-    "one offset": (build.safetensors_file({"a": entry(offsets=[8])}, EIGHT), "expected data_offsets"),
+    "one offset": (handmade.safetensors_file({"a": entry(offsets=[8])}, EIGHT), "expected data_offsets"),
     "negative offset": (
-        build.safetensors_file({"a": entry(offsets=[-8, 0])}, EIGHT),
+        handmade.safetensors_file({"a": entry(offsets=[-8, 0])}, EIGHT),
         "expected data_offsets",
     ),
     "span of another size": (
-        build.safetensors_file({"a": entry(offsets=[0, 4])}, EIGHT),
+        handmade.safetensors_file({"a": entry(offsets=[0, 4])}, EIGHT),
         "takes 8 bytes, data_offsets span 4",
     ),
-    "truncated data": (build.safetensors_file({"a": entry()}, bytes(7)), "truncated"),
-    "bytes after the data": (build.safetensors_file({"a": entry()}, bytes(9)), "bytes after the last tensor"),
-    "overlap": (build.safetensors_file({"a": entry(), "b": entry(offsets=[4, 12])}, bytes(12)), "overlaps"),
-    "same place": (build.safetensors_file({"a": entry(), "b": entry()}, EIGHT), "overlaps"),
-    "gap": (build.safetensors_file({"a": entry(), "b": entry(offsets=[9, 17])}, bytes(17)), "leaves a gap"),
-    "gap at the start": (build.safetensors_file({"a": entry(offsets=[1, 9])}, bytes(9)), "leaves a gap"),
-    "metadata of numbers": (build.safetensors_file({"__metadata__": {"a": 1}}), "__metadata__"),
-    "metadata is a list": (build.safetensors_file({"__metadata__": []}), "__metadata__"),
+    "truncated data": (handmade.safetensors_file({"a": entry()}, bytes(7)), "truncated"),
+    "bytes after the data": (
+        handmade.safetensors_file({"a": entry()}, bytes(9)),
+        "bytes after the last tensor",
+    ),
+    "overlap": (
+        handmade.safetensors_file({"a": entry(), "b": entry(offsets=[4, 12])}, bytes(12)),
+        "overlaps",
+    ),
+    "same place": (handmade.safetensors_file({"a": entry(), "b": entry()}, EIGHT), "overlaps"),
+    "gap": (
+        handmade.safetensors_file({"a": entry(), "b": entry(offsets=[9, 17])}, bytes(17)),
+        "leaves a gap",
+    ),
+    "gap at the start": (handmade.safetensors_file({"a": entry(offsets=[1, 9])}, bytes(9)), "leaves a gap"),
+    "metadata of numbers": (handmade.safetensors_file({"__metadata__": {"a": 1}}), "__metadata__"),
+    "metadata is a list": (handmade.safetensors_file({"__metadata__": []}), "__metadata__"),
 }
 
 
@@ -139,8 +151,8 @@ def test_a_directory_in_place_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ("float64", "int64"))
 def test_other_types_are_listed_but_not_read(tmp_path: Path, dtype: str) -> None:
-    weights = open_weights(write(tmp_path, build.safetensors_bytes({"a": VALUES}, dtype)))
-    with pytest.raises(UnsupportedError, match=f"tensor a: type {build.SAFETENSORS_TYPES[dtype]}"):
+    weights = open_weights(write(tmp_path, handmade.safetensors_bytes({"a": VALUES}, dtype)))
+    with pytest.raises(UnsupportedError, match=f"tensor a: type {handmade.SAFETENSORS_TYPES[dtype]}"):
         weights["a"].read()
 
 
@@ -149,7 +161,7 @@ def test_other_types_are_listed_but_not_read(tmp_path: Path, dtype: str) -> None
 def test_values_that_are_not_finite(tmp_path: Path, dtype: str, values: tuple[float, ...]) -> None:
     bad = np.ones((4, 6), np.float32)
     bad[2, 3 : 3 + len(values)] = values
-    weights = open_weights(write(tmp_path, build.safetensors_bytes({"fine": VALUES, "bad": bad}, dtype)))
+    weights = open_weights(write(tmp_path, handmade.safetensors_bytes({"fine": VALUES, "bad": bad}, dtype)))
     weights["fine"].read()
     with pytest.raises(
         CheckpointError, match=r"tensor bad: expected finite numbers, found -?(nan|inf) at \[2, 3\]"
@@ -159,13 +171,13 @@ def test_values_that_are_not_finite(tmp_path: Path, dtype: str, values: tuple[fl
 
 def test_the_largest_values_are_finite(tmp_path: Path) -> None:
     large = np.full((64, 64), np.finfo(np.float32).max)
-    weights = open_weights(write(tmp_path, build.safetensors_bytes({"a": large})))
+    weights = open_weights(write(tmp_path, handmade.safetensors_bytes({"a": large})))
     np.testing.assert_array_equal(weights["a"].read(), large)
 
 
 def test_mutations_give_an_error_or_readable_tensors(tmp_path: Path) -> None:
     random = Random(1)
-    original = build.safetensors_bytes({"a": VALUES, "b": VALUES[0], "c": VALUES[:, :2]})
+    original = handmade.safetensors_bytes({"a": VALUES, "b": VALUES[0], "c": VALUES[:, :2]})
     json.loads(original[8 : 8 + struct.unpack("<Q", original[:8])[0]])
     refused = 0
     for _ in range(800):

@@ -12,7 +12,7 @@ import pytest
 from pyengine.checkpoints import open_weights
 from pyengine.errors import CheckpointError, UnsupportedError
 
-from . import build
+from . import handmade
 
 A, B, C = (np.full((2, 3), value, np.float32) for value in (1, 2, 3))
 NAMES = {
@@ -24,9 +24,9 @@ CONTAINERS = tuple(NAMES)
 
 def write_shard(path: Path, tensors: dict[str, np.ndarray]) -> None:
     if path.suffix == ".bin":
-        build.write_torch(path, tensors)
+        handmade.write_torch(path, tensors)
     else:
-        path.write_bytes(build.safetensors_bytes(tensors))
+        path.write_bytes(handmade.safetensors_bytes(tensors))
 
 
 def write_index(directory: Path, container: str, weight_map: Any) -> None:

@@ -17,14 +17,14 @@ import pytest
 from pyengine.checkpoints import open_weights
 from pyengine.errors import CheckpointError, PyengineError, UnsupportedError
 
-from . import build
+from . import handmade
 
 VALUES = np.arange(24, dtype=np.float32).reshape(4, 6) - 7
 
 
 def members(items: dict[str, bytes], storages: dict[str, bytes]) -> dict[str, bytes]:
     return {
-        "archive/data.pkl": build.state_dict(items),
+        "archive/data.pkl": handmade.state_dict(items),
         **{f"archive/data/{key}": content for key, content in storages.items()},
     }
 
@@ -33,20 +33,20 @@ def one(
     offset: int = 0, shape: tuple[int, ...] = (4, 6), strides: tuple[int, ...] = (6, 1)
 ) -> dict[str, bytes]:
     """An archive with one storage of 24 numbers and one view of it."""
-    stored = build.storage("0", "FloatStorage", 24)
+    stored = handmade.storage("0", "FloatStorage", 24)
     return members(
-        {"a": build.tensor(stored, offset, shape, strides)}, {"0": build.encode(VALUES, "float32")}
+        {"a": handmade.tensor(stored, offset, shape, strides)}, {"0": handmade.encode(VALUES, "float32")}
     )
 
 
 def write(directory: Path, content: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
-    build.write_zip(directory / "pytorch_model.bin", content, compression)
+    handmade.write_zip(directory / "pytorch_model.bin", content, compression)
     return directory
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float16", "bfloat16"))
 def test_values_are_exact(tmp_path: Path, dtype: str) -> None:
-    build.write_torch(
+    handmade.write_torch(
         tmp_path / "pytorch_model.bin", {"a": VALUES, "b": VALUES[0], "empty": VALUES[:0]}, dtype
     )
     weights = open_weights(tmp_path)
@@ -65,16 +65,16 @@ def test_any_top_directory_and_no_byteorder(tmp_path: Path, top: str) -> None:
 
 
 def test_tensors_share_a_storage_through_strides(tmp_path: Path) -> None:
-    stored = build.storage("0", "FloatStorage", 24)
+    stored = handmade.storage("0", "FloatStorage", 24)
     items = {
-        "all": build.tensor(stored, 0, (4, 6), (6, 1)),
-        "transposed": build.tensor(stored, 0, (6, 4), (1, 6)),
-        "column": build.tensor(stored, 2, (4,), (6,)),
-        "every other": build.tensor(stored, 1, (2, 3), (12, 2)),
-        "scalar": build.tensor(stored, 23, (), ()),
-        "same": build.tensor(stored, 0, (4, 6), (6, 1)),
+        "all": handmade.tensor(stored, 0, (4, 6), (6, 1)),
+        "transposed": handmade.tensor(stored, 0, (6, 4), (1, 6)),
+        "column": handmade.tensor(stored, 2, (4,), (6,)),
+        "every other": handmade.tensor(stored, 1, (2, 3), (12, 2)),
+        "scalar": handmade.tensor(stored, 23, (), ()),
+        "same": handmade.tensor(stored, 0, (4, 6), (6, 1)),
     }
-    weights = open_weights(write(tmp_path, members(items, {"0": build.encode(VALUES, "float32")})))
+    weights = open_weights(write(tmp_path, members(items, {"0": handmade.encode(VALUES, "float32")})))
     expected = (VALUES, VALUES.T, VALUES[:, 2], VALUES[::2, 1::2], VALUES[3, 5], VALUES)
     for name, wanted in zip(items, expected):
         np.testing.assert_array_equal(weights[name].read(), wanted)
@@ -84,16 +84,16 @@ def test_tensors_share_a_storage_through_strides(tmp_path: Path) -> None:
 
 
 def test_parameters_are_their_tensors(tmp_path: Path) -> None:
-    plain = build.tensor(build.storage("0", "FloatStorage", 24), 0, (4, 6), (6, 1))
-    wrapped = b"ctorch._utils\n_rebuild_parameter\n(" + plain + b"\x88" + build.ORDERED_DICT + b"tR"
-    content = members({"a": wrapped}, {"0": build.encode(VALUES, "float32")})
+    plain = handmade.tensor(handmade.storage("0", "FloatStorage", 24), 0, (4, 6), (6, 1))
+    wrapped = b"ctorch._utils\n_rebuild_parameter\n(" + plain + b"\x88" + handmade.ORDERED_DICT + b"tR"
+    content = members({"a": wrapped}, {"0": handmade.encode(VALUES, "float32")})
     np.testing.assert_array_equal(open_weights(write(tmp_path, content))["a"].read(), VALUES)
 
 
 def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
     bad = VALUES.copy()
     bad[1, 4] = np.nan
-    build.write_torch(tmp_path / "pytorch_model.bin", {"a": bad})
+    handmade.write_torch(tmp_path / "pytorch_model.bin", {"a": bad})
     with pytest.raises(CheckpointError, match=r"tensor a: expected finite numbers, found nan at \[1, 4\]"):
         open_weights(tmp_path)["a"].read()
 
@@ -128,32 +128,32 @@ def test_a_view_outside_its_storage(
 
 
 PICKLES: dict[str, tuple[bytes, str]] = {
-    "a view of nothing": (build.tensor(b"N", 0, (1,), (1,)), "a tensor without a storage"),
+    "a view of nothing": (handmade.tensor(b"N", 0, (1,), (1,)), "a tensor without a storage"),
     "a size that is no number": (
-        build.tensor(build.storage("0", "FloatStorage", 24), 0, b"G\x3f\xf0\0\0\0\0\0\0\x85", (1,)),
+        handmade.tensor(handmade.storage("0", "FloatStorage", 24), 0, b"G\x3f\xf0\0\0\0\0\0\0\x85", (1,)),
         r"a tensor of size \(1.0,\)",
     ),
     "storage that is missing": (
-        build.tensor(build.storage("7", "FloatStorage", 24), 0, (1,), (1,)),
+        handmade.tensor(handmade.storage("7", "FloatStorage", 24), 0, (1,), (1,)),
         "storage '7' is not in the file",
     ),
     "storage outside data/": (
-        build.tensor(build.storage("../data.pkl", "FloatStorage", 24), 0, (1,), (1,)),
+        handmade.tensor(handmade.storage("../data.pkl", "FloatStorage", 24), 0, (1,), (1,)),
         "is not in the file",
     ),
     "storage of another size": (
-        build.tensor(build.storage("0", "FloatStorage", 25), 0, (1,), (1,)),
+        handmade.tensor(handmade.storage("0", "FloatStorage", 25), 0, (1,), (1,)),
         "96 bytes in the file, expected 25",
     ),
     "storage of another type": (
-        build.tensor(build.storage("0", "DoubleStorage", 24), 0, (1,), (1,)),
+        handmade.tensor(handmade.storage("0", "DoubleStorage", 24), 0, (1,), (1,)),
         "expected 24 elements of 8",
     ),
     "storage of an unknown type": (
-        build.tensor(build.storage("0", "QInt8Storage", 24), 0, (1,), (1,)),
+        handmade.tensor(handmade.storage("0", "QInt8Storage", 24), 0, (1,), (1,)),
         "unknown storage type torch.QInt8Storage",
     ),
-    "another persistent id": (build.text("x") + b"Q", "unknown persistent id 'x'"),
+    "another persistent id": (handmade.text("x") + b"Q", "unknown persistent id 'x'"),
     "a number among the tensors": (b"K\x01", "expected tensors by name, 'a' is int"),
     "a dict among the tensors": (b"}", "expected tensors by name, 'a' is dict"),
     "a sparse tensor": (
@@ -168,7 +168,7 @@ PICKLES: dict[str, tuple[bytes, str]] = {
 def test_a_pickle_of_something_else(tmp_path: Path, name: str) -> None:
     value, message = PICKLES[name]
     with pytest.raises(CheckpointError, match=message):
-        open_weights(write(tmp_path, members({"a": value}, {"0": build.encode(VALUES, "float32")})))
+        open_weights(write(tmp_path, members({"a": value}, {"0": handmade.encode(VALUES, "float32")})))
 
 
 def test_a_pickle_that_is_no_dict(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_broken_archive(tmp_path: Path, name: str) -> None:
 
 def test_a_name_twice(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
-    build.write_zip(path, {**one(), "archive/data/1": b"other"})
+    handmade.write_zip(path, {**one(), "archive/data/1": b"other"})
     path.write_bytes(path.read_bytes().replace(b"archive/data/1", b"archive/data/0"))
     with pytest.raises(CheckpointError, match="occurs twice"):
         open_weights(tmp_path)
@@ -236,7 +236,7 @@ def test_a_name_twice(tmp_path: Path) -> None:
 def test_members_that_share_their_bytes(tmp_path: Path) -> None:
     """Both entries point at one local header: as good as an overlap."""
     path = tmp_path / "pytorch_model.bin"
-    build.write_zip(path, {**one(), "archive/data/1": b"other"})
+    handmade.write_zip(path, {**one(), "archive/data/1": b"other"})
     content = path.read_bytes()
     first = content.index(b"PK\x01\x02")
     starts = [at for at in range(first, len(content)) if content[at : at + 4] == b"PK\x01\x02"]
@@ -324,7 +324,7 @@ def test_big_endian(tmp_path: Path) -> None:
 def test_mutations_give_an_error_or_readable_tensors(tmp_path: Path) -> None:
     random = Random(2)
     path = tmp_path / "pytorch_model.bin"
-    build.write_torch(path, {"a": VALUES, "b": VALUES[0]})
+    handmade.write_torch(path, {"a": VALUES, "b": VALUES[0]})
     original = path.read_bytes()
     refused = 0
     for _ in range(800):

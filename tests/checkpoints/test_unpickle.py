@@ -16,7 +16,7 @@ from pyengine.checkpoints import open_weights
 from pyengine.checkpoints.unpickle import Global, Machine, PickleError
 from pyengine.errors import CheckpointError
 
-from . import build
+from . import handmade
 
 
 def construct(function: Global, arguments: tuple[Any, ...]) -> Any:
@@ -54,8 +54,8 @@ def test_plain_values(protocol: int) -> None:
 def test_no_function_is_called(tmp_path: Path, protocol: int, function: Any) -> None:
     target = tmp_path / "made"
     argument = {os.mkdir: str(target), open: str(target), os.system: f"touch {target}"}.get(function, "1")
-    build.write_zip(
-        tmp_path / "pytorch_model.bin", {"archive/data.pkl": build.bomb(protocol, function, argument)}
+    handmade.write_zip(
+        tmp_path / "pytorch_model.bin", {"archive/data.pkl": handmade.bomb(protocol, function, argument)}
     )
     with pytest.raises(CheckpointError, match="is not allowed; only tensors are built"):
         open_weights(tmp_path)
@@ -68,7 +68,7 @@ def test_no_function_is_called(tmp_path: Path, protocol: int, function: Any) -> 
 @pytest.mark.parametrize("module", ("builtins", "collections", "torch._utils", "os"))
 def test_names_are_compared_whole(tmp_path: Path, module: str, name: str) -> None:
     stream = b"\x80\x02c" + f"{module}\n{name}\n".encode() + b")R."
-    build.write_zip(tmp_path / "pytorch_model.bin", {"archive/data.pkl": stream})
+    handmade.write_zip(tmp_path / "pytorch_model.bin", {"archive/data.pkl": stream})
     with pytest.raises(CheckpointError, match="is not allowed"):
         open_weights(tmp_path)
 
@@ -127,7 +127,7 @@ def test_a_hostile_stream(stream: bytes, message: str) -> None:
 
 
 def quick(tmp_path: Path, stream: bytes) -> None:
-    build.write_zip(tmp_path / "pytorch_model.bin", {"archive/data.pkl": stream, "archive/data/0": b""})
+    handmade.write_zip(tmp_path / "pytorch_model.bin", {"archive/data.pkl": stream, "archive/data/0": b""})
     start = time.perf_counter()
     with pytest.raises(CheckpointError) as info:
         open_weights(tmp_path)
@@ -140,8 +140,8 @@ def test_tuples_of_tuples_are_neither_hashed_nor_printed(tmp_path: Path) -> None
     huge = b")" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(100))
     quick(tmp_path, b"\x80\x02}" + huge + b"Ns.")
     quick(tmp_path, b"\x80\x02" + huge + b"Q.")
-    stored = build.storage("0", "FloatStorage", 0)
-    quick(tmp_path, build.state_dict({"a": build.tensor(stored, 0, huge, ())}))
+    stored = handmade.storage("0", "FloatStorage", 0)
+    quick(tmp_path, handmade.state_dict({"a": handmade.tensor(stored, 0, huge, ())}))
 
 
 def test_a_tuple_nested_two_hundred_thousand_deep(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pyengine.canonical import GenerationDefaults
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.importers import open_checkpoint
 
-from ..checkpoints import build
+from ..checkpoints import handmade
 
 IDS = {"decoder_start_token_id": 20, "eos_token_id": 0, "pad_token_id": 20}
 
@@ -20,13 +20,13 @@ def new(directory: Path, *, config: dict[str, Any] | None = None, **generation: 
     """From a generation_config.json."""
     files = {"generation_config": generation}
     return open_checkpoint(
-        build.write_checkpoint(directory, build.marian_config(**(config or {})), **files)
+        handmade.write_checkpoint(directory, handmade.marian_config(**(config or {})), **files)
     ).generation
 
 
 def old(directory: Path, **changes: Any) -> GenerationDefaults:
     """From config.json alone."""
-    return open_checkpoint(build.write_checkpoint(directory, build.marian_config(**changes))).generation
+    return open_checkpoint(handmade.write_checkpoint(directory, handmade.marian_config(**changes))).generation
 
 
 def test_the_defaults_of_transformers(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.importers import open_checkpoint
 
-from ..checkpoints import build
+from ..checkpoints import handmade
 
 SHARED = "model.shared.weight"
 ENCODER = "model.encoder.embed_tokens.weight"
@@ -29,19 +29,19 @@ def read(model: CanonicalModel, name: str) -> np.ndarray:
 
 
 def open_with(directory: Path, tensors: Tensors, **changes: Any) -> CanonicalModel:
-    return open_checkpoint(build.write_checkpoint(directory, build.marian_config(**changes), tensors))
+    return open_checkpoint(handmade.write_checkpoint(directory, handmade.marian_config(**changes), tensors))
 
 
 def tables(**values: float) -> Tensors:
     """A checkpoint whose vocabulary tables are these, each filled with one number."""
     names = {"shared": SHARED, "encoder": ENCODER, "decoder": DECODER, "output": OUTPUT}
-    tensors = build.marian_tensors(build.marian_config())
+    tensors = handmade.marian_tensors(handmade.marian_config())
     del tensors[SHARED]
     return {**tensors, **{names[key]: np.full((21, 12), value, np.float32) for key, value in values.items()}}
 
 
 def test_every_tensor_of_a_layer(tmp_path: Path) -> None:
-    tensors = build.marian_tensors(build.marian_config())
+    tensors = handmade.marian_tensors(handmade.marian_config())
     model = open_with(tmp_path, tensors)
     names = {
         "decoder.embed.weight": SHARED,
@@ -65,7 +65,7 @@ def test_every_tensor_of_a_layer(tmp_path: Path) -> None:
 
 
 def test_without_a_bias_of_the_logits(tmp_path: Path) -> None:
-    tensors = build.marian_tensors(build.marian_config())
+    tensors = handmade.marian_tensors(handmade.marian_config())
     del tensors["final_logits_bias"]
     np.testing.assert_array_equal(read(open_with(tmp_path, tensors), "output.bias"), np.zeros(21, np.float32))
 
@@ -134,7 +134,7 @@ def test_a_missing_table_is_named(
 
 
 def test_separate_vocabularies(tmp_path: Path) -> None:
-    tensors = build.marian_tensors(build.marian_config())
+    tensors = handmade.marian_tensors(handmade.marian_config())
     del tensors[SHARED]
     tensors[ENCODER], tensors[DECODER] = np.ones((21, 12), np.float32), np.ones((17, 12), np.float32)
     tensors["final_logits_bias"] = np.ones((1, 17), np.float32)
@@ -150,16 +150,16 @@ def test_separate_vocabularies(tmp_path: Path) -> None:
 
 
 def test_a_shared_table_of_two_sizes(tmp_path: Path) -> None:
-    tensors = build.marian_tensors(build.marian_config())
+    tensors = handmade.marian_tensors(handmade.marian_config())
     with pytest.raises(CheckpointError, match="vocab_size of 21 and a decoder_vocab_size of 17"):
         open_with(tmp_path, tensors, decoder_vocab_size=17)
 
 
 def test_different_stacks(tmp_path: Path) -> None:
-    config = build.marian_config(
+    config = handmade.marian_config(
         encoder_layers=1, decoder_layers=3, decoder_ffn_dim=5, encoder_attention_heads=6
     )
-    model = open_checkpoint(build.write_checkpoint(tmp_path, config))
+    model = open_checkpoint(handmade.write_checkpoint(tmp_path, config))
     assert (model.config.encoder.layers, model.config.encoder.heads, model.config.encoder.ffn_width) == (
         1,
         6,
@@ -173,7 +173,7 @@ def test_different_stacks(tmp_path: Path) -> None:
 
 
 def test_all_that_is_wrong_in_one_message(tmp_path: Path) -> None:
-    tensors = build.marian_tensors(build.marian_config())
+    tensors = handmade.marian_tensors(handmade.marian_config())
     del (
         tensors["model.encoder.layers.0.fc1.bias"],
         tensors["model.decoder.layers.0.encoder_attn.q_proj.weight"],
@@ -197,9 +197,9 @@ def test_all_that_is_wrong_in_one_message(tmp_path: Path) -> None:
 
 
 def test_a_type_that_cannot_be_read(tmp_path: Path) -> None:
-    directory = build.write_checkpoint(tmp_path)
-    tensors = build.marian_tensors(build.marian_config())
-    (directory / "model.safetensors").write_bytes(build.safetensors_bytes(tensors, "float64"))
+    directory = handmade.write_checkpoint(tmp_path)
+    tensors = handmade.marian_tensors(handmade.marian_config())
+    (directory / "model.safetensors").write_bytes(handmade.safetensors_bytes(tensors, "float64"))
     with pytest.raises(
         UnsupportedError, match=r"other than float32, float16, bfloat16: .*model.shared.weight \(F64\)"
     ):
@@ -211,18 +211,18 @@ def test_a_type_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ("float32", "float16", "bfloat16"))
 def test_stored_sinusoids(tmp_path: Path, dtype: str) -> None:
-    config = build.marian_config()
-    tensors = build.marian_tensors(config)
+    config = handmade.marian_config()
+    tensors = handmade.marian_tensors(config)
     for name in POSITIONS:
-        tensors[name] = build.representable(sinusoidal_positions(32, 12), dtype)
-    directory = build.write_checkpoint(tmp_path, config)
-    (directory / "model.safetensors").write_bytes(build.safetensors_bytes(tensors, dtype))
+        tensors[name] = handmade.representable(sinusoidal_positions(32, 12), dtype)
+    directory = handmade.write_checkpoint(tmp_path, config)
+    (directory / "model.safetensors").write_bytes(handmade.safetensors_bytes(tensors, dtype))
     assert len(open_checkpoint(directory).tensors) == len(tensors) - 2
 
 
 @pytest.mark.parametrize("name", POSITIONS)
 def test_other_positions_are_refused(tmp_path: Path, name: str) -> None:
-    tensors = build.marian_tensors(build.marian_config())
+    tensors = handmade.marian_tensors(handmade.marian_config())
     tensors[name] = sinusoidal_positions(33, 12)[1:]
     with pytest.raises(UnsupportedError, match=f"tensor {name}: expected sinusoidal positions, found"):
         open_with(tmp_path, tensors)
@@ -253,7 +253,7 @@ def test_what_is_no_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", (b"", b"[]", b"{", b'{"a": NaN', b"\xff\xfe", b"null"))
 def test_a_config_that_is_no_object(tmp_path: Path, content: bytes) -> None:
-    directory = build.write_checkpoint(tmp_path)
+    directory = handmade.write_checkpoint(tmp_path)
     (directory / "config.json").write_bytes(content)
     with pytest.raises(CheckpointError, match="config.json"):
         open_checkpoint(directory)

@@ -12,13 +12,15 @@ from pyengine.canonical import ModelConfig
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.importers import open_checkpoint
 
-from ..checkpoints import build
+from ..checkpoints import handmade
 
 
 def open_with(directory: Path, **changes: Any) -> ModelConfig:
     """The config of a tiny model whose tensors are those of the unchanged one."""
-    tensors = build.marian_tensors(build.marian_config())
-    return open_checkpoint(build.write_checkpoint(directory, build.marian_config(**changes), tensors)).config
+    tensors = handmade.marian_tensors(handmade.marian_config())
+    return open_checkpoint(
+        handmade.write_checkpoint(directory, handmade.marian_config(**changes), tensors)
+    ).config
 
 
 # The keys of a config.json that opus-mt models of 2020 have, with a tiny model's sizes.

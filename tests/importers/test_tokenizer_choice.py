@@ -11,13 +11,13 @@ import pytest
 from pyengine.errors import TokenizerError
 from pyengine.importers import open_checkpoint
 
-from ..checkpoints import build
+from ..checkpoints import handmade
 
 VOCAB = {f"piece{i}": i for i in range(21)}
 
 
 def checkpoint(directory: Path, files: dict[str, Any], **changes: Any) -> Path:
-    build.write_checkpoint(directory, build.marian_config(**changes))
+    handmade.write_checkpoint(directory, handmade.marian_config(**changes))
     for name, content in files.items():
         (directory / name).write_bytes(
             content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -17,13 +17,13 @@ import safetensors.numpy
 from pyengine.errors import ModelFileError, PyengineError
 from pyengine.modelfile import open_directory, packed_specs
 
-from ..checkpoints import build as checkpoints
-from . import build
+from ..checkpoints import handmade as checkpoints
+from . import directories
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build.model_directory(tmp_path_factory.mktemp("original"))
+    return directories.model_directory(tmp_path_factory.mktemp("original"))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def directory(original: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("weights", ("int8", "float32"))
 def test_what_is_read(tmp_path: Path, weights: str) -> None:
-    path = build.model_directory(tmp_path, weights)
+    path = directories.model_directory(tmp_path, weights)
     model = open_directory(path, verify=True)
     assert (model.path, model.weights, model.tokenizer_kind) == (path, weights, "sentencepiece")
     assert model.config.width == 12 and model.generation.max_length == 30
@@ -52,7 +52,7 @@ def test_what_is_read(tmp_path: Path, weights: str) -> None:
 
 
 def test_a_directory_without_a_tokenizer(tmp_path: Path) -> None:
-    model = open_directory(build.model_directory(tmp_path, tokenizer=False), verify=True)
+    model = open_directory(directories.model_directory(tmp_path, tokenizer=False), verify=True)
     assert model.tokenizer_kind is None
 
 
@@ -126,14 +126,16 @@ CONFIGS: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_wrong_config(directory: Path, name: str) -> None:
     change, message = CONFIGS[name]
-    build.edit_json(directory / "config.json", change)
+    directories.edit_json(directory / "config.json", change)
     with pytest.raises(ModelFileError, match=message):
         open_directory(directory)
 
 
 def test_a_smaller_vocabulary_that_pads_to_the_same_size(directory: Path) -> None:
     """Shapes do not tell, but the ids in generation.json and the checksums do."""
-    build.edit_json(directory / "config.json", lambda c: c["model"].update(source_vocab=18, target_vocab=18))
+    directories.edit_json(
+        directory / "config.json", lambda c: c["model"].update(source_vocab=18, target_vocab=18)
+    )
     with pytest.raises(
         ModelFileError, match="decoder_start_token_id: expected an integer from 0 to 17, found 20"
     ):

@@ -13,7 +13,7 @@ import pytest
 from pyengine.errors import ModelFileError, OptionError
 from pyengine.modelfile import open_directory, packed_specs, write_directory
 
-from . import build
+from . import directories
 
 DTYPES = {"I8": np.int8, "F32": np.float32}
 Pairs = list[tuple[str, np.ndarray]]
@@ -22,7 +22,7 @@ Pairs = list[tuple[str, np.ndarray]]
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The arguments of write_directory for a tiny model."""
-    model = open_directory(build.model_directory(tmp_path_factory.mktemp("parts")))
+    model = open_directory(directories.model_directory(tmp_path_factory.mktemp("parts")))
     names = ("source.spm", "target.spm", "vocab.json")
     return {
         "config": model.config,

@@ -17,12 +17,12 @@ from safetensors.numpy import save_file
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from pyengine.canonical import CanonicalModel  # noqa: E402
-from pyengine.errors import UnsupportedError  # noqa: E402
-from pyengine.importers import open_checkpoint  # noqa: E402
+from pyengine.canonical import CanonicalModel
+from pyengine.errors import UnsupportedError
+from pyengine.importers import open_checkpoint
 
-from ..checkpoints import build  # noqa: E402
-from .reference import ReferenceModel  # noqa: E402
+from ..checkpoints import handmade
+from .reference import ReferenceModel
 
 SOURCE, TARGET = [3, 7, 1, 14, 0], [15, 2, 9, 4]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -203,11 +203,11 @@ TIES: tuple[tuple[bool, bool, dict[str, int]], ...] = (
 def test_ties_are_those_of_transformers(
     tmp_path: Path, tie: bool, share: bool, tables: dict[str, int]
 ) -> None:
-    config = build.marian_config(tie_word_embeddings=tie, share_encoder_decoder_embeddings=share)
-    tensors = build.marian_tensors(config)
+    config = handmade.marian_config(tie_word_embeddings=tie, share_encoder_decoder_embeddings=share)
+    tensors = handmade.marian_tensors(config)
     base = tensors.pop("model.shared.weight")
     tensors.update((TABLES[name], np.roll(base, number, axis=0)) for name, number in tables.items())
-    build.write_checkpoint(tmp_path, config, tensors)
+    handmade.write_checkpoint(tmp_path, config, tensors)
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     check(open_checkpoint(tmp_path), logits_of(transformers.MarianMTModel.from_pretrained(tmp_path).eval()))
 

@@ -17,7 +17,7 @@ from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
 from pyengine.modelfile.layout import dequantize_packed, unpack_float32, unpack_int8
 from pyengine.quantize import convert, measure
 
-from ..checkpoints import build
+from ..checkpoints import handmade
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "multi30k-de-en"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -29,8 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def checkpoint(directory: Path, **changes: Any) -> Path:
-    config = build.marian_config(**changes)
-    tensors = build.marian_tensors(config)
+    config = handmade.marian_config(**changes)
+    tensors = handmade.marian_tensors(config)
     table = tensors["model.shared.weight"]
     if config.get("tie_word_embeddings") is False:
         tensors["lm_head.weight"] = table + 1
@@ -38,7 +38,7 @@ def checkpoint(directory: Path, **changes: Any) -> Path:
         del tensors["model.shared.weight"]
         tensors["model.encoder.embed_tokens.weight"] = table + 2
         tensors["model.decoder.embed_tokens.weight"] = table + 3
-    return build.write_checkpoint(directory, config, tensors)
+    return handmade.write_checkpoint(directory, config, tensors)
 
 
 def unpacked(model: ModelDirectory) -> dict[str, np.ndarray]:
@@ -150,11 +150,11 @@ def test_peak_memory_is_two_of_the_largest_tensors(tmp_path: Path, weights: str)
 
 
 def test_a_value_that_is_not_finite_leaves_nothing(tmp_path: Path) -> None:
-    config = build.marian_config()
-    tensors = build.marian_tensors(config)
+    config = handmade.marian_config()
+    tensors = handmade.marian_tensors(config)
     name = "model.decoder.layers.0.fc2.weight"
     tensors[name][3, 4] = np.inf
-    source = build.write_checkpoint(tmp_path / "in", config, tensors)
+    source = handmade.write_checkpoint(tmp_path / "in", config, tensors)
     with pytest.raises(
         CheckpointError, match=rf"tensor {name}: expected finite numbers, found inf at \[3, 4\]"
     ):

@@ -14,7 +14,7 @@ import pytest
 from pyengine.modelfile import open_directory
 from pyengine.quantize import main
 
-from ..checkpoints import build
+from ..checkpoints import handmade
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "quantize.py"
 
@@ -29,7 +29,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 
 
 def test_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, target = build.write_checkpoint(tmp_path / "in"), tmp_path / "out"
+    source, target = handmade.write_checkpoint(tmp_path / "in"), tmp_path / "out"
     status, out, err = run([str(source), "-o", str(target)], capsys)
     assert (status, err) == (0, "")
     lines = out.splitlines()
@@ -41,7 +41,7 @@ def test_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_float32_and_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, target = str(build.write_checkpoint(tmp_path / "in")), str(tmp_path / "out")
+    source, target = str(handmade.write_checkpoint(tmp_path / "in")), str(tmp_path / "out")
     assert run([source, "-o", target], capsys)[0] == 0
     status, out, err = run([source, "-o", target, "--weights", "float32"], capsys)
     assert (status, out) == (2, "")
@@ -52,7 +52,7 @@ def test_float32_and_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_report_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = build.write_checkpoint(tmp_path / "in")
+    source = handmade.write_checkpoint(tmp_path / "in")
     status, out, err = run([str(source), "--report-only"], capsys)
     assert (status, err) == (0, "") and out.splitlines()[-1].startswith("total")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
@@ -83,8 +83,8 @@ def test_one_line_for_what_is_wrong(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    build.write_checkpoint(tmp_path / "in")
-    build.write_checkpoint(tmp_path / "bad", build.marian_config(**{"strange\nkey": 1}))
+    handmade.write_checkpoint(tmp_path / "in")
+    handmade.write_checkpoint(tmp_path / "bad", handmade.marian_config(**{"strange\nkey": 1}))
     (tmp_path / "empty").mkdir()
     status, out, err = run(arguments, capsys)
     assert (status, out) == (2, "")
@@ -98,7 +98,7 @@ def test_a_full_disk_is_one_line(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    source = build.write_checkpoint(tmp_path / "in")
+    source = handmade.write_checkpoint(tmp_path / "in")
     monkeypatch.setattr(os, "fsync", full)
     status, _, err = run([str(source), "-o", str(tmp_path / "out")], capsys)
     assert status == 2 and err == "pyengine-quantize: error: [Errno 28] No space left on device\n"
@@ -106,7 +106,7 @@ def test_a_full_disk_is_one_line(
 
 
 def test_the_tool_and_no_bar_in_a_log(tmp_path: Path) -> None:
-    source = build.write_checkpoint(tmp_path / "in")
+    source = handmade.write_checkpoint(tmp_path / "in")
     command = [sys.executable, str(TOOL), str(source), "-o", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -116,10 +116,10 @@ def test_the_tool_and_no_bar_in_a_log(tmp_path: Path) -> None:
 
 def test_interrupting_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C as soon as the temporary directory is there."""
-    config = build.marian_config(
-        d_model=512, encoder_attention_heads=8, decoder_attention_heads=8, encoder_layers=12
+    config = handmade.marian_config(
+        d_model=512, encoder_attention_heads=8, decoder_attention_heads=8, encoder_layers=6
     )
-    source = build.write_checkpoint(tmp_path / "in", config)
+    source = handmade.write_checkpoint(tmp_path / "in", config)
     command = [sys.executable, str(TOOL), str(source), "-o", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(tmp_path.glob(".out.*")):

@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 from pyengine.quantize import convert
 
-from ..checkpoints import build as checkpoints
+from ..checkpoints import handmade as checkpoints
 
 
 def model_directory(directory: Path, weights: str = "int8", tokenizer: bool = True, **changes: Any) -> Path:
