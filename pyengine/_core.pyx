@@ -13,9 +13,6 @@ from pyengine.scheduling.session import StepResult
 __all__ = ["Model", "Session", "available_isas", "threads_lost"]
 
 
-# Where the system refuses a thread, the OpenMP runtime ends the process: this only stops what cannot be meant.
-MAX_THREADS = 256
-
 # The most products of an unsigned and a signed byte that an int32 holds; see csrc/kernels/x86/gemm_avx512vnni.c.
 MAX_K = (1 << 31) // (255 * 127)
 
@@ -228,10 +225,8 @@ cdef class Session:
         self.max_sequences = max_sequences
         self.max_memories = max_memories
         self.threads = <int>threads
-        if not 1 <= threads <= MAX_THREADS:
-            raise OptionError(f"threads is {threads}; expected 1..{MAX_THREADS}")
-        if not all(1 <= size < 1 << 31 for size in (max_rows, max_sequences, max_memories)):
-            raise OptionError("max_rows, max_sequences and max_memories: at least 1, below 2^31")
+        if not all(1 <= size < 1 << 31 for size in (threads, max_rows, max_sequences, max_memories)):
+            raise OptionError("threads, max_rows, max_sequences and max_memories: at least 1, below 2^31")
         if pe_session_create(&self.session, &model.model, threads, max_rows, max_sequences, max_memories) != PE_OK:
             raise EngineError("out of memory")
 

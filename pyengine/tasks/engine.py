@@ -23,6 +23,9 @@ __all__ = ["Engine", "open_engine"]
 STEP_ROWS = 1024
 """Rows that a session has working memory for; longer plans run in several steps."""
 
+MAX_THREADS = 256
+"""Where the system refuses a thread, the OpenMP runtime ends the process: this stops what cannot be meant."""
+
 KINDS = ("int8", "float32")
 
 
@@ -50,7 +53,7 @@ class Engine:
     def reset(self) -> None:
         """After a fork, too: threads that the child does not have may have held locks and sessions."""
         self._lock = threading.Lock()
-        self._gate = threading.BoundedSemaphore(self._steps_at_once)
+        self.gate = threading.BoundedSemaphore(self._steps_at_once)
         self._idle: list[Session] = []
 
     @contextmanager
@@ -61,7 +64,7 @@ class Engine:
                 raise ClosedError("the model is closed")
             session = self._idle.pop() if self._idle else self._open_session()
         try:
-            yield _GatedSession(session, self._gate)
+            yield _GatedSession(session, self)
         finally:
             with self._lock:
                 if self._open_session is not None and len(self._idle) < self._steps_at_once:
@@ -89,16 +92,16 @@ if hasattr(os, "register_at_fork"):
 class _GatedSession:
     """A session whose steps wait until a processor is free for their threads."""
 
-    def __init__(self, session: Session, gate: threading.BoundedSemaphore) -> None:
+    def __init__(self, session: Session, engine: Engine) -> None:
         self.max_rows = session.max_rows
         self.max_sequences = session.max_sequences
         self.max_memories = session.max_memories
         self.clear = session.clear
         self._session = session
-        self._gate = gate
+        self._engine = engine
 
     def step(self, plan: Plan) -> StepResult:
-        with self._gate:
+        with self._engine.gate:  # looked up each time: a fork in the middle of a call brings a new one
             return self._session.step(plan)
 
 
@@ -116,8 +119,8 @@ def open_engine(
     kv       "int8" or "float32", the type of cached keys and values; None: as compute
     Raises OptionError.
     """
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise OptionError(f"threads is {threads!r}; expected a whole number, at least 1")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+        raise OptionError(f"threads is {threads!r}; expected a whole number, 1..{MAX_THREADS}")
     for name, value in (("compute", compute), ("kv", kv)):
         if value is not None and value not in KINDS:
             raise OptionError(f'{name} is {value!r}; expected "int8" or "float32"')
@@ -129,7 +132,7 @@ def open_engine(
         )
     kv = kv or compute
     cpus = usable_cpus()
-    threads = threads or cpus
+    threads = threads or min(cpus, MAX_THREADS)
     tensors = directory.tensors if compute == directory.weights else _dequantized(directory)
     open_session, isa = _core_sessions(directory.config, tensors, compute, kv, threads)
     engine = Engine(
@@ -160,11 +163,14 @@ def _core_sessions(
 
     positions = sinusoidal_positions(config.max_positions, config.width)
     model = _core.Model(config, tensors, positions, weights=compute, kv=kv)
-    rows = max(STEP_ROWS, config.max_positions)  # a sentence is encoded in one piece
 
     def open_session() -> Session:
         session: Session = _core.Session(
-            model, threads=threads, max_rows=rows, max_sequences=2 * rows, max_memories=rows
+            model,
+            threads=threads,
+            max_rows=max(STEP_ROWS, config.max_positions),  # a sentence is encoded in one piece
+            max_sequences=2 * STEP_ROWS,  # children of beams live beside their parents for a moment
+            max_memories=STEP_ROWS,
         )
         return session
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyengine.errors import EngineError, OptionError
+from pyengine.errors import EngineError
 
 from .models import TinyModel, make_plan, new_session, step
 
@@ -63,9 +63,3 @@ def test_a_session_refuses_a_second_thread() -> None:
     assert all("two threads" in str(error) or "in use" in str(error) for error in refused)
     session.clear()
     step(session, sources={0: [1, 2]}, rows=[(0, 0, [1])])
-
-
-@pytest.mark.parametrize("threads", [257, 100_000])
-def test_more_threads_than_anybody_means(threads: int) -> None:
-    with pytest.raises(OptionError, match="expected 1..256"):
-        new_session(TinyModel.random().core(), threads=threads)

@@ -64,4 +64,4 @@ def test_out_of_memory_is_an_error_and_leaves_a_usable_session() -> None:
 def test_a_size_that_overflows_is_out_of_memory() -> None:
     most = (1 << 31) - 1
     with pytest.raises(EngineError, match="out of memory"):
-        new_session(TinyModel.random().core(), threads=256, max_rows=most, max_sequences=most, max_memories=most)
+        new_session(TinyModel.random().core(), threads=most, max_rows=most, max_sequences=most, max_memories=most)
