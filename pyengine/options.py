@@ -55,6 +55,7 @@ class TranslationKeywords(TypedDict, total=False):
     begin_suppress_tokens: tuple[int, ...] | list[int] | None
     forced_bos_token_id: int | tuple[()] | None
     forced_eos_token_id: int | tuple[int, ...] | None
+    renormalize_logits: bool | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class TranslationOptions:
     begin_suppress_tokens  ids that do not occur first
     forced_bos_token_id    the first id after the start token; (): none
     forced_eos_token_id    the last id where max_length cuts; (): none
+    renormalize_logits     beam search: log-probabilities of the ids that the options above leave
     """
 
     num_beams: int | None = None
@@ -94,6 +96,7 @@ class TranslationOptions:
     begin_suppress_tokens: tuple[int, ...] | None = None
     forced_bos_token_id: int | tuple[()] | None = None
     forced_eos_token_id: int | tuple[int, ...] | None = None
+    renormalize_logits: bool | None = None
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> TranslationOptions:
@@ -129,6 +132,8 @@ class TranslationOptions:
                 raise OptionError(
                     f'early_stopping is {self.early_stopping!r}; expected True, False or "never"'
                 )
+        if not (self.renormalize_logits is None or isinstance(self.renormalize_logits, bool)):
+            raise OptionError(f"renormalize_logits is {self.renormalize_logits!r}; expected True or False")
         self._ids("suppress_tokens")
         self._ids("begin_suppress_tokens")
         self._words("bad_words_ids")
@@ -229,6 +234,7 @@ class TranslationOptions:
             begin_suppress_tokens=given("begin_suppress_tokens"),
             forced_bos_token_id=None if forced_bos == () else forced_bos,
             forced_eos_token_id=given("forced_eos_token_id") or (),
+            renormalize_logits=given("renormalize_logits"),
         )
         options.check_vocabulary(target_vocab)
         return options
@@ -255,6 +261,7 @@ class SearchOptions:
     begin_suppress_tokens: tuple[int, ...]
     forced_bos_token_id: int | None
     forced_eos_token_id: tuple[int, ...]
+    renormalize_logits: bool
 
     def length_limits(self, prompt: int) -> tuple[int, int]:
         """(min, max) tokens of a hypothesis whose first `prompt` tokens, start token counted, are given."""

@@ -142,6 +142,7 @@ class GenerationDefaults:
 
     ``max_length`` and ``min_length`` count the start token. ``bad_words_ids`` are sequences that must not be
     produced, ``suppress_tokens`` single ids, ``begin_suppress_tokens`` ids that must not come first.
+    ``renormalize_logits``: what the other options leave of a token's distribution sums to one again.
     """
 
     decoder_start_token_id: int
@@ -160,6 +161,7 @@ class GenerationDefaults:
     begin_suppress_tokens: tuple[int, ...] = ()
     forced_bos_token_id: int | None = None
     forced_eos_token_id: tuple[int, ...] | None = None
+    renormalize_logits: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to equal defaults."""
@@ -197,6 +199,7 @@ class GenerationDefaults:
             "suppress_tokens": fields.integers("suppress_tokens", 0, top),
             "begin_suppress_tokens": fields.integers("begin_suppress_tokens", 0, top),
             "forced_bos_token_id": optional_id("forced_bos_token_id"),
+            "renormalize_logits": fields.flag("renormalize_logits"),
         }
         if not values["eos_token_id"]:
             fields.fail("eos_token_id", "at least one id", values["eos_token_id"])

@@ -4,7 +4,7 @@ The core returns the best candidates outside a row's edited ids, and the raw log
 here ever sees a whole row of logits; an edit costs as much as the ids that it names. Semantics and order are
 those of transformers 5.23.0's `GenerationMixin._get_logits_processor`: repetition penalty, no-repeat n-grams,
 bad words, minimum length, forced first token, forced last token, suppressed tokens; the later wins where two
-meet.
+meet. Last comes the normalization of what they leave.
 """
 
 from __future__ import annotations
@@ -142,6 +142,29 @@ class Processors:
             beside(top_values, -np.inf, processed),
             beside(top_values, -np.inf, values),
         )
+
+    def renormalize(
+        self, edits: Edits, edited_values: np.ndarray, candidates: Candidates, top_k: int
+    ) -> Candidates:
+        """Candidates whose values are log-probabilities among all that a row may still take.
+
+        `candidates` are what `apply` made of log-probabilities `edited_values` and of `top_k` others a row. What
+        no edit names keeps its probability: in sum, what the edited ids leave of one, known to about 1e-6
+        (rounding of the logits); the candidates' own sum is the better one below that. Sums run along a row
+        in order, so that a row never depends on how many candidates its neighbours have.
+        """
+        count = len(candidates.ids)
+        row_of = np.repeat(np.arange(count), np.diff(edits.offsets))
+        rest = 1.0 - np.bincount(row_of, np.exp(edited_values), minlength=count)
+        if edits.forced is not None:
+            rest[edits.forced] = 0.0
+        shares = np.cumsum(np.exp(candidates.values), axis=1)
+        top = shares[:, top_k - 1]
+        mass = np.where(rest > 1e-5, np.maximum(rest, top), top) + (shares[:, -1] - top)
+        with np.errstate(divide="ignore"):
+            normalizer = np.log(mass)
+        normalizer[mass == 0.0] = 0.0  # nothing may be taken: -inf stays -inf
+        return Candidates(candidates.ids, candidates.values - normalizer[:, None], candidates.unprocessed)
 
     def _from_history(self, context: Context, found: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
         history, length = context.history, context.length

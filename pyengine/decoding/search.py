@@ -181,7 +181,10 @@ class Search(ABC):
         if normalize:
             top -= scores.log_normalizer[:, None]
             edited -= np.repeat(scores.log_normalizer, np.diff(self._edits.offsets))
-        return self._processors.apply(self._edits, scores.top_ids, top, edited)
+        candidates = self._processors.apply(self._edits, scores.top_ids, top, edited)
+        if normalize and self.options.renormalize_logits:
+            return self._processors.renormalize(self._edits, edited, candidates, scores.top_ids.shape[1])
+        return candidates
 
     def _ends(self, tokens: np.ndarray) -> np.ndarray:
         """Which of `tokens` are end tokens."""

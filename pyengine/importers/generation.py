@@ -28,6 +28,7 @@ _IMPLEMENTED: dict[str, Any] = {
     "begin_suppress_tokens": [],
     "forced_bos_token_id": None,
     "forced_eos_token_id": None,
+    "renormalize_logits": False,
 }
 # Lengths and ids that are looked at one by one below.
 _SPECIAL = (
@@ -52,7 +53,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beam_groups": (1,),
     "penalty_alpha": (0.0,),
     "prompt_lookup_num_tokens": (),
-    "renormalize_logits": (False,),
     "sequence_bias": ({}, []),
     "speculation_type": (),
     "stop_strings": ([],),

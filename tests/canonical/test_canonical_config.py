@@ -151,6 +151,7 @@ def test_wide_heads_and_odd_widths_are_refused_by_the_constructor() -> None:
         ("forced_bos_token_id", 21),
         ("forced_eos_token_id", 0),
         ("forced_eos_token_id", [-1]),
+        ("renormalize_logits", 1),
     ),
 )
 def test_a_wrong_default_is_named(name: str, value: Any) -> None:

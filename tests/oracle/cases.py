@@ -75,6 +75,24 @@ PLAIN: dict[str, SearchCase] = {
         33, prefix=(6,), num_beams=3, forced_bos_token_id=5, begin_suppress_tokens=(2, 3)
     ),
     "beam_two_ends": _case(34, generation={"eos_token_id": (0, 5)}, num_beams=4, num_return_sequences=4),
+    "beam_renormalized": _case(
+        36, generation={"renormalize_logits": True}, num_beams=4, num_return_sequences=4
+    ),
+    "beam_renormalized_edits": _case(
+        37,
+        num_beams=4,
+        num_return_sequences=4,
+        renormalize_logits=True,
+        repetition_penalty=1.4,
+        no_repeat_ngram_size=2,
+        bad_words_ids=((22,), (3, 4), (9,)),
+        suppress_tokens=(1, 5),
+        min_length=6,
+    ),
+    "beam_renormalized_forced": _case(
+        38, num_beams=3, num_return_sequences=3, renormalize_logits=True, forced_bos_token_id=5, max_length=6
+    ),
+    "greedy_renormalized": _case(39, num_beams=1, renormalize_logits=True, repetition_penalty=1.3),
     "beam_defaults": _case(
         35, generation={"num_beams": 3, "length_penalty": 0.6, "no_repeat_ngram_size": 3, "min_length": 4}
     ),
