@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from pyengine.errors import EngineError, OptionError
+from pyengine.errors import EngineError, ModelFileError, OptionError
 from pyengine.scheduling.session import StepResult
 
 __all__ = ["Model", "Session", "available_isas", "threads_lost"]
@@ -196,7 +196,7 @@ cdef class Model:
             with nogil:
                 valid = self.model.kernels.channel_sums(<const int8_t *>linear.w, k_packed, blocks, &sums[0])
             if not valid:
-                raise EngineError(f"tensor {name}.weight: expected values in [-127, 127], found -128")
+                raise ModelFileError(f"tensor {name}.weight: expected values in [-127, 127], found -128")
         else:
             linear.w = self._address(weight, np.float32, (blocks, k_packed, 16))
         if has_bias:

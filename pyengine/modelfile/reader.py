@@ -133,9 +133,14 @@ def _map_tensors(path: Path, config: ModelConfig, weights: str) -> dict[str, np.
     if any(problems):
         found = "; ".join(problem for problem in problems if problem)
         raise ModelFileError(f"{path}: the tensors do not match {CONFIG_NAME} ({weights}): {found}")
-    return {
+    tensors = {
         name: np.frombuffer(
             data, DTYPES[spec.dtype], count=int(np.prod(spec.shape)), offset=entries[name].begin
         ).reshape(spec.shape)
         for name, spec in specs.items()
     }
+    for name, spec in specs.items():
+        # Matrices are left to `verify`: to look at every weight would take longer than to load the model.
+        if spec.kind != "weight" and not np.isfinite(tensors[name]).all():
+            raise ModelFileError(f"{path}: tensor {name}: expected finite values, found NaN or infinity")
+    return tensors

@@ -13,7 +13,7 @@ import pytest
 
 from pyengine import _core
 from pyengine.canonical.tensors import sinusoidal_positions
-from pyengine.errors import EngineError, OptionError
+from pyengine.errors import EngineError, ModelFileError, OptionError
 
 from .models import TinyModel
 
@@ -30,7 +30,7 @@ def test_a_weight_of_minus_128_is_refused(name: str, isa: str) -> None:
     tiny = TinyModel.random("int8", tie_output=False)
     weight = tiny.packed[name].copy()
     weight.flat[-70] = -128
-    with pytest.raises(EngineError, match=rf"{name}: expected values in \[-127, 127\], found -128"):
+    with pytest.raises(ModelFileError, match=rf"{name}: expected values in \[-127, 127\], found -128"):
         TinyModel(tiny.config, "int8", {**tiny.packed, name: weight}, tiny.floats).core(isa=isa)
 
 

@@ -224,6 +224,19 @@ def test_data_that_is_not_aligned(directory: Path) -> None:
         open_directory(directory)
 
 
+@pytest.mark.parametrize("value", (float("nan"), float("inf"), float("-inf")))
+@pytest.mark.parametrize("name", ("decoder.embed.scale", "output.bias", "encoder.layers.0.ffn.norm.weight"))
+def test_a_vector_that_is_not_finite(directory: Path, name: str, value: float) -> None:
+    path = directory / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    length = struct.unpack("<Q", content[:8])[0]
+    place = 8 + length + json.loads(content[8 : 8 + length])[name]["data_offsets"][0]
+    content[place : place + 4] = struct.pack("<f", value)
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=f"{name}: expected finite values"):
+        open_directory(directory)
+
+
 @pytest.mark.parametrize("cut", (0, 7, 100, -1, -64))
 def test_a_truncated_file(directory: Path, cut: int) -> None:
     path = directory / "model.safetensors"
