@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,10 @@ from pyengine.scheduling.session import Plan, StepResult
 
 from ..oracle.tiny import model_config, random_tensors
 
-__all__ = ["COMPUTE", "TinyModel", "make_plan", "model_config", "new_session", "step"]
+__all__ = ["COMPUTE", "SANITIZED", "TinyModel", "make_plan", "model_config", "new_session", "step"]
+
+# Whether the address sanitizer is here: it aborts where malloc fails, and keeps freed memory for a while.
+SANITIZED = hasattr(ctypes.CDLL(None), "__asan_init")
 
 # (weights, kv)
 COMPUTE = (("float32", "float32"), ("float32", "int8"), ("int8", "float32"), ("int8", "int8"))

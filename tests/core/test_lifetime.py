@@ -10,7 +10,7 @@ import pytest
 
 from pyengine.errors import EngineError
 
-from .models import TinyModel, make_plan, new_session, step
+from .models import SANITIZED, TinyModel, make_plan, new_session, step
 
 
 def resident() -> int:
@@ -19,6 +19,7 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+@pytest.mark.skipif(SANITIZED, reason="the address sanitizer keeps freed memory for a while")
 def test_a_session_in_a_garbage_cycle_gives_its_memory_back() -> None:
     model = TinyModel.random(max_positions=512).core()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -13,10 +12,9 @@ import pytest
 
 from pyengine.errors import EngineError
 
-from .models import TinyModel, new_session
+from .models import SANITIZED, TinyModel, new_session
 
 SECONDS = 180  # a hang fails; the scenarios take a second or two
-SANITIZED = hasattr(ctypes.CDLL(None), "__asan_init")
 
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads in /proc")
 
