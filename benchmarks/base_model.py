@@ -2,8 +2,8 @@
 
     python benchmarks/base_model.py OUT
 
-6+6 layers, width 512, 8 heads, feed-forward 2,048, vocabulary 58,101, 512 positions: 74 million parameters. The
-weights are random, so its translations mean nothing; its speed, size and memory are those of a trained one.
+6+6 layers, width 512, 8 heads, feed-forward 2,048, vocabulary 58,101, 512 positions: 74 million parameters.
+The weights are random, so its translations mean nothing; its speed, size and memory are those of a trained one.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def write_checkpoint(
 def _tensors(shape: Shape, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """float32, names and shapes as transformers saves MarianMTModel with all tables tied.
 
-    Matrices are normal with a deviation of 1/sqrt(inputs), so that activations keep the size that they have in a
-    trained model; the table's is 1/sqrt(width), since it is scaled by sqrt(width). Biases 0, norms 1.
+    Matrices are normal with a deviation of 1/sqrt(inputs), so that activations keep the size that they have in
+    a trained model; so is the table, which is scaled by sqrt(width) when it is read. Biases 0, norms 1.
     """
     width = shape.d_model
 
@@ -75,7 +75,8 @@ def _tensors(shape: Shape, rng: np.random.Generator) -> dict[str, np.ndarray]:
     for stack, names in attentions.items():
         for layer in range(shape.layers):
             prefix = f"model.{stack}.layers.{layer}."
-            linears = {f"{name}.{part}_proj": (width, width) for name in names for part in ("q", "k", "v", "out")}
+            parts = ("q", "k", "v", "out")
+            linears = {f"{name}.{part}_proj": (width, width) for name in names for part in parts}
             linears |= {"fc1": (shape.ffn_dim, width), "fc2": (width, shape.ffn_dim)}
             for name, (outputs, inputs) in linears.items():
                 tensors[f"{prefix}{name}.weight"] = matrix(outputs, inputs)
@@ -140,7 +141,7 @@ def _write_tokenizer(path: Path, vocabulary: int) -> None:
 
 
 def _spm_piece(piece: str, score: float) -> bytes:
-    """A piece as an entry of SentencePiece's ModelProto (field 1: piece, score); protobuf messages concatenate."""
+    """An entry of SentencePiece's ModelProto (field 1: piece, score); protobuf messages concatenate."""
     text = piece.encode("utf-8")
     entry = bytes([0x0A, len(text)]) + text + b"\x15" + struct.pack("<f", score)
     return bytes([0x0A, len(entry)]) + entry
@@ -151,12 +152,15 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("output", type=Path, metavar="OUT", help="directory to write")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the weights")
     parser.add_argument("--seed", type=int, default=0)
     for name, value in asdict(BASE).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help="default: %(default)s")
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=int, default=value, help="default: %(default)s")
     options = vars(parser.parse_args())
     shape = Shape(**{name: options[name] for name in asdict(BASE)})
     write_checkpoint(options["output"], shape, dtype=options["dtype"], seed=options["seed"])

@@ -2,10 +2,10 @@
 
     python benchmarks/exactness.py      # needs pip install ".[oracle]"
 
-Both translate the 1,000 sentences of test_2016_flickr with the example checkpoint. Every sentence whose ids differ
-is listed with what both engines think of the two hypotheses, and what transformers itself finds when it computes in
-float64. The difference is a tie where the hypotheses' scores differ by less than 1e-4, and rounding where
-transformers in float64 finds what pyengine finds: its own float32 then dropped that hypothesis on the way.
+Both translate the 1,000 sentences of test_2016_flickr with the example checkpoint. Every sentence whose ids
+differ is listed with what both engines think of the two hypotheses, and what transformers itself finds when it
+computes in float64. The difference is a tie where the hypotheses' scores differ by less than 1e-4, and rounding
+where transformers in float64 finds what pyengine finds: its own float32 then dropped that hypothesis on the way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PEER_THREADS = 2
 
 
 def equal_lengths(sources: list[list[int]]) -> Iterator[list[int]]:
-    """Indices of sources of one length, `PEER_BATCH` at most: batches in which transformers needs no padding."""
+    """Indices of sources of one length, `PEER_BATCH` at most: transformers needs no padding in such a batch."""
     order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
     for _, group in groupby(order, key=lambda index: len(sources[index])):
         indices = list(group)
@@ -40,7 +40,8 @@ def peer_outputs(peer: Transformers, sources: list[list[int]], beams: int) -> li
     found: dict[int, PeerOutput] = {}
     with tqdm(total=len(sources), desc=f"transformers, beam {beams}", leave=False) as bar:
         for indices in equal_lengths(sources):
-            found |= zip(indices, peer.translate_scored([sources[index] for index in indices], beams), strict=True)
+            batch = [sources[index] for index in indices]
+            found |= zip(indices, peer.translate_scored(batch, beams), strict=True)
             bar.update(len(indices))
     return [found[index] for index in range(len(sources))]
 
@@ -60,8 +61,10 @@ class Judge:
         self._translator = translator
         self._peer = peer
 
-    def differences(self, source: list[int], mine: list[int], theirs: list[int], beams: int) -> tuple[float, float, str]:
-        """Score of `mine` less that of `theirs` as pyengine and as transformers finds it, and what that means."""
+    def differences(
+        self, source: list[int], mine: list[int], theirs: list[int], beams: int
+    ) -> tuple[float, float, str]:
+        """Score of `mine` less that of `theirs` by pyengine and by transformers, and what that means."""
         end = self._peer.end
         own = [mean(self._translator.score(source, ids).log_probs) for ids in (mine, theirs)]
         other = [mean(self._peer.log_probs(source, [*ids, end])) for ids in (mine, theirs)]
@@ -77,21 +80,21 @@ class Judge:
 def main() -> None:
     made = parser(__doc__)
     models.add_options(made)
-    made.add_argument("--sentences", type=int, default=1000, help="translate this many (default: %(default)s)")
+    made.add_argument("--sentences", type=int, default=1000, help="how many (default: %(default)s)")
     options = made.parse_args()
     from transformers import MarianTokenizer
 
     texts, _ = models.read_pairs(models.EXAMPLE / "test_2016_flickr", options.sentences)
     sources = MarianTokenizer.from_pretrained(models.EXAMPLE)(texts)["input_ids"]
     directory = models.directories(models.EXAMPLE_NAME, models.EXAMPLE, options.work)["float32"]
-    report = Report("exactness", {"set": "test_2016_flickr", "sentences": len(texts), "peer_batch": PEER_BATCH})
+    report = Report("exactness", {"sentences": len(texts), "peer_batch": PEER_BATCH, "threads": PEER_THREADS})
     agreement = Table(
         "float32 against transformers with torch, test_2016_flickr",
         {"beams": "d", "sentences": "d", "same ids": "d", "largest score difference": ".1e"},
     )
     different = Table(
         "Sentences that differ: score of pyengine's hypothesis less that of transformers'",
-        {"beams": "d", "line": "d", "tokens": "d", "by pyengine": ".1e", "by transformers": ".1e", "what it is": ""},
+        {"beams": "d", "line": "d", "tokens": "d", "by pyengine": ".1e", "by transformers": ".1e", "cause": ""},
     )
     peer = Transformers(models.EXAMPLE, threads=PEER_THREADS)
     with pyengine.load(directory, threads=PEER_THREADS) as translator:
@@ -128,7 +131,7 @@ def main() -> None:
         report.tables.append(different)
     unexplained = sum(row[-1] == "not explained" for row in different.rows)
     report.verdicts.append(
-        Verdict("every difference explained", f"{len(different.rows)}, {unexplained} of them not", unexplained == 0)
+        Verdict("every difference explained", f"{unexplained} of {len(different.rows)} not", unexplained == 0)
     )
     publish(report, options)
 

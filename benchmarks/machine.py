@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -25,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "pyengine", "numpy", "sentencepiece", "tokenizers", "safetensors", "sacrebleu", "torch", "transformers",
 )  # fmt: skip
-CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+CPU_FLAGS = (
+    "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm",
+)  # fmt: skip
 
 
 def describe() -> dict[str, object]:
@@ -69,7 +70,8 @@ def _caches() -> list[str]:
     """The first processor's caches, such as "L1 Data 48K"."""
     found = []
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = ((folder / name).read_text(encoding="ascii").strip() for name in ("level", "type", "size"))
+        parts = ((folder / name).read_text(encoding="ascii").strip() for name in ("level", "type", "size"))
+        level, kind, size = parts
         found.append(f"L{level} {kind} {size}")
     return found
 
@@ -107,7 +109,6 @@ def _output(command: list[str]) -> str:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(json.dumps(describe(), indent=2))
 
 

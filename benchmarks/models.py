@@ -10,8 +10,10 @@ from tqdm import tqdm
 
 from pyengine.quantize import convert
 
-__all__ = ["BASE_NAME", "EXAMPLE_NAME", "WEIGHTS", "add_options", "checkpoint", "directories", "directory_bytes",
-           "read_pairs"]  # fmt: skip
+__all__ = [
+    "BASE_NAME", "EXAMPLE", "EXAMPLE_NAME", "add_options", "checkpoint", "directories", "directory_bytes",
+    "read_pairs",
+]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE_NAME, BASE_NAME = "example", "base"

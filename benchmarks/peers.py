@@ -1,4 +1,4 @@
-"""Other engines behind one small interface. Import it only where a peer is asked for: torch takes seconds to load."""
+"""Other engines behind one small interface; they are imported when one is made, since torch takes seconds."""
 
 from __future__ import annotations
 
@@ -50,13 +50,17 @@ class Transformers:
 
     def translate_scored(self, batch: list[list[int]], beams: int) -> list[PeerOutput]:
         """`translate` with scores; `generate` has none for greedy search, so those are summed up here."""
-        found = self._generate(batch, beams, return_dict_in_generate=True, output_scores=True, output_logits=True)
+        wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": beams == 1}
+        found = self._generate(batch, beams, **wanted)
         ids = [self._strip(row) for row in found.sequences.tolist()]
         if beams > 1:
-            return [PeerOutput(row, score) for row, score in zip(ids, found.sequences_scores.tolist(), strict=True)]
-        chosen = found.sequences[:, 1:, None]
-        table = self._torch.stack(found.logits, 1).double().log_softmax(-1).gather(2, chosen)[:, :, 0].tolist()
-        return [PeerOutput(row, sum(values[: len(row)]) / len(row)) for row, values in zip(ids, table, strict=True)]
+            scores = found.sequences_scores.tolist()
+        else:
+            chosen = found.sequences[:, 1:, None]
+            log_probs = self._torch.stack(found.logits, 1).double().log_softmax(-1).gather(2, chosen)
+            totals = zip(ids, log_probs[:, :, 0].tolist(), strict=True)
+            scores = [sum(values[: len(row)]) / len(row) for row, values in totals]
+        return [PeerOutput(row, score) for row, score in zip(ids, scores, strict=True)]
 
     def log_probs(self, source: list[int], target: list[int]) -> list[float]:
         """Of each token of `target`, given `source` and the tokens before it."""

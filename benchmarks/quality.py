@@ -2,9 +2,9 @@
 
     python benchmarks/quality.py --data DIR
 
-Sets are val and test_2016_flickr of Multi30k (NAME.de and NAME.en); those that DIR does not hold are left out, but
-test_2016_flickr is in `examples/`. The KL divergence of a token is that of the next-token distributions at its
-place in the reference, sum p32 (ln p32 - ln p8), averaged over all places, end tokens included.
+Sets are val and test_2016_flickr of Multi30k (NAME.de and NAME.en); those that DIR does not hold are left out,
+but test_2016_flickr is in `examples/`. The KL divergence of a token is that of the next-token distributions at
+its place in the reference, sum p32 (ln p32 - ln p8), averaged over all places, end tokens included.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import models
 import numpy as np
-import sacrebleu
 from report import Report, Table, Verdict, parser, publish
 from tqdm import tqdm
 
@@ -25,7 +24,7 @@ BEAMS = (4, 1)
 BLEU_BOUND = 0.3
 KL_BOUND = 0.003
 SIZE_BOUND = 0.3
-# What is quantized beyond float32: (weights, compute, kv) of each step from float32 to int8.
+# From float32 to int8 by steps: what is int8, and how `pyengine.load` gets the int8 directory to run so.
 STAGES = {
     "weights": {"compute": "float32", "kv": "float32"},
     "weights, activations": {"compute": "int8", "kv": "float32"},
@@ -45,6 +44,8 @@ def find_sets(data: Path | None, limit: int | None) -> dict[str, Pairs]:
 
 
 def bleu(translator: pyengine.Translator, pairs: Pairs, beams: int, label: str) -> float:
+    import sacrebleu
+
     sources, references = pairs
     results = translator.translate_iter(sources, num_beams=beams)
     lines = [result.text for result in tqdm(results, desc=label, total=len(sources), leave=False)]
@@ -52,7 +53,7 @@ def bleu(translator: pyengine.Translator, pairs: Pairs, beams: int, label: str) 
 
 
 def divergence(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
-    """float64 [T]: KL divergence of the distributions of float32 logits [T, vocab], the first being the truth."""
+    """float64 [T]: KL divergence of the distributions of float32 logits [T, vocab], `exact` the true ones."""
     p, q = _log_softmax(exact), _log_softmax(rounded)
     return np.einsum("tv,tv->t", np.exp(p), p - q, dtype=np.float64)
 
@@ -78,7 +79,10 @@ def bleu_table(sets: dict[str, Pairs], engines: dict[str, pyengine.Translator], 
     table = Table("BLEU", {"set": "", "beams": "d", "float32": ".2f", "int8": ".2f", "difference": "+.2f"})
     for beams in BEAMS:
         for name, pairs in sets.items():
-            scores = [bleu(engine, pairs, beams, f"{weights}, {name}, beam {beams}") for weights, engine in engines.items()]
+            scores = [
+                bleu(engine, pairs, beams, f"{weights}, {name}, beam {beams}")
+                for weights, engine in engines.items()
+            ]
             table.rows.append([name, beams, *scores, scores[1] - scores[0]])
         mean = float(np.mean([row[-1] for row in table.rows if row[1] == beams]))
         table.rows.append(["mean", beams, None, None, mean])
@@ -91,11 +95,13 @@ def bleu_table(sets: dict[str, Pairs], engines: dict[str, pyengine.Translator], 
 def kl_table(sets: dict[str, Pairs], directories: dict[str, Path], threads: int, report: Report) -> Table:
     table = Table(
         "KL divergence a token to float32, over the references",
-        {"in int8": "", **{name: ".5f" for name in sets}, "all": ".5f", "99th percentile": ".5f", "largest": ".4f"},
+        {"in int8": "", **dict.fromkeys(sets, ".5f"), "all": ".5f", "99th percentile": ".5f", "largest": ".4f"},
     )
     exact = pyengine.load(directories["float32"], threads=threads)
-    rounded = {name: pyengine.load(directories["int8"], threads=threads, **how) for name, how in STAGES.items()}
-    found = {name: divergences(exact, rounded, pairs, f"KL divergence, {name}") for name, pairs in sets.items()}
+    rounded = {
+        stage: pyengine.load(directories["int8"], threads=threads, **types) for stage, types in STAGES.items()
+    }
+    found = {name: divergences(exact, rounded, pairs, f"KL, {name}") for name, pairs in sets.items()}
     for stage in STAGES:
         parts = [found[name][stage] for name in sets]
         tokens = np.concatenate(parts)
@@ -132,7 +138,9 @@ def main() -> None:
     sets = find_sets(chosen.data, chosen.sentences)
     report = Report("quality", {"sentences": {name: len(pairs[0]) for name, pairs in sets.items()}})
     directories = models.directories(models.EXAMPLE_NAME, models.EXAMPLE, chosen.work)
-    engines = {weights: pyengine.load(directories[weights], threads=chosen.threads) for weights in ("float32", "int8")}
+    engines = {
+        weights: pyengine.load(directories[weights], threads=chosen.threads) for weights in ("float32", "int8")
+    }
     report.tables.append(bleu_table(sets, engines, report))
     report.tables.append(kl_table(sets, directories, chosen.threads, report))
     report.tables.append(size_table(directories, report))

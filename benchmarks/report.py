@@ -1,6 +1,7 @@
 """What the benchmarks share: a report of tables and verdicts, printed or kept as JSON.
 
-    python benchmarks/report.py benchmarks/results/speed.json     # the saved figures as Markdown
+    python benchmarks/report.py benchmarks/results/*.json      # saved figures as Markdown
+    python benchmarks/report.py benchmarks/results/*.json --update docs/performance.md
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from machine import describe
 
-__all__ = ["Report", "Table", "Verdict", "markdown", "parser", "publish", "spread"]
+__all__ = ["Report", "Table", "Verdict", "load", "markdown", "parser", "publish", "spread", "updated"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ class Report:
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """With the options that every benchmark has."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures and the machine's description")
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures and what the machine is")
     made.add_argument("--markdown", action="store_true", help="print Markdown")
     return made
 
@@ -103,21 +106,53 @@ def _cells(table: Table) -> list[list[str]]:
 
 def _aligned(line: list[str], widths: list[int], right: list[bool]) -> str:
     cells = zip(line, widths, right, strict=True)
-    return "  ".join(cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in cells).rstrip()
+    padded = (cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in cells)
+    return "  ".join(padded).rstrip()
 
 
-def main() -> None:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("results", type=Path, metavar="FILE", help="what --json wrote")
-    saved = json.loads(made.parse_args().results.read_text(encoding="utf-8"))
-    report = Report(
+def load(path: Path) -> Report:
+    """What --json wrote."""
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    return Report(
         benchmark=saved["benchmark"],
         settings=saved["settings"],
         tables=[Table(**table) for table in saved["tables"]],
         verdicts=[Verdict(**verdict) for verdict in saved["verdicts"]],
-        notes=saved["notes"],
+        notes=[*saved["notes"], _machine_line(saved["machine"])],
     )
-    print(markdown(report))
+
+
+def _machine_line(machine: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
+    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB"
+    parts = (f"{machine['cpu']} ({machine['isa']})", f"{machine['cpus']} CPUs", memory, machine["kernel"],
+             machine["compiler"], machine["python"], packages)  # fmt: skip
+    return f"{', '.join(parts)}; commit {machine['commit']}, {machine['date']}."
+
+
+def updated(page: str, reports: list[Report]) -> str:
+    """The page with each report between the lines that bear its name; ValueError where they are missing."""
+    for report in reports:
+        begin, end = (f"<!-- {word} {report.benchmark} -->\n" for word in ("begin", "end"))
+        before, found, rest = page.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"the page has no place for {report.benchmark}: expected {begin!r} and {end!r}")
+        page = f"{before}{begin}{markdown(report)}\n{end}{after}"
+    return page
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("results", nargs="+", type=Path, metavar="FILE", help="what --json wrote")
+    made.add_argument("--update", type=Path, metavar="PAGE", help="write the tables into this Markdown page")
+    options = made.parse_args()
+    reports = [load(path) for path in options.results]
+    if options.update:
+        page = options.update.read_text(encoding="utf-8")
+        options.update.write_text(updated(page, reports), encoding="utf-8")
+    else:
+        print("\n\n".join(markdown(report) for report in reports))
 
 
 if __name__ == "__main__":

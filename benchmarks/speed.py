@@ -2,18 +2,18 @@
 
     python benchmarks/speed.py
 
-A call translates one batch, token ids in and out; the engines take turns (A B C A B C ...), each in a process of its
-own, so that a ratio compares neighbours in time. Ratios are the medians over the rounds, with the smallest and the
-largest. The example checkpoint translates sentences of test_2016_flickr, batches of like lengths, to their natural
-end. The random base-size model reads 31 tokens and writes exactly 32. A call of pyengine with 64 sentences is one
-call with its default `max_batch_tokens`. Without torch and transformers their columns stay empty.
+A call translates one batch, token ids in and out; the engines take turns (A B C A B C ...), each in a process of
+its own, so that a ratio compares neighbours in time. Ratios are medians over the rounds, with the smallest and the
+largest. The example checkpoint translates sentences of test_2016_flickr, of like lengths in a batch, to their end.
+The random base-size model reads 31 tokens and writes exactly 32. Without torch and transformers the peer's columns
+stay empty.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,14 +28,32 @@ import pyengine
 from pyengine.modelfile import open_directory
 from pyengine.text import open_tokenizer
 
-BATCHES = (1, 8, 32, 64)
 BEAMS = (1, 4)
-THREADS = (1, 2)
-ROUNDS = (3, 15)  # at least, at most
 BASE_SOURCE, BASE_TARGET = 31, 32
 PEER = "transformers"
+COLUMNS = {
+    "threads": "d", "beams": "d", "batch": "d",
+    "int8 s/s": ".1f", "float32 s/s": ".1f", "peer s/s": ".1f",
+    "int8 tok/s": ".0f", "float32 tok/s": ".0f", "peer tok/s": ".0f",
+    "int8/float32": "", "float32/peer": "", "rounds": "",
+}  # fmt: skip
 
 Sources = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What is measured. `rounds`: at least and at most; `seconds` a setting, pyengine's and the peer's each."""
+
+    models: tuple[str, ...] = (models.EXAMPLE_NAME, models.BASE_NAME)
+    threads: tuple[int, ...] = (1, 2)
+    batches: tuple[int, ...] = (1, 8, 32, 64)
+    rounds: tuple[int, int] = (3, 15)
+    seconds: float = 6.0
+    peer: bool = True
+
+
+QUICK = Extent((models.EXAMPLE_NAME,), threads=(1,), batches=(1, 4), rounds=(1, 1), peer=False)
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,7 @@ def _open_engine(path: Path, threads: int) -> Any:
     translator = pyengine.load(path, threads=threads)
 
     def translate(batch: Sources, beams: int, options: dict[str, int]) -> list[int]:
-        # Ids go without the end token, whether the model wrote it or the length forced it.
+        # Ids come without the end token, whether the model wrote it or the length forced it.
         return [len(result.ids) + 1 for result in translator.translate(batch, num_beams=beams, **options)]
 
     return translate
@@ -111,109 +129,110 @@ def example_sources(directory: Path, count: int) -> Sources:
 
 def base_sources(directory: Path, count: int) -> Sources:
     """Random ids, the end token last."""
-    config = open_directory(directory).config
-    ids = np.random.default_rng(1).integers(1, config.source_vocab - 1, (count, BASE_SOURCE - 1))
+    vocabulary = open_directory(directory).config.source_vocab
+    ids = np.random.default_rng(1).integers(1, vocabulary - 1, (count, BASE_SOURCE - 1))
     return [[*row, 0] for row in ids.tolist()]
 
 
-def jobs(model: str, sources: Sources) -> dict[tuple[int, int], Job]:
-    """(beams, batch) -> one round of it. At batch 1 the base-size model takes 4 sentences, which are long enough."""
+def jobs(model: str, directory: Path, batches: tuple[int, ...]) -> dict[tuple[int, int], Job]:
+    """(beams, batch) -> a round of it: as many sentences as the largest batch has; of the slow base-size model
+    one batch, and at batch 1 four sentences."""
+    base = model == models.BASE_NAME
+    sources = (base_sources if base else example_sources)(directory, max(batches))
+    limits = {"min_new_tokens": BASE_TARGET, "max_new_tokens": BASE_TARGET} if base else {}
     made = {}
     for beams in BEAMS:
-        for batch in BATCHES:
-            base = model == models.BASE_NAME
-            chosen = sources[: max(batch, 4)] if base else sources
-            limits = {"min_new_tokens": BASE_TARGET, "max_new_tokens": BASE_TARGET} if base else {}
-            batches = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
-            made[beams, batch] = Job(batches, beams, limits)
+        for size in batches:
+            chosen = sources[: max(size, 4)] if base else sources
+            parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+            made[beams, size] = Job(parts, beams, limits)
     return made
 
 
-def take_turns(workers: dict[str, Worker], job: Job, seconds: float) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Seconds of each round and tokens of a round, by engine; rounds for about `seconds`, the first not counted."""
+def take_turns(
+    workers: dict[str, Worker], job: Job, extent: Extent
+) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Seconds of each round, and tokens of a round, by engine.
+
+    The peer stops taking part when it alone has used its time: it may need ten times as long as the others.
+    """
     times: dict[str, list[float]] = {name: [] for name in workers}
-    tokens = {}
-    counts = {}
-    for name, worker in workers.items():
-        _, counts[name] = worker.run(Job(job.batches[:1], job.beams, job.options))
-    if job.options and len({tuple(of) for of in counts.values()}) > 1:
-        raise RuntimeError("the engines wrote different numbers of tokens")
-    started = time.perf_counter()
-    while len(times["int8"]) < ROUNDS[1]:
-        if len(times["int8"]) >= ROUNDS[0] and time.perf_counter() - started > seconds:
+    tokens: dict[str, int] = {}
+    for worker in workers.values():  # memory and threads, once
+        worker.run(Job(job.batches[:1], job.beams, {"min_new_tokens": 2, "max_new_tokens": 2}))
+    while (rounds := len(times["int8"])) < extent.rounds[1]:
+        if rounds >= extent.rounds[0] and sum(times["int8"]) + sum(times["float32"]) > extent.seconds:
             break
         for name, worker in workers.items():
+            if name == PEER and sum(times[PEER]) > extent.seconds:
+                continue
             elapsed, counts = worker.run(job)
             times[name].append(elapsed)
             tokens[name] = sum(counts)
+    if job.options and len(set(tokens.values())) > 1:
+        raise RuntimeError(f"the engines wrote different numbers of tokens: {tokens}")
     return times, tokens
 
 
-def ratios(slower: list[float] | None, faster: list[float]) -> list[float] | None:
-    return None if slower is None else [a / b for a, b in zip(slower, faster, strict=True)]
+def ratios(times: dict[str, list[float]], fast: str, slow: str) -> list[float]:
+    """How many times as fast, round by round; none without the peer, which may also have fewer rounds."""
+    return [b / a for a, b in zip(times[fast], times.get(slow, []), strict=False)]
 
 
-def measure(model: str, checkpoint: Path, directories: dict[str, Path], seconds: float, report: Report) -> None:
-    """Add a table and two verdicts to the report."""
-    names = ["int8", "float32", *([PEER] if have_transformers() else [])]
-    table = Table(
-        f"{model}: sentences and tokens a second; int8 over float32, and float32 over transformers, as median "
-        "(smallest-largest) of the rounds",
-        {"threads": "d", "beams": "d", "batch": "d", "int8 s/s": ".1f", "float32 s/s": ".1f", "peer s/s": ".1f",
-         "int8 tok/s": ".0f", "float32 tok/s": ".0f", "peer tok/s": ".0f", "int8/float32": "", "float32/peer": "",
-         "rounds": "d"},
-    )  # fmt: skip
-    sources = (base_sources if model == models.BASE_NAME else example_sources)(directories["int8"], max(BATCHES))
-    worst: dict[str, list[float]] = {"int8/float32": [], "float32/peer": []}
-    work = jobs(model, sources)
-    bar = tqdm(total=len(THREADS) * len(work), desc=model, leave=False)
-    for threads in THREADS:
-        workers = {name: Worker(name, directories.get(name, checkpoint), threads) for name in names}
-        for (beams, batch), job in work.items():
-            times, tokens = take_turns(workers, job, seconds)
-            found = {
-                "int8/float32": ratios(times["float32"], times["int8"]),
-                "float32/peer": ratios(times.get(PEER), times["float32"]),
-            }
-            sentences = sum(map(len, job.batches))
-            middle = {name: median(of) for name, of in times.items()}
-            per_second = [
-                total / middle[name] if name in middle else None
-                for totals in (dict.fromkeys(names, sentences), tokens)
-                for name in ("int8", "float32", PEER)
-                for total in [totals.get(name, 0)]
-            ]
-            shown = [None if values is None else spread(values) for values in found.values()]
-            table.rows.append([threads, beams, batch, *per_second, *shown, len(times["int8"])])
-            for name, values in found.items():
-                worst[name] += [] if values is None else [median(values)]
-            bar.update()
-        for worker in workers.values():
-            worker.stop()
-    bar.close()
+def rates(times: dict[str, list[float]], totals: dict[str, int]) -> list[float | None]:
+    """Of int8, float32 and the peer, by the median round."""
+    return [totals[name] / median(times[name]) if name in times else None for name in ("int8", "float32", PEER)]
+
+
+def measure(
+    model: str, checkpoint: Path, directories: dict[str, Path], extent: Extent, report: Report
+) -> None:
+    """Add a table and its verdicts to the report."""
+    paths = dict(directories)
+    if extent.peer and have_transformers():
+        paths[PEER] = checkpoint
+    title = f"{model}: sentences (s/s) and tokens (tok/s) a second; the peer is transformers with torch, float32"
+    table = Table(title, COLUMNS)
+    medians: dict[tuple[str, str], list[float]] = {("int8", "float32"): [], ("float32", PEER): []}
+    work = jobs(model, directories["int8"], extent.batches)
+    with tqdm(total=len(extent.threads) * len(work), desc=model, leave=False) as bar:
+        for threads in extent.threads:
+            workers = {name: Worker(name, path, threads) for name, path in paths.items()}
+            for (beams, batch), job in work.items():
+                times, tokens = take_turns(workers, job, extent)
+                sentences = dict.fromkeys(paths, sum(map(len, job.batches)))
+                shown = []
+                for pair, found in medians.items():
+                    values = ratios(times, *pair)
+                    shown.append(spread(values) if values else None)
+                    found += [median(values)] if values else []
+                rounds = "/".join(str(len(values)) for values in times.values())
+                rows = rates(times, sentences) + rates(times, tokens)
+                table.rows.append([threads, beams, batch, *rows, *shown, rounds])
+                bar.update()
+            for worker in workers.values():
+                worker.stop()
     report.tables.append(table)
-    demands = {"int8/float32": "int8 faster than float32 at every setting"}
-    demands["float32/peer"] = "float32 not slower than transformers with torch at any setting"
-    for name, demand in demands.items():
-        if worst[name]:
-            lowest = min(worst[name])
-            report.verdicts.append(Verdict(f"{model}: {demand}", f"at least {lowest:.2f} times", lowest >= 1))
-    if PEER not in names:
-        report.notes.append("transformers with torch is not installed: its columns are empty.")
+    demands = ("int8 faster than float32", "float32 not slower than transformers with torch")
+    for demand, found in zip(demands, medians.values(), strict=True):
+        if found:
+            verdict = Verdict(f"{model}: {demand}, at every setting", f"{min(found):.2f} times", min(found) >= 1)
+            report.verdicts.append(verdict)
 
 
 def main() -> None:
     made = parser(__doc__)
     models.add_options(made)
-    made.add_argument("--models", nargs="+", choices=(models.EXAMPLE_NAME, models.BASE_NAME),
-                      default=(models.EXAMPLE_NAME, models.BASE_NAME), help="(default: both)")  # fmt: skip
-    made.add_argument("--seconds", type=float, default=8.0, help="for each setting, about (default: %(default)s)")
+    made.add_argument("--quick", action="store_true", help="a few settings, no peer: to see that it runs")
     options = made.parse_args()
-    report = Report("speed", {"base_source_tokens": BASE_SOURCE, "base_target_tokens": BASE_TARGET})
-    for model in options.models:
+    extent = QUICK if options.quick else Extent()
+    report = Report("speed", {**asdict(extent), "base_tokens": {"read": BASE_SOURCE, "written": BASE_TARGET}})
+    for model in extent.models:
         checkpoint = models.checkpoint(model, options.work)
         directories = models.directories(model, checkpoint, options.work)
-        measure(model, checkpoint, directories, options.seconds, report)
+        measure(model, checkpoint, directories, extent, report)
+    if extent.peer and not have_transformers():
+        report.notes.append("transformers with torch is not installed: the peer's columns are empty.")
     publish(report, options)
 
 

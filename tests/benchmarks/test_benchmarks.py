@@ -1,0 +1,100 @@
+"""Every benchmark that needs no torch runs once, as small as it goes; the random checkpoint loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyengine
+from pyengine.quantize import convert
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "--d-model=16", "--layers=2", "--attention-heads=2", "--ffn-dim=24", "--vocab-size=6100",
+    "--max-position-embeddings=40",
+)  # fmt: skip
+
+
+def run(name: str, *arguments: str) -> str:
+    """What the benchmark prints."""
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("dtype", ("float16", "float32"))
+def test_the_random_checkpoint_converts_and_translates(dtype: str, tmp_path: Path) -> None:
+    checkpoint, directory = tmp_path / "checkpoint", tmp_path / "model"
+    run("base_model", str(checkpoint), "--dtype", dtype, *SMALL)
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "config.json", "generation_config.json", "model.safetensors",
+        "source.spm", "target.spm", "tokenizer_config.json", "vocab.json",
+    }  # fmt: skip
+    convert(checkpoint, directory)
+    with pyengine.load(directory, threads=1) as translator:
+        result = translator.translate("Ein Mann fährt Fahrrad.", min_new_tokens=8, max_new_tokens=8)
+        assert len(result.ids) == 7  # the end token was forced after them
+        config = translator.info()["model"]
+        assert isinstance(config, dict) and config["width"] == 16 and config["target_vocab"] == 6100
+
+
+def test_the_same_seed_gives_the_same_checkpoint(tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        run("base_model", str(tmp_path / name), "--seed", str(seed), *SMALL)
+    files = [tmp_path / name / "model.safetensors" for name in ("one", "again", "other")]
+    one, again, other = (file.read_bytes() for file in files)
+    assert one == again != other
+
+
+def test_the_machine_is_described_without_host_and_paths() -> None:
+    described = json.loads(run("machine"))
+    for key in ("cpu", "cpus", "memory_bytes", "kernel", "compiler", "python", "packages", "commit", "date"):
+        assert key in described
+    assert described["packages"]["pyengine"] == pyengine.__version__
+    assert str(ROOT) not in json.dumps(described)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("speed", ["--quick"]), ("footprint", ["--quick"]), ("quality", ["--sentences", "3"])],
+)
+def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str], tmp_path: Path) -> None:
+    if name == "quality":
+        pytest.importorskip("sacrebleu")
+    saved = tmp_path / "saved.json"
+    printed = run(name, *arguments, "--work", str(tmp_path / "work"), "--json", str(saved), "--markdown")
+    report = json.loads(saved.read_text(encoding="utf-8"))
+    assert report["benchmark"] == name
+    assert report["verdicts"] and all(table["rows"] for table in report["tables"])
+    assert str(tmp_path) not in json.dumps(report)
+    assert run("report", str(saved)).startswith(printed.rstrip("\n"))
+
+
+def test_the_page_shows_the_committed_results(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "performance.md"
+    copy = tmp_path / "performance.md"
+    copy.write_bytes(page.read_bytes())
+    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    if results:
+        run("report", *map(str, results), "--update", str(copy))
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+
+
+def test_divergence_is_that_of_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import quality
+
+    rng = np.random.default_rng(0)
+    exact = rng.normal(0, 3, (5, 1000)).astype(np.float32)
+    rounded = exact + rng.normal(0, 0.01, exact.shape).astype(np.float32)
+    p, q = (np.exp(logits.astype(np.float64)) for logits in (exact, rounded))
+    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    wanted = (p * np.log(p / q)).sum(axis=1)
+    assert np.abs(quality.divergence(exact, rounded) - wanted).max() < 1e-6
+    assert not quality.divergence(exact, exact).any()
