@@ -135,4 +135,6 @@ def mixture(seed: int) -> SearchCase:
     if chance(0.2):
         defaults["eos_token_id"] = (0, 7)
     prefix = ids(int(rng.randint(1, 4))) if chance(0.3) else ()
+    if chance(0.3):
+        options["renormalize_logits"] = True
     return SearchCase(2000 + seed, options, prefix, model, defaults)

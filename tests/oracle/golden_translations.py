@@ -2,8 +2,8 @@
 
     python -m tests.oracle.golden_translations
 
-writes tests/golden/translations.npz: for greedy search and for 4 beams the CRC-32 of each sentence's ids, uint32
-[1000], the end token included, and for 4 beams the scores, float32 [1000]. Needs torch and transformers.
+writes tests/golden/translations.npz: for greedy search and for 4 beams the CRC-32 of each sentence's ids, the
+end token included, uint32 [1000], and for 4 beams the scores, float32 [1000]. Needs torch and transformers.
 """
 
 from __future__ import annotations
