@@ -42,11 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # What is still buffered has no reader; without this the interpreter would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return BROKEN_PIPE
     except (PyengineError, OSError, MemoryError) as error:
+        if isinstance(error, OSError):
+            _abandon_output()  # it may be what failed
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"pyengine: error: {message}", file=sys.stderr)
         return ERROR
     return 0
+
+
+def _abandon_output() -> None:
+    """Send what is still buffered nowhere; else the interpreter would try again at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,6 +14,8 @@ from pyengine.tasks.translator import BATCH_TOKENS, Translator, load
 
 __all__ = ["add_command"]
 
+STDIN = 0
+
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
@@ -42,25 +44,24 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run(options: argparse.Namespace) -> None:
     """Write a line for each text, in order and flushed, as soon as it is there."""
     with load(options.model, threads=options.threads, compute=options.compute) as translator:
-        batches: Iterable[Iterable[str]] = [options.texts]
-        if not options.texts:
-            batches = LineReader(sys.stdin.fileno()).batches()
-        numbers = itertools.count(1)
-        for batch in batches:
-            for result in _translated(translator, batch, options):
-                _write(result, next(numbers))
+        results = _translated(translator, options)
+        for number, result in enumerate(results, 1):
+            _write(result, number)
 
 
-def _translated(
-    translator: Translator, texts: Iterable[str], options: argparse.Namespace
-) -> Iterable[TranslationResult]:
+def _translated(translator: Translator, options: argparse.Namespace) -> Iterable[TranslationResult]:
     search: TranslationKeywords = {
         "beam_size": options.beam_size,
         "length_penalty": options.length_penalty,
         "max_decoding_length": options.max_decoding_length,
     }
-    return translator.translate_iter(
-        texts, max_batch_tokens=options.max_batch_tokens, truncate=options.truncate, **search
+    rows, truncate = options.max_batch_tokens, options.truncate
+    texts: list[str] = options.texts
+    if texts:  # all or nothing
+        return translator.translate(texts, max_batch_tokens=rows, truncate=truncate, **search)
+    return itertools.chain.from_iterable(
+        translator.translate_iter(batch, max_batch_tokens=rows, truncate=truncate, **search)
+        for batch in LineReader(STDIN).batches()
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,9 @@ class Scheduler:
         self._freed_memories: list[int] = []
         self._index_of: dict[int, int] = {}  # slot -> index of the request
 
-    def run(self, requests: Iterable[Request], window: int | None = None) -> Iterator[list[Found]]:
+    def run(
+        self, requests: Iterable[Request], window: int | None = None
+    ) -> Generator[list[Found], None, None]:
         """The hypotheses of each request, best first, in the order of the requests.
 
         Reads `requests` lazily, up to `window` at a time, longest first among these, and never more than four

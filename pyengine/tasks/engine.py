@@ -63,6 +63,7 @@ class Engine:
             if self._open_session is None:
                 raise ClosedError("the model is closed")
             session = self._idle.pop() if self._idle else self._open_session()
+        session.clear()  # a second Ctrl-C may have come while the last call cleaned up
         try:
             yield _GatedSession(session, self)
         finally:

@@ -38,7 +38,8 @@ def is_one(value: object) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and value.dtype != object
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"expected text, token ids or a list of these, found {type(value).__name__}")
+        kind = type(value).__name__
+        raise InputError(f"expected text, token ids or a list of these, found {kind} (see translate_iter)")
     return bool(value) and _is_id(value[0])
 
 

@@ -14,6 +14,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -157,14 +158,8 @@ class Translator:
             read = self._inputs.source(sentence, truncate=truncate, name=name)
             requests.append(self._request(read.ids, self._inputs.prefix(prefix), settled, name))
             cut.append(read.truncated)
-        with self._engine.session() as session:
-            scheduler = Scheduler(
-                session, settled, vocab=self._engine.config.target_vocab, budget=budget, deadline=deadline
-            )
-            results = [
-                self._result(found, truncated)
-                for found, truncated in zip(scheduler.run(requests), cut, strict=True)
-            ]
+        with self._searching(requests, settled, budget, deadline) as found:
+            results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
         return results[0] if one else results
 
     def translate_iter(
@@ -184,6 +179,10 @@ class Translator:
         is for all of them. An error in a sentence is raised after the results of the sentences before it;
         closing the iterator cancels what is under way.
         """
+        if isinstance(sources, (str, bytes)):
+            raise InputError(
+                f"translate_iter takes any number of sentences, found one {type(sources).__name__}"
+            )
         settled = self._settle(options, keywords)
         budget = _whole("max_batch_tokens", max_batch_tokens)
         prefix = self._inputs.prefix(target_prefix)
@@ -210,16 +209,25 @@ class Translator:
                 cut.append(read.truncated)
                 yield request
 
+        with self._searching(requests(), settled, budget, Deadline(seconds), window=WINDOW) as found:
+            for each in found:
+                yield self._result(each, cut.popleft())
+
+    @contextmanager
+    def _searching(
+        self,
+        requests: Iterable[Request],
+        settled: SearchOptions,
+        budget: int,
+        deadline: Deadline,
+        window: int | None = None,
+    ) -> Iterator[Iterator[list[Found]]]:
+        """What the scheduler finds; the end of the block cancels the rest, whoever still refers to it."""
+        vocab = self._engine.config.target_vocab
         with self._engine.session() as session:
-            scheduler = Scheduler(
-                session,
-                settled,
-                vocab=self._engine.config.target_vocab,
-                budget=budget,
-                deadline=Deadline(seconds),
-            )
-            for found in scheduler.run(requests(), window=WINDOW):
-                yield self._result(found, cut.popleft())
+            scheduler = Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline)
+            with closing(scheduler.run(requests, window)) as found:
+                yield found
 
     @overload
     def score(

@@ -92,6 +92,21 @@ def test_invalid_utf_8(int8_directory: Path, expected: list[str]) -> None:
     assert done.stdout.decode() == expected[0] + "\n"  # whole lines, and none after the error
 
 
+def test_arguments_are_translated_all_or_none(int8_directory: Path) -> None:
+    done = run("translate", "-m", int8_directory, "Ein Hund.", "Hund " * 300)
+    assert "input 2 has 301 tokens" in error_line(done) and done.stdout == b""
+
+
+def test_closed_input_and_full_output(int8_directory: Path) -> None:
+    shell = f"{sys.executable} -m pyengine translate -m {int8_directory}"
+    assert "Bad file descriptor" in error_line(
+        subprocess.run(f"{shell} <&-", shell=True, capture_output=True, timeout=120)
+    )
+    assert "No space left" in error_line(
+        subprocess.run(f"{shell} Hund > /dev/full", shell=True, stderr=subprocess.PIPE, timeout=120)
+    )
+
+
 def test_too_long(int8_directory: Path) -> None:
     long = "Hund " * 300
     done = run("translate", "-m", int8_directory, long)

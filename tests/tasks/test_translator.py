@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from pyengine import (
 from pyengine.scheduling.session import Plan, StepResult
 from tests.oracle.reference import log_softmax
 from tests.oracle.reference_session import ReferenceSession
-from tests.tasks.models import CONFIG, MODEL, translator
+from tests.tasks.models import CONFIG, MODEL, LetterTokenizer, translator
 
 TEXTS = ["abc", "k", "", "hello", "fghijk", "dad"]
 
@@ -83,6 +83,8 @@ def test_options_and_aliases() -> None:
         tiny.translate("abc", options=options, beam_size=3)
     with pytest.raises(OptionError, match="one option"):
         tiny.translate_iter(["abc"], beam_size=3, num_beams=3)
+    with pytest.raises(InputError, match="found one str"):
+        tiny.translate_iter("abc")
     with pytest.raises(OptionError, match="no such option"):
         tiny.translate("abc", beams=3)  # type: ignore[call-arg]
     for name, value in (("max_batch_tokens", 0), ("timeout", 0), ("timeout", "1"), ("max_batch_tokens", 1.5)):
@@ -200,6 +202,35 @@ def test_after_an_interrupt_the_session_is_used_again() -> None:
         tiny.translate(TEXTS)
     assert tiny.translate(TEXTS) == translator().translate(TEXTS)
     assert len(Interrupting.made) == 1
+
+
+class Failing(LetterTokenizer):
+    """Cannot write the fourth text."""
+
+    decoded = 0
+
+    def decode(self, ids: Iterable[int]) -> str:
+        self.decoded += 1
+        if self.decoded == 4:
+            raise KeyboardInterrupt
+        return super().decode(ids)
+
+
+def test_after_an_error_outside_a_step_the_session_is_empty() -> None:
+    """Even while the traceback still refers to the search."""
+    sessions: list[ReferenceSession] = []
+
+    def open_session() -> ReferenceSession:
+        sessions.append(ReferenceSession(MODEL))
+        return sessions[-1]
+
+    tiny = translator(open_session, tokenizer=Failing())
+    with pytest.raises(KeyboardInterrupt) as caught:
+        tiny.translate(TEXTS * 3, max_batch_tokens=8)
+    assert caught.tb is not None
+    assert not sessions[0].sequences and not sessions[0].memories
+    assert tiny.translate(TEXTS) == translator().translate(TEXTS)
+    assert len(sessions) == 1
 
 
 def test_timeout() -> None:
