@@ -64,7 +64,7 @@ class TranslationOptions:
 
     num_beams              beams a sentence, 1..256; 1 is greedy search
     num_return_sequences   hypotheses returned, 1..num_beams
-    length_penalty         exponent p of score = sum of log-probabilities / length**p
+    length_penalty         exponent p of score = sum of log-probabilities / length**p, -100..100
     early_stopping         True: stop when num_beams hypotheses ended; False: when none is likely to get
                            better; "never": when none can get better
     max_length             tokens of a hypothesis at most, start token and prefix counted, >= 2
@@ -72,7 +72,7 @@ class TranslationOptions:
     min_length             no end token before this many tokens, start token and prefix counted
     min_new_tokens         the same without start token and prefix; not together with min_length
     no_repeat_ngram_size   no n-gram of this size occurs twice; 0: off
-    repetition_penalty     > 0; above 1 makes tokens that occurred less likely
+    repetition_penalty     1e-6..1e6; above 1 makes tokens that occurred less likely
     bad_words_ids          sequences of ids that never occur
     suppress_tokens        ids that never occur
     begin_suppress_tokens  ids that do not occur first
@@ -125,8 +125,8 @@ class TranslationOptions:
         self._whole("min_length", 0)
         self._whole("min_new_tokens", 0)
         self._whole("no_repeat_ngram_size", 0)
-        self._real("length_penalty", -math.inf)
-        self._real("repetition_penalty", 0.0)
+        self._real("length_penalty", -100.0, 100.0)
+        self._real("repetition_penalty", 1e-6, 1e6)
         if not (self.early_stopping is None or isinstance(self.early_stopping, bool)):
             if self.early_stopping != "never":
                 raise OptionError(
@@ -164,17 +164,16 @@ class TranslationOptions:
         if value is not None:
             object.__setattr__(self, name, _whole_number(name, value, low, high))
 
-    def _real(self, name: str, above: float) -> None:
+    def _real(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
         if value is None:
             return
         try:
-            number = float("nan") if isinstance(value, (str, bytes)) else float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if not (math.isfinite(number) and number > above):
-            bound = "" if above == -math.inf else f" greater than {above:g}"
-            raise OptionError(f"{name} is {value!r}; expected a finite number{bound}")
+            number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not low <= number <= high:
+            raise OptionError(f"{name} is {value!r}; expected a number, {low:g}..{high:g}")
         object.__setattr__(self, name, number)
 
     def _ids(self, name: str) -> None:

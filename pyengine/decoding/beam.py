@@ -131,7 +131,7 @@ class BeamSearch(Search):
         taken = held[np.arange(len(slots))[:, None], parents]
         same = taken[:, :, None] == taken[:, None, :]
         later = np.tril(same, -1).any(axis=2)  # an earlier beam took the parent's sequence over
-        children = self.sequences.take(int(later.sum()))
+        children = self._free_sequences.take(int(later.sum()))
         self._forks = np.stack([taken[later], children], axis=1)
         abandoned = ~(held[:, :, None] == taken[:, None, :]).any(axis=2)
         self._free(held[abandoned])

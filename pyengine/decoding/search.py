@@ -93,7 +93,7 @@ class Search(ABC):
         self.options = options
         self.beams = options.num_beams
         self.slots = IdPool(slots)
-        self.sequences = IdPool(slots * sequences_per_slot(self.beams))
+        self._free_sequences = IdPool(slots * sequences_per_slot(self.beams))
         self._processors = Processors(options, vocab)
         self._end = np.array(options.end)
         self._live = np.zeros(0, np.intp)
@@ -129,7 +129,7 @@ class Search(ABC):
         self._history[slot, :, : len(prompt)] = prompt
         self._length[slot] = self._prompt[slot] = len(prompt)
         self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
-        self._sequences[slot] = self.sequences.take(1)
+        self._sequences[slot] = self._free_sequences.take(1)
         self._live = np.append(self._live, slot)
         self._fresh += 1
         return slot
@@ -203,7 +203,7 @@ class Search(ABC):
         self._fresh = 0
 
     def _free(self, sequences: np.ndarray) -> None:
-        self.sequences.give(sequences)
+        self._free_sequences.give(sequences)
         self._freed = np.concatenate([self._freed, sequences])
 
     def _found(self, slot: int, ids: np.ndarray, score: float) -> Found:
