@@ -235,7 +235,7 @@ class TranslationOptions:
             forced_eos_token_id=given("forced_eos_token_id") or (),
             renormalize_logits=given("renormalize_logits"),
         )
-        options.check_vocabulary(target_vocab)
+        options.check(target_vocab)
         return options
 
 
@@ -268,8 +268,8 @@ class SearchOptions:
         high = self.max_length if self.max_new_tokens is None else self.max_new_tokens + prompt
         return low, high
 
-    def check_vocabulary(self, target_vocab: int) -> None:
-        """OptionError unless every id lies in [0, target_vocab)."""
+    def check(self, target_vocab: int) -> None:
+        """OptionError unless every id lies in [0, target_vocab), and what is forced may be taken."""
         words = [id for word in self.bad_words_ids for id in word]
         bos = () if self.forced_bos_token_id is None else (self.forced_bos_token_id,)
         for name, ids in (
@@ -284,6 +284,8 @@ class SearchOptions:
                     raise OptionError(
                         f"{name} holds {id}; expected ids below {target_vocab}, the target vocabulary"
                     )
+            if name.startswith("forced") and ids and set(ids) <= set(self.suppress_tokens):
+                raise OptionError(f"{name} forces {sorted(ids)}, which suppress_tokens suppresses")
 
 
 def _whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:

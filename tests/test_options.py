@@ -61,6 +61,8 @@ def test_refused(keywords: dict[str, Any], message: str) -> None:
         ({"bad_words_ids": [[3, 99]]}, "bad_words_ids holds 99"),
         ({"forced_bos_token_id": 23}, "forced_bos_token_id holds 23"),
         ({"forced_eos_token_id": (0, 23)}, "forced_eos_token_id holds 23"),
+        ({"suppress_tokens": (5, 0)}, r"forced_eos_token_id forces \[0\], which suppress_tokens suppresses"),
+        ({"suppress_tokens": (5,), "forced_bos_token_id": 5}, r"forced_bos_token_id forces \[5\]"),
     ],
 )
 def test_refused_by_the_model(keywords: dict[str, Any], message: str) -> None:

@@ -110,7 +110,11 @@ def test_fewer_hypotheses_where_fewer_exist() -> None:
     (found,) = search(session, generation(), config, {**only_five, "max_new_tokens": 2}, [[4, 0]])
     assert [each.ids.tolist() for each in found] in ([[0], [5, 0]], [[5, 0], [0]])
     (found,) = search(
-        session, generation(), config, {"num_beams": 2, "suppress_tokens": tuple(range(23))}, [[4, 0]]
+        session,
+        generation(forced_eos_token_id=None),
+        config,
+        {"num_beams": 2, "suppress_tokens": tuple(range(23))},
+        [[4, 0]],
     )
     assert [(each.ids.tolist(), each.score) for each in found] == [([], -np.inf)]
     assert not session.sequences

@@ -102,8 +102,7 @@ def test_no_edits_but_bans_need_no_history() -> None:
     assert edits.kinds is None and edits.forced is None
 
 
-def test_suppressing_a_forced_token_leaves_nothing() -> None:
-    processors = Processors(settled({"forced_bos_token_id": 4, "suppress_tokens": (4,)}), VOCAB)
-    one = np.array([1])
-    context = Context(None, one, one, np.array([0]), np.array([20]))
-    assert sparse(np.zeros((1, VOCAB)), context, processors, 3) == [{}]
+def test_a_forced_token_that_is_suppressed_is_not_taken() -> None:
+    processors = Processors(settled({"forced_eos_token_id": (0, 7), "suppress_tokens": (7,)}), VOCAB)
+    context = Context(None, np.array([19]), np.array([1]), np.array([0]), np.array([20]))
+    assert sparse(np.ones((1, VOCAB)), context, processors, 3) == [{0: 0.0}]
