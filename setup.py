@@ -29,6 +29,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).resolve().parent
@@ -235,6 +236,15 @@ def translate_pyx(cache: Path) -> Path:
     return target
 
 
+class BuildPackage(build_py):
+    """Starts from nothing: a module that is gone from the source must not come out of an earlier build."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(Path(self.build_lib) / "pyengine", ignore_errors=True)
+        super().run()
+
+
 class BuildCore(build_ext):
     """Replaces the compiling and linking of setuptools by the cached, per-file, parallel one."""
 
@@ -307,6 +317,6 @@ setup(
     package_dir={"pyengine.quantize": "quantize"},
     package_data={"pyengine": ["py.typed"]},
     ext_modules=[Extension("pyengine._core", [PYX])],
-    cmdclass={"build_ext": BuildCore},
+    cmdclass={"build_ext": BuildCore, "build_py": BuildPackage},
     options=read_only_options(),
 )

@@ -44,11 +44,13 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build(tree: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """``setup.py build_ext --inplace`` with nothing of this process' own build settings."""
+def build(
+    tree: Path, command: tuple[str, ...] = ("build_ext", "--inplace"), **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """A command of ``setup.py`` with nothing of this process' own build settings."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PYENGINE_", "CFLAGS"))}
     return subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        [sys.executable, "setup.py", *command],
         cwd=tree,
         env=ours | variables,
         capture_output=True,
@@ -92,6 +94,25 @@ def test_other_flags_never_get_old_objects(tree: Path) -> None:
     changed = table.replace('("csrc/*.c", None, "")', '("csrc/*.c", None, "-mtune=generic")')
     (tree / "setup.py").write_text(changed, encoding="utf-8")
     assert compiled(tree) == ALL[:2]
+
+
+def test_a_build_forgets_modules_that_are_gone(tree: Path) -> None:
+    (tree / "pyengine" / "old.py").write_text("", encoding="utf-8")
+    assert build(tree, ("build",)).returncode == 0
+    assert [path.name for path in tree.glob("build/lib*/pyengine/*.py")].count("old.py") == 1
+    (tree / "pyengine" / "old.py").unlink()
+    assert build(tree, ("build",)).returncode == 0
+    assert not list(tree.glob("build/lib*/pyengine/old.py"))
+    assert list(tree.glob("build/lib*/pyengine/quantize/__init__.py"))
+
+
+def test_a_build_serves_the_source_tree_too(tree: Path) -> None:
+    assert build(tree, ("build",)).returncode == 0
+    assert answer(tree) == "42 2"  # Python in the root of a checkout finds ./pyengine first
+    for path in tree.glob("pyengine/_core.*.so"):
+        path.unlink()
+    assert build(tree, ("build",), PYENGINE_SANITIZE="undefined").returncode == 0
+    assert not list(tree.glob("pyengine/_core.*.so"))
 
 
 def test_without_openmp_there_is_one_thread(tree: Path) -> None:
