@@ -1,17 +1,11 @@
-#define _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
 #include "base/team.h"
 
 #ifdef _OPENMP
 #include <omp.h>
 #include <pthread.h>
 #endif
-#ifdef __linux__
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#else
 #include <sched.h>
-#endif
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -94,29 +88,6 @@ void pe_team_run(int threads, pe_team_function *function, void *context) {
 #endif
 }
 
-/* Sleeps until the generation has moved on. A sleeping thread leaves its processor to a member of the team that lost
-   its own to another process; a thread that only yields does not. */
-static void sleep_while(pe_team *team, unsigned generation) {
-#ifdef __linux__
-    atomic_fetch_add(&team->sleepers, 1);
-    if (atomic_load(&team->generation) == generation)
-        syscall(SYS_futex, &team->generation, FUTEX_WAIT_PRIVATE, generation, NULL, NULL, 0);
-    atomic_fetch_sub(&team->sleepers, 1);
-#else
-    (void)team, (void)generation;
-    sched_yield();
-#endif
-}
-
-static void wake(pe_team *team) {
-#ifdef __linux__
-    if (atomic_load(&team->sleepers) > 0)
-        syscall(SYS_futex, &team->generation, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
-#else
-    (void)team;
-#endif
-}
-
 void pe_barrier(pe_thread *thread) {
     pe_team *team = thread->team;
     if (team->threads == 1) {
@@ -127,14 +98,13 @@ void pe_barrier(pe_thread *thread) {
     if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->threads - 1) {
         atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&team->next, 0, memory_order_relaxed);
-        atomic_store(&team->generation, generation + 1);
-        wake(team);
+        atomic_store_explicit(&team->generation, generation + 1, memory_order_release);
         return;
     }
     for (int spins = 0; atomic_load_explicit(&team->generation, memory_order_acquire) == generation; spins++) {
         if (spins < SPINS)
             relax();
         else
-            sleep_while(team, generation);
+            sched_yield();
     }
 }

@@ -13,7 +13,6 @@ typedef struct pe_team {
     int threads;
     _Alignas(64) atomic_int arrived;     /* threads that wait at the barrier */
     _Alignas(64) atomic_uint generation; /* barriers passed */
-    atomic_int sleepers;                 /* threads that gave their processor away at the barrier */
     _Alignas(64) atomic_llong next;      /* the next task of this phase */
 } pe_team;
 
@@ -27,7 +26,7 @@ typedef void pe_team_function(pe_thread *thread, void *context);
 /* Runs `function` on up to `threads` threads and returns when all are done. */
 void pe_team_run(int threads, pe_team_function *function, void *context);
 
-/* Waits for the whole team: spins briefly, then gives the processor away. The tasks of the next phase start at 0. */
+/* Waits for the whole team: spins briefly, then yields the processor. The tasks of the next phase start at 0. */
 void pe_barrier(pe_thread *thread);
 
 /* Takes the next of this phase's `n` tasks that no thread has taken; false when none is left:
