@@ -267,7 +267,8 @@ class BuildCore(build_ext):
             objects = list(pool.map(lambda job: tools.compile(*job), jobs))
         built = tools.link(objects, "_core")
         place(built, Path(self.get_ext_fullpath(ext.name)))
-        if not (self.inplace or tools.sanitize):
+        unusual = tools.sanitize or not switched("PYENGINE_OPENMP", "1")  # made to be tried, not to be found by chance
+        if not (self.inplace or unusual):
             self._copy_beside_source(ext, built)
         prune(CACHE)
 
