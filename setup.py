@@ -267,14 +267,15 @@ class BuildCore(build_ext):
             objects = list(pool.map(lambda job: tools.compile(*job), jobs))
         built = tools.link(objects, "_core")
         place(built, Path(self.get_ext_fullpath(ext.name)))
-        unusual = tools.sanitize or not switched("PYENGINE_OPENMP", "1")  # made to be tried, not to be found by chance
-        if not (self.inplace or unusual):
+        if not (self.inplace or tools.sanitize):
             self._copy_beside_source(ext, built)
         prune(CACHE)
 
     def _copy_beside_source(self, ext: Extension, built: Path) -> None:
         """Python started in the root of a checkout finds ``./pyengine`` first: give that the same core."""
         target = ROOT / "pyengine" / Path(self.get_ext_filename(ext.name)).name
+        if target.exists() and not switched("PYENGINE_OPENMP", "1"):
+            return  # such a build is made to be tried; it must not replace what an editable install runs
         try:
             place(built, target)
         except OSError as error:
