@@ -3,7 +3,7 @@
     python benchmarks/base_model.py OUT
 
 6+6 layers, width 512, 8 heads, feed-forward 2,048, vocabulary 58,101, 512 positions: 74 million parameters.
-The weights are random, so its translations mean nothing; its speed, size and memory are those of a trained one.
+The weights are random: the translations mean nothing, speed, size and memory are those of a trained model.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def write_checkpoint(
 def _tensors(shape: Shape, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """float32, names and shapes as transformers saves MarianMTModel with all tables tied.
 
-    Matrices are normal with a deviation of 1/sqrt(inputs), so that activations keep the size that they have in
-    a trained model; so is the table, which is scaled by sqrt(width) when it is read. Biases 0, norms 1.
+    Matrices are normal with a deviation of 1/sqrt(inputs), so that activations keep their size; so is the
+    table, which is scaled by sqrt(width) when it is read. Biases are 0, norms 1.
     """
     width = shape.d_model
 

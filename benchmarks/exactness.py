@@ -3,9 +3,9 @@
     python benchmarks/exactness.py      # needs pip install ".[oracle]"
 
 Both translate the 1,000 sentences of test_2016_flickr with the example checkpoint. Every sentence whose ids
-differ is listed with what both engines think of the two hypotheses, and what transformers itself finds when it
-computes in float64. The difference is a tie where the hypotheses' scores differ by less than 1e-4, and rounding
-where transformers in float64 finds what pyengine finds: its own float32 then dropped that hypothesis on the way.
+differ is listed with what both engines think of the two hypotheses, and what transformers itself finds when
+it computes in float64. It is a tie where the hypotheses' scores differ by less than 1e-4, and rounding where
+transformers in float64 finds what pyengine finds: its float32 search dropped that hypothesis on the way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PEER_THREADS = 2
 
 
 def equal_lengths(sources: list[list[int]]) -> Iterator[list[int]]:
-    """Indices of sources of one length, `PEER_BATCH` at most: transformers needs no padding in such a batch."""
+    """Indices of sources of one length, `PEER_BATCH` at most: a batch that needs no padding."""
     order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
     for _, group in groupby(order, key=lambda index: len(sources[index])):
         indices = list(group)
@@ -94,7 +94,7 @@ def main() -> None:
     )
     different = Table(
         "Sentences that differ: score of pyengine's hypothesis less that of transformers'",
-        {"beams": "d", "line": "d", "tokens": "d", "by pyengine": ".1e", "by transformers": ".1e", "cause": ""},
+        {"beams": "d", "line": "d", "tokens": "d", "pyengine": ".1e", "transformers": ".1e", "cause": ""},
     )
     peer = Transformers(models.EXAMPLE, threads=PEER_THREADS)
     with pyengine.load(directory, threads=PEER_THREADS) as translator:

@@ -3,8 +3,8 @@
     python benchmarks/footprint.py
 
 Loading: `import pyengine`, then `pyengine.load` until it returns, then a first translation; files are in the
-page cache. Memory: VmHWM of a process that translates with beam 4 (base-size model: 64 sentences, 31 tokens in,
-32 out; example: the 1,000 of test_2016_flickr), against the VmHWM of a process that only imports, plus
+page cache. Memory: VmHWM of a process that translates with beam 4 (base-size model: 64 sentences, 31 tokens
+in, 32 out; example: the 1,000 of test_2016_flickr), against the VmHWM of a process that only imports, plus
 model.safetensors, plus the attention cache, plus 96 MB.
 """
 
@@ -114,7 +114,7 @@ def main() -> None:
     report = Report("footprint", {"rounds": rounds, "sentences": names, "beams": BEAMS, "threads": 2})
     loads = Table(
         f"Seconds to load, in a fresh process (median of {rounds})",
-        {"model": "", "weights": "", "import": ".3f", "load": ".3f", "slowest load": ".3f", "first call": ".3f"},
+        {"model": "", "weights": "", "import": ".3f", "load": ".3f", "slowest": ".3f", "first call": ".3f"},
     )
     peaks = Table(
         f"Peak memory in MB, beam {BEAMS}",

@@ -31,6 +31,7 @@ class Transformers:
         import transformers
 
         transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
         torch.set_num_threads(threads)
         self._torch = torch
         # By default it takes the stored type, and then rounds even the position table to it.

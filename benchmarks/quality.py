@@ -2,9 +2,10 @@
 
     python benchmarks/quality.py --data DIR
 
-Sets are val and test_2016_flickr of Multi30k (NAME.de and NAME.en); those that DIR does not hold are left out,
-but test_2016_flickr is in `examples/`. The KL divergence of a token is that of the next-token distributions at
-its place in the reference, sum p32 (ln p32 - ln p8), averaged over all places, end tokens included.
+Sets are val and test_2016_flickr of Multi30k (NAME.de and NAME.en); those that DIR does not hold are left
+out, but test_2016_flickr is in `examples/`. The KL divergence of a token is that of the next-token
+distributions at its place in the reference, sum p32 (ln p32 - ln p8), averaged over all places, end tokens
+included.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def bleu_table(sets: dict[str, Pairs], engines: dict[str, pyengine.Translator], 
 def kl_table(sets: dict[str, Pairs], directories: dict[str, Path], threads: int, report: Report) -> Table:
     table = Table(
         "KL divergence a token to float32, over the references",
-        {"in int8": "", **dict.fromkeys(sets, ".5f"), "all": ".5f", "99th percentile": ".5f", "largest": ".4f"},
+        {"in int8": "", **dict.fromkeys(sets, ".5f"), "all": ".5f", "99th centile": ".5f", "largest": ".4f"},
     )
     exact = pyengine.load(directories["float32"], threads=threads)
     rounded = {
@@ -138,11 +139,10 @@ def main() -> None:
     sets = find_sets(chosen.data, chosen.sentences)
     report = Report("quality", {"sentences": {name: len(pairs[0]) for name, pairs in sets.items()}})
     directories = models.directories(models.EXAMPLE_NAME, models.EXAMPLE, chosen.work)
-    engines = {
-        weights: pyengine.load(directories[weights], threads=chosen.threads) for weights in ("float32", "int8")
-    }
+    threads = chosen.threads
+    engines = {name: pyengine.load(directories[name], threads=threads) for name in ("float32", "int8")}
     report.tables.append(bleu_table(sets, engines, report))
-    report.tables.append(kl_table(sets, directories, chosen.threads, report))
+    report.tables.append(kl_table(sets, directories, threads, report))
     report.tables.append(size_table(directories, report))
     publish(report, chosen)
 

@@ -61,6 +61,7 @@ def publish(report: Report, options: argparse.Namespace) -> None:
     """Print the report, and write it where --json says."""
     if options.json:
         saved = {**asdict(report), "machine": describe()}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(markdown(report) if options.markdown else plain(report))
 

@@ -2,11 +2,11 @@
 
     python benchmarks/speed.py
 
-A call translates one batch, token ids in and out; the engines take turns (A B C A B C ...), each in a process of
-its own, so that a ratio compares neighbours in time. Ratios are medians over the rounds, with the smallest and the
-largest. The example checkpoint translates sentences of test_2016_flickr, of like lengths in a batch, to their end.
-The random base-size model reads 31 tokens and writes exactly 32. Without torch and transformers the peer's columns
-stay empty.
+A call translates one batch, token ids in and out; the engines take turns (A B C A B C ...), each in a process
+of its own, so that a ratio compares neighbours in time. Ratios are medians over the rounds, with the smallest
+and the largest. The example checkpoint translates sentences of test_2016_flickr, of like lengths in a batch,
+to their end. The random base-size model reads 31 tokens and writes exactly 32. Without torch and transformers
+the peer's columns stay empty.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Sources = list[list[int]]
 
 @dataclass(frozen=True)
 class Extent:
-    """What is measured. `rounds`: at least and at most; `seconds` a setting, pyengine's and the peer's each."""
+    """What is measured. `rounds`: at least and at most; `seconds` a setting, for pyengine and the peer."""
 
     models: tuple[str, ...] = (models.EXAMPLE_NAME, models.BASE_NAME)
     threads: tuple[int, ...] = (1, 2)
@@ -135,8 +135,10 @@ def base_sources(directory: Path, count: int) -> Sources:
 
 
 def jobs(model: str, directory: Path, batches: tuple[int, ...]) -> dict[tuple[int, int], Job]:
-    """(beams, batch) -> a round of it: as many sentences as the largest batch has; of the slow base-size model
-    one batch, and at batch 1 four sentences."""
+    """(beams, batch) -> a round of it.
+
+    A round has as many sentences as the largest batch; of the slow base-size model one batch, or 4 sentences.
+    """
     base = model == models.BASE_NAME
     sources = (base_sources if base else example_sources)(directory, max(batches))
     limits = {"min_new_tokens": BASE_TARGET, "max_new_tokens": BASE_TARGET} if base else {}
@@ -181,7 +183,8 @@ def ratios(times: dict[str, list[float]], fast: str, slow: str) -> list[float]:
 
 def rates(times: dict[str, list[float]], totals: dict[str, int]) -> list[float | None]:
     """Of int8, float32 and the peer, by the median round."""
-    return [totals[name] / median(times[name]) if name in times else None for name in ("int8", "float32", PEER)]
+    engines = ("int8", "float32", PEER)
+    return [totals[name] / median(times[name]) if name in times else None for name in engines]
 
 
 def measure(
@@ -191,7 +194,7 @@ def measure(
     paths = dict(directories)
     if extent.peer and have_transformers():
         paths[PEER] = checkpoint
-    title = f"{model}: sentences (s/s) and tokens (tok/s) a second; the peer is transformers with torch, float32"
+    title = f"{model}: sentences (s/s) and tokens (tok/s) a second; peer: transformers with torch, float32"
     table = Table(title, COLUMNS)
     medians: dict[tuple[str, str], list[float]] = {("int8", "float32"): [], ("float32", PEER): []}
     work = jobs(model, directories["int8"], extent.batches)
@@ -216,8 +219,8 @@ def measure(
     demands = ("int8 faster than float32", "float32 not slower than transformers with torch")
     for demand, found in zip(demands, medians.values(), strict=True):
         if found:
-            verdict = Verdict(f"{model}: {demand}, at every setting", f"{min(found):.2f} times", min(found) >= 1)
-            report.verdicts.append(verdict)
+            slowest = f"at least {min(found):.2f} times as fast"
+            report.verdicts.append(Verdict(f"{model}: {demand}, at every setting", slowest, min(found) >= 1))
 
 
 def main() -> None:
