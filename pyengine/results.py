@@ -71,9 +71,11 @@ class ScoreResult:
     tokens     their pieces; None where the model has no tokenizer
     log_probs  the natural logarithm of each one's probability, given the source and the ones before it
     total      their sum
+    truncated  whether the source was cut to fit the model
     """
 
     ids: tuple[int, ...]
     tokens: tuple[str, ...] | None
     log_probs: tuple[float, ...]
     total: float
+    truncated: bool

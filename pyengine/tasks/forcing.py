@@ -57,12 +57,13 @@ def target_log_probs(
 
 
 def target_logits(
-    session: Session, source: np.ndarray, target: np.ndarray, start: int, vocab: int
+    session: Session, source: np.ndarray, target: np.ndarray, start: int, vocab: int, deadline: Deadline
 ) -> np.ndarray:
     """float32 [T, vocab]: raw logits before each of the T tokens of int32 `target`, given those before it."""
     logits = np.empty((len(target), vocab), np.float32)
     rows = _shifted(target, start)
     try:
+        deadline.check()
         zero = np.zeros(1, np.int32)
         run_plan(
             session,
@@ -71,6 +72,7 @@ def target_logits(
             ),
         )
         for begin in range(0, len(rows), LOGIT_ROWS):
+            deadline.check()
             tokens = rows[begin : begin + LOGIT_ROWS]
             ids = np.zeros(len(tokens), np.int32)
             plan = Plan(

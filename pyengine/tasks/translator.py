@@ -30,7 +30,7 @@ from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
 from pyengine.tasks.engine import Engine, open_engine
 from pyengine.tasks.forcing import target_log_probs, target_logits
-from pyengine.tasks.inputs import Inputs, Sentence, Sentences, is_one
+from pyengine.tasks.inputs import Inputs, Sentence, Sentences, Source, is_one
 from pyengine.text import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
@@ -269,10 +269,12 @@ class Translator:
         sources, targets = ([source], [target]) if one else (source, target)
         if is_one(targets) or len(sources) != len(targets):
             raise InputError(f"{len(sources)} sources, but {len(targets)} targets; expected as many")
-        pairs = []
+        pairs, cut = [], []
         for number, (left, right) in enumerate(zip(sources, targets, strict=True)):
-            ids = self._source(left, truncate, "the source" if one else f"source {number + 1}")
-            pairs.append((ids, self._inputs.target(right, "the target" if one else f"target {number + 1}")))
+            read = self._source(left, truncate, "the source" if one else f"source {number + 1}")
+            given = self._inputs.target(right, "the target" if one else f"target {number + 1}")
+            pairs.append((read.ids, given))
+            cut.append(read.truncated)
         with self._engine.session() as session:
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)
@@ -283,14 +285,16 @@ class Translator:
                 tokens=None if self._tokenizer is None else tuple(self._tokenizer.pieces(ids.tolist())),
                 log_probs=tuple(log_probs.tolist()),
                 total=math.fsum(log_probs.tolist()),
+                truncated=truncated,
             )
-            for (_, ids), log_probs in zip(pairs, found, strict=True)
+            for (_, ids), log_probs, truncated in zip(pairs, found, cut, strict=True)
         ]
         return results[0] if one else results
 
-    def logits(self, source: Sentence, target: Sentence, *, truncate: bool = False) -> np.ndarray:
+    def logits(self, source: Sentence, target: Sentence, *, timeout: float | None = None) -> np.ndarray:
         """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
-        ids = self._source(source, truncate, "the source")
+        deadline = Deadline(_seconds(timeout))
+        ids = self._source(source, False, "the source").ids
         with self._engine.session() as session:
             return target_logits(
                 session,
@@ -298,6 +302,7 @@ class Translator:
                 self._inputs.target(target),
                 self._engine.generation.decoder_start_token_id,
                 self._engine.config.target_vocab,
+                deadline,
             )
 
     def info(self) -> dict[str, object]:
@@ -327,12 +332,12 @@ class Translator:
         config = self._engine.config
         return asked.resolve(self._engine.generation, config.target_vocab, config.max_positions)
 
-    def _source(self, sentence: Sentence, truncate: bool, name: str) -> np.ndarray:
-        """Source ids for teacher forcing, where even an empty text is read by the model."""
-        ids = self._inputs.source(sentence, truncate=truncate, name=name).ids
-        if not len(ids):
+    def _source(self, sentence: Sentence, truncate: bool, name: str) -> Source:
+        """A source for teacher forcing, where even an empty text is read by the model."""
+        read = self._inputs.source(sentence, truncate=truncate, name=name)
+        if not len(read.ids):
             raise InputError(f"{name} is empty; expected text or token ids")
-        return ids
+        return read
 
     def _request(self, source: np.ndarray, prefix: np.ndarray, settled: SearchOptions, name: str) -> Request:
         prompt = len(prefix) + 1

@@ -169,6 +169,22 @@ def test_scores_do_not_depend_on_their_company() -> None:
             tiny.score(*bad)  # type: ignore[call-overload]
 
 
+def test_a_score_says_what_was_cut() -> None:
+    tiny = translator()
+    long = "abcdefgh" * 5
+    assert not tiny.score("abc", "de").truncated
+    found = tiny.score(["abc", long], ["de", "de"], truncate=True)
+    assert [each.truncated for each in found] == [False, True]
+    assert found[1].log_probs == tiny.score(long[:39], "de").log_probs
+    with pytest.raises(InputError, match="source 2 has 41 tokens"):
+        tiny.score(["abc", long], ["de", "de"])
+
+
+def test_logits_of_a_source_that_is_too_long() -> None:
+    with pytest.raises(InputError, match="the source has 41 tokens; the model has 40 positions"):
+        translator().logits("abcdefgh" * 5, "de")
+
+
 def test_logits_are_the_models() -> None:
     target = "abcdefgh" * 4
     ids = [1, 2, 3, 4, 5, 6, 7, 8] * 4
@@ -238,6 +254,8 @@ def test_timeout() -> None:
         translator().translate(TEXTS * 50, timeout=0.05)
     with pytest.raises(TimeoutError):
         list(translator().translate_iter(TEXTS * 50, timeout=0.05))
+    with pytest.raises(DeadlineError):
+        translator().logits("abc", "abcdefgh" * 4, timeout=1e-9)
     assert translator().translate("abc", timeout=60) == translator().translate("abc")
 
 
