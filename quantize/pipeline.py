@@ -25,6 +25,7 @@ from pyengine.modelfile.layout import (
 )
 from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.quantize.schemes import quantize_rows
+from pyengine.text import open_tokenizer
 from pyengine.version import __version__
 
 __all__ = ["Report", "TensorReport", "convert", "measure"]
@@ -78,10 +79,11 @@ def convert(
     """Write the model directory ``output`` from the training checkpoint ``checkpoint``.
 
     ``weights`` is "int8" or "float32"; ``force`` replaces an existing model directory. Raises what
-    ``open_checkpoint`` and ``write_directory`` raise; whatever is raised, nothing is left behind.
+    ``open_checkpoint``, ``open_tokenizer`` and ``write_directory`` raise; whatever is raised, nothing is left
+    behind.
     """
     check_target(output, force=force)
-    model = open_checkpoint(checkpoint)
+    model = _open(checkpoint)
     rows: list[TensorReport] = []
     size = write_directory(
         output,
@@ -99,11 +101,20 @@ def convert(
 
 def measure(checkpoint: str | Path, *, weights: str = "int8", progress: Progress | None = None) -> Report:
     """What ``convert`` would report, without writing anything."""
-    model = open_checkpoint(checkpoint)
+    model = _open(checkpoint)
     rows: list[TensorReport] = []
     for _, array in _pack(model, weights, rows, progress):
         del array  # as in the writer: the next tensor is made without this one beside it
     return Report(weights, tuple(rows), 0)
+
+
+def _open(checkpoint: str | Path) -> CanonicalModel:
+    """The checkpoint, with a tokenizer that opens: else the model directory could be written and not used."""
+    model = open_checkpoint(checkpoint)
+    if model.tokenizer is not None:
+        sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
+        open_tokenizer(checkpoint, model.tokenizer, **sizes)
+    return model
 
 
 def _pack(

@@ -36,7 +36,7 @@ ARROWS: dict[str, str] = {
     "tasks": "cpus errors options results canonical modelfile text _core scheduling decoding",
     "pyengine": "errors options results version tasks",
     "cli": "cpus errors options results version modelfile tasks pyengine",
-    "quantize": "errors options version formats canonical checkpoints importers modelfile",
+    "quantize": "errors options version formats canonical checkpoints importers modelfile text",
     "tools": "pyengine quantize errors",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",

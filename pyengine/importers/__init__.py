@@ -28,7 +28,7 @@ def open_checkpoint(path: str | Path) -> CanonicalModel:
 
     Tables that may be tied are compared, so those are read once. Raises CheckpointError (missing or damaged
     files, tensors that do not fit the configuration), UnsupportedError (an architecture, option or format
-    that the engine lacks) or TokenizerError (a vocabulary that does not match).
+    that the engine lacks) or TokenizerError (some of the tokenizer's files are missing).
     """
     path = Path(path)
     if not path.is_dir():

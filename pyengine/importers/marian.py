@@ -80,7 +80,7 @@ def import_marian(path: Path, raw: dict[str, Any], weights: Mapping[str, StoredT
     tables = _find_tables(settings, weights)
     config = _model_config(path / "config.json", settings, tables)
     _check_positions(weights)
-    tokenizer, files = find_tokenizer(path, config.source_vocab, config.target_vocab)
+    tokenizer, files = find_tokenizer(path)
     return CanonicalModel(
         config=config,
         generation=read_generation(path, raw, config),

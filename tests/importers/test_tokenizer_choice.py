@@ -1,4 +1,4 @@
-"""Which tokenizer files go along, and vocabularies that do not fit the model's tables."""
+"""Which tokenizer files go along."""
 
 from __future__ import annotations
 
@@ -42,7 +42,6 @@ EXTRAS = {"tokenizer_config.json": {}, "special_tokens_map.json": {}, "added_tok
         (TOKENIZERS, "tokenizers", ["tokenizer.json"]),
         ({**TOKENIZERS, **EXTRAS}, "tokenizers", ["tokenizer.json", *EXTRAS]),
         ({**TOKENIZERS, "vocab.json": VOCAB}, "tokenizers", ["tokenizer.json"]),
-        ({"tokenizer.json": {"model": {"vocab": [["a", 0.0]] * 21}}}, "tokenizers", ["tokenizer.json"]),
     ),
 )
 def test_files(tmp_path: Path, files: dict[str, Any], kind: str | None, names: list[str]) -> None:
@@ -57,55 +56,3 @@ def test_an_incomplete_set(tmp_path: Path, name: str) -> None:
     files = {key: value for key, value in SPM.items() if key != name}
     with pytest.raises(TokenizerError, match=f" without {name}$"):
         open_checkpoint(checkpoint(tmp_path, files))
-
-
-def test_separate_vocabularies_without_the_second(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="separate_vocabs, but target_vocab.json is missing"):
-        open_checkpoint(checkpoint(tmp_path, {**SPM, "tokenizer_config.json": {"separate_vocabs": True}}))
-
-
-@pytest.mark.parametrize(
-    ("vocab", "message"),
-    (
-        ({**VOCAB, "more": 21}, "piece 'more' has id 21, expected an integer from 0 to 20"),
-        ({**VOCAB, "less": -1}, "piece 'less' has id -1"),
-        ({"a": "0"}, "piece 'a' has id '0'"),
-        ({"a": True}, "piece 'a' has id True"),
-        ({"a": 1.0}, "piece 'a' has id 1.0"),
-        ({"a": [0]}, r"piece 'a' has id \[0\]"),
-        ({"a": 1, "b": 1}, "2 pieces have only 1 different ids"),
-        ({}, "no pieces"),
-        ([], "expected a JSON object"),
-        (b'{"a": 1, "a": 2}', "not valid JSON: the name 'a' occurs twice"),
-        (b"{", "not valid JSON"),
-    ),
-)
-def test_a_vocabulary_that_does_not_fit(tmp_path: Path, vocab: Any, message: str) -> None:
-    with pytest.raises(TokenizerError, match=f"/vocab.json: {message}"):
-        open_checkpoint(checkpoint(tmp_path, {**SPM, "vocab.json": vocab}))
-    if vocab:
-        with pytest.raises(TokenizerError, match=f"target_vocab.json: {message}"):
-            open_checkpoint(checkpoint(tmp_path / "two", {**SPM, "target_vocab.json": vocab}))
-
-
-def test_a_smaller_vocabulary_fits(tmp_path: Path) -> None:
-    """Tables are often rounded up to a multiple of eight."""
-    assert open_checkpoint(checkpoint(tmp_path, {**SPM, "vocab.json": {"a": 3}})).tokenizer == "sentencepiece"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    (
-        ({"model": {"vocab": {"a": 21}}}, "piece 'a' has id 21"),
-        ({"model": {"vocab": [["a", 0.0]] * 22}}, "has id 21"),
-        ({"model": {"vocab": 3}}, "model.vocab: expected"),
-        ({"model": 3}, "model.vocab: expected"),
-        ({}, "model.vocab: expected"),
-        ({"model": {"vocab": {}}, "added_tokens": [{"id": 99, "content": "x"}]}, "piece 'x' has id 99"),
-        ({"model": {"vocab": {}}, "added_tokens": [3]}, "added_tokens: expected"),
-        ({"model": {"vocab": {}}, "added_tokens": [{}]}, "piece None has id None"),
-    ),
-)
-def test_a_tokenizer_json_that_does_not_fit(tmp_path: Path, content: Any, message: str) -> None:
-    with pytest.raises(TokenizerError, match=f"tokenizer.json: {message}|tokenizer.json: piece .*{message}"):
-        open_checkpoint(checkpoint(tmp_path, {"tokenizer.json": content}))

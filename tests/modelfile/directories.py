@@ -9,15 +9,25 @@ from typing import Any, Callable
 from pyengine.quantize import convert
 
 from ..checkpoints import handmade as checkpoints
+from ..text import models as tokenizers
+
+
+def checkpoint_with_tokenizer(directory: Path, **changes: Any) -> Path:
+    """A tiny checkpoint with SentencePiece models that know more pieces than its vocabulary has."""
+    config = checkpoints.marian_config(**changes)
+    source, target = tokenizers.train(tokenizers.GERMAN, 90), tokenizers.train(tokenizers.ENGLISH, 80)
+    names = ["</s>", "<unk>", *tokenizers.pieces(source)[: config["vocab_size"] - 3], "<pad>"]
+    tokenizers.write_marian(directory, source, target, tokenizers.vocabulary(names))
+    return checkpoints.write_checkpoint(directory, config)
 
 
 def model_directory(directory: Path, weights: str = "int8", tokenizer: bool = True, **changes: Any) -> Path:
     """A converted tiny checkpoint at ``directory``/model."""
-    checkpoint = checkpoints.write_checkpoint(directory / "checkpoint", checkpoints.marian_config(**changes))
     if tokenizer:
-        (checkpoint / "source.spm").write_bytes(b"source")
-        (checkpoint / "target.spm").write_bytes(b"target")
-        (checkpoint / "vocab.json").write_text(json.dumps({"a": 0, "b": 1}))
+        checkpoint = checkpoint_with_tokenizer(directory / "checkpoint", **changes)
+    else:
+        config = checkpoints.marian_config(**changes)
+        checkpoint = checkpoints.write_checkpoint(directory / "checkpoint", config)
     convert(checkpoint, directory / "model", weights=weights)
     return directory / "model"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, Callable
 
 import pytest
 
@@ -15,6 +17,7 @@ from pyengine.modelfile import open_directory
 from pyengine.quantize import main
 
 from ..checkpoints import handmade
+from ..modelfile.directories import checkpoint_with_tokenizer, edit_json
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "quantize.py"
 
@@ -90,6 +93,55 @@ def test_one_line_for_what_is_wrong(
     assert (status, out) == (2, "")
     assert err.startswith("pyengine-quantize: error: ") and err.count("\n") == 1 and message in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "empty", "in"]
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def put(name: str, content: Any) -> Callable[[Path], Any]:
+    return lambda directory: (directory / name).write_text(json.dumps(content))
+
+
+TOKENIZERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "cut short": (lambda d: truncate(d / "source.spm"), "source.spm: expected a SentencePiece model"),
+    "a piece missing": (
+        lambda d: edit_json(d / "vocab.json", lambda v: v.pop("<unk>")),
+        "vocab.json: expected the ids 0 to 19 for its 20 pieces, found 20 for '<pad>'",
+    ),
+    "a smaller vocabulary": (
+        put("vocab.json", {"</s>": 0, "<unk>": 1, "<pad>": 2}),
+        "source vocabulary: expected the model's 21 pieces, found 3",
+    ),
+    "a larger vocabulary": (
+        lambda d: edit_json(d / "vocab.json", lambda v: v.update(more=21)),
+        "source vocabulary: expected the model's 21 pieces, found 22",
+    ),
+    "no second vocabulary": (
+        put("tokenizer_config.json", {"separate_vocabs": True}),
+        "target_vocab.json: this tokenizer file is missing",
+    ),
+    "another class": (put("tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}), "tokenizer_class"),
+    "a damaged tokenizer.json": (
+        lambda d: ((d / "source.spm").unlink(), (d / "tokenizer.json").write_text("{}")),
+        "tokenizer.json: expected a tokenizer",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_tokenizer_that_does_not_open_is_not_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    damage, message = TOKENIZERS[name]
+    source = checkpoint_with_tokenizer(tmp_path / "in")
+    assert run([str(source), "--report-only"], capsys)[0] == 0
+    damage(source)
+    for arguments in (["-o", str(tmp_path / "out")], ["--report-only"]):
+        status, out, err = run([str(source), *arguments], capsys)
+        assert (status, out) == (2, "")
+        assert err.startswith("pyengine-quantize: error: ") and err.count("\n") == 1 and message in err
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_a_full_disk_is_one_line(
