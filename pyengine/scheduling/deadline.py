@@ -1,8 +1,11 @@
-"""A time limit that long calls look at between steps."""
+"""A time limit that long calls look at between steps, and while they wait for their turn."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pyengine.errors import DeadlineError
 
@@ -20,3 +23,20 @@ class Deadline:
         """DeadlineError once the time is over."""
         if self._end is not None and time.monotonic() > self._end:
             raise DeadlineError(f"timeout: the call was not done after {self._seconds:g} seconds")
+
+    @property
+    def left(self) -> float | None:
+        """Seconds left, as long as a lock can wait at most; None: any number of them."""
+        if self._end is None:
+            return None
+        return min(max(self._end - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The time that passes inside the block does not count."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._end is not None:
+                self._end += time.monotonic() - start

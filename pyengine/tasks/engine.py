@@ -16,6 +16,7 @@ from pyengine.cpus import usable_cpus
 from pyengine.errors import ClosedError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
 from pyengine.modelfile.layout import dequantize_packed
+from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.session import Plan, Session, StepResult
 
 __all__ = ["Engine", "open_engine"]
@@ -57,15 +58,18 @@ class Engine:
         self._idle: list[Session] = []
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A session for the length of a `with` block, which leaves it empty. ClosedError once closed."""
+    def session(self, deadline: Deadline) -> Iterator[Session]:
+        """A session for the length of a `with` block, which leaves it empty. ClosedError once closed.
+
+        A step that waits for others until `deadline` is over raises DeadlineError.
+        """
         with self._lock:
             if self._open_session is None:
                 raise ClosedError("the model is closed")
             session = self._idle.pop() if self._idle else self._open_session()
         session.clear()  # a second Ctrl-C may have come while the last call cleaned up
         try:
-            yield _GatedSession(session, self)
+            yield _GatedSession(session, self, deadline)
         finally:
             with self._lock:
                 if self._open_session is not None and len(self._idle) < self._steps_at_once:
@@ -93,17 +97,23 @@ if hasattr(os, "register_at_fork"):
 class _GatedSession:
     """A session whose steps wait until a processor is free for their threads."""
 
-    def __init__(self, session: Session, engine: Engine) -> None:
+    def __init__(self, session: Session, engine: Engine, deadline: Deadline) -> None:
         self.max_rows = session.max_rows
         self.max_sequences = session.max_sequences
         self.max_memories = session.max_memories
         self.clear = session.clear
         self._session = session
         self._engine = engine
+        self._deadline = deadline
 
     def step(self, plan: Plan) -> StepResult:
-        with self._engine.gate:  # looked up each time: a fork in the middle of a call brings a new one
+        gate = self._engine.gate  # looked up each time: a fork in the middle of a call brings a new one
+        while not gate.acquire(timeout=self._deadline.left):
+            self._deadline.check()
+        try:
             return self._session.step(plan)
+        finally:
+            gate.release()
 
 
 def open_engine(

@@ -95,7 +95,8 @@ class Translator:
 
     max_batch_tokens  rows of a step, encoder and decoder together
     truncate          cut an input that is longer than the model's positions, instead of an InputError
-    timeout           seconds after which the call ends in a DeadlineError, checked between steps
+    timeout           seconds after which the call ends in a DeadlineError, checked between steps; time that
+                      the caller of translate_iter takes between two results does not count
     """
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer | None, about: dict[str, object]) -> None:
@@ -154,6 +155,7 @@ class Translator:
         prefixes = _prefixes(target_prefix, sentences, one)
         requests, cut = [], []
         for number, (sentence, prefix) in enumerate(zip(sentences, prefixes, strict=True)):
+            deadline.check()
             name = "the input" if one else f"input {number + 1}"
             read = self._inputs.source(sentence, truncate=truncate, name=name)
             requests.append(self._request(read.ids, self._inputs.prefix(prefix), settled, name))
@@ -183,25 +185,33 @@ class Translator:
             raise InputError(
                 f"translate_iter takes any number of sentences, found one {type(sources).__name__}"
             )
+        try:
+            iterator = iter(sources)
+        except TypeError:
+            raise InputError(
+                f"translate_iter takes any number of sentences, found {type(sources).__name__}"
+            ) from None
         settled = self._settle(options, keywords)
         budget = _whole("max_batch_tokens", max_batch_tokens)
         prefix = self._inputs.prefix(target_prefix)
         seconds = _seconds(timeout)
-        return self._stream(sources, settled, prefix, budget, truncate, seconds)
+        return self._stream(iterator, settled, prefix, budget, truncate, seconds)
 
     def _stream(
         self,
-        sources: Iterable[Sentence],
+        sources: Iterator[Sentence],
         settled: SearchOptions,
         prefix: np.ndarray,
         budget: int,
         truncate: bool,
         seconds: float | None,
     ) -> Iterator[TranslationResult]:
+        deadline = Deadline(seconds)
         cut: deque[bool] = deque()
 
         def requests() -> Iterator[Request]:
             for number, sentence in enumerate(sources):
+                deadline.check()
                 text = sentence.rstrip("\r\n") if isinstance(sentence, str) else sentence
                 name = f"input {number + 1}"
                 read = self._inputs.source(text, truncate=truncate, name=name)
@@ -209,9 +219,11 @@ class Translator:
                 cut.append(read.truncated)
                 yield request
 
-        with self._searching(requests(), settled, budget, Deadline(seconds), window=WINDOW) as found:
+        with self._searching(requests(), settled, budget, deadline, window=WINDOW) as found:
             for each in found:
-                yield self._result(each, cut.popleft())
+                result = self._result(each, cut.popleft())
+                with deadline.held():
+                    yield result
 
     @contextmanager
     def _searching(
@@ -224,7 +236,7 @@ class Translator:
     ) -> Iterator[Iterator[list[Found]]]:
         """What the scheduler finds; the end of the block cancels the rest, whoever still refers to it."""
         vocab = self._engine.config.target_vocab
-        with self._engine.session() as session:
+        with self._engine.session(deadline) as session:
             scheduler = Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline)
             with closing(scheduler.run(requests, window)) as found:
                 yield found
@@ -267,15 +279,18 @@ class Translator:
         budget = _whole("max_batch_tokens", max_batch_tokens)
         one = is_one(source)
         sources, targets = ([source], [target]) if one else (source, target)
-        if is_one(targets) or len(sources) != len(targets):
+        if is_one(targets):
+            raise InputError(f"expected a list of {len(sources)} targets, one for each source, found one")
+        if len(sources) != len(targets):
             raise InputError(f"{len(sources)} sources, but {len(targets)} targets; expected as many")
         pairs, cut = [], []
         for number, (left, right) in enumerate(zip(sources, targets, strict=True)):
+            deadline.check()
             read = self._source(left, truncate, "the source" if one else f"source {number + 1}")
             given = self._inputs.target(right, "the target" if one else f"target {number + 1}")
             pairs.append((read.ids, given))
             cut.append(read.truncated)
-        with self._engine.session() as session:
+        with self._engine.session(deadline) as session:
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)
             found = target_log_probs(session, pairs, start, budget=rows, deadline=deadline)
@@ -295,7 +310,7 @@ class Translator:
         """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
         deadline = Deadline(_seconds(timeout))
         ids = self._source(source, False, "the source").ids
-        with self._engine.session() as session:
+        with self._engine.session(deadline) as session:
             return target_logits(
                 session,
                 ids,
@@ -328,6 +343,8 @@ class Translator:
     def _settle(self, options: TranslationOptions | None, keywords: TranslationKeywords) -> SearchOptions:
         if options is not None and keywords:
             raise OptionError(f"options and {next(iter(keywords))} were given; expected one or the other")
+        if not (options is None or isinstance(options, TranslationOptions)):
+            raise OptionError(f"options is a {type(options).__name__}; expected TranslationOptions")
         asked = TranslationOptions.from_keywords(keywords) if options is None else options
         config = self._engine.config
         return asked.resolve(self._engine.generation, config.target_vocab, config.max_positions)
@@ -387,7 +404,10 @@ def _seconds(timeout: float | None) -> float | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0")
-    return float(timeout)
+    try:
+        return float(timeout)
+    except OverflowError:
+        raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0 and a float") from None
 
 
 def _whole(name: str, value: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -85,11 +87,19 @@ def test_options_and_aliases() -> None:
         tiny.translate_iter(["abc"], beam_size=3, num_beams=3)
     with pytest.raises(InputError, match="found one str"):
         tiny.translate_iter("abc")
+    for wrong in (None, 3):
+        with pytest.raises(InputError, match=f"any number of sentences, found {type(wrong).__name__}"):
+            tiny.translate_iter(wrong)  # type: ignore[arg-type]
+    for call in (tiny.translate, tiny.translate_iter):
+        with pytest.raises(OptionError, match="options is a dict; expected TranslationOptions"):
+            call(["abc"], options={"beam_size": 3})  # type: ignore[operator]
     with pytest.raises(OptionError, match="no such option"):
         tiny.translate("abc", beams=3)  # type: ignore[call-arg]
     for name, value in (("max_batch_tokens", 0), ("timeout", 0), ("timeout", "1"), ("max_batch_tokens", 1.5)):
         with pytest.raises(OptionError, match=f"{name} is {value!r}"):
             tiny.translate("abc", **{name: value})  # type: ignore[call-overload]
+    with pytest.raises(OptionError, match="timeout is 10{400}; expected seconds"):
+        tiny.translate("abc", timeout=10**400)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +174,8 @@ def test_scores_do_not_depend_on_their_company() -> None:
     small = translator(lambda: ReferenceSession(MODEL, max_rows=7, max_sequences=3, max_memories=3))
     assert small.score(sources, targets) == alone
     assert tiny.score([], []) == []
+    with pytest.raises(InputError, match="expected a list of 1 targets, one for each source, found one"):
+        tiny.score(["x"], "y")  # type: ignore[call-overload]
     for bad in ((["abc"], []), (["abc", "k"], "de"), ("abc", ["de"]), ("", "de"), ("abc", "a" * 40)):
         with pytest.raises(InputError):
             tiny.score(*bad)  # type: ignore[call-overload]
@@ -257,6 +269,43 @@ def test_timeout() -> None:
     with pytest.raises(DeadlineError):
         translator().logits("abc", "abcdefgh" * 4, timeout=1e-9)
     assert translator().translate("abc", timeout=60) == translator().translate("abc")
+
+
+def test_the_consumers_own_time_does_not_count() -> None:
+    # One sentence at a time: the search goes on after the caller has slept longer than the timeout.
+    for result in translator().translate_iter(["k"] * 3, timeout=1, max_batch_tokens=1):
+        assert result.text is not None
+        time.sleep(0.6)
+
+
+def test_the_deadline_is_looked_at_while_texts_become_ids() -> None:
+    class Slow(LetterTokenizer):
+        encoded = 0
+
+        def encode_source(self, text: str) -> list[int]:
+            self.encoded += 1
+            time.sleep(0.01 if text else 0)
+            return super().encode_source(text)
+
+    for call in (
+        lambda tiny: tiny.translate(["k"] * 500, timeout=0.05),
+        lambda tiny: list(tiny.translate_iter(["k"] * 500, timeout=0.05)),
+        lambda tiny: tiny.score(["k"] * 500, ["k"] * 500, timeout=0.05),
+    ):
+        slow = Slow()
+        with pytest.raises(DeadlineError):
+            call(translator(tokenizer=slow))
+        assert slow.encoded < 100
+
+
+def test_the_deadline_is_looked_at_while_other_calls_compute() -> None:
+    tiny = translator()
+    with ExitStack() as computing:
+        for _ in range(2):  # as many steps as run at once
+            computing.enter_context(tiny._engine.gate)
+        with pytest.raises(DeadlineError):
+            tiny.translate("abc", timeout=0.05)
+    assert tiny.translate("abc", timeout=1e300) == tiny.translate("abc")
 
 
 def test_closing_the_iterator_cancels() -> None:
