@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyengine.checkpoints.stored import StoredTensor, map_file
+from pyengine.checkpoints.stored import StoredTensor
 from pyengine.errors import CheckpointError
+from pyengine.formats.regular_files import map_regular
 from pyengine.formats.safetensors_header import parse_header
 
 __all__ = ["open_safetensors"]
@@ -15,7 +16,7 @@ _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of the file by name. CheckpointError if the file is missing, damaged or hostile."""
-    data = map_file(path)
+    data = map_regular(path, CheckpointError)
     return {
         name: StoredTensor(
             name=name,

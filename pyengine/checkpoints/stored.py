@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,23 +10,10 @@ import numpy as np
 
 from pyengine.errors import CheckpointError, UnsupportedError
 
-__all__ = ["READABLE", "StoredTensor", "map_file"]
+__all__ = ["READABLE", "StoredTensor"]
 
 # What the bytes of each readable type are to NumPy; bfloat16 is the upper half of a float32.
 READABLE = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
-
-
-def map_file(path: Path) -> mmap.mmap:
-    """Map the whole file read-only; CheckpointError if it is missing, empty or no regular file."""
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path}: expected a regular file")
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise CheckpointError(f"{path}: empty file")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as exc:
-        raise CheckpointError(f"{path}: cannot be read: {exc.strerror or exc}") from None
 
 
 @dataclass(frozen=True)

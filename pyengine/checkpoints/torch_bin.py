@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyengine.checkpoints.stored import StoredTensor, map_file
+from pyengine.checkpoints.stored import StoredTensor
 from pyengine.checkpoints.unpickle import Global, Machine, PickleError
 from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.formats.regular_files import map_regular
 from pyengine.formats.strict_json import shorten
 
 __all__ = ["open_torch_bin"]
@@ -70,7 +71,7 @@ def open_torch_bin(path: Path) -> dict[str, StoredTensor]:
     Raises CheckpointError for a damaged or hostile file (a pickle that would run code among them),
     UnsupportedError for torch's older formats and for TorchScript.
     """
-    data = map_file(path)
+    data = map_regular(path, CheckpointError)
     _refuse_old_formats(data, path)
     members = _members(data, path)
     tops = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]

@@ -1,1 +1,1 @@
-"""File formats that more than one room reads: strict JSON and the safetensors header."""
+"""What more than one room reads: regular files only, strict JSON and the safetensors header."""

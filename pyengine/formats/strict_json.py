@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pyengine.errors import PyengineError
+from pyengine.formats.regular_files import read_regular
 
 __all__ = ["REQUIRED", "Fields", "load_object", "parse_object", "shorten"]
-
-MAX_JSON_BYTES = 64 << 20  # a vocabulary of two million pieces; anything larger is not one of our files
 
 _LARGEST = sys.float_info.max
 
@@ -62,15 +61,7 @@ def parse_object(data: bytes, where: str, error: type[PyengineError]) -> dict[st
 
 def load_object(path: Path, error: type[PyengineError]) -> dict[str, Any]:
     """Read the file ``path`` as one JSON object; raise ``error`` if it is missing, too large or not JSON."""
-    if path.exists() and not path.is_file():
-        raise error(f"{path}: expected a regular file")
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise error(f"{path}: larger than {MAX_JSON_BYTES} bytes, the most that is read")
-        data = path.read_bytes()
-    except OSError as exc:
-        raise error(f"{path}: cannot be read: {exc.strerror}") from None
-    return parse_object(data, str(path), error)
+    return parse_object(read_regular(path, error), str(path), error)
 
 
 class Fields:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Mapping
 
 from pyengine.errors import ModelFileError
+from pyengine.formats.regular_files import open_regular, read_regular
 from pyengine.formats.strict_json import shorten
 
 __all__ = ["SUMS_NAME", "build_sums", "hash_file", "verify_sums"]
@@ -15,15 +16,19 @@ __all__ = ["SUMS_NAME", "build_sums", "hash_file", "verify_sums"]
 SUMS_NAME = "SHA256SUMS"
 _LINE = re.compile(rb"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9_.-]*)")
 _CHUNK = 1 << 20
+_MAX_BYTES = 1 << 20  # of the list: a model directory has ten files
 
 
 def hash_file(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
+    """The SHA-256 of a regular file, in hex; ModelFileError if it is another kind of file or unreadable."""
     digest = hashlib.sha256()
     buffer = bytearray(_CHUNK)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
+    with open_regular(path, ModelFileError) as file:
+        try:
+            while count := file.readinto(buffer):
+                digest.update(memoryview(buffer)[:count])
+        except OSError as exc:
+            raise ModelFileError(f"{path}: cannot be read: {exc.strerror}") from None
     return digest.hexdigest()
 
 
@@ -39,10 +44,7 @@ def verify_sums(directory: Path) -> None:
     itself can change unnoticed. Names that begin with "." are left to the operating system.
     """
     path = directory / SUMS_NAME
-    try:
-        content = path.read_bytes()
-    except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror}") from None
+    content = read_regular(path, ModelFileError, _MAX_BYTES)
     sums: dict[str, str] = {}
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         match = _LINE.fullmatch(line)
@@ -58,9 +60,6 @@ def verify_sums(directory: Path) -> None:
         missing, extra = sorted(sums.keys() - found), sorted(found - sums.keys())
         raise ModelFileError(f"{path}: listed but missing: {missing}; not listed: {extra}")
     for name, expected in sums.items():
-        try:
-            actual = hash_file(directory / name)
-        except OSError as exc:
-            raise ModelFileError(f"{directory / name}: cannot be read: {exc.strerror}") from None
+        actual = hash_file(directory / name)
         if actual != expected:
             raise ModelFileError(f"{directory / name}: damaged: SHA-256 {actual}, expected {expected}")

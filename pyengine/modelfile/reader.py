@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.canonical.tensors import mismatches
 from pyengine.errors import ModelFileError
+from pyengine.formats.regular_files import map_regular
 from pyengine.formats.safetensors_header import parse_header
 from pyengine.formats.strict_json import Fields, load_object, shorten
 from pyengine.modelfile.checksums import verify_sums
@@ -114,13 +113,7 @@ def _refuse_foreign(path: Path, head: dict[str, Any]) -> None:
 
 
 def _map_tensors(path: Path, config: ModelConfig, weights: str) -> dict[str, np.ndarray]:
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise ModelFileError(f"{path}: empty file")
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from None
+    data = map_regular(path, ModelFileError)
     entries = parse_header(data, str(path), ModelFileError)
     specs = packed_specs(config, weights)
     problems = [mismatches({n: s.shape for n, s in specs.items()}, {n: e.shape for n, e in entries.items()})]

@@ -15,6 +15,7 @@ import numpy as np
 from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.errors import ModelFileError, OptionError
 from pyengine.formats.safetensors_header import build_header
+from pyengine.formats.strict_json import load_object
 from pyengine.modelfile.checksums import SUMS_NAME, build_sums, hash_file
 from pyengine.modelfile.directory import (
     CONFIG_NAME,
@@ -54,10 +55,9 @@ def check_target(path: str | Path, *, force: bool) -> None:
 
 def _is_model_directory(path: Path) -> bool:
     try:
-        config = json.loads((path / CONFIG_NAME).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return load_object(path / CONFIG_NAME, ModelFileError).get("format") == FORMAT
+    except ModelFileError:
         return False
-    return isinstance(config, dict) and config.get("format") == FORMAT
 
 
 def write_directory(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tracemalloc
 from pathlib import Path
 from random import Random
+from typing import Callable
 
 import numpy as np
 import pytest
@@ -143,8 +145,12 @@ def test_hostile_file(tmp_path: Path, name: str) -> None:
     assert "model.safetensors" in str(info.value) and len(str(info.value)) < 1000
 
 
-def test_a_directory_in_place_of_the_file(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").mkdir()
+@pytest.mark.parametrize("make", (os.mkdir, os.mkfifo))
+@pytest.mark.parametrize("name", ("model.safetensors", "pytorch_model.bin"))
+def test_another_kind_of_entry_in_place_of_the_file(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / name)
     with pytest.raises(CheckpointError, match="expected a regular file"):
         open_weights(tmp_path)
 

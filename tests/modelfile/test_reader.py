@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -150,6 +151,25 @@ def test_a_missing_file_is_named(directory: Path, name: str) -> None:
     for verify in (False, True):
         with pytest.raises(ModelFileError, match=name):
             open_directory(directory, verify=verify)
+
+
+@pytest.mark.parametrize(
+    "name", ("config.json", "generation.json", "model.safetensors", "source.spm", "SHA256SUMS")
+)
+def test_a_fifo_is_refused_and_not_waited_for(directory: Path, name: str) -> None:
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    with pytest.raises(ModelFileError, match=name):
+        open_directory(directory, verify=True)
+    if name != "SHA256SUMS":
+        with pytest.raises(ModelFileError, match=name):
+            open_directory(directory)
+
+
+def test_a_huge_list_of_checksums_is_not_read(directory: Path) -> None:
+    os.truncate(directory / "SHA256SUMS", 1 << 40)
+    with pytest.raises(ModelFileError, match="SHA256SUMS: larger than 1048576 bytes"):
+        open_directory(directory, verify=True)
 
 
 def rewrite(directory: Path, change: Callable[[dict[str, Any]], Any], data: bytes | None = None) -> None:

@@ -104,6 +104,13 @@ def test_nothing_else_is_ever_replaced(parts: dict[str, Any], tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "other"]
 
 
+def test_a_target_with_a_fifo_is_not_waited_for(parts: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "config.json")
+    with pytest.raises(OptionError, match="no model directory"):
+        write_directory(tmp_path / "out", force=True, **parts)
+
+
 def interrupted(pairs: Pairs, after: int, error: type[BaseException]) -> Iterator[tuple[str, np.ndarray]]:
     yield from pairs[:after]
     raise error("stop")

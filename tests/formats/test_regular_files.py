@@ -1,0 +1,52 @@
+"""Reading and mapping: regular files only, without waiting for anybody."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from pyengine.errors import ModelFileError
+from pyengine.formats.regular_files import map_regular, open_regular, read_regular
+
+READERS: tuple[Callable[..., Any], ...] = (open_regular, read_regular, map_regular)
+
+
+def test_what_is_read(tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"content")
+    link.symlink_to(path)
+    for name in (path, link):
+        assert read_regular(name, ModelFileError) == b"content"
+        assert map_regular(name, ModelFileError)[:] == b"content"
+        with open_regular(name, ModelFileError) as file:
+            assert file.read() == b"content"
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_other_kinds_are_refused(tmp_path: Path, read: Callable[..., Any]) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "directory").mkdir()
+    for path in tmp_path.iterdir():
+        with pytest.raises(ModelFileError, match=f"{path.name}: expected a regular file"):
+            read(path, ModelFileError)
+    with pytest.raises(ModelFileError, match="missing: cannot be read: No such file"):
+        read(tmp_path / "missing", ModelFileError)
+
+
+def test_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    assert read_regular(path, ModelFileError) == b""
+    with pytest.raises(ModelFileError, match="file: empty file"):
+        map_regular(path, ModelFileError)
+    path.write_bytes(b"1234")
+    assert read_regular(path, ModelFileError, 4) == b"1234"
+    with pytest.raises(ModelFileError, match="file: larger than 3 bytes"):
+        read_regular(path, ModelFileError, 3)
+    os.truncate(path, (64 << 20) + 1)
+    with pytest.raises(ModelFileError, match="file: larger than 67108864 bytes"):
+        read_regular(path, ModelFileError)
