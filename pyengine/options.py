@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from pyengine.canonical.config import MAX_BEAMS
 from pyengine.errors import OptionError
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ ALIASES = {
 }
 """CTranslate2's name of an option -> its name here, where the two differ."""
 
-MAX_BEAMS = 256
+
+LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
 
 
 class TranslationKeywords(TypedDict, total=False):
@@ -205,12 +207,14 @@ class TranslationOptions:
             raise OptionError(
                 f"num_hypotheses is {returned}; expected at most beam_size, by the checkpoint {beams}"
             )
-        limit = self.max_length or self.max_new_tokens
-        if limit is not None:
-            name, most = (
-                ("max_length", max_positions + 1) if self.max_length else ("max_new_tokens", max_positions)
-            )
-            if limit > most:
+        for name, most in (
+            ("max_length", max_positions + 1),
+            ("min_length", max_positions + 1),
+            ("max_new_tokens", max_positions),
+            ("min_new_tokens", max_positions),
+        ):
+            limit = getattr(self, name)
+            if limit is not None and limit > most:
                 raise OptionError(
                     f"{name} is {limit}; expected at most {most}: the model has {max_positions} positions"
                 )
@@ -223,9 +227,12 @@ class TranslationOptions:
             length_penalty=given("length_penalty"),
             early_stopping=given("early_stopping"),
             max_length=min(given("max_length"), max_positions + 1),
-            max_new_tokens=self.max_new_tokens,
+            # A default of new tokens wins over one of all tokens, but not over what the caller gives.
+            max_new_tokens=given("max_new_tokens") if self.max_length is None else None,
             min_length=given("min_length"),
-            min_new_tokens=self.min_new_tokens,
+            min_new_tokens=given("min_new_tokens") if self.min_length is None else None,
+            max_positions=max_positions,
+            given_lengths=frozenset(name for name in LENGTHS if getattr(self, name) is not None),
             no_repeat_ngram_size=given("no_repeat_ngram_size"),
             repetition_penalty=given("repetition_penalty"),
             bad_words_ids=given("bad_words_ids"),
@@ -241,7 +248,10 @@ class TranslationOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """`TranslationOptions` with every value settled. `end` holds the end tokens, `start` the start token."""
+    """`TranslationOptions` with every value settled. `end` holds the end tokens, `start` the start token.
+
+    Limits of new tokens win over those of all tokens; `given_lengths` names those that the caller gave.
+    """
 
     start: int
     end: tuple[int, ...]
@@ -253,6 +263,8 @@ class SearchOptions:
     max_new_tokens: int | None
     min_length: int
     min_new_tokens: int | None
+    max_positions: int
+    given_lengths: frozenset[str]
     no_repeat_ngram_size: int
     repetition_penalty: float
     bad_words_ids: tuple[tuple[int, ...], ...]
@@ -266,7 +278,31 @@ class SearchOptions:
         """(min, max) tokens of a hypothesis whose first `prompt` tokens, start token counted, are given."""
         low = self.min_length if self.min_new_tokens is None else self.min_new_tokens + prompt
         high = self.max_length if self.max_new_tokens is None else self.max_new_tokens + prompt
-        return low, high
+        # The last token is never read, so there can be one more than there are positions.
+        return low, min(high, self.max_positions + 1)
+
+    def check_lengths(self, prompt: int) -> None:
+        """OptionError if the caller gave lengths that no hypothesis after `prompt` tokens can have.
+
+        Lengths of the checkpoint that exclude each other mean what they mean in transformers: the maximum
+        cuts.
+        """
+        most = max(self.max_positions + 1 - prompt, 0)
+        for name in ("max_new_tokens", "min_new_tokens"):
+            if name in self.given_lengths and getattr(self, name) > most:
+                raise OptionError(
+                    f"{name} is {getattr(self, name)}; expected at most {most} with the target_prefix of "
+                    f"{prompt - 1} tokens: the model has {self.max_positions} positions"
+                )
+        least, limit = self.length_limits(prompt)
+        low = "min_length" if self.min_new_tokens is None else "min_new_tokens"
+        high = "max_length" if self.max_new_tokens is None else "max_new_tokens"
+        if least > limit and self.given_lengths & {low, high}:
+            counted = "the start token" if prompt == 1 else "start token and target_prefix"
+            raise OptionError(
+                f"{low} is {getattr(self, low)}, but {high} is {getattr(self, high)}; with {counted}, "
+                f"hypotheses would have at least {least} and at most {limit} tokens"
+            )
 
     def check(self, target_vocab: int) -> None:
         """OptionError unless every id lies in [0, target_vocab), and what is forced may be taken."""

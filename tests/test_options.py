@@ -57,6 +57,8 @@ def test_refused(keywords: dict[str, Any], message: str) -> None:
         ),
         ({"max_length": 42}, "max_length is 42; expected at most 41: the model has 40 positions"),
         ({"max_new_tokens": 41}, "max_new_tokens is 41; expected at most 40"),
+        ({"min_length": 100000}, "min_length is 100000; expected at most 41: the model has 40 positions"),
+        ({"min_new_tokens": 41}, "min_new_tokens is 41; expected at most 40: the model has 40 positions"),
         ({"suppress_tokens": [23]}, "suppress_tokens holds 23; expected ids below 23"),
         ({"bad_words_ids": [[3, 99]]}, "bad_words_ids holds 99"),
         ({"forced_bos_token_id": 23}, "forced_bos_token_id holds 23"),
@@ -106,6 +108,53 @@ def test_limits_count_the_prompt_as_transformers_does() -> None:
 
 def test_a_default_length_beyond_the_positions_is_lowered() -> None:
     assert TranslationOptions().resolve(generation(max_length=500), 23, 40).max_length == 41
+    settled = TranslationOptions().resolve(generation(max_new_tokens=500), 23, 40)
+    assert settled.length_limits(1) == (0, 41) and settled.length_limits(7) == (0, 41)
+    settled.check_lengths(7)
+
+
+def test_default_lengths_without_the_prompt() -> None:
+    """They win over those with the prompt, as in transformers; what the caller gives wins over both."""
+    defaults = generation(max_length=9, max_new_tokens=12, min_length=8, min_new_tokens=2)
+
+    def limits(**options: int) -> tuple[int, int]:
+        return TranslationOptions(**options).resolve(defaults, 23, 40).length_limits(4)
+
+    assert limits() == (6, 16)
+    assert limits(max_length=11) == (6, 11)
+    assert limits(max_new_tokens=3) == (6, 7)
+    assert limits(min_length=5) == (5, 16)
+    assert limits(min_new_tokens=1) == (5, 16)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "prompt", "message"),
+    [
+        (
+            {"min_new_tokens": 10, "max_length": 10},
+            1,
+            "min_new_tokens is 10, but max_length is 10; with the start token, hypotheses would have "
+            "at least 11 and at most 10 tokens",
+        ),
+        ({"min_new_tokens": 7, "max_length": 10}, 4, "with start token and target_prefix"),
+        ({"min_length": 10, "max_new_tokens": 8}, 1, "min_length is 10, but max_new_tokens is 8"),
+        ({"min_length": 21}, 1, "min_length is 21, but max_length is 20"),
+        ({"max_length": 2}, 1, "min_length is 3, but max_length is 2"),
+        ({"max_new_tokens": 38}, 6, "max_new_tokens is 38; expected at most 35 with the target_prefix"),
+        ({"min_new_tokens": 36}, 6, "min_new_tokens is 36; expected at most 35 with the target_prefix"),
+    ],
+)
+def test_lengths_that_exclude_each_other(keywords: dict[str, Any], prompt: int, message: str) -> None:
+    settled = TranslationOptions(**keywords).resolve(generation(min_length=3), 23, 40)
+    with pytest.raises(OptionError, match=message):
+        settled.check_lengths(prompt)
+
+
+def test_lengths_of_the_checkpoint_that_exclude_each_other_are_its_own_affair() -> None:
+    settled = TranslationOptions().resolve(generation(min_length=30, max_length=20), 23, 40)
+    settled.check_lengths(1)
+    assert settled.length_limits(1) == (30, 20)
+    TranslationOptions(min_new_tokens=8, max_new_tokens=8).resolve(generation(), 23, 40).check_lengths(3)
 
 
 @pytest.mark.parametrize("alias", ALIASES)

@@ -14,7 +14,7 @@ from typing import Any
 from pyengine.errors import ModelFileError, PyengineError
 from pyengine.formats.strict_json import Fields
 
-__all__ = ["ACTIVATIONS", "GenerationDefaults", "ModelConfig", "StackConfig"]
+__all__ = ["ACTIVATIONS", "MAX_BEAMS", "GenerationDefaults", "ModelConfig", "StackConfig"]
 
 # "gelu" is x * Phi(x) with erf, "gelu_tanh" its tanh approximation, "silu" x * sigmoid(x).
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
@@ -140,7 +140,8 @@ class ModelConfig:
 class GenerationDefaults:
     """How the checkpoint asks to be searched; names and meanings as in transformers' GenerationConfig.
 
-    ``max_length`` and ``min_length`` count the start token. ``bad_words_ids`` are sequences that must not be
+    ``max_length`` and ``min_length`` count the start token and a target prefix; ``max_new_tokens`` and
+    ``min_new_tokens``, which win over them, do not, and are absent from JSON where None. ``bad_words_ids`` are sequences that must not be
     produced, ``suppress_tokens`` single ids, ``begin_suppress_tokens`` ids that must not come first.
     ``renormalize_logits``: what the other options leave of a token's distribution sums to one again.
     """
@@ -150,6 +151,8 @@ class GenerationDefaults:
     pad_token_id: int | None
     max_length: int
     min_length: int = 0
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
     num_beams: int = 1
     num_return_sequences: int = 1
     length_penalty: float = 1.0
@@ -165,7 +168,11 @@ class GenerationDefaults:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to equal defaults."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        for name in ("max_new_tokens", "min_new_tokens"):
+            if values[name] is None:
+                del values[name]
+        return values
 
     @classmethod
     def from_json(
@@ -184,12 +191,17 @@ class GenerationDefaults:
                 fields.fail(name, f"null or an integer from 0 to {top}", value)
             return value
 
+        def optional_length(name: str, low: int) -> int | None:
+            return fields.integer(name, low, MAX_POSITIONS) if name in fields.remaining() else None
+
         values: dict[str, Any] = {
             "decoder_start_token_id": fields.integer("decoder_start_token_id", 0, top),
             "eos_token_id": fields.integers("eos_token_id", 0, top),
             "pad_token_id": optional_id("pad_token_id"),
             "max_length": fields.integer("max_length", 2, MAX_POSITIONS + 1),
             "min_length": fields.integer("min_length", 0, MAX_POSITIONS),
+            "max_new_tokens": optional_length("max_new_tokens", 1),
+            "min_new_tokens": optional_length("min_new_tokens", 0),
             "num_beams": fields.integer("num_beams", 1, MAX_BEAMS),
             "num_return_sequences": fields.integer("num_return_sequences", 1, MAX_BEAMS),
             "length_penalty": fields.number("length_penalty", -100.0, 100.0),

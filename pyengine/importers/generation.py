@@ -114,12 +114,13 @@ def read_generation(
     values["eos_token_id"] = _as_list(token("eos_token_id"))
     if values["forced_eos_token_id"] is not None:
         values["forced_eos_token_id"] = _as_list(values["forced_eos_token_id"])
-    new, shortest = length("max_new_tokens"), length("min_new_tokens")
-    longest = new + 1 if new is not None else length("max_length")  # the start token counts
+    longest = length("max_length")
     # The last token is never read, so there can be one more than there are positions.
     values["max_length"] = config.max_positions if longest is None else min(longest, config.max_positions + 1)
-    if shortest is not None:
-        values["min_length"] = shortest + 1
+    for key in ("max_new_tokens", "min_new_tokens"):
+        new = length(key)
+        if new is not None:
+            values[key] = min(new, config.max_positions)
     return GenerationDefaults.from_json(values, str(path), config, CheckpointError)
 
 

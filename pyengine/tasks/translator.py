@@ -194,6 +194,7 @@ class Translator:
         settled = self._settle(options, keywords)
         budget = _whole("max_batch_tokens", max_batch_tokens)
         prefix = self._inputs.prefix(target_prefix)
+        settled.check_lengths(len(prefix) + 1)
         seconds = _seconds(timeout)
         return self._stream(iterator, settled, prefix, budget, truncate, seconds)
 
@@ -358,17 +359,12 @@ class Translator:
 
     def _request(self, source: np.ndarray, prefix: np.ndarray, settled: SearchOptions, name: str) -> Request:
         prompt = len(prefix) + 1
-        positions = self._engine.config.max_positions
-        longest = min(settled.length_limits(prompt)[1], positions + 1)
+        longest = settled.length_limits(prompt)[1]
         if prompt >= longest:
             raise InputError(
                 f"target_prefix of {name} has {len(prefix)} tokens; hypotheses may have {longest - 1} in all"
             )
-        if settled.length_limits(prompt)[1] > positions + 1:
-            raise OptionError(
-                f"max_new_tokens is {settled.max_new_tokens}; expected at most {positions + 1 - prompt} with "
-                f"the target_prefix of {name}: the model has {positions} positions"
-            )
+        settled.check_lengths(prompt)
         return Request(source, prefix)
 
     def _result(self, found: list[Found], truncated: bool) -> TranslationResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -56,6 +57,13 @@ def through_json(value: Any) -> Any:
 def test_round_trips() -> None:
     assert ModelConfig.from_json(through_json(CONFIG.to_json()), "here") == CONFIG
     assert GenerationDefaults.from_json(through_json(DEFAULTS.to_json()), "here", CONFIG) == DEFAULTS
+    new = dataclasses.replace(DEFAULTS, max_new_tokens=9, min_new_tokens=0)
+    assert GenerationDefaults.from_json(through_json(new.to_json()), "here", CONFIG) == new
+
+
+def test_lengths_without_the_prompt_may_be_absent() -> None:
+    """As in every directory that was written before there were any."""
+    assert not {"max_new_tokens", "min_new_tokens"} & set(DEFAULTS.to_json())
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,10 @@ def test_wide_heads_and_odd_widths_are_refused_by_the_constructor() -> None:
         ("max_length", 1),
         ("max_length", None),
         ("min_length", -1),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", None),
+        ("min_new_tokens", -1),
+        ("min_new_tokens", True),
         ("num_beams", 0),
         ("num_beams", 1 << 20),
         ("num_return_sequences", 7),

@@ -97,18 +97,22 @@ def test_generation_config_alone_counts(tmp_path: Path) -> None:
         ({"max_length": 512}, 33),
         ({"max_length": 33}, 33),
         ({"max_length": 32}, 32),
-        ({"max_new_tokens": 5}, 6),
-        ({"max_new_tokens": 5, "max_length": 30}, 6),
-        ({"max_new_tokens": 500}, 33),
+        ({"max_new_tokens": 5}, 32),
+        ({"max_new_tokens": 5, "max_length": 30}, 30),
     ),
 )
 def test_the_longest_output(tmp_path: Path, given: dict[str, int], expected: int) -> None:
     assert new(tmp_path, **IDS, **given).max_length == expected
 
 
-def test_the_shortest_output(tmp_path: Path) -> None:
-    assert new(tmp_path, **IDS, min_new_tokens=5, min_length=2).min_length == 6
-    assert new(tmp_path, **IDS).min_length == 0
+def test_lengths_without_the_prompt(tmp_path: Path) -> None:
+    found = new(tmp_path, **IDS, max_new_tokens=5, min_new_tokens=3, max_length=30, min_length=2)
+    assert (found.max_new_tokens, found.min_new_tokens) == (5, 3)
+    assert (found.max_length, found.min_length) == (30, 2)
+    found = new(tmp_path, **IDS, max_new_tokens=500, min_new_tokens=500)
+    assert (found.max_new_tokens, found.min_new_tokens) == (32, 32)  # a prefix of none fills the positions
+    found = new(tmp_path, **IDS)
+    assert (found.max_new_tokens, found.min_new_tokens, found.min_length) == (None, None, 0)
 
 
 def test_null_is_the_default(tmp_path: Path) -> None:
@@ -178,6 +182,7 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
         ({"max_length": -3}, "max_length"),
         ({"max_length": "long"}, "max_length"),
         ({"min_new_tokens": True}, "min_new_tokens"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"num_return_sequences": 2}, "num_return_sequences"),
         ({"early_stopping": "sometimes"}, "early_stopping"),
         ({"length_penalty": "x"}, "length_penalty"),

@@ -13,7 +13,18 @@ from tests.oracle.reference import ReferenceModel
 from tests.oracle.reference_session import ReferenceSession
 from tests.oracle.tiny import SearchCase, generation, model_config, random_tensors, search
 
-CASES = {**PLAIN, **{f"mixture_{seed}": mixture(seed) for seed in range(60)}}
+# The checkpoint's lengths of new tokens, which win over its lengths of all tokens.
+NEW_TOKENS = {"max_length": 5, "max_new_tokens": 7, "min_length": 1, "min_new_tokens": 4}
+CASES = {
+    **PLAIN,
+    **{
+        f"default_new_tokens_{beams}": SearchCase(
+            40 + beams, {"num_beams": beams}, prefix=(4, 9, 2), generation=NEW_TOKENS
+        )
+        for beams in (1, 3)
+    },
+    **{f"mixture_{seed}": mixture(seed) for seed in range(60)},
+}
 
 
 @pytest.mark.filterwarnings("ignore")

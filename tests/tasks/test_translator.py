@@ -152,6 +152,27 @@ def test_target_prefix() -> None:
         tiny.translate("abc", target_prefix="aaaaa", max_new_tokens=38)
 
 
+def test_default_lengths_do_not_count_the_prefix() -> None:
+    """As in transformers: max_new_tokens and min_new_tokens of generation_config.json are new tokens."""
+    tiny = translator(max_new_tokens=3, min_new_tokens=3)
+    for prefix in ("", "d", "deabc"):
+        for each in tiny.translate("abc", target_prefix=prefix, num_hypotheses=2).hypotheses:
+            # The end token is one of the three where it is forced at the last place.
+            assert len(each.ids) - len(prefix) == 2 and each.finish_reason == "length"
+    long = tiny.translate("abc", target_prefix="d", max_length=9, min_length=9)
+    assert len(long.ids) == 7  # with start and end token 9
+    assert len(tiny.translate("abc", target_prefix="a" * 38).ids) == 39  # positions end first
+
+
+def test_lengths_that_exclude_each_other() -> None:
+    tiny = translator()
+    for call in (tiny.translate, tiny.translate_iter):
+        with pytest.raises(OptionError, match="min_new_tokens is 15, but max_length is 10"):
+            call(["abc"], min_new_tokens=15, max_length=10)
+        with pytest.raises(OptionError, match="min_length is 100000"):
+            call(["abc"], min_length=100000)
+
+
 def test_score_is_the_sum_of_log_probabilities() -> None:
     tiny = translator()
     memory = MODEL.encode(np.array([1, 2, 3, 0]))
