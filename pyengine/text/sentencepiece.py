@@ -17,8 +17,8 @@ from pathlib import Path
 import sentencepiece
 
 from pyengine.errors import TokenizerError
+from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import shorten
-from pyengine.text.reading import read_bytes
 from pyengine.text.settings import AddedToken, Settings, read_settings
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 from pyengine.text.vocabulary import Vocabulary, read_vocabulary
@@ -72,8 +72,8 @@ class SentencePieceTokenizer:
 
     def __init__(self, directory: Path) -> None:
         settings = read_settings(directory)
-        source_data = read_bytes(directory / SOURCE_MODEL_FILE)
-        target_data = read_bytes(directory / TARGET_MODEL_FILE)
+        source_data = read_regular(directory / SOURCE_MODEL_FILE, TokenizerError)
+        target_data = read_regular(directory / TARGET_MODEL_FILE, TokenizerError)
         self._source_model = self._target_model = _Model(directory / SOURCE_MODEL_FILE, source_data)
         if target_data != source_data:
             self._target_model = _Model(directory / TARGET_MODEL_FILE, target_data)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.errors import TokenizerError, UnsupportedError
-from pyengine.formats.strict_json import shorten
-from pyengine.text.reading import read_json_object
+from pyengine.formats.strict_json import load_object, shorten
 
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
@@ -53,7 +52,7 @@ def read_settings(directory: Path) -> Settings:
     options of the SentencePiece processor (sampling among them), which would change the ids.
     """
     path = directory / CONFIG_FILE
-    config = read_json_object(path) if path.exists() else {}
+    config = load_object(path, TokenizerError) if path.exists() else {}
     class_name = config.get("tokenizer_class")
     if class_name not in (None, "MarianTokenizer"):
         found = shorten(class_name)
@@ -68,7 +67,7 @@ def read_settings(directory: Path) -> Settings:
     else:
         legacy = directory / SPECIAL_TOKENS_FILE
         if legacy.exists():
-            values.update(read_json_object(legacy))
+            values.update(load_object(legacy, TokenizerError))
         legacy = directory / ADDED_TOKENS_FILE
         added = _legacy_added_tokens(legacy) if legacy.exists() else {}
 
@@ -141,7 +140,7 @@ def _added_tokens(path: Path, table: Any) -> dict[int, AddedToken]:
 def _legacy_added_tokens(path: Path) -> dict[int, AddedToken]:
     """``added_tokens.json``: token -> id."""
     added = {}
-    for content, index in read_json_object(path).items():
+    for content, index in load_object(path, TokenizerError).items():
         if type(index) is not int or index < 0:
             raise TokenizerError(f"{path}: expected an id for {shorten(content)}, found {shorten(index)}")
         added[index] = AddedToken(_content(path, "token", content))

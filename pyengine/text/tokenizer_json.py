@@ -9,7 +9,8 @@ from pathlib import Path
 import tokenizers
 
 from pyengine.errors import TokenizerError
-from pyengine.text.reading import read_bytes, read_json_object
+from pyengine.formats.regular_files import read_regular
+from pyengine.formats.strict_json import load_object
 from pyengine.text.settings import CONFIG_FILE, flag
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 
@@ -26,7 +27,7 @@ class JsonTokenizer:
 
     def __init__(self, directory: Path, *, size: int | None = None) -> None:
         path = directory / TOKENIZER_FILE
-        data = read_bytes(path)
+        data = read_regular(path, TokenizerError)
         with _failures_of(path, f"expected a tokenizer, found {len(data)} bytes"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
             # What a file says about batches: here every text is encoded by itself, and whole.
@@ -85,5 +86,5 @@ def _reads_clean_up(directory: Path, tokenizer: tokenizers.Tokenizer) -> bool:
     path = directory / CONFIG_FILE
     if not path.exists():
         return False
-    wanted = flag(path, read_json_object(path), "clean_up_tokenization_spaces")
+    wanted = flag(path, load_object(path, TokenizerError), "clean_up_tokenization_spaces")
     return wanted and not isinstance(tokenizer.model, tokenizers.models.BPE)

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyengine.errors import TokenizerError
-from pyengine.formats.strict_json import shorten
-from pyengine.text.reading import read_json_object
+from pyengine.formats.strict_json import load_object, shorten
 
 
 class Vocabulary(NamedTuple):
@@ -23,7 +22,7 @@ def read_vocabulary(path: Path, required: tuple[str, ...]) -> Vocabulary:
     The pieces in ``required`` (the unknown and the end token) have to be there. Raises TokenizerError that
     names the file and the first piece or id at fault.
     """
-    ids = read_json_object(path)
+    ids = load_object(path, TokenizerError)
     count = len(ids)
     pieces: list[str | None] = [None] * count
     for piece, index in ids.items():

@@ -119,7 +119,7 @@ TOKENIZERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no second vocabulary": (
         put("tokenizer_config.json", {"separate_vocabs": True}),
-        "target_vocab.json: this tokenizer file is missing",
+        "target_vocab.json: cannot be read: No such file or directory",
     ),
     "another class": (put("tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}), "tokenizer_class"),
     "a damaged tokenizer.json": (
