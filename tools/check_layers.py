@@ -35,7 +35,7 @@ ARROWS: dict[str, str] = {
     "_core": "errors scheduling csrc/base csrc/kernels csrc/ops csrc/model",
     "tasks": "cpus errors options results canonical modelfile text _core scheduling decoding",
     "pyengine": "errors options results version tasks",
-    "cli": "cpus errors options results version modelfile tasks pyengine",
+    "cli": "cpus errors options results version modelfile text tasks pyengine",
     "quantize": "errors options version formats canonical checkpoints importers modelfile text",
     "tools": "pyengine quantize errors",
     "examples": "pyengine quantize errors",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pyengine.cli import info, translate
+from pyengine.cli.printing import printable
 from pyengine.errors import PyengineError
 from pyengine.version import __version__
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for module in (translate, info):
         module.add_command(commands)
     options = parser.parse_args(arguments)
+    if sys.stdout is None:  # else the next file that is opened would take its place
+        _complain("standard output is closed")
+        return ERROR
     try:
         options.run(options)
         sys.stdout.flush()
@@ -47,10 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PyengineError, OSError, MemoryError) as error:
         if isinstance(error, OSError):
             _abandon_output()  # it may be what failed
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"pyengine: error: {message}", file=sys.stderr)
+        _complain(" ".join(str(error).split()) or type(error).__name__)
         return ERROR
     return 0
+
+
+def _complain(message: str) -> None:
+    if sys.stderr is not None:  # print would take standard output for it
+        print(f"pyengine: error: {printable(message)}", file=sys.stderr)
 
 
 def _abandon_output() -> None:

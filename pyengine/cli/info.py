@@ -6,7 +6,9 @@ import argparse
 import json
 from typing import Any
 
+from pyengine.cli.printing import printable
 from pyengine.modelfile import open_directory
+from pyengine.text import open_tokenizer
 
 __all__ = ["add_command"]
 
@@ -15,7 +17,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "info",
         help="show what a model directory holds",
-        description="Shows what a model directory holds; every size, shape and name in it is checked.",
+        description="Shows what a model directory holds; every size, shape and name in it is checked, and "
+        "its tokenizer is opened.",
     )
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--verify", action="store_true", help="compare every byte with its checksum too")
@@ -25,6 +28,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> None:
     directory = open_directory(options.directory, verify=options.verify)
+    if directory.tokenizer_kind is not None:
+        open_tokenizer(
+            directory.path,
+            directory.tokenizer_kind,
+            source_vocab=directory.config.source_vocab,
+            target_vocab=directory.config.target_vocab,
+        )
     about: dict[str, Any] = {
         "path": str(directory.path),
         "created_by": directory.created_by,
@@ -36,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
         "generation": directory.generation.to_json(),
     }
     if options.json:
-        print(json.dumps(about, ensure_ascii=False, indent=2))
+        print(json.dumps(about, indent=2))  # ASCII: nothing that a terminal would act on
         return
     for name, value in _flat(about, ""):
         print(f"{name:<34} {value}")
@@ -55,5 +65,5 @@ def _flat(values: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
         elif isinstance(value, (list, tuple)):
             rows.append((prefix + name, json.dumps(value) if value else "-"))
         else:
-            rows.append((prefix + name, str(value)))
+            rows.append((prefix + name, printable(str(value))))
     return rows

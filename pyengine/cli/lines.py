@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
+import stat
 from collections.abc import Iterator
 
 from pyengine.errors import InputError
@@ -21,7 +23,7 @@ class LineReader:
 
     A program on the other side of a pipe may wait for the answer to its line before it writes another. So a
     batch ends when no further line has arrived, and the reader blocks only between batches. A file is one
-    batch.
+    batch, and all of it is checked before its first line is given.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -33,8 +35,35 @@ class LineReader:
 
     def batches(self) -> Iterator[Iterator[str]]:
         """Each batch has to be read to its end before the next. InputError names a line of invalid UTF-8."""
+        if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self._check_file()
         while (first := self._line(block=True)) is not None:
             yield self._batch(first)
+
+    def _check_file(self) -> None:
+        """InputError unless what is left of the file is UTF-8; the place in the file stays."""
+        start = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        number, line_start, read = 1, 0, 0  # line_start and read: bytes from `start`
+        while True:
+            chunk = os.read(self._descriptor, CHUNK)
+            pending = len(decoder.getstate()[0])  # of a character that the last chunk cut
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                good = chunk[: max(0, error.start - pending)]
+                number += good.count(b"\n")
+                if b"\n" in good:
+                    line_start = read + good.rindex(b"\n") + 1
+                place = read - pending + error.start - line_start
+                raise _invalid(number, place, error.object[error.start]) from None
+            if not chunk:
+                break
+            number += chunk.count(b"\n")
+            if b"\n" in chunk:
+                line_start = read + chunk.rindex(b"\n") + 1
+            read += len(chunk)
+        os.lseek(self._descriptor, start, os.SEEK_SET)
 
     def _batch(self, first: bytes) -> Iterator[str]:
         line: bytes | None = first
@@ -43,10 +72,7 @@ class LineReader:
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise InputError(
-                    f"standard input, line {self._number}: invalid UTF-8 at byte {error.start + 1}: "
-                    f"0x{line[error.start]:02x}"
-                ) from None
+                raise _invalid(self._number, error.start, line[error.start]) from None
             yield text
             line = self._line(block=False)
 
@@ -68,3 +94,7 @@ class LineReader:
             chunk = os.read(self._descriptor, CHUNK)
             self._ended = not chunk
             self._buffer += chunk
+
+
+def _invalid(number: int, place: int, byte: int) -> InputError:
+    return InputError(f"standard input, line {number}: invalid UTF-8 at byte {place + 1}: 0x{byte:02x}")

@@ -21,7 +21,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "translate",
         help="translate texts, or lines of standard input",
-        description="Translates each TEXT, or each line of standard input, to one line of standard output.",
+        description="Translates each TEXT, or each line of standard input, to one line of standard output. "
+        "Input has to be UTF-8: a file is checked before anything is written; what comes through a pipe is "
+        "answered line by line, up to a line that is invalid.",
     )
     parser.add_argument("-m", "--model", required=True, metavar="DIR", help="model directory")
     parser.add_argument("texts", nargs="*", metavar="TEXT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 import pyengine
+from pyengine import InputError
+from pyengine.cli.lines import LineReader
 
 COMMAND = [sys.executable, "-m", "pyengine"]
 LINES = ["Ein Mann fährt Fahrrad.", "", "Zwei Hunde spielen im Schnee.", "Eine Frau singt."]
@@ -92,6 +95,54 @@ def test_invalid_utf_8(int8_directory: Path, expected: list[str]) -> None:
     assert done.stdout.decode() == expected[0] + "\n"  # whole lines, and none after the error
 
 
+@pytest.mark.parametrize("far", [False, True], ids=["near", "far"])
+def test_invalid_utf_8_in_a_file(int8_directory: Path, tmp_path: Path, far: bool) -> None:
+    """It is found before anything is written."""
+    good = "Ein Hund.\n".encode() * (20_000 if far else 1)
+    (tmp_path / "lines").write_bytes(b"skipped\xff\n" + good + "fä\xc3".encode("latin-1") + b"\nMann\n")
+    with open(tmp_path / "lines", "rb") as file:
+        os.lseek(file.fileno(), 9, os.SEEK_SET)
+        done = run("translate", "-m", int8_directory, stdin=file)
+    number = good.count(b"\n") + 1
+    message = f"standard input, line {number}: invalid UTF-8 at byte 2: 0xe4"
+    assert error_line(done) == f"pyengine: error: {message}" and done.stdout == b""
+
+
+def test_every_place_of_invalid_utf_8_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pass finds what reading the lines finds, wherever chunks end."""
+    monkeypatch.setattr("pyengine.cli.lines.CHUNK", 3)
+    text = "aä\n\n€😀z\nb".encode()
+    for cut in [*range(len(text)), None]:
+        for bad in (b"\xff", b"\xe2\x82", b"\xf0\x9f\x98\n", b"\xc3"):
+            data = text if cut is None else text[:cut] + bad + text[cut:]
+            (tmp_path / "lines").write_bytes(data)
+            found = []
+            for kind in ("file", "pipe"):
+                read, write = os.pipe()
+                os.write(write, data)
+                os.close(write)
+                with open(tmp_path / "lines", "rb") as file, open(read, "rb") as pipe:
+                    reader = LineReader((file if kind == "file" else pipe).fileno())
+                    try:
+                        found.append([line for batch in reader.batches() for line in batch])
+                    except InputError as error:
+                        found.append(str(error))
+            assert found[0] == found[1], data
+
+
+def test_closed_output(int8_directory: Path) -> None:
+    for command in (f"translate -m {int8_directory} Hund", f"info {int8_directory}"):
+        shell = f"{sys.executable} -m pyengine {command} >&-"
+        done = subprocess.run(shell, shell=True, stderr=subprocess.PIPE, timeout=120)
+        done.stdout = b""
+        assert error_line(done) == "pyengine: error: standard output is closed"
+
+
+def test_help_says_when_lines_are_checked() -> None:
+    text = " ".join(run("translate", "--help").stdout.decode().split())
+    assert "a file is checked before anything is written" in text
+
+
 def test_arguments_are_translated_all_or_none(int8_directory: Path) -> None:
     done = run("translate", "-m", int8_directory, "Ein Hund.", "Hund " * 300)
     assert "input 2 has 301 tokens" in error_line(done) and done.stdout == b""
@@ -165,6 +216,33 @@ def test_info_verify_finds_a_damaged_byte(int8_directory: Path, tmp_path: Path) 
     (tmp_path / "model.safetensors").write_bytes(tensors)
     assert run("info", tmp_path).returncode == 0
     assert "model.safetensors" in error_line(run("info", tmp_path, "--verify"))
+
+
+def test_info_opens_the_tokenizer(int8_directory: Path, tmp_path: Path) -> None:
+    """A directory whose sums are right, and whose tokenizer is not."""
+    for file in int8_directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "source.spm").write_bytes(b"no model")
+    lines = (tmp_path / "SHA256SUMS").read_text().splitlines()
+    sums = [line.split("  ") for line in lines]
+    digest = hashlib.sha256(b"no model").hexdigest()
+    changed = [f"{digest if name == 'source.spm' else old}  {name}\n" for old, name in sums]
+    (tmp_path / "SHA256SUMS").write_text("".join(changed))
+    for arguments in (("info", tmp_path), ("info", tmp_path, "--verify")):
+        assert "source.spm" in error_line(run(*arguments))
+
+
+def test_info_escapes_control_characters(int8_directory: Path, tmp_path: Path) -> None:
+    strange = tmp_path / "a\x1b[31m\nb"
+    strange.mkdir()
+    for file in int8_directory.iterdir():
+        (strange / file.name).write_bytes(file.read_bytes())
+    done = run("info", strange)
+    assert done.returncode == 0 and b"\x1b" not in done.stdout
+    assert "a\\x1b[31m\\nb" in done.stdout.decode()
+    done = run("info", strange, "--json")
+    assert b"\x1b" not in done.stdout and json.loads(done.stdout)["path"] == str(strange)
+    assert "\x1b" not in error_line(run("info", strange / "none"))
 
 
 def test_ctrl_c(int8_directory: Path) -> None:
