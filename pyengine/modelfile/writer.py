@@ -105,7 +105,7 @@ def write_directory(
             sums.setdefault(entry.name, hash_file(entry))
         _write(scratch / SUMS_NAME, build_sums(sums))
         size = sum(entry.stat().st_size for entry in scratch.iterdir())
-        _publish(scratch, path)
+        _publish(scratch, path, force)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -164,19 +164,25 @@ def _sync(file: Any) -> None:
     os.fsync(file.fileno())
 
 
-def _publish(scratch: Path, path: Path) -> None:
-    """Rename the finished directory into place; an older one goes only after the new one is there."""
-    if path.exists() and any(path.iterdir()):
+def _publish(scratch: Path, path: Path, force: bool) -> None:
+    """Rename the finished directory into place; an older one goes only after the new one is there.
+
+    Packing takes a while, so the target is looked at again: OptionError if something has appeared there that
+    may not be replaced.
+    """
+    check_target(path, force=force)
+    if force and path.exists() and any(path.iterdir()):
         old = _beside(path)
         os.rename(path, old)
         try:
+            check_target(old, force=force)  # what was moved away, and what will be removed, is what was meant
             os.rename(scratch, path)
         except BaseException:
             os.rename(old, path)
             raise
         shutil.rmtree(old, ignore_errors=True)
     else:
-        os.rename(scratch, path)
+        os.rename(scratch, path)  # fails, and removes nothing, unless there is nothing or an empty directory
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -104,6 +104,38 @@ def test_nothing_else_is_ever_replaced(parts: dict[str, Any], tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "other"]
 
 
+@pytest.mark.parametrize("force", (False, True))
+@pytest.mark.parametrize("existing", (True, False))
+def test_files_that_appear_meanwhile_are_kept(
+    parts: dict[str, Any], tmp_path: Path, force: bool, existing: bool
+) -> None:
+    """In a target that was absent or empty when the packing began."""
+    out = tmp_path / "out"
+    if existing:
+        out.mkdir()
+
+    def tensors() -> Iterator[tuple[str, np.ndarray]]:
+        yield from parts["tensors"]
+        out.mkdir(exist_ok=True)
+        (out / "precious").write_bytes(b"x")
+
+    with pytest.raises(OptionError, match="out: exists, is not empty and is no model directory"):
+        write_directory(out, force=force, **{**parts, "tensors": tensors()})
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in out.iterdir()] == ["precious"]
+
+
+def test_a_model_that_appears_meanwhile_is_kept(parts: dict[str, Any], tmp_path: Path) -> None:
+    def tensors() -> Iterator[tuple[str, np.ndarray]]:
+        yield from parts["tensors"]
+        write_directory(tmp_path / "out", **parts)
+        (tmp_path / "out" / "first").write_bytes(b"x")
+
+    with pytest.raises(OptionError, match="out: exists; --force replaces it"):
+        write_directory(tmp_path / "out", **{**parts, "tensors": tensors()})
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out" / "first").exists()
+
+
 def test_a_target_with_a_fifo_is_not_waited_for(parts: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "out" / "config.json")
