@@ -141,8 +141,9 @@ class GenerationDefaults:
     """How the checkpoint asks to be searched; names and meanings as in transformers' GenerationConfig.
 
     ``max_length`` and ``min_length`` count the start token and a target prefix; ``max_new_tokens`` and
-    ``min_new_tokens``, which win over them, do not, and are absent from JSON where None. ``bad_words_ids`` are sequences that must not be
-    produced, ``suppress_tokens`` single ids, ``begin_suppress_tokens`` ids that must not come first.
+    ``min_new_tokens``, which win over them, do not, and are absent from JSON where None.
+    ``bad_words_ids`` are sequences that must not be produced, ``suppress_tokens`` single ids,
+    ``begin_suppress_tokens`` ids that must not come first.
     ``renormalize_logits``: what the other options leave of a token's distribution sums to one again.
     """
 
