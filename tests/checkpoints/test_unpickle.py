@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
-import time
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -126,13 +126,24 @@ def test_a_hostile_stream(stream: bytes, message: str) -> None:
         run(stream)
 
 
+OPEN = """
+import sys
+from pathlib import Path
+from pyengine.checkpoints import open_weights
+from pyengine.errors import CheckpointError
+try:
+    open_weights(Path(sys.argv[1]))
+except CheckpointError as error:
+    print(error)
+"""
+
+
 def quick(tmp_path: Path, stream: bytes) -> None:
     handmade.write_zip(tmp_path / "pytorch_model.bin", {"archive/data.pkl": stream, "archive/data/0": b""})
-    start = time.perf_counter()
-    with pytest.raises(CheckpointError) as info:
-        open_weights(tmp_path)
-    assert time.perf_counter() - start < 30  # anything exponential would never end
-    assert len(str(info.value)) < 1000
+    # In a process of its own, which can be stopped: anything exponential would never end.
+    done = subprocess.run([sys.executable, "-c", OPEN, tmp_path], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert 0 < len(done.stdout) < 1000
 
 
 def test_tuples_of_tuples_are_neither_hashed_nor_printed(tmp_path: Path) -> None:
