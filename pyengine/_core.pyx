@@ -87,7 +87,6 @@ cdef class Model:
     cdef object arrays  # what the C structs point into
     cdef readonly str weights
     cdef readonly str kv
-    cdef readonly int64_t nbytes
 
     def __cinit__(self, config, tensors, positions, *, str weights, str kv, isa=None):
         self.arrays = []
@@ -100,7 +99,6 @@ cdef class Model:
         if pe_model_allocate(&self.model) != PE_OK:
             raise EngineError("out of memory")
         self._bind(config, tensors, positions)
-        self.nbytes = sum(array.nbytes for array in self.arrays)
 
     def __dealloc__(self):
         pe_model_free(&self.model)

@@ -33,6 +33,7 @@ KINDS = ("int8", "float32")
 class Engine:
     """Lends sessions of one model: `open_session` makes one, `steps_at_once` may run side by side.
 
+    `threads_lost` tells whether steps run on one thread, because this process was forked.
     Each call of a task borrows a session of its own: calls of different threads share the weights only.
     """
 
@@ -43,11 +44,13 @@ class Engine:
         open_session: Callable[[], Session],
         *,
         steps_at_once: int = 1,
+        threads_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config = config
         self.generation = generation
         self._open_session: Callable[[], Session] | None = open_session
         self._steps_at_once = steps_at_once
+        self.threads_lost = threads_lost
         self.reset()
         _ENGINES.add(self)
 
@@ -145,9 +148,13 @@ def open_engine(
     cpus = usable_cpus()
     threads = threads or min(cpus, MAX_THREADS)
     tensors = directory.tensors if compute == directory.weights else _dequantized(directory)
-    open_session, isa = _core_sessions(directory.config, tensors, compute, kv, threads)
+    open_session, isa, threads_lost = _core_sessions(directory.config, tensors, compute, kv, threads)
     engine = Engine(
-        directory.config, directory.generation, open_session, steps_at_once=max(1, cpus // threads)
+        directory.config,
+        directory.generation,
+        open_session,
+        steps_at_once=max(1, cpus // threads),
+        threads_lost=threads_lost,
     )
     return engine, {"compute": compute, "kv": kv, "threads": threads, "isa": isa}
 
@@ -165,8 +172,8 @@ def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
 
 def _core_sessions(
     config: ModelConfig, tensors: dict[str, np.ndarray], compute: str, kv: str, threads: int
-) -> tuple[Callable[[], Session], str]:
-    """What makes a session, and the instruction set of the kernels.
+) -> tuple[Callable[[], Session], str, Callable[[], bool]]:
+    """What makes a session, the instruction set of the kernels, and what tells whether a fork lost threads.
 
     The one place that knows the C core; it is imported here, so that converting needs none.
     """
@@ -185,4 +192,4 @@ def _core_sessions(
         )
         return session
 
-    return open_session, model.isa
+    return open_session, model.isa, _core.threads_lost

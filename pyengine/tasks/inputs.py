@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 
 from pyengine.canonical.config import ModelConfig
-from pyengine.errors import InputError
+from pyengine.errors import InputError, OptionError
 from pyengine.text.tokenizer import Tokenizer, checked_ids
 
-__all__ = ["Inputs", "Sentence", "Sentences", "Source", "is_one"]
+__all__ = ["Inputs", "Sentence", "Sentences", "Source", "is_one", "prefixes", "seconds", "whole"]
 
 Sentence = Union[str, Sequence[int], np.ndarray]
 """Text, or token ids that stand for it."""
@@ -107,3 +108,33 @@ class Inputs:
             return checked_ids(sentence, size)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
+
+
+def prefixes(target_prefix: Any, sentences: Sequence[Any], one: bool) -> Iterable[Any]:
+    """A prefix, or None, for each sentence."""
+    if target_prefix is None:
+        return itertools.repeat(None, len(sentences))
+    if one:
+        return [target_prefix]
+    if not isinstance(target_prefix, (list, tuple)) or len(target_prefix) != len(sentences):
+        raise InputError(f"target_prefix: expected a list of {len(sentences)}, one or None for each input")
+    return target_prefix
+
+
+def seconds(timeout: float | None) -> float | None:
+    """A time limit as float; OptionError unless it is more than 0."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0")
+    try:
+        return float(timeout)
+    except OverflowError:
+        raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0 and a float") from None
+
+
+def whole(name: str, value: int) -> int:
+    """A count as int; OptionError unless it is at least 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise OptionError(f"{name} is {value!r}; expected a whole number, at least 1")
+    return int(value)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +29,7 @@ from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
 from pyengine.tasks.engine import Engine, open_engine
 from pyengine.tasks.forcing import target_log_probs, target_logits
-from pyengine.tasks.inputs import Inputs, Sentence, Sentences, Source, is_one
+from pyengine.tasks.inputs import Inputs, Sentence, Sentences, Source, is_one, prefixes, seconds, whole
 from pyengine.text import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
@@ -147,14 +146,14 @@ class Translator:
         None for each. As in transformers, it is part of the output but neither of the score nor of its
         length. An empty text has one hypothesis, empty, with score 0.
         """
-        deadline = Deadline(_seconds(timeout))
+        deadline = Deadline(seconds(timeout))
         settled = self._settle(options, keywords)
-        budget = _whole("max_batch_tokens", max_batch_tokens)
+        budget = whole("max_batch_tokens", max_batch_tokens)
         one = is_one(source)
         sentences = [source] if one else source
-        prefixes = _prefixes(target_prefix, sentences, one)
+        given = prefixes(target_prefix, sentences, one)
         requests, cut = [], []
-        for number, (sentence, prefix) in enumerate(zip(sentences, prefixes, strict=True)):
+        for number, (sentence, prefix) in enumerate(zip(sentences, given, strict=True)):
             deadline.check()
             name = "the input" if one else f"input {number + 1}"
             read = self._inputs.source(sentence, truncate=truncate, name=name)
@@ -192,11 +191,11 @@ class Translator:
                 f"translate_iter takes any number of sentences, found {type(sources).__name__}"
             ) from None
         settled = self._settle(options, keywords)
-        budget = _whole("max_batch_tokens", max_batch_tokens)
+        budget = whole("max_batch_tokens", max_batch_tokens)
         prefix = self._inputs.prefix(target_prefix)
         settled.check_lengths(len(prefix) + 1)
-        seconds = _seconds(timeout)
-        return self._stream(iterator, settled, prefix, budget, truncate, seconds)
+        limit = seconds(timeout)
+        return self._stream(iterator, settled, prefix, budget, truncate, limit)
 
     def _stream(
         self,
@@ -205,9 +204,9 @@ class Translator:
         prefix: np.ndarray,
         budget: int,
         truncate: bool,
-        seconds: float | None,
+        limit: float | None,
     ) -> Iterator[TranslationResult]:
-        deadline = Deadline(seconds)
+        deadline = Deadline(limit)
         cut: deque[bool] = deque()
 
         def requests() -> Iterator[Request]:
@@ -276,8 +275,8 @@ class Translator:
 
         `truncate` is for sources; a target longer than the model's positions is an InputError.
         """
-        deadline = Deadline(_seconds(timeout))
-        budget = _whole("max_batch_tokens", max_batch_tokens)
+        deadline = Deadline(seconds(timeout))
+        budget = whole("max_batch_tokens", max_batch_tokens)
         one = is_one(source)
         sources, targets = ([source], [target]) if one else (source, target)
         if is_one(targets):
@@ -309,7 +308,7 @@ class Translator:
 
     def logits(self, source: Sentence, target: Sentence, *, timeout: float | None = None) -> np.ndarray:
         """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
-        deadline = Deadline(_seconds(timeout))
+        deadline = Deadline(seconds(timeout))
         ids = self._source(source, False, "the source").ids
         with self._engine.session(deadline) as session:
             return target_logits(
@@ -325,6 +324,7 @@ class Translator:
         """What is loaded and how it runs: numbers, names and sizes, ready for JSON."""
         return {
             **self._about,
+            "threads_lost_by_fork": self._engine.threads_lost(),
             "model": self._engine.config.to_json(),
             "generation": self._engine.generation.to_json(),
         }
@@ -382,31 +382,3 @@ class Translator:
             finish_reason="length" if found.cut else "end",
             truncated=truncated,
         )
-
-
-def _prefixes(target_prefix: Any, sentences: Sequence[Any], one: bool) -> Iterable[Any]:
-    """A prefix, or None, for each sentence."""
-    if target_prefix is None:
-        return itertools.repeat(None, len(sentences))
-    if one:
-        return [target_prefix]
-    if not isinstance(target_prefix, (list, tuple)) or len(target_prefix) != len(sentences):
-        raise InputError(f"target_prefix: expected a list of {len(sentences)}, one or None for each input")
-    return target_prefix
-
-
-def _seconds(timeout: float | None) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0")
-    try:
-        return float(timeout)
-    except OverflowError:
-        raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0 and a float") from None
-
-
-def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise OptionError(f"{name} is {value!r}; expected a whole number, at least 1")
-    return int(value)

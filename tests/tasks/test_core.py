@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pyengine
-from pyengine import DeadlineError, ModelFileError, OptionError, Translator
+from pyengine import DeadlineError, ModelFileError, OptionError, Translator, _core
 from pyengine.scheduling.session import Plan, Session, StepResult, run_plan
 from tests.oracle.cases import PLAIN
 from tests.oracle.golden_generate import read_golden
@@ -181,7 +181,8 @@ def test_calls_of_several_threads_at_once(int8: Translator, german: list[str]) -
 def _translate_in_child(
     translator: Translator, texts: list[str], answer: multiprocessing.SimpleQueue
 ) -> None:
-    answer.put([result.text for result in translator.translate(texts)])
+    texts_found = [result.text for result in translator.translate(texts)]
+    answer.put((texts_found, translator.info()["threads_lost_by_fork"] == _core.threads_lost()))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -194,4 +195,5 @@ def test_a_forked_process_translates(int8: Translator, german: list[str]) -> Non
     child.start()
     child.join(timeout=60)
     assert child.exitcode == 0
-    assert answer.get() == expected
+    assert answer.get() == (expected, True)
+    assert int8.info()["threads_lost_by_fork"] is False

@@ -372,4 +372,5 @@ def test_threads_share_a_translator() -> None:
 
 def test_info_is_ready_for_json() -> None:
     about = translator().info()
+    assert about["threads_lost_by_fork"] is False
     assert about["path"] == "tiny" and about["model"]["width"] == 16  # type: ignore[index]
