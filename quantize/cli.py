@@ -1,14 +1,19 @@
 """The command ``pyengine-quantize``, also started by ``tools/quantize.py``.
 
-Exit status: 0 done, 2 bad input or options (one line on standard error), 130 interrupted.
+Exit status: 0 done; 2 after an error, with one line on standard error; 130 after Ctrl-C and 143 after SIGTERM,
+with nothing half written left; 141 when the reader of standard output has gone.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
+import signal
 import sys
-from typing import NoReturn, Sequence
+import threading
+from contextlib import contextmanager
+from typing import Any, Iterator, NoReturn, Sequence
 
 from tqdm import tqdm
 
@@ -54,18 +59,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.report_only and options.force:
         parser.error("--force has no meaning with --report-only")
     try:
-        report = _run(options)
-    except (PyengineError, OSError) as exc:
-        message = " ".join(str(exc).split())
+        with _sigterm_as_exception():
+            report = _run(options)
+        _print(report, options.output)
+    except BrokenPipeError:
+        return 141
+    except (PyengineError, OSError, MemoryError) as exc:
+        message = " ".join(str(exc).split()) or "out of memory"
         print(f"{_PROGRAM}: error: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{_PROGRAM}: interrupted, nothing was written", file=sys.stderr)
+        print(f"{_PROGRAM}: interrupted", file=sys.stderr)
         return 130
-    print("\n".join(_table(report)))
-    if options.output is not None:
-        print(f"{options.output}: {report.directory_bytes:,} bytes, {options.weights}")
+    except _Terminated:
+        print(f"{_PROGRAM}: terminated", file=sys.stderr)
+        return 143
     return 0
+
+
+class _Terminated(SystemExit):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    """SIGTERM raises _Terminated, so that what is half written is removed; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread may set a handler, nor would it get the exception
+        return
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the cleaning up
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print(report: Report, output: str | None) -> None:
+    lines = _table(report)
+    if output is not None:
+        lines.append(f"{output}: {report.directory_bytes:,} bytes, {report.weights}")
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:
+        # What is still buffered goes nowhere; else the interpreter would try again at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _run(options: argparse.Namespace) -> Report:

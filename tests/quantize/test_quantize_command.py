@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable
 
+import numpy as np
 import pytest
 
 from pyengine.modelfile import open_directory
-from pyengine.quantize import main
+from pyengine.quantize import main, pipeline
 
 from ..checkpoints import handmade
 from ..modelfile.directories import checkpoint_with_tokenizer, edit_json
@@ -166,8 +168,12 @@ def test_the_tool_and_no_bar_in_a_log(tmp_path: Path) -> None:
     assert (again.returncode, again.stdout) == (2, "") and again.stderr.count("\n") == 1
 
 
-def test_interrupting_leaves_nothing(tmp_path: Path) -> None:
-    """Ctrl-C as soon as the temporary directory is there."""
+@pytest.mark.parametrize(
+    ("number", "status", "message"),
+    ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")),
+)
+def test_a_signal_leaves_nothing(tmp_path: Path, number: int, status: int, message: str) -> None:
+    """Ctrl-C or SIGTERM as soon as the temporary directory is there."""
     config = handmade.marian_config(
         d_model=512, encoder_attention_heads=8, decoder_attention_heads=8, encoder_layers=6
     )
@@ -176,11 +182,51 @@ def test_interrupting_leaves_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list(tmp_path.glob(".out.*")):
         time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     if process.returncode:  # else it was done before the signal came
-        assert (process.returncode, out) == (130, "")
-        assert err == "pyengine-quantize: interrupted, nothing was written\n"
+        assert (process.returncode, out) == (status, "")
+        assert err == f"pyengine-quantize: {message}\n"
         assert [path.name for path in tmp_path.iterdir()] == ["in"]
     else:
         open_directory(tmp_path / "out", verify=True)
+
+
+def test_the_handler_of_sigterm_is_put_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = handmade.write_checkpoint(tmp_path / "in")
+    before = signal.getsignal(signal.SIGTERM)
+    for arguments in ([str(source), "--report-only"], [str(tmp_path / "missing"), "--report-only"]):
+        run(arguments, capsys)
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_another_thread_than_the_main_one(tmp_path: Path) -> None:
+    """Only the main thread may set a handler."""
+    source, statuses = handmade.write_checkpoint(tmp_path / "in"), []
+    thread = threading.Thread(target=lambda: statuses.append(main([str(source), "--report-only"])))
+    thread.start()
+    thread.join(60)
+    assert statuses == [0]
+
+
+@pytest.mark.parametrize("arguments", (["--report-only"], ["-o", "out"]))
+def test_a_table_that_cannot_be_written_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
+    source = handmade.write_checkpoint(tmp_path / "in")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, str(TOOL), str(source), *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "pyengine-quantize: error: [Errno 28] No space left on device\n"
+
+
+def test_too_little_memory_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(matrix: np.ndarray) -> None:
+        raise MemoryError
+
+    source = handmade.write_checkpoint(tmp_path / "in")
+    monkeypatch.setattr(pipeline, "quantize_rows", exhausted)
+    status, out, err = run([str(source), "-o", str(tmp_path / "out")], capsys)
+    assert (status, out, err) == (2, "", "pyengine-quantize: error: out of memory\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
