@@ -36,12 +36,13 @@ Pairs = tuple[list[str], list[str]]
 
 
 def find_sets(data: Path | None, limit: int | None) -> dict[str, Pairs]:
-    places = {"test_2016_flickr": models.EXAMPLE} | ({} if data is None else dict.fromkeys(SETS, data))
-    return {
-        name: models.read_pairs(places[name] / name, limit)
-        for name in SETS
-        if name in places and (places[name] / f"{name}.de").exists()
-    }
+    """The sets that are found in `data` or beside the example checkpoint."""
+    found = {}
+    for name in SETS:
+        places = [place for place in (data, models.EXAMPLE) if place and (place / f"{name}.de").exists()]
+        if places:
+            found[name] = models.read_pairs(places[0] / name, limit)
+    return found
 
 
 def bleu(translator: pyengine.Translator, pairs: Pairs, beams: int, label: str) -> float:
