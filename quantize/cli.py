@@ -1,6 +1,6 @@
 """The command ``pyengine-quantize``, also started by ``tools/quantize.py``.
 
-Exit status: 0 done; 2 after an error, with one line on standard error; 130 after Ctrl-C and 143 after SIGTERM,
+Exit status: 0 done; 2 after an error, with one line on standard error; 130 after Ctrl-C, 143 after SIGTERM,
 with nothing half written left; 141 when the reader of standard output has gone.
 """
 
