@@ -114,10 +114,10 @@ class Fields:
         return value
 
     def text(self, name: str, default: Any = REQUIRED) -> str:
-        """A string."""
+        """A string of characters that can be shown: no control characters, no lone surrogates."""
         value = self.take(name, default)
-        if type(value) is not str:
-            self.fail(name, "a string", value)
+        if type(value) is not str or not value.isprintable():
+            self.fail(name, "a string of printable characters", value)
         return value
 
     def choice(self, name: str, allowed: tuple[Any, ...], default: Any = REQUIRED) -> Any:

@@ -36,8 +36,6 @@ __all__ = [
     "pad_vector",
     "padded_shape",
     "round_up",
-    "unpack_float32",
-    "unpack_int8",
 ]
 
 WEIGHTS = ("float32", "int8")
@@ -135,25 +133,11 @@ def pack_int8(matrix: np.ndarray) -> np.ndarray:
     return padded.reshape(rows // PANEL, PANEL, columns // GROUP, GROUP).transpose(0, 2, 1, 3)
 
 
-def unpack_int8(packed: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """[N/16, K/4, 16, 4] -> int8 [rows, columns]; the inverse of ``pack_int8``."""
-    panels, groups = packed.shape[:2]
-    matrix = packed.transpose(0, 2, 1, 3).reshape(panels * PANEL, groups * GROUP)
-    return np.ascontiguousarray(matrix[:rows, :columns])
-
-
 def pack_float32(matrix: np.ndarray) -> np.ndarray:
     """float32 [N, K] -> [N/16, K, 16], a view of the padded matrix, made contiguous when it is stored."""
     padded = _padded(matrix)
     rows, columns = padded.shape
     return padded.reshape(rows // PANEL, PANEL, columns).transpose(0, 2, 1)
-
-
-def unpack_float32(packed: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """[N/16, K, 16] -> float32 [rows, columns]; the inverse of ``pack_float32``."""
-    panels, depth = packed.shape[:2]
-    matrix = packed.transpose(0, 2, 1).reshape(panels * PANEL, depth)
-    return np.ascontiguousarray(matrix[:rows, :columns])
 
 
 def pad_vector(vector: np.ndarray) -> np.ndarray:

@@ -28,6 +28,10 @@ from pyengine.modelfile.layout import DTYPES, WEIGHTS, packed_specs
 __all__ = ["ModelDirectory", "open_directory"]
 
 
+# The position table is computed at load, so no file bounds it: a quarter of a gigabyte does.
+MOST_POSITION_VALUES = 1 << 26
+
+
 @dataclass(frozen=True)
 class ModelDirectory:
     """An open model directory. ``tensors`` are read-only views of one mapping, by packed name (``layout``).
@@ -70,6 +74,11 @@ def open_directory(path: str | Path, verify: bool = False) -> ModelDirectory:
     fields.take("version")
     weights = fields.choice("weights", WEIGHTS)
     config = ModelConfig.from_json(fields.take("model"), f"{config_path}: model")
+    if config.max_positions * config.width > MOST_POSITION_VALUES:
+        raise ModelFileError(
+            f"{config_path}: model: max_positions: expected at most {MOST_POSITION_VALUES // config.width} for a "
+            f"width of {config.width}, found {config.max_positions}"
+        )
     tokenizer = fields.choice("tokenizer", tuple(TOKENIZER_FILES))
     created_by = fields.text("created_by")
     fields.finish()

@@ -13,9 +13,9 @@ from pyengine.modelfile.layout import (
     packed_specs,
     pad_vector,
     round_up,
-    unpack_float32,
-    unpack_int8,
 )
+
+from .unpack import unpack_float32, unpack_int8
 
 SIZES = ((1, 1), (1, 4), (15, 3), (16, 4), (17, 5), (31, 7), (32, 8), (33, 64), (100, 30))
 

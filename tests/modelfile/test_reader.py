@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 
 from pyengine.errors import ModelFileError, PyengineError
-from pyengine.modelfile import open_directory, packed_specs
+from pyengine.modelfile import open_directory, packed_specs, reader
 
 from ..checkpoints import handmade as checkpoints
 from . import directories
@@ -241,6 +241,20 @@ def test_data_that_is_not_aligned(directory: Path) -> None:
     length = struct.unpack("<Q", content[:8])[0]
     path.write_bytes(checkpoints.safetensors_file(content[8 : 8 + length] + b"    ", content[8 + length :]))
     with pytest.raises(ModelFileError, match="expected a multiple of 64"):
+        open_directory(directory)
+
+
+def test_positions_that_no_file_bounds(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is computed at load: a small directory must not ask for gigabytes."""
+    monkeypatch.setattr(reader, "MOST_POSITION_VALUES", 100)
+    with pytest.raises(ModelFileError, match="max_positions: expected at most"):
+        open_directory(directory)
+
+
+@pytest.mark.parametrize("text", ("a\x1b[2J", "a\nb", "\udc00"))
+def test_text_that_cannot_be_shown(directory: Path, text: str) -> None:
+    directories.edit_json(directory / "config.json", lambda config: config.update(created_by=text))
+    with pytest.raises(ModelFileError, match="created_by: expected a string of printable"):
         open_directory(directory)
 
 

@@ -14,10 +14,11 @@ from pyengine.canonical import tensor_specs
 from pyengine.errors import CheckpointError, OptionError
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
-from pyengine.modelfile.layout import dequantize_packed, unpack_float32, unpack_int8
+from pyengine.modelfile.layout import dequantize_packed
 from pyengine.quantize import convert, measure
 
 from ..checkpoints import handmade
+from ..modelfile.unpack import unpack_float32, unpack_int8
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "multi30k-de-en"
 VARIANTS: dict[str, dict[str, Any]] = {
