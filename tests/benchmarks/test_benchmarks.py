@@ -81,8 +81,8 @@ def test_the_page_shows_the_committed_results(tmp_path: Path) -> None:
     copy = tmp_path / "performance.md"
     copy.write_bytes(page.read_bytes())
     results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    if results:
-        run("report", *map(str, results), "--update", str(copy))
+    assert results
+    run("report", *map(str, results), "--update", str(copy))
     assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
 
