@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from pyengine.errors import EngineError, ModelFileError, OptionError
-from pyengine.scheduling.session import StepResult
+from pyengine.plan import StepResult
 
 __all__ = ["Model", "Session", "available_isas", "threads_lost"]
 
@@ -202,7 +202,7 @@ cdef class Model:
 
 
 cdef class Session:
-    """Runs plans (pyengine.scheduling.session.Plan) on a model: owns a key-value cache and working memory.
+    """Runs plans (pyengine.plan.Plan) on a model: owns a key-value cache and working memory.
 
     Not for two threads at once: EngineError. EngineError also when memory runs out or a plan breaks its contract; the
     session is empty then.

@@ -1,5 +1,5 @@
 /* A session runs steps of one model: it owns the cache and the working memory. A step executes a plan over ragged
-   rows; see pyengine/scheduling/session.py for the plan as Python draws it. */
+   rows; see pyengine/plan.py for the plan as Python draws it. */
 #ifndef PE_MODEL_SESSION_H
 #define PE_MODEL_SESSION_H
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyengine.decoding.search import Finished, Found, Scores, Search, widened
+from pyengine.decoding.search import Finished, Found, Search, widened
 from pyengine.decoding.stopping import NEVER, can_improve, is_done
 from pyengine.options import SearchOptions
+from pyengine.plan import StepResult
 
 __all__ = ["BeamSearch"]
 
@@ -40,7 +41,7 @@ class BeamSearch(Search):
         self._ended_scores[slot] = NEVER
         return slot
 
-    def advance(self, scores: Scores) -> list[Finished]:
+    def advance(self, scores: StepResult) -> list[Finished]:
         live = self._live
         totals, parents, tokens = self._continuations(scores)
         self._reserve(int(self._length[live].max(initial=0)) + 1)
@@ -67,7 +68,7 @@ class BeamSearch(Search):
         self._drop(done)
         return finished
 
-    def _continuations(self, scores: Scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _continuations(self, scores: StepResult) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The best (1 + end tokens) * B continuations of n live sentences, best first; ties: lower beam.
 
         Returns sums of log-probabilities, parent beams and tokens, each [n, up to so many].

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyengine.decoding.search import Finished, Scores, Search
+from pyengine.decoding.search import Finished, Search
 from pyengine.options import SearchOptions
+from pyengine.plan import StepResult
 
 __all__ = ["GreedySearch"]
 
@@ -25,7 +26,7 @@ class GreedySearch(Search):
         self._totals[slot] = 0.0
         return slot
 
-    def advance(self, scores: Scores) -> list[Finished]:
+    def advance(self, scores: StepResult) -> list[Finished]:
         live = self._live
         candidates = self._candidates(scores, normalize=False)
         best = np.arange(len(live)), candidates.values.argmax(axis=1)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from pyengine.decoding.processors import Candidates, Context, Edits, Processors
 from pyengine.options import SearchOptions
+from pyengine.plan import StepResult
 
-__all__ = ["Finished", "Found", "IdPool", "Rows", "Scores", "Search", "sequences_per_slot", "widened"]
+__all__ = ["Finished", "Found", "IdPool", "Rows", "Search", "sequences_per_slot", "widened"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Finished:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The next step's rows, and what happens to sequences before; arrays as in `scheduling.session.Plan`."""
+    """The next step's rows, and what happens to sequences before; arrays as in `pyengine.plan.Plan`."""
 
     forks: np.ndarray
     free_sequences: np.ndarray
@@ -51,19 +51,6 @@ class Rows:
     slots: np.ndarray
     logit_rows: np.ndarray
     edits: Edits
-
-
-class Scores(Protocol):
-    """What `advance` reads of a step's result; see `scheduling.session.StepResult`."""
-
-    @property
-    def log_normalizer(self) -> np.ndarray: ...
-    @property
-    def top_ids(self) -> np.ndarray: ...
-    @property
-    def top_logits(self) -> np.ndarray: ...
-    @property
-    def excluded_logits(self) -> np.ndarray: ...
 
 
 class IdPool:
@@ -160,7 +147,7 @@ class Search(ABC):
         )
 
     @abstractmethod
-    def advance(self, scores: Scores) -> list[Finished]:
+    def advance(self, scores: StepResult) -> list[Finished]:
         """Choose the next tokens by the scores of the rows that `rows` gave last; returns what finished."""
 
     def _context(self, old: np.ndarray, fresh: np.ndarray) -> Context:
@@ -175,7 +162,7 @@ class Search(ABC):
             history, self._length[slots], self._prompt[slots], self._minimum[slots], self._maximum[slots]
         )
 
-    def _candidates(self, scores: Scores, normalize: bool) -> Candidates:
+    def _candidates(self, scores: StepResult, normalize: bool) -> Candidates:
         """Every row's candidates; values are log-probabilities if `normalize`, else raw logits."""
         top, edited = scores.top_logits.astype(np.float64), scores.excluded_logits.astype(np.float64)
         if normalize:

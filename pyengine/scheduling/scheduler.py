@@ -18,8 +18,9 @@ from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.search import Found, Search, sequences_per_slot
 from pyengine.options import SearchOptions
+from pyengine.plan import Plan, Session
 from pyengine.scheduling.deadline import Deadline
-from pyengine.scheduling.session import Plan, Session, run_plan
+from pyengine.scheduling.slicing import run_plan
 
 __all__ = ["Request", "Scheduler"]
 

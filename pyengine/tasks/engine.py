@@ -16,8 +16,8 @@ from pyengine.cpus import usable_cpus
 from pyengine.errors import ClosedError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
 from pyengine.modelfile.layout import dequantize_packed
+from pyengine.plan import Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
-from pyengine.scheduling.session import Plan, Session, StepResult
 
 __all__ = ["Engine", "open_engine"]
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from pyengine.plan import Plan, Session
 from pyengine.scheduling.deadline import Deadline
-from pyengine.scheduling.session import Plan, Session, run_plan
+from pyengine.scheduling.slicing import run_plan
 
 __all__ = ["target_log_probs", "target_logits"]
 

@@ -12,7 +12,7 @@ from pyengine import _core
 from pyengine.canonical.config import ModelConfig
 from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.modelfile import layout
-from pyengine.scheduling.session import Plan, StepResult
+from pyengine.plan import Plan, StepResult
 
 from ..oracle.tiny import model_config, random_tensors
 

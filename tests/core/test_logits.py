@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from pyengine.scheduling.session import StepResult
 
 from .models import TinyModel, make_plan, new_session, step
+
+from pyengine.plan import StepResult
 
 UNIT = 2.0**-24
 VOCABULARIES = (1, 2, 15, 16, 17, 1000, 1023, 1024, 1025, 2047, 2048, 2049, 3000)  # chunks of 1024

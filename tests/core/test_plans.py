@@ -9,7 +9,7 @@ import pytest
 
 from pyengine import _core
 from pyengine.errors import EngineError, OptionError
-from pyengine.scheduling.session import StepResult
+from pyengine.plan import StepResult
 
 from .models import TinyModel, make_plan, new_session, step
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pyengine.canonical.config import StackConfig
-from pyengine.scheduling.session import StepResult, run_plan
+from pyengine.plan import StepResult
+from pyengine.scheduling.slicing import run_plan
 
 from .models import COMPUTE, TinyModel, make_plan, new_session, step
 

@@ -7,7 +7,7 @@ import numpy as np
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.search import Finished
 from pyengine.options import TranslationOptions
-from pyengine.scheduling.session import StepResult
+from pyengine.plan import StepResult
 from tests.oracle.reference import ReferenceModel
 from tests.oracle.reference_session import ReferenceSession
 from tests.oracle.tiny import generation, model_config, random_tensors, search

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyengine.scheduling.session import Plan, StepResult
 from tests.oracle.reference import ReferenceModel
+
+from pyengine.plan import Plan, StepResult
 
 __all__ = ["ReferenceSession"]
 

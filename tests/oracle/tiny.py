@@ -12,8 +12,8 @@ from pyengine.canonical.config import GenerationDefaults, ModelConfig, StackConf
 from pyengine.canonical.tensors import tensor_specs
 from pyengine.decoding.search import Found
 from pyengine.options import TranslationOptions
+from pyengine.plan import Session
 from pyengine.scheduling.scheduler import Request, Scheduler
-from pyengine.scheduling.session import Session
 
 __all__ = [
     "Expected",

@@ -12,9 +12,9 @@ import pytest
 from pyengine.decoding.search import Found
 from pyengine.errors import DeadlineError, InputError
 from pyengine.options import TranslationOptions
+from pyengine.plan import Plan, StepResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
-from pyengine.scheduling.session import Plan, StepResult
 from tests.oracle.reference import ReferenceModel
 from tests.oracle.reference_session import ReferenceSession
 from tests.oracle.tiny import generation, model_config, random_sources, random_tensors

@@ -12,7 +12,7 @@ from pyengine.canonical.config import GenerationDefaults, ModelConfig
 from pyengine.errors import InputError
 from pyengine.modelfile import packed_specs, write_directory
 from pyengine.modelfile.layout import pack_float32, pad_vector
-from pyengine.scheduling.session import Session
+from pyengine.plan import Session
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.translator import Translator
 from tests.oracle.reference import ReferenceModel

@@ -14,7 +14,8 @@ import pytest
 
 import pyengine
 from pyengine import DeadlineError, ModelFileError, OptionError, Translator, _core
-from pyengine.scheduling.session import Plan, Session, StepResult, run_plan
+from pyengine.plan import Plan, Session, StepResult
+from pyengine.scheduling.slicing import run_plan
 from tests.oracle.cases import PLAIN
 from tests.oracle.golden_generate import read_golden
 from tests.oracle.tiny import Expected, SearchCase, generation, model_config, random_tensors

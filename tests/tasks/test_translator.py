@@ -18,7 +18,7 @@ from pyengine import (
     TranslationOptions,
     TranslationResult,
 )
-from pyengine.scheduling.session import Plan, StepResult
+from pyengine.plan import Plan, StepResult
 from tests.oracle.reference import log_softmax
 from tests.oracle.reference_session import ReferenceSession
 from tests.tasks.models import CONFIG, MODEL, LetterTokenizer, translator

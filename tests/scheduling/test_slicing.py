@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pyengine.errors import InputError
-from pyengine.scheduling.session import Plan, run_plan, slice_plan
+from pyengine.plan import Plan
+from pyengine.scheduling.slicing import run_plan, slice_plan
 from tests.oracle.reference import ReferenceModel
 from tests.oracle.reference_session import ReferenceSession
 from tests.oracle.tiny import model_config, random_tensors
