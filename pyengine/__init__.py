@@ -3,7 +3,7 @@
 >>> import pyengine
 >>> translator = pyengine.load("de-en-int8", threads=2)
 >>> translator.translate("Ein Mann fährt Fahrrad.", beam_size=4).text
-'A man is riding a bicycle.'
+'A man riding a bicycle.'
 """
 
 from __future__ import annotations
