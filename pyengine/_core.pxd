@@ -154,6 +154,7 @@ cdef extern from "model/model.h" nogil:
         pe_decoder_layer *decoder
 
     pe_status pe_model_allocate(pe_model *model) noexcept
+    void pe_model_link(pe_model *model) noexcept
     void pe_model_free(pe_model *model) noexcept
 
 cdef extern from "model/kv_cache.h" nogil:

@@ -99,6 +99,7 @@ cdef class Model:
         if pe_model_allocate(&self.model) != PE_OK:
             raise EngineError("out of memory")
         self._bind(config, tensors, positions)
+        pe_model_link(&self.model)
 
     def __dealloc__(self):
         pe_model_free(&self.model)

@@ -55,11 +55,16 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, after_fork_in_child);
 /* How many threads a team can really have. */
 static int limit(int threads) {
 #ifdef _OPENMP
-    return pe_team_lost() || threads < 1 ? 1 : threads;
+    if (pe_team_lost() || threads < 1) return 1;
+    return threads < PE_MAX_TEAM ? threads : PE_MAX_TEAM;
 #else
     (void)threads;
     return 1;
 #endif
+}
+
+static void clear_tasks(pe_team *team) {
+    for (int i = 0; i < 2 * team->threads; i++) atomic_init(&team->tasks[i].taken, 0);
 }
 
 static void run_member(pe_team *team, int id, pe_team_function *function, void *context) {
@@ -70,8 +75,10 @@ static void run_member(pe_team *team, int id, pe_team_function *function, void *
 }
 
 void pe_team_run(int threads, pe_team_function *function, void *context) {
-    pe_team team = {.threads = limit(threads)};
+    pe_tasks tasks[2 * PE_MAX_TEAM];
+    pe_team team = {.threads = limit(threads), .tasks = tasks};
     if (team.threads == 1) {
+        clear_tasks(&team);
         run_member(&team, 0, function, context);
         return;
     }
@@ -82,29 +89,47 @@ void pe_team_run(int threads, pe_team_function *function, void *context) {
     {
         /* The runtime may grant fewer threads than were asked for. */
 #pragma omp single
-        team.threads = omp_get_num_threads();
+        {
+            team.threads = omp_get_num_threads();
+            clear_tasks(&team);
+        }
         run_member(&team, omp_get_thread_num(), function, context);
     }
 #endif
 }
 
-void pe_barrier(pe_thread *thread) {
+pe_thread *pe_alone(pe_solo *solo) {
+    solo->team = (pe_team){.threads = 1, .tasks = solo->tasks};
+    solo->thread = (pe_thread){.team = &solo->team};
+    clear_tasks(&solo->team);
+    return &solo->thread;
+}
+
+bool pe_arrive(pe_thread *thread) {
     pe_team *team = thread->team;
-    if (team->threads == 1) {
-        atomic_store_explicit(&team->next, 0, memory_order_relaxed);
-        return;
-    }
+    thread->parity ^= 1;
+    thread->helps = 0;
+    /* Of the next phase; nobody has looked at them since the barrier before the last one. */
+    atomic_store_explicit(&team->tasks[thread->parity * team->threads + thread->id].taken, 0, memory_order_relaxed);
+    if (team->threads == 1) return true;
     const unsigned generation = atomic_load_explicit(&team->generation, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->threads - 1) {
-        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->next, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->generation, generation + 1, memory_order_release);
-        return;
-    }
+    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->threads - 1) return true;
     for (int spins = 0; atomic_load_explicit(&team->generation, memory_order_acquire) == generation; spins++) {
         if (spins < SPINS)
             relax();
         else
             sched_yield();
     }
+    return false;
+}
+
+void pe_release(pe_thread *thread) {
+    pe_team *team = thread->team;
+    if (team->threads == 1) return;
+    atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&team->generation, 1, memory_order_release);
+}
+
+void pe_barrier(pe_thread *thread) {
+    if (pe_arrive(thread)) pe_release(thread);
 }

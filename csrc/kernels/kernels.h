@@ -43,6 +43,7 @@ typedef struct pe_product {
     float *y;               /* [m, ldy], all 16 columns of a block are written */
     int64_t ldy;
     pe_activation activation;
+    const void *ahead;      /* the weights that this thread reads after block1, or NULL: they are prefetched */
 } pe_product;
 
 /* Attention of one query over n_keys tokens of one head:  y = softmax(scale q K^T) V, computed page by page with

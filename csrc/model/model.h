@@ -58,4 +58,7 @@ typedef struct pe_model {
 pe_status pe_model_allocate(pe_model *model);
 void pe_model_free(pe_model *model);
 
+/* Notes at each linear layer which one a step reads after it; once the weights are in place. */
+void pe_model_link(pe_model *model);
+
 #endif

@@ -146,12 +146,14 @@ static pe_status plan_segments(pe_session *s, const pe_plan *plan) {
     REFUSE_IF(plan->n_source_tokens > s->max_rows, "%lld source tokens in a step of at most %lld rows",
               (long long)plan->n_source_tokens, (long long)s->max_rows);
     int64_t total = 0, pages = 0;
+    s->longest_segment = 0;
     for (int64_t i = 0; i < plan->n_segments; i++) {
         const int64_t length = plan->segment_lengths[i];
         REFUSE_IF(length < 1 || length > config->max_positions,
                   "a segment of %lld tokens; the model has %lld positions", (long long)length,
                   (long long)config->max_positions);
         total += length;
+        s->longest_segment = pe_max(s->longest_segment, length);
         pages += pe_ceil_div(length, PE_PAGE);
     }
     REFUSE_IF(total != plan->n_source_tokens, "segments of %lld tokens in all, but %lld source tokens",
@@ -181,6 +183,7 @@ static pe_status plan_rows(pe_session *s, const pe_plan *plan) {
     const pe_config *config = &s->model->config;
     REFUSE_IF(plan->n_rows > s->max_rows, "%lld rows in a step of at most %lld", (long long)plan->n_rows,
               (long long)s->max_rows);
+    s->longest_run = 0;
     for (int64_t first = 0, end; first < plan->n_rows; first = end) {
         const int32_t sequence = plan->sequences[first];
         for (end = first + 1; end < plan->n_rows && plan->sequences[end] == sequence;) end++;
@@ -188,6 +191,7 @@ static pe_status plan_rows(pe_session *s, const pe_plan *plan) {
                   (long long)s->cache.n_sequences);
         REFUSE_IF(s->written[sequence] == s->steps, "the rows of sequence %d are not adjacent", sequence);
         s->written[sequence] = s->steps;
+        s->longest_run = pe_max(s->longest_run, end - first);
         pe_page_list *list = s->cache.sequences + sequence;
         const int64_t start = list->length;
         const int64_t length = start + end - first;

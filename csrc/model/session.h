@@ -44,6 +44,7 @@ typedef struct pe_session {
     pe_rows wide;    /* q, k, v or the feed-forward layer */
     float *sum;      /* a sublayer's output plus its input, before the norm */
     pe_row *source_rows, *rows;
+    int64_t longest_segment, longest_run; /* most rows of one segment, of one sequence in this step */
     pe_page_copy *copies;
     int64_t n_copies;
     uint8_t **segment_pages; /* the encoder's own pages, a layer's keys and values at a time */

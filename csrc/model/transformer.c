@@ -1,75 +1,120 @@
 /* The forward pass: what the papers draw, one line an op, a barrier between two. */
 #include <string.h>
 
+#include "base/intmath.h"
 #include "model/session.h"
 
-/* One residual stream on its way through a stack. */
+enum {
+    FEW_ROWS = 4,    /* a thread: a phase over the rows is not worth sharing out below */
+    GROUP_ROWS = 96, /* rows whose activations stay in the second-level cache */
+    LEAST_ROWS = 32, /* of a group */
+};
+
+/* Rows on their way through a stack, and the working memory that they have to themselves. */
 typedef struct stream {
     const pe_session *session;
     const pe_kernels *kernels;
     pe_weight_type type;
     int64_t width;
     int64_t n;         /* rows */
+    int64_t longest;   /* most rows of one segment or sequence */
     const pe_row *row; /* [n] */
+    pe_rows hidden;    /* see pe_session */
+    pe_rows context;
+    pe_rows wide;
+    float *sum;
 } stream;
+
+/* Ends a phase. The next one goes over the rows: whom this returns takes part in it, and leave_rows ends it. With few
+   rows one thread does it all, the last to come here, so that it starts at once. */
+static pe_thread *enter_rows(pe_thread *thread, const stream *s, pe_solo *solo) {
+    if (s->n < FEW_ROWS * thread->team->threads) return pe_arrive(thread) ? pe_alone(solo) : NULL;
+    pe_barrier(thread);
+    return thread;
+}
+
+static void leave_rows(pe_thread *thread, const pe_thread *entered) {
+    if (entered == thread)
+        pe_barrier(thread);
+    else if (entered)
+        pe_release(thread);
+}
+
+static void prepare(pe_thread *thread, const stream *s, const pe_rows *rows, int64_t k) {
+    pe_solo solo;
+    pe_thread *entered = enter_rows(thread, s, &solo);
+    if (entered) pe_op_prepare(entered, s->kernels, s->type, rows, s->n, k);
+    leave_rows(thread, entered);
+}
 
 /* hidden = norm(hidden + W context) */
 static void add_and_norm(pe_thread *thread, const stream *s, const pe_linear *output, const pe_rows *from,
                          const pe_norm *norm) {
-    const pe_session *session = s->session;
-    const pe_rows *hidden = &session->hidden;
-    pe_op_linear(thread, s->kernels, output, from, s->n, PE_IDENTITY, hidden->x, hidden->ld, session->sum, hidden->ld);
-    pe_barrier(thread);
-    pe_op_norm(thread, s->kernels, norm, session->model->config.norm_epsilon, s->type, session->sum, hidden->ld,
-               s->width, s->n, hidden);
-    pe_barrier(thread);
+    const pe_rows *hidden = &s->hidden;
+    pe_op_linear(thread, s->kernels, output, from, s->n, PE_IDENTITY, hidden->x, hidden->ld, s->sum, hidden->ld);
+    pe_solo solo;
+    pe_thread *entered = enter_rows(thread, s, &solo);
+    if (entered)
+        pe_op_norm(entered, s->kernels, norm, s->session->model->config.norm_epsilon, s->type, s->sum, hidden->ld,
+                   s->width, s->n, hidden);
+    leave_rows(thread, entered);
+}
+
+/* context = attention, prepared */
+static void attend(pe_thread *thread, const stream *s, const pe_kv_layout *layout, int64_t layer,
+                   pe_attention *attention) {
+    attention->split_heads = s->n < FEW_ROWS * thread->team->threads;
+    pe_op_attend(thread, s->kernels, layout, layer, attention, s->row, s->n, s->type, &s->context);
+    if (attention->split_heads)
+        prepare(thread, s, &s->context, s->width);
+    else
+        pe_barrier(thread);
 }
 
 static void self_attention(pe_thread *thread, const stream *s, const pe_kv_layout *layout, int64_t layer,
                            const pe_linear *qkv, const pe_linear *output, const pe_norm *norm) {
-    const pe_session *session = s->session;
-    const pe_rows *wide = &session->wide, *context = &session->context;
+    const pe_rows *wide = &s->wide;
     const float *q = wide->x, *k = q + s->width, *v = k + s->width;
-    pe_op_linear(thread, s->kernels, qkv, &session->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
+    pe_op_linear(thread, s->kernels, qkv, &s->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
     pe_barrier(thread);
-    pe_op_kv_append(thread, s->kernels, layout, layer, PE_SELF, s->row, s->n, k, v, wide->ld);
-    pe_barrier(thread);
-    pe_op_attend(thread, s->kernels, layout, layer, PE_SELF, s->row, s->n, q, wide->ld, s->type, context);
-    pe_barrier(thread);
-    add_and_norm(thread, s, output, context, norm);
+    pe_attention attention = {.side = PE_SELF, .q = q, .k = k, .v = v, .ld = wide->ld};
+    if (s->longest > 1) {
+        pe_op_kv_append(thread, s->kernels, layout, layer, PE_SELF, s->row, s->n, k, v, wide->ld);
+        pe_barrier(thread);
+        attention.k = attention.v = NULL;
+    }
+    attend(thread, s, layout, layer, &attention);
+    add_and_norm(thread, s, output, &s->context, norm);
 }
 
 static void cross_attention(pe_thread *thread, const stream *s, const pe_kv_layout *layout, int64_t layer,
                             const pe_linear *query, const pe_linear *output, const pe_norm *norm) {
-    const pe_session *session = s->session;
-    const pe_rows *wide = &session->wide, *context = &session->context;
-    pe_op_linear(thread, s->kernels, query, &session->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
+    const pe_rows *wide = &s->wide;
+    pe_op_linear(thread, s->kernels, query, &s->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
     pe_barrier(thread);
-    pe_op_attend(thread, s->kernels, layout, layer, PE_MEMORY, s->row, s->n, wide->x, wide->ld, s->type, context);
-    pe_barrier(thread);
-    add_and_norm(thread, s, output, context, norm);
+    pe_attention attention = {.side = PE_MEMORY, .q = wide->x, .ld = wide->ld};
+    attend(thread, s, layout, layer, &attention);
+    add_and_norm(thread, s, output, &s->context, norm);
 }
 
 static void feed_forward(pe_thread *thread, const stream *s, const pe_linear *up, const pe_linear *down,
                          const pe_norm *norm) {
-    const pe_session *session = s->session;
-    const pe_rows *wide = &session->wide;
-    pe_op_linear(thread, s->kernels, up, &session->hidden, s->n, session->model->config.activation, NULL, 0, wide->x,
+    const pe_rows *wide = &s->wide;
+    pe_op_linear(thread, s->kernels, up, &s->hidden, s->n, s->session->model->config.activation, NULL, 0, wide->x,
                  wide->ld);
-    pe_barrier(thread);
-    if (s->type == PE_WEIGHT_Q8) {
-        pe_op_prepare(thread, s->kernels, s->type, wide, s->n, down->k);
+    if (s->type == PE_WEIGHT_Q8)
+        prepare(thread, s, wide, down->k);
+    else
         pe_barrier(thread);
-    }
     add_and_norm(thread, s, down, wide, norm);
 }
 
 static void encode(pe_thread *thread, const stream *s) {
     const pe_session *session = s->session;
     const pe_model *model = session->model;
-    const pe_rows *hidden = &session->hidden, *wide = &session->wide;
+    const pe_rows *wide = &s->wide;
     pe_op_embed(thread, s->kernels, &model->source_embed, model->config.embedding_scale, model->positions, s->row,
-                s->n, hidden);
+                s->n, &s->hidden);
     pe_barrier(thread);
     for (int64_t i = 0; i < model->config.encoder.layers; i++) {
         const pe_encoder_layer *layer = &model->encoder[i];
@@ -80,7 +125,7 @@ static void encode(pe_thread *thread, const stream *s) {
     /* The memory: keys and values of every decoder layer's cross-attention. */
     for (int64_t i = 0; i < model->config.decoder.layers; i++) {
         const float *k = wide->x, *v = k + s->width;
-        pe_op_linear(thread, s->kernels, &model->decoder[i].cross_kv, hidden, s->n, PE_IDENTITY, NULL, 0, wide->x,
+        pe_op_linear(thread, s->kernels, &model->decoder[i].cross_kv, &s->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x,
                      wide->ld);
         pe_barrier(thread);
         pe_op_kv_append(thread, s->kernels, &session->cache.layout, i, PE_MEMORY, s->row, s->n, k, v, wide->ld);
@@ -93,7 +138,7 @@ static void decode(pe_thread *thread, const stream *s) {
     const pe_model *model = session->model;
     const pe_kv_layout *layout = &session->cache.layout;
     pe_op_embed(thread, s->kernels, &model->target_embed, model->config.embedding_scale, model->positions, s->row,
-                s->n, &session->hidden);
+                s->n, &s->hidden);
     pe_barrier(thread);
     for (int64_t i = 0; i < model->config.decoder.layers; i++) {
         const pe_decoder_layer *layer = &model->decoder[i];
@@ -101,6 +146,41 @@ static void decode(pe_thread *thread, const stream *s) {
         cross_attention(thread, s, layout, i, &layer->cross_q, &layer->cross_output, &layer->cross_norm);
         feed_forward(thread, s, &layer->ffn_up, &layer->ffn_down, &layer->ffn_norm);
     }
+}
+
+static stream rows_of(const stream *all, int64_t first, int64_t end) {
+    stream part = *all;
+    part.n = end - first;
+    part.row += first;
+    part.hidden = pe_rows_from(&all->hidden, first);
+    part.context = pe_rows_from(&all->context, first);
+    part.wide = pe_rows_from(&all->wide, first);
+    part.sum += first * all->hidden.ld;
+    return part;
+}
+
+/* The first row at or after `row` that starts a segment or sequence. */
+static int64_t start_at(const stream *s, int64_t row) {
+    while (row > 0 && row < s->n && s->row[row].pages == s->row[row - 1].pages) row++;
+    return row;
+}
+
+/* Sends the rows through a stack, all threads together, layer by layer; or, where there are rows enough, in groups
+   that one thread each takes through all the layers: no barriers, and the rows stay in its cache. */
+static void run(pe_thread *thread, const stream *all, void stack(pe_thread *, const stream *)) {
+    const int threads = thread->team->threads;
+    if (all->n < threads * LEAST_ROWS || all->longest > GROUP_ROWS) {
+        stack(thread, all);
+        return;
+    }
+    const int64_t groups = threads * pe_ceil_div(all->n, threads * GROUP_ROWS);
+    for (int64_t group; pe_take(thread, groups, &group);) {
+        const int64_t first = all->n * group / groups, end = all->n * (group + 1) / groups;
+        const stream part = rows_of(all, start_at(all, first), start_at(all, end));
+        pe_solo solo;
+        stack(pe_alone(&solo), &part);
+    }
+    pe_barrier(thread);
 }
 
 static void copy_shared_pages(pe_thread *thread, const pe_session *session) {
@@ -111,7 +191,7 @@ static void copy_shared_pages(pe_thread *thread, const pe_session *session) {
 
 static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *plan) {
     const pe_session *session = s->session;
-    const pe_rows *hidden = &session->hidden, *asked = &session->context;
+    const pe_rows *hidden = &s->hidden, *asked = &s->context;
     for (int64_t i; pe_take(thread, plan->logits.n_rows, &i);) {
         memcpy(asked->x + i * asked->ld, hidden->x + plan->logit_rows[i] * hidden->ld,
                (size_t)s->width * sizeof(float));
@@ -123,22 +203,24 @@ static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *pla
     pe_op_logits_merge(thread, session->model->output.n, &plan->logits, &session->logits);
 }
 
+static stream stream_of(const pe_session *session, const pe_row *row, int64_t n, int64_t longest) {
+    const pe_model *model = session->model;
+    return (stream){session, &model->kernels, model->weights, model->config.width, n, longest, row,
+                    session->hidden, session->context, session->wide, session->sum};
+}
+
 void pe_transformer_step(pe_thread *thread, void *context) {
     const pe_step *step = context;
     const pe_session *session = step->session;
     const pe_plan *plan = step->plan;
-    const pe_model *model = session->model;
-    stream s = {session, &model->kernels, model->weights, model->config.width, 0, NULL};
     if (session->n_copies > 0) copy_shared_pages(thread, session);
     if (plan->n_source_tokens > 0) {
-        s.n = plan->n_source_tokens;
-        s.row = session->source_rows;
-        encode(thread, &s);
+        const stream s = stream_of(session, session->source_rows, plan->n_source_tokens, session->longest_segment);
+        run(thread, &s, encode);
     }
     if (plan->n_rows > 0) {
-        s.n = plan->n_rows;
-        s.row = session->rows;
-        decode(thread, &s);
+        const stream s = stream_of(session, session->rows, plan->n_rows, session->longest_run);
+        run(thread, &s, decode);
         if (plan->logits.n_rows > 0) answer_logits(thread, &s, plan);
     }
 }

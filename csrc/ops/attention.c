@@ -31,41 +31,44 @@ static void store_f32(int64_t d, const float *k, const float *v, uint8_t *page, 
     memcpy(values + t * pe_round_up(d, 16), v, (size_t)d * sizeof *v);
 }
 
-void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
-                     pe_side side, const pe_row *row, int64_t n_rows, const float *k, const float *v, int64_t ld) {
-    const int64_t d = layout->head_dim;
-    for (int64_t r; pe_take(thread, n_rows, &r);) {
-        uint8_t *const *pages = side == PE_SELF ? row[r].pages : row[r].memory_pages;
-        uint8_t *page = pages[row[r].position / PE_PAGE];
-        const int64_t slot = row[r].position % PE_PAGE;
-        for (int64_t head = 0; head < layout->heads; head++) {
-            uint8_t *part = page + head_offset(layout, layer, head);
-            const float *key = k + r * ld + head * d, *value = v + r * ld + head * d;
-            if (layout->type == PE_KV_Q8)
-                store_q8(kernels, d, key, value, part, slot);
-            else
-                store_f32(d, key, value, part, slot);
-        }
+/* Stores heads [head, head + heads) of a row's key and value. */
+static void append(const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer, pe_side side,
+                   const pe_row *row, const float *k, const float *v, int64_t head, int64_t heads) {
+    const int64_t d = layout->head_dim, slot = row->position % PE_PAGE;
+    uint8_t *page = (side == PE_SELF ? row->pages : row->memory_pages)[row->position / PE_PAGE];
+    for (int64_t end = head + heads; head < end; head++) {
+        uint8_t *part = page + head_offset(layout, layer, head);
+        if (layout->type == PE_KV_Q8)
+            store_q8(kernels, d, k + head * d, v + head * d, part, slot);
+        else
+            store_f32(d, k + head * d, v + head * d, part, slot);
     }
 }
 
+void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
+                     pe_side side, const pe_row *row, int64_t n_rows, const float *k, const float *v, int64_t ld) {
+    for (int64_t r; pe_take(thread, n_rows, &r);)
+        append(kernels, layout, layer, side, row + r, k + r * ld, v + r * ld, 0, layout->heads);
+}
+
 void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
-                  pe_side side, const pe_row *row, int64_t n_rows, const float *q, int64_t ldq, pe_weight_type type,
-                  const pe_rows *rows) {
-    const int64_t d = layout->head_dim;
-    for (int64_t r; pe_take(thread, n_rows, &r);) {
-        for (int64_t head = 0; head < layout->heads; head++) {
+                  const pe_attention *a, const pe_row *row, int64_t n_rows, pe_weight_type type, const pe_rows *rows) {
+    const int64_t d = layout->head_dim, parts = a->split_heads ? layout->heads : 1, heads = layout->heads / parts;
+    for (int64_t task; pe_take(thread, n_rows * parts, &task);) {
+        const int64_t r = task / parts, first = task % parts * heads;
+        if (a->k) append(kernels, layout, layer, a->side, row + r, a->k + r * a->ld, a->v + r * a->ld, first, heads);
+        for (int64_t head = first; head < first + heads; head++) {
             const pe_attend attend = {
                 .head_dim = d,
-                .n_keys = side == PE_SELF ? row[r].n_keys : row[r].n_memory,
+                .n_keys = a->side == PE_SELF ? row[r].n_keys : row[r].n_memory,
                 .scale = 1.0f / sqrtf((float)d),
-                .q = q + r * ldq + head * d,
-                .pages = (const uint8_t *const *)(side == PE_SELF ? row[r].pages : row[r].memory_pages),
+                .q = a->q + r * a->ld + head * d,
+                .pages = (const uint8_t *const *)(a->side == PE_SELF ? row[r].pages : row[r].memory_pages),
                 .offset = head_offset(layout, layer, head),
                 .y = rows->x + r * rows->ld + head * d,
             };
             (layout->type == PE_KV_Q8 ? kernels->attend_q8 : kernels->attend_f32)(&attend);
         }
-        pe_prepare(kernels, type, rows, r, layout->heads * d);
+        if (!a->split_heads) pe_prepare(kernels, type, rows, r, layout->heads * d);
     }
 }

@@ -1,3 +1,4 @@
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -38,8 +39,13 @@ static void insert(const best *b, float value, int32_t id) {
     b->ids[i] = id;
 }
 
-/* The largest logit that could not enter any more. */
-static float threshold(const best *b) { return *b->count == b->k ? b->values[b->k - 1] : -INFINITY; }
+/* What the logits of ids from `first` on must exceed to enter. A thread that helps another comes to lower ids than it
+   has seen, and they win ties: there it is a little less than the last candidate. */
+static float threshold(const best *b, int64_t first) {
+    if (*b->count < b->k) return -INFINITY;
+    const float last = b->values[b->k - 1];
+    return first > b->ids[b->k - 1] ? last : last - (fabsf(last) * FLT_EPSILON + FLT_MIN);
+}
 
 /* The first of the row's excluded ids that is at least `id`. */
 static int64_t first_excluded(const pe_logits_request *request, int64_t row, int64_t id) {
@@ -69,20 +75,28 @@ static void scan(const pe_kernels *kernels, const pe_logits_request *request, co
         *logit = -INFINITY;
     }
     const best b = best_of(s, request, thread, row);
-    if (b.k == 0 || !(*max > threshold(&b))) return;
+    if (b.k == 0) return;
+    const float least = threshold(&b, first);
+    if (!(*max > least)) return;
     int32_t *indices = s->indices + (int64_t)thread * PE_LOGIT_CHUNK;
-    const int64_t hits = kernels->above(logits, n, threshold(&b), indices);
+    const int64_t hits = kernels->above(logits, n, least, indices);
     for (int64_t i = 0; i < hits; i++) insert(&b, logits[indices[i]], (int32_t)(first + indices[i]));
+}
+
+/* Where a chunk's weights start. */
+static const void *weights_of(const pe_linear *output, int64_t chunk) {
+    const int64_t size = output->type == PE_WEIGHT_Q8 ? (int64_t)sizeof(int8_t) : (int64_t)sizeof(float);
+    return (const uint8_t *)output->w + chunk * PE_LOGIT_CHUNK * pe_round_up(output->k, PE_QUAD) * size;
 }
 
 void pe_op_logits(pe_thread *thread, const pe_kernels *kernels, const pe_linear *output, const pe_rows *rows,
                   const pe_logits_request *request, const pe_logits_scratch *s) {
     const bool q8 = output->type == PE_WEIGHT_Q8;
     const int64_t n_chunks = pe_ceil_div(output->n, PE_LOGIT_CHUNK), k_packed = pe_round_up(output->k, PE_QUAD);
-    const size_t weight_bytes = q8 ? sizeof(int8_t) : sizeof(float);
     float *tile = s->tile + (int64_t)thread->id * PE_LOGIT_ROWS * PE_LOGIT_CHUNK;
     memset(s->counts + thread->id * request->n_rows, 0, (size_t)request->n_rows * sizeof *s->counts);
 
+    const int64_t own_end = pe_own_end(thread, n_chunks);
     for (int64_t chunk; pe_take(thread, n_chunks, &chunk);) {
         const int64_t first = chunk * PE_LOGIT_CHUNK, n = pe_min(PE_LOGIT_CHUNK, output->n - first);
         for (int64_t row0 = 0; row0 < request->n_rows; row0 += PE_LOGIT_ROWS) {
@@ -93,13 +107,14 @@ void pe_op_logits(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
                 .x = q8 ? (const void *)(rows->q + row0 * rows->ldq) : rows->x + row0 * rows->ld,
                 .ldx = q8 ? rows->ldq : rows->ld,
                 .x_scale = q8 ? rows->scale + row0 : NULL,
-                .w = (const uint8_t *)output->w + (size_t)(first * k_packed) * weight_bytes,
+                .w = weights_of(output, chunk),
                 .w_scale = output->scale ? output->scale + first : NULL,
                 .w_sum = output->sum ? output->sum + first : NULL,
                 .bias = output->bias ? output->bias + first : NULL,
                 .y = tile,
                 .ldy = PE_LOGIT_CHUNK,
                 .activation = PE_IDENTITY,
+                .ahead = chunk + 1 < own_end ? weights_of(output, chunk + 1) : NULL,
             };
             (q8 ? kernels->gemm_q8 : kernels->gemm_f32)(&product, 0, pe_ceil_div(n, PE_BLOCK));
             for (int64_t r = 0; r < m; r++)

@@ -23,6 +23,7 @@ typedef struct pe_linear {
     const float *scale;   /* [N16], int8 only */
     const int32_t *sum;   /* [N16], int8 only */
     const float *bias;    /* [N16] or NULL */
+    const struct pe_linear *next; /* whose weights a step reads after these, or NULL: they are prefetched */
 } pe_linear;
 
 typedef struct pe_norm {
@@ -37,6 +38,17 @@ typedef struct pe_rows {
     int64_t ldq;
     float *scale;  /* [rows] */
 } pe_rows;
+
+/* The rows from `row` on. */
+static inline pe_rows pe_rows_from(const pe_rows *rows, int64_t row) {
+    pe_rows part = *rows;
+    part.x += row * rows->ld;
+    if (part.q) {
+        part.q += row * rows->ldq;
+        part.scale += row;
+    }
+    return part;
+}
 
 /* Where a row's keys and values go and come from. */
 typedef struct pe_row {
@@ -86,9 +98,19 @@ typedef enum pe_side { PE_SELF, PE_MEMORY } pe_side;
 void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
                      pe_side side, const pe_row *row, int64_t n_rows, const float *k, const float *v, int64_t ld);
 
-/* rows->x[r] = attention of q[r] over the row's keys, all heads, prepared. */
+/* Where an attention's queries lie, and its keys and values if they are yet to be stored. */
+typedef struct pe_attention {
+    pe_side side;
+    const float *q;     /* [rows, ld] */
+    const float *k, *v; /* [rows, ld]; NULL if pe_op_kv_append has stored them */
+    int64_t ld;
+    bool split_heads;   /* a task is one head, not one row: for few rows. The caller prepares the rows then */
+} pe_attention;
+
+/* rows->x[r] = attention of q[r] over the row's keys, all heads, prepared. Storing keys and values on the way needs
+   rows of as many sequences, since a row reads those of the rows before it. */
 void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
-                  pe_side side, const pe_row *row, int64_t n_rows, const float *q, int64_t ldq, pe_weight_type type,
+                  const pe_attention *attention, const pe_row *row, int64_t n_rows, pe_weight_type type,
                   const pe_rows *rows);
 
 /* What the last product is asked for, a row, and where the answers go. */

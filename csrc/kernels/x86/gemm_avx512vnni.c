@@ -2,7 +2,8 @@
 
    A tile is up to 6 rows by 4 blocks of 16 channels: 24 accumulators, 4 lines of weights, one broadcast. Each line of
    weights is loaded once a tile, so up to 6 rows read the weights once. Tiles of a panel (4 blocks) follow each other
-   over the rows, while the panel stays in the second-level cache.
+   over the rows, while the panel stays in the second-level cache; meanwhile they prefetch the next panel into it. With
+   few rows that keeps memory busy during the epilogues, with 8 to 64 it hides memory behind the arithmetic.
 
    vpdpbusd multiplies unsigned by signed bytes: rows come flipped (x + 128), and 128 times the sum of a channel's
    weights is subtracted up front. Exact: |sum| <= K * 255 * 127 < 2^31 for K <= 66,000. */
@@ -12,6 +13,27 @@
 enum { ROWS = 6, BLOCKS = 4 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* What a tile prefetches while it runs: `lines` of 64 bytes from `from` on in each step of its loop. */
+typedef struct ahead {
+    const uint8_t *from;
+    int lines;
+} ahead;
+
+/* The share of tile `tile` of `tiles` of one panel, in the bytes of the panel that is read after it. A panel has BLOCKS
+   lines a step of the loop; the first tiles share them out. */
+static ahead ahead_of(const pe_product *p, int64_t block, int64_t block1, int64_t block_bytes, int64_t tile,
+                      int64_t tiles) {
+    const uint8_t *following = (const uint8_t *)p->w + (block + BLOCKS) * block_bytes;
+    const uint8_t *next = block + 2 * BLOCKS <= block1 ? following : p->ahead;
+    const int lines = tiles >= BLOCKS ? 1 : tiles >= 2 ? 2 : BLOCKS;
+    if (!next || tile * lines >= BLOCKS) return (ahead){NULL, 0};
+    return (ahead){next + tile * lines * block_bytes, lines};
+}
+
+ALWAYS_INLINE void prefetch(ahead *next) {
+    for (int i = 0; i < next->lines; i++, next->from += 64) _mm_prefetch((const char *)next->from, _MM_HINT_T1);
+}
 
 bool pe_sums_s32_q8c__avx512vnni(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums) {
     const __m512i ones = _mm512_set1_epi8(1), lowest = _mm512_set1_epi8(INT8_MIN);
@@ -59,7 +81,8 @@ static void finish_f32(const pe_product *p, int64_t row0, int64_t block0, int ro
 }
 
 /* sum[rows][blocks] of rows [row0, row0 + rows) and blocks [block0, block0 + blocks). */
-ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks) {
+ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks,
+                           ahead next) {
     const int64_t k_end = p->k, ldx = p->ldx, stride = PE_BLOCK * p->k;
     const int8_t *x = (const int8_t *)p->x + row0 * ldx;
     const int8_t *w = (const int8_t *)p->w + block0 * stride;
@@ -75,6 +98,7 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, co
         __m512i line[BLOCKS];
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; b++) line[b] = _mm512_loadu_si512(w + b * stride + k * PE_BLOCK);
+        prefetch(&next);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             int32_t quad;
@@ -91,7 +115,8 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, co
     finish_q8(p, row0, block0, rows, blocks, done);
 }
 
-ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks) {
+ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks,
+                            ahead next) {
     const int64_t k_packed = (p->k + PE_QUAD - 1) / PE_QUAD * PE_QUAD;
     const float *x = (const float *)p->x + row0 * p->ldx;
     const float *w = (const float *)p->w + block0 * PE_BLOCK * k_packed;
@@ -102,6 +127,7 @@ ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, c
         __m512 line[BLOCKS];
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; b++) line[b] = _mm512_loadu_ps(w + b * PE_BLOCK * k_packed + k * PE_BLOCK);
+        prefetch(&next);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             const __m512 a = _mm512_set1_ps(x[r * p->ldx + k]);
@@ -114,39 +140,46 @@ ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, c
 }
 
 void pe_gemm_f32_q8r_q8c__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
+    const int64_t tiles = (p->m + ROWS - 1) / ROWS, block_bytes = PE_BLOCK * p->k;
     for (int64_t block = block0, blocks; block < block1; block += blocks) {
         blocks = block1 - block >= BLOCKS ? BLOCKS : 1;
-        for (int64_t row = 0; row < p->m; row += ROWS) {
-            const int64_t rows = p->m - row;
+        for (int64_t tile = 0; tile < tiles; tile++) {
+            const int64_t row = tile * ROWS, rows = p->m - row;
+            const ahead next = ahead_of(p, block, block1, block_bytes, tile, tiles);
             if (blocks == BLOCKS) switch (rows) {
-                case 1: tile_q8(p, row, block, 1, 4); break;
-                case 2: tile_q8(p, row, block, 2, 4); break;
-                case 3: tile_q8(p, row, block, 3, 4); break;
-                case 4: tile_q8(p, row, block, 4, 4); break;
-                case 5: tile_q8(p, row, block, 5, 4); break;
-                default: tile_q8(p, row, block, 6, 4);
+                case 1: tile_q8(p, row, block, 1, 4, next); break;
+                case 2: tile_q8(p, row, block, 2, 4, next); break;
+                case 3: tile_q8(p, row, block, 3, 4, next); break;
+                case 4: tile_q8(p, row, block, 4, 4, next); break;
+                case 5: tile_q8(p, row, block, 5, 4, next); break;
+                default: tile_q8(p, row, block, 6, 4, next);
                 }
             else
-                for (int64_t r = row; r < row + rows && r < row + ROWS; r++) tile_q8(p, r, block, 1, 1);
+                for (int64_t r = row; r < row + rows && r < row + ROWS; r++)
+                    tile_q8(p, r, block, 1, 1, (ahead){NULL, 0});
         }
     }
 }
 
 void pe_gemm_f32_f32_f32__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
+    const int64_t tiles = (p->m + ROWS - 1) / ROWS, k_packed = (p->k + PE_QUAD - 1) / PE_QUAD * PE_QUAD;
+    const int64_t block_bytes = PE_BLOCK * k_packed * (int64_t)sizeof(float);
     for (int64_t block = block0, blocks; block < block1; block += blocks) {
         blocks = block1 - block >= BLOCKS ? BLOCKS : 1;
-        for (int64_t row = 0; row < p->m; row += ROWS) {
-            const int64_t rows = p->m - row;
+        for (int64_t tile = 0; tile < tiles; tile++) {
+            const int64_t row = tile * ROWS, rows = p->m - row;
+            const ahead next = ahead_of(p, block, block1, block_bytes, tile, tiles);
             if (blocks == BLOCKS) switch (rows) {
-                case 1: tile_f32(p, row, block, 1, 4); break;
-                case 2: tile_f32(p, row, block, 2, 4); break;
-                case 3: tile_f32(p, row, block, 3, 4); break;
-                case 4: tile_f32(p, row, block, 4, 4); break;
-                case 5: tile_f32(p, row, block, 5, 4); break;
-                default: tile_f32(p, row, block, 6, 4);
+                case 1: tile_f32(p, row, block, 1, 4, next); break;
+                case 2: tile_f32(p, row, block, 2, 4, next); break;
+                case 3: tile_f32(p, row, block, 3, 4, next); break;
+                case 4: tile_f32(p, row, block, 4, 4, next); break;
+                case 5: tile_f32(p, row, block, 5, 4, next); break;
+                default: tile_f32(p, row, block, 6, 4, next);
                 }
             else
-                for (int64_t r = row; r < row + rows && r < row + ROWS; r++) tile_f32(p, r, block, 1, 1);
+                for (int64_t r = row; r < row + rows && r < row + ROWS; r++)
+                    tile_f32(p, r, block, 1, 1, (ahead){NULL, 0});
         }
     }
 }
