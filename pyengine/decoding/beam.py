@@ -44,27 +44,30 @@ class BeamSearch(Search):
     def advance(self, scores: StepResult) -> list[Finished]:
         live = self._live
         totals, parents, tokens = self._continuations(scores)
-        self._reserve(int(self._length[live].max(initial=0)) + 1)
-        at_limit = self._length[live] + 1 >= self._maximum[live]
-        ends: np.ndarray = self._ends(tokens) | at_limit[:, None]
-        generated = self._length[live] + 1 - self._prompt[live]
+        length, maximum, prompt = self._length[live] + 1, self._maximum[live], self._prompt[live]
+        self._reserve(int(length.max(initial=1)))
+        ends: np.ndarray = self._ends(tokens) | (length >= maximum)[:, None]
+        generated = length - prompt
         self._finish(totals, parents, tokens, ends, generated)
 
         running = totals + ends * NEVER
         chosen = np.argsort(-running, axis=1, kind="stable")[:, : self.beams]
         sentence = np.arange(len(live))[:, None]
-        self._scores[live] = running[sentence, chosen]
+        self._scores[live] = scored = running[sentence, chosen]
 
-        limit = self._maximum[live] - self._prompt[live]
         flattering = self.options.early_stopping == "never" and self.options.length_penalty > 0.0
-        best = self._scores[live, 0] / self._length_power(limit if flattering else generated)
-        improvable = can_improve(best, self._ended_scores[live], self._ended[live])
-        exhausted = np.logical_and.reduce(ends, axis=1)
-        done = is_done(self.options.early_stopping, improvable, self._ended[live], exhausted)
+        best = scored[:, 0] / self._length_power(maximum - prompt if flattering else generated)
+        ended = self._ended[live]
+        improvable = can_improve(best, self._ended_scores[live], ended)
+        done = is_done(self.options.early_stopping, improvable, ended, np.logical_and.reduce(ends, axis=1))
+        parents, tokens = parents[sentence, chosen], tokens[sentence, chosen]
+        if not np.count_nonzero(done):
+            self._branch(live, parents, tokens)
+            self._drop(done)
+            return []
         finished = [Finished(int(slot), self._best(int(slot))) for slot in live[done]]
-
         going = ~done
-        self._branch(live[going], parents[sentence, chosen][going], tokens[sentence, chosen][going])
+        self._branch(live[going], parents[going], tokens[going])
         self._drop(done)
         return finished
 
@@ -130,13 +133,14 @@ class BeamSearch(Search):
 
         held = self._sequences[slots]
         taken = held[np.arange(len(slots))[:, None], parents]
-        same = taken[:, :, None] == taken[:, None, :]
-        later = np.tril(same, -1).any(axis=2)  # an earlier beam took the parent's sequence over
-        children = self._free_sequences.take(int(later.sum()))
-        self._forks = np.stack([taken[later], children], axis=1)
-        abandoned = ~(held[:, :, None] == taken[:, None, :]).any(axis=2)
-        self._free(held[abandoned])
-        taken[later] = children
+        earlier = self._beam[:, None] > self._beam
+        # Beams whose parent's sequence an earlier beam has taken over.
+        later = ((taken[:, :, None] == taken[:, None, :]) & earlier).any(axis=2)
+        if np.count_nonzero(later):
+            children = self._free_sequences.take(np.count_nonzero(later))
+            self._forks = np.stack([taken[later], children], axis=1)
+            self._free(held[~(held[:, :, None] == taken[:, None, :]).any(axis=2)])
+            taken[later] = children
         self._sequences[slots] = taken
 
     def _best(self, slot: int) -> list[Found]:

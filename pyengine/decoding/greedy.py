@@ -32,17 +32,17 @@ class GreedySearch(Search):
         best = np.arange(len(live)), candidates.values.argmax(axis=1)
         tokens = candidates.ids[best]
         self._totals[live] += candidates.unprocessed[best] - scores.log_normalizer
-        self._reserve(int(self._length[live].max(initial=0)) + 1)
-        self._history[live, 0, self._length[live]] = tokens
-        self._length[live] += 1
-        done = self._ends(tokens) | (self._length[live] >= self._maximum[live])
-        powers = self._length_power(self._length[live] - self._prompt[live])
-        finished = []
-        for place in np.flatnonzero(done):
-            slot = int(live[place])
-            ids = self._history[slot, 0, : self._length[slot]]
-            finished.append(
-                Finished(slot, [self._found(slot, ids, float(self._totals[slot] / powers[place]))])
-            )
+        length = self._length[live] + 1
+        self._reserve(int(length.max(initial=1)))
+        self._history[live, 0, length - 1] = tokens
+        self._length[live] = length
+        done = self._ends(tokens) | (length >= self._maximum[live])
+        finished = [self._finish(slot) for slot in live[done].tolist()]
         self._drop(done)
         return finished
+
+    def _finish(self, slot: int) -> Finished:
+        length = self._length[slot]
+        power = self._length_power(length - self._prompt[slot])
+        ids = self._history[slot, 0, :length]
+        return Finished(slot, [self._found(slot, ids, float(self._totals[slot] / power))])

@@ -82,6 +82,7 @@ class Processors:
         self._begin = np.unique(np.array(options.begin_suppress_tokens, np.int64))
         self._phrases = _by_length([word for word in words if len(word) > 1])
         self._forced_end = np.unique(np.array(options.forced_eos_token_id, np.int64))
+        self._kept: tuple[tuple[int, bool], Edits] | None = None  # of the last step: most are like it
         self.needs_history = bool(
             self._phrases or options.no_repeat_ngram_size or options.repetition_penalty != 1.0
         )
@@ -92,17 +93,25 @@ class Processors:
         found: list[tuple[np.ndarray, np.ndarray, int]] = []
         if context.history is not None:
             self._from_history(context, found)
-        self._minimum_length(context, found)
         forced = self._force(context, found)
         if self._begin.size:
             _cross(found, context.length == self._begin_index(context.prompt), self._begin, SUPPRESS)
-        if not found and forced is None:
-            offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(len(self._always))
-            return Edits(offsets, np.tile(self._always, rows))
+        short = context.length < context.minimum
+        if not found and forced is None and (short.all() or not short.any()):
+            return self._same_bans(rows, bool(short.any()))
+        _cross(found, short, self._end, BAN)
         everywhere = np.ones(rows, bool)
         _cross(found, everywhere, self._banned, BAN)
         _cross(found, everywhere, self._suppressed, SUPPRESS)
         return self._combine(rows, found, forced)
+
+    def _same_bans(self, rows: int, short: bool) -> Edits:
+        """Every row has the bans that always hold, and those of end tokens if all are `short`."""
+        if self._kept is None or self._kept[0] != (rows, short):
+            banned = np.union1d(self._always, self._end).astype(np.int32) if short else self._always
+            offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(len(banned))
+            self._kept = (rows, short), Edits(offsets, np.tile(banned, rows))
+        return self._kept[1]
 
     def apply(
         self, edits: Edits, top_ids: np.ndarray, top_values: np.ndarray, edited_values: np.ndarray
@@ -190,11 +199,10 @@ class Processors:
             rows, words = np.nonzero(matches)
             found.append((rows, last[words], BAN))
 
-    def _minimum_length(self, context: Context, found: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
-        _cross(found, context.length < context.minimum, self._end, BAN)
-
     def _force(self, context: Context, found: list[tuple[np.ndarray, np.ndarray, int]]) -> np.ndarray | None:
         """Adds the forced tokens; returns which rows have any, None if none has."""
+        if self._options.forced_bos_token_id is None and not self._forced_end.size:
+            return None
         last = (context.length == context.maximum - 1) & bool(self._forced_end.size)
         first = (context.length == 1) & (self._options.forced_bos_token_id is not None) & ~last
         forced: np.ndarray = first | last

@@ -18,6 +18,9 @@ from pyengine.plan import StepResult
 __all__ = ["Finished", "Found", "IdPool", "Rows", "Search", "sequences_per_slot", "widened"]
 
 
+NO_IDS, NO_PAIRS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """A hypothesis: int32 ids after the start token; the prefix is among them, and the end token if it ended.
@@ -88,9 +91,10 @@ class Search(ABC):
         self._history = np.zeros((slots, self.beams, 32), np.int32)
         self._sequences = np.zeros((slots, self.beams), np.int32)
         self._length, self._prompt, self._minimum, self._maximum = np.zeros((4, slots), np.int32)
-        self._forks = np.zeros((0, 2), np.int32)
-        self._freed = np.zeros(0, np.int32)
-        self._edits = Edits(np.zeros(1, np.int32), np.zeros(0, np.int32))
+        self._beam = np.arange(self.beams)
+        self._forks = NO_PAIRS
+        self._freed = NO_IDS
+        self._edits = Edits(np.zeros(1, np.int32), NO_IDS)
         self._powers = np.ones(1)
 
     @property
@@ -124,27 +128,20 @@ class Search(ABC):
     def rows(self) -> Rows:
         """The next step: a row for each beam of a sentence under way, the prompt's rows of one just added."""
         old, fresh = self._live[: self.live - self._fresh], self._live[self.live - self._fresh :]
-        tokens = [self._history[old[:, None], np.arange(self.beams), self._length[old, None] - 1].ravel()]
-        sequences, slots = [self._sequences[old].ravel()], [np.repeat(old, self.beams)]
-        logit_rows = np.arange(len(old) * self.beams + len(fresh), dtype=np.int32)
+        tokens = self._history[old[:, None], self._beam, self._length[old, None] - 1].ravel()
+        sequences, slots = self._sequences[old].ravel(), old.repeat(self.beams).astype(np.int32)
+        logit_rows = np.arange(len(tokens) + len(fresh), dtype=np.int32)
         if len(fresh):
             prompts = self._prompt[fresh]
-            tokens += [self._history[slot, 0, : self._prompt[slot]] for slot in fresh]
-            sequences.append(np.repeat(self._sequences[fresh, 0], prompts))
-            slots.append(np.repeat(fresh, prompts))
-            logit_rows[len(old) * self.beams :] += np.cumsum(prompts - 1, dtype=np.int32)
+            logit_rows[len(tokens) :] += np.cumsum(prompts - 1, dtype=np.int32)
+            begun = (self._history[slot, 0, : self._prompt[slot]] for slot in fresh)
+            tokens = np.concatenate([tokens, *begun])
+            sequences = np.concatenate([sequences, self._sequences[fresh, 0].repeat(prompts)])
+            slots = np.concatenate([slots, fresh.repeat(prompts).astype(np.int32)])
         self._edits = self._processors.edits(self._context(old, fresh))
-        forks, self._forks = self._forks, np.zeros((0, 2), np.int32)
-        freed, self._freed = self._freed, np.zeros(0, np.int32)
-        return Rows(
-            forks=forks,
-            free_sequences=freed,
-            tokens=np.concatenate(tokens),
-            sequences=np.concatenate(sequences),
-            slots=np.concatenate(slots).astype(np.int32),
-            logit_rows=logit_rows,
-            edits=self._edits,
-        )
+        forks, self._forks = self._forks, NO_PAIRS
+        freed, self._freed = self._freed, NO_IDS
+        return Rows(forks, freed, tokens, sequences, slots, logit_rows, self._edits)
 
     @abstractmethod
     def advance(self, scores: StepResult) -> list[Finished]:
@@ -152,7 +149,7 @@ class Search(ABC):
 
     def _context(self, old: np.ndarray, fresh: np.ndarray) -> Context:
         """One entry a logit row: every beam of the old sentences, then one for each fresh one."""
-        slots = np.concatenate([np.repeat(old, self.beams), fresh])
+        slots = np.concatenate([old.repeat(self.beams), fresh])
         history = None
         if self._processors.needs_history:
             used = int(self._length[self._live].max(initial=1))
@@ -167,7 +164,8 @@ class Search(ABC):
         top, edited = scores.top_logits.astype(np.float64), scores.excluded_logits.astype(np.float64)
         if normalize:
             top -= scores.log_normalizer[:, None]
-            edited -= np.repeat(scores.log_normalizer, np.diff(self._edits.offsets))
+            if len(edited):
+                edited -= np.repeat(scores.log_normalizer, np.diff(self._edits.offsets))
         candidates = self._processors.apply(self._edits, scores.top_ids, top, edited)
         if normalize and self.options.renormalize_logits:
             return self._processors.renormalize(self._edits, edited, candidates, scores.top_ids.shape[1])
@@ -182,7 +180,7 @@ class Search(ABC):
 
     def _drop(self, done: np.ndarray) -> None:
         """Forget the sentences on the mask `done` over `_live`; all others have begun from here on."""
-        if done.any():
+        if np.count_nonzero(done):
             slots = self._live[done]
             self._free(np.unique(self._sequences[slots]))
             self.slots.give(slots)
@@ -190,8 +188,9 @@ class Search(ABC):
         self._fresh = 0
 
     def _free(self, sequences: np.ndarray) -> None:
-        self._free_sequences.give(sequences)
-        self._freed = np.concatenate([self._freed, sequences])
+        if len(sequences):
+            self._free_sequences.give(sequences)
+            self._freed = np.concatenate([self._freed, sequences])
 
     def _found(self, slot: int, ids: np.ndarray, score: float) -> Found:
         """`ids` [n] with the start token."""
