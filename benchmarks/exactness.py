@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 import models
-from peers import PeerOutput, Transformers
+from engines import PeerOutput, Transformers
 from report import Report, Table, Verdict, parser, publish
 from tqdm import tqdm
 

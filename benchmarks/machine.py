@@ -1,11 +1,10 @@
 """The machine that a figure was measured on, as far as it matters for the figure; no host name, no paths.
 
-    python benchmarks/machine.py
+    python benchmarks/machine.py        # and what it can do at most
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -18,11 +17,12 @@ from pathlib import Path
 from pyengine import _core
 from pyengine.cpus import usable_cpus
 
-__all__ = ["describe", "peak_memory"]
+__all__ = ["cpuinfo", "describe"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "pyengine", "numpy", "sentencepiece", "tokenizers", "safetensors", "sacrebleu", "torch", "transformers",
+    "ctranslate2",
 )  # fmt: skip
 CPU_FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm",
@@ -31,7 +31,7 @@ CPU_FLAGS = (
 
 def describe() -> dict[str, object]:
     """Names and numbers, ready for JSON."""
-    cpu = _cpuinfo()
+    cpu = cpuinfo()
     flags = (cpu.get("flags") or cpu.get("Features") or "").split()
     return {
         "cpu": cpu.get("model name") or platform.machine(),
@@ -50,13 +50,7 @@ def describe() -> dict[str, object]:
     }
 
 
-def peak_memory() -> int:
-    """Bytes that this process had resident at its largest (VmHWM)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-
-
-def _cpuinfo() -> dict[str, str]:
+def cpuinfo() -> dict[str, str]:
     """The first processor's lines of /proc/cpuinfo."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -109,7 +103,41 @@ def _output(command: list[str]) -> str:
 
 
 def main() -> None:
-    print(json.dumps(describe(), indent=2))
+    import limits  # what follows needs a compiler, and report.py needs this file
+    from report import Report, Table, Verdict, parser, publish
+
+    options = parser(__doc__).parse_args()
+    threads = usable_cpus()
+    found = limits.measure(limits.SECOND_LEVEL, limits.CACHED, limits.MEMORY)
+    columns = {"buffer, MB": ",.0f", "pages": "", "one thread": ".1f", f"{threads} threads": ".1f"}
+    reads = Table("Read bandwidth, GB/s", columns)
+    for size in (limits.SECOND_LEVEL, limits.CACHED, limits.MEMORY):
+        for huge in (False, True):
+            rates = [found.read(size, every=every, huge=huge) / 1e9 for every in (False, True)]
+            reads.rows.append([size / 1e6, "2 MiB" if huge else "4 KiB", *rates])
+    peaks = Table("Peak, GOPS (a product and a sum are two operations)", {"": "", **dict(list(columns.items())[2:])})
+    isas = [isa for isa in _core.available_isas() if found.int8(isa)]
+    for isa in isas:
+        peaks.rows.append([f"int8, {isa}", *(found.int8(isa, every=every) / 1e9 for every in (False, True))])
+    peaks.rows.append(["float32", *(found.float32(every=every) / 1e9 for every in (False, True))])
+
+    report = Report("machine", {"threads": threads, "figures": found.figures}, [reads, peaks])
+
+    def compare(demand: str, measured: float, other: float) -> None:
+        shown = f"{measured / 1e9:.1f} against {other / 1e9:.1f}"
+        report.verdicts.append(Verdict(demand, shown, abs(measured / other - 1) <= 0.05))
+
+    for every, count in ((False, 1), (True, threads)):
+        rate = found.read(limits.MEMORY, every=every)
+        demand = f"bandwidth of memory, {count} threads: within 5 % of a NumPy dot product's, GB/s"
+        compare(demand, rate, limits.stream(limits.MEMORY, count))
+    known = limits.operations_a_cycle(cpuinfo())
+    if known:
+        expected = found.clock * known * threads
+        demand = f"int8 peak: within 5 % of clock x {known} x {threads}, GOPS"
+        compare(demand, found.int8(isas[-1]), expected)
+    report.notes.append(f"Clock, by a chain of additions: {found.clock / 1e9:.2f} GHz.")
+    publish(report, options)
 
 
 if __name__ == "__main__":

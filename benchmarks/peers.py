@@ -1,84 +1,402 @@
-"""Other engines behind one small interface; they are imported when one is made, since torch takes seconds."""
+"""This engine and its peers on the same input, in turn: A B A B, each in a process of its own.
+
+    python benchmarks/peers.py mt                  # translation, against CTranslate2
+    python benchmarks/peers.py mt --isa avx2       # both held to AVX2; the base-size model only
+
+(a) The example checkpoint on test_2016_flickr, text in and text out: one sentence at a time, and the whole set
+in one call. (b) The random base-size model, sources of 31 random ids that differ in every call, exactly 32
+tokens written. CTranslate2 gets, for each setting, the best of its backends, instruction sets and ways to use
+the threads, found in a trial; then come the pairs that count. Limits are measured in the same run.
+"""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-from importlib.util import find_spec
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-__all__ = ["PeerOutput", "Transformers", "have_transformers"]
+import limits
+import models
+import numpy as np
+from engines import CTRANSLATE2, PYENGINE, Job, Setup, Worker, have_ctranslate2
+from report import Report, Table, Verdict, parser, publish, spread
+from tqdm import tqdm
 
+from pyengine import _core
+from pyengine.canonical.config import ModelConfig
+from pyengine.modelfile import open_directory
 
-def have_transformers() -> bool:
-    return find_spec("torch") is not None and find_spec("transformers") is not None
+READ, WRITTEN = 31, 32
+AVX2 = {
+    PYENGINE: {"PYENGINE_ISA": "avx2"},
+    CTRANSLATE2: {
+        "CT2_FORCE_CPU_ISA": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class PeerOutput:
-    """Ids without start token and padding, end token included; sum of log-probabilities over their number."""
+class Extent:
+    """What is measured: `seconds` and at least `pairs` a setting; `lines` of the example's test set."""
 
-    ids: list[int]
-    score: float
+    threads: tuple[int, ...] = (1, 2)
+    calls: tuple[tuple[int, int], ...] = ((1, 1), (1, 8), (1, 32), (1, 64), (1, 128), (4, 1), (4, 8), (4, 32), (4, 64))
+    lines: int = 1000
+    single: int = 60
+    pairs: tuple[int, int] = (5, 15)
+    seconds: float = 10.0
 
 
-class Transformers:
-    """A Marian checkpoint in transformers with torch, float32."""
+QUICK = Extent(threads=(1,), calls=((1, 1),), lines=8, single=4, pairs=(1, 1))
 
-    def __init__(self, path: Path, *, threads: int) -> None:
-        import torch
-        import transformers
+Row = tuple[int, int, int]
+"""Threads, beams, sentences a call; 0: the whole set."""
 
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        torch.set_num_threads(threads)
-        self._torch = torch
-        # By default it takes the stored type, and then rounds even the position table to it.
-        self._model = transformers.MarianMTModel.from_pretrained(path, dtype=torch.float32).eval()
-        self.end = self._model.config.eos_token_id
-        self.start = self.padding = self._model.config.pad_token_id
 
-    def in_float64(self) -> Transformers:
-        """The same weights, computed with in float64."""
-        other = copy.copy(self)
-        other._model = copy.deepcopy(self._model).double()
-        return other
+class Bench:
+    """Runs both engines on the jobs of one model."""
 
-    def translate(self, batch: list[list[int]], beams: int, **options: Any) -> list[list[int]]:
-        """What `generate` returns, without start token and padding."""
-        return [self._strip(row) for row in self._generate(batch, beams, **options).tolist()]
+    def __init__(self, ours: Path, peer: Path | None, tokenizer: Path | None, isa: str, extent: Extent) -> None:
+        self._ours, self._peer, self._tokenizer, self._isa, self._extent = ours, peer, tokenizer, isa, extent
 
-    def translate_scored(self, batch: list[list[int]], beams: int) -> list[PeerOutput]:
-        """`translate` with scores; `generate` has none for greedy search, so those are summed up here."""
-        wanted = {"return_dict_in_generate": True, "output_scores": True, "output_logits": beams == 1}
-        found = self._generate(batch, beams, **wanted)
-        ids = [self._strip(row) for row in found.sequences.tolist()]
-        if beams > 1:
-            scores = found.sequences_scores.tolist()
+    def setups(self, threads: int) -> list[Setup]:
+        """This engine first, then every way to run CTranslate2."""
+        found = [Setup(PYENGINE, self._ours, threads, environment=AVX2[PYENGINE] if self._isa == "avx2" else {})]
+        if self._peer is None:
+            return found
+        if self._isa == "avx2":
+            sets = [AVX2[CTRANSLATE2]]
         else:
-            chosen = found.sequences[:, 1:, None]
-            log_probs = self._torch.stack(found.logits, 1).double().log_softmax(-1).gather(2, chosen)
-            totals = zip(ids, log_probs[:, :, 0].tolist(), strict=True)
-            scores = [sum(values[: len(row)]) / len(row) for row, values in totals]
-        return [PeerOutput(row, score) for row, score in zip(ids, scores, strict=True)]
+            sets = [{}, {"CT2_FORCE_CPU_ISA": "AVX512"}] if self._isa == "avx512vnni" else [{}]
+        backends = [{"CT2_USE_MKL": "1", "CT2_USE_EXPERIMENTAL_PACKED_GEMM": "1"}, {"CT2_USE_MKL": "0"}]
+        for backend, instructions in itertools.product(backends, sets):
+            for workers in sorted({1, threads}):
+                environment = {**backend, **instructions}
+                setup = Setup(CTRANSLATE2, self._peer, threads // workers, workers, environment, self._tokenizer)
+                found.append(setup)
+        return found
 
-    def log_probs(self, source: list[int], target: list[int]) -> list[float]:
-        """Of each token of `target`, given `source` and the tokens before it."""
-        torch = self._torch
-        with torch.inference_mode():
-            inputs = torch.tensor([[self.start, *target[:-1]]])
-            logits = self._model(input_ids=torch.tensor([source]), decoder_input_ids=inputs).logits[0]
-            return logits.double().log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)].tolist()
+    def pairs(self, workers: list[Worker], job: Callable[[int], Job], limits_of: Iterable[int | None]) -> Pairs:
+        """`job(i)`: the i-th input. The peer's best setup for it is found first, then both take turns."""
+        ours, peers = workers[0], workers[1:]
+        ours.run(job(0))
+        best: tuple[float, Worker | None, int | None] = (float("inf"), None, None)
+        for peer, limit in itertools.product(peers, limits_of):
+            trial = [peer.run(replace(job(i), limit=limit)).seconds for i in (0, 1)]
+            if trial[1] < best[0] * 1.3:
+                trial.append(peer.run(replace(job(2), limit=limit)).seconds)
+            best = min(best, (min(trial[1:]), peer, limit), key=lambda each: each[0])
+        _, peer, limit = best
+        found = Pairs(peer.setup if peer else None, limit)
+        start, least, most = time.monotonic(), *self._extent.pairs
+        while (count := len(found.ours)) < most:
+            if count >= least and time.monotonic() - start > self._extent.seconds:
+                break
+            work = job(count + 3)
+            done = ours.run(work)
+            found.ours.append(done.seconds)
+            found.our_tokens.append(done.tokens)
+            found.our_texts = done.texts
+            if peer is not None:
+                other = peer.run(replace(work, limit=limit))
+                found.peer.append(other.seconds)
+                found.peer_tokens.append(other.tokens)
+                found.peer_texts = other.texts
+        return found
 
-    def _generate(self, batch: list[list[int]], beams: int, **options: Any) -> Any:
-        torch = self._torch
-        longest = max(map(len, batch))
-        ids = torch.tensor([row + [self.padding] * (longest - len(row)) for row in batch])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch])
-        with torch.inference_mode():
-            return self._model.generate(ids, attention_mask=mask, num_beams=beams, do_sample=False, **options)
 
-    def _strip(self, row: list[int]) -> list[int]:
-        row = row[1:]
-        return row[: row.index(self.end) + 1] if self.end in row else [id for id in row if id != self.padding]
+class Pairs:
+    """Times and tokens of both sides, call by call."""
+
+    def __init__(self, setup: Setup | None, limit: int | None) -> None:
+        self.setup, self.limit = setup, limit
+        self.ours: list[float] = []
+        self.peer: list[float] = []
+        self.our_tokens: list[int] = []
+        self.peer_tokens: list[int] = []
+        self.our_texts: list[str] = []
+        self.peer_texts: list[str] = []
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second of the median call."""
+        return median(count / taken for count, taken in zip(self.our_tokens, self.ours, strict=True))
+
+    @property
+    def peer_rate(self) -> float | None:
+        rates = [count / taken for count, taken in zip(self.peer_tokens, self.peer, strict=True)]
+        return median(rates) if rates else None
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times as fast, pair by pair, by the time for the same sentences."""
+        return [other / own for own, other in zip(self.ours, self.peer, strict=False)]
+
+    @property
+    def peer_setting(self) -> str:
+        if self.setup is None:
+            return "not installed"
+        backend = "MKL" if self.setup.environment["CT2_USE_MKL"] == "1" else "oneDNN"
+        isa = self.setup.environment.get("CT2_FORCE_CPU_ISA", "")
+        shape = f"{self.setup.workers}x{self.setup.threads}"
+        batch = f"batch {self.limit}" if self.limit else ""
+        return " ".join(part for part in (backend, isa, shape, batch) if part)
+
+
+def weights_of_a_step(config: ModelConfig) -> int:
+    """Weights that a decoder step multiplies with, one row's worth of products."""
+    width, ffn = config.width, config.decoder.ffn_width
+    return config.decoder.layers * (6 * width * width + 2 * width * ffn) + config.target_vocab * width
+
+
+def operations(config: ModelConfig, beams: int) -> float:
+    """int8 operations for one sentence of task (b): encoder, memory, and every step's rows."""
+    width = config.width
+    encoder = config.encoder.layers * (4 * width * width + 2 * width * config.encoder.ffn_width)
+    memory = config.decoder.layers * 2 * width * width
+    rows = 1 + (WRITTEN - 1) * beams  # the first step's beams are one row
+    return 2.0 * (READ * (encoder + memory) + rows * weights_of_a_step(config))
+
+
+COLUMNS = {
+    "threads": "d", "beams": "d", "sentences": "d", "tok/s": ",.0f", "peer tok/s": ",.0f", "ratio": "",
+    "% of bandwidth": ".0f", "% of int8 peak": ".0f", "peer's best setting": "", "pairs": "d",
+}  # fmt: skip
+
+
+def measure_base(bench: Bench, config: ModelConfig, isa: str, extent: Extent, report: Report) -> dict[Row, Pairs]:
+    """Task (b): a table; what was found."""
+    before = {threads: limits.measure(limits.CACHED, threads=threads) for threads in extent.threads}
+    rng = np.random.default_rng(1)
+
+    def job(beams: int, count: int) -> Job:
+        ids = rng.integers(1, config.source_vocab - 1, (count, READ - 1))
+        return Job([[[*row, 0] for row in ids.tolist()]], beams, WRITTEN)
+
+    found: dict[Row, Pairs] = {}
+    with tqdm(total=len(extent.threads) * len(extent.calls), desc="base", leave=False) as bar:
+        for threads in extent.threads:
+            workers = [Worker(setup) for setup in bench.setups(threads)]
+            for beams, count in extent.calls:
+                jobs = [job(beams, count) for _ in range(extent.pairs[1] + 3)]
+                found[threads, beams, count] = bench.pairs(workers, jobs.__getitem__, [None])
+                bar.update()
+            for worker in workers:
+                worker.stop()
+    table = Table(
+        f"(b) base size, int8, {READ} tokens in, {WRITTEN} out, tokens written a second; peer: CTranslate2", COLUMNS
+    )
+    for (threads, beams, count), pairs in found.items():
+        limit = before[threads]
+        reading = work = None
+        if count == 1:
+            steps = pairs.rate * weights_of_a_step(config)
+            reading = 100 * steps / limit.read(limits.CACHED)
+        if limit.int8(isa):
+            work = 100 * pairs.rate / WRITTEN * operations(config, beams) / limit.int8(isa)
+        shown = spread(pairs.ratios) if pairs.ratios else None
+        cells = [pairs.rate, pairs.peer_rate, shown, reading, work, pairs.peer_setting, len(pairs.ours)]
+        table.rows.append([threads, beams, count, *cells])
+    report.tables.append(table)
+    for threads, limit in before.items():
+        report.settings[f"limits, {threads} threads"] = limit.figures
+        after = limits.measure(limits.CACHED, threads=threads)
+        rates = [f"{each.read(limits.CACHED) / 1e9:.1f} GB/s, {each.int8(isa) / 1e9:.0f} GOPS" for each in (limit, after)]
+        report.notes.append(
+            f"Limits with {threads} threads, before and after: {rates[0]}; {rates[1]} (reading "
+            f"{limits.CACHED / 1e6:.0f} MB over and over; int8 on {isa})."
+        )
+    report.settings["weights of a step"] = weights_of_a_step(config)
+    return found
+
+
+def measure_example(bench: Bench, extent: Extent, report: Report) -> tuple[dict[Row, Pairs], dict[int, list[float]]]:
+    """Task (a): a table; what was found, and BLEU of both sides by beams."""
+    source, target = models.read_pairs(models.EXAMPLE / "test_2016_flickr", extent.lines)
+    found: dict[Row, Pairs] = {}
+    bleu: dict[int, list[float]] = {}
+
+    def one_by_one(beams: int) -> list[Job]:
+        count = extent.pairs[1] + 3
+        starts = (i * extent.single % len(source) for i in range(count))
+        return [Job([[line] for line in source[start : start + extent.single]], beams) for start in starts]
+
+    with tqdm(total=len(extent.threads) * 4, desc="example", leave=False) as bar:
+        for threads in extent.threads:
+            workers = [Worker(setup) for setup in bench.setups(threads)]
+            for beams in (1, 4):
+                jobs = one_by_one(beams)
+                found[threads, beams, 1] = bench.pairs(workers, jobs.__getitem__, [None])
+                bar.update()
+                whole = Job([source], beams)
+                pairs = found[threads, beams, 0] = bench.pairs(workers, lambda _: whole, [None, 32, 128])  # noqa: B023
+                bleu[beams] = [_bleu(texts, target) for texts in (pairs.our_texts, pairs.peer_texts) if texts]
+                bar.update()
+            for worker in workers:
+                worker.stop()
+    columns = {name: kind for name, kind in COLUMNS.items() if not name.startswith("%")}
+    table = Table("(a) the example on test_2016_flickr, text to text, int8; 0 sentences: all in one call", columns)
+    for (threads, beams, count), pairs in found.items():
+        shown = spread(pairs.ratios) if pairs.ratios else None
+        cells = [pairs.rate, pairs.peer_rate, shown, pairs.peer_setting, len(pairs.ours)]
+        table.rows.append([threads, beams, count, *cells])
+    report.tables.append(table)
+    quality = Table("BLEU on test_2016_flickr", {"beams": "d", "pyengine": ".2f", "CTranslate2": ".2f"})
+    for beams, scores in bleu.items():
+        quality.rows.append([beams, *scores, *[None] * (2 - len(scores))])
+    report.tables.append(quality)
+    return found, bleu
+
+
+def _bleu(texts: list[str], references: list[str]) -> float:
+    from sacrebleu import corpus_bleu
+
+    return float(corpus_bleu(texts, [references]).score)
+
+
+def measure_fresh(setups: list[Setup], name: str, report: Report, rounds: int) -> dict[str, dict[str, float]]:
+    """Loading and memory of fresh processes, in turn; medians by engine."""
+    texts, _ = models.read_pairs(models.EXAMPLE / "test_2016_flickr", 32)
+    first, job = Job([texts[:1]], 1, 2), Job([texts], 4, WRITTEN)
+    found: dict[str, list[dict[str, float]]] = {setup.engine: [] for setup in setups}
+    program = Path(__file__).with_name("engines.py")
+    for _ in range(rounds):
+        for setup in setups:
+            given = {"setup": asdict(setup), "first": asdict(first), "job": asdict(job)}
+            command = [sys.executable, str(program), json.dumps(given, default=str)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[setup.engine].append(json.loads(done.stdout))
+    medians = {
+        engine: {key: median(run[key] for run in runs) for key in runs[0]} for engine, runs in found.items() if runs
+    }
+    columns = {"engine": "", "import, s": ".3f", "load to first token, s": ".3f", "peak, MB": ".0f"}
+    table = Table(f"{name}: fresh processes; beam 4, one call of 32 sentences, {setups[0].threads} threads", columns)
+    for engine, row in medians.items():
+        table.rows.append([engine, row["import"], row["load"], row["peak"] / 1e6])
+    report.tables.append(table)
+    return medians
+
+
+def judge_base(found: dict[Row, Pairs], table: Table, report: Report) -> None:
+    threads = max(row[0] for row in found)
+    shares = {tuple(row[:3]): row[6:8] for row in table.rows}
+
+    def ratio(row: Row, least: float, name: str) -> None:
+        if row in found and found[row].ratios:
+            value = median(found[row].ratios)
+            report.verdicts.append(Verdict(f"(b) {name}: {least:g} times CTranslate2", f"{value:.2f}", value >= least))
+
+    def share(row: Row, which: int, least: float, name: str) -> None:
+        if row in found and shares[row][which] is not None:
+            value = shares[row][which]
+            report.verdicts.append(Verdict(f"(b) {name}", f"{value:.0f} %", value >= least))
+
+    ratio((threads, 1, 1), 5, "greedy, one sentence")
+    share((threads, 1, 1), 0, 70, "greedy, one sentence: 70 % of read bandwidth")
+    ratio((threads, 4, 1), 4, "beam 4, one sentence")
+    if (threads, 1, 1) in found and (threads, 4, 1) in found:
+        cost = found[threads, 1, 1].rate / found[threads, 4, 1].rate
+        report.verdicts.append(Verdict("(b) a step with beam 4: at most 1.3 greedy steps", f"{cost:.2f}", cost <= 1.3))
+    ratio((threads, 1, 32), 2, "greedy, one call of 32")
+    share((threads, 1, 32), 1, 42, "greedy, one call of 32: 42 % of the int8 peak")
+    ratio((threads, 1, 128), 1.6, "greedy, 128 sentences")
+    ratio((threads, 4, 32), 1.6, "beam 4, one call of 32")
+    share((threads, 4, 32), 1, 45, "beam 4, one call of 32: 45 % of the int8 peak")
+    single = [median(pairs.ratios) for row, pairs in found.items() if row[0] == 1 and pairs.ratios]
+    if single:
+        report.verdicts.append(
+            Verdict("(b) one thread: 1.5 times CTranslate2 everywhere", f"at least {min(single):.2f}", min(single) >= 1.5)
+        )
+
+
+def judge_example(found: dict[Row, Pairs], bleu: dict[int, list[float]], report: Report) -> None:
+    threads = max(row[0] for row in found)
+    for (used, beams, count), pairs in found.items():
+        if not pairs.ratios:
+            continue
+        value = median(pairs.ratios)
+        least = 1.5 if used < threads else 1.8 if count == 0 else 3
+        name = f"(a) {used} threads, beams {beams}, {'whole set' if count == 0 else 'one at a time'}"
+        report.verdicts.append(Verdict(f"{name}: {least:g} times CTranslate2", f"{value:.2f}", value >= least))
+    for beams, scores in bleu.items():
+        if len(scores) == 2:
+            shown = f"{scores[0]:.2f}, {scores[1]:.2f}"
+            same = scores[0] >= scores[1] - 0.3
+            report.verdicts.append(Verdict(f"(a) beams {beams}: BLEU not 0.3 below CTranslate2's", shown, same))
+
+
+def judge_fresh(medians: dict[str, dict[str, float]], report: Report) -> None:
+    if len(medians) < 2:
+        return
+    for key, most in (("load", 0.7), ("peak", 0.5)):
+        value = medians[PYENGINE][key] / medians[CTRANSLATE2][key]
+        what = {"load": "loading time", "peak": "peak memory"}[key]
+        demand = f"(b) {what}: at most {most} of CTranslate2's"
+        report.verdicts.append(Verdict(demand, f"{value:.2f}", value <= most))
+
+
+def judge_avx2(found: dict[Row, Pairs], report: Report) -> None:
+    values = [median(pairs.ratios) for pairs in found.values() if pairs.ratios]
+    if values:
+        shown = f"at least {min(values):.2f}"
+        report.verdicts.append(Verdict("AVX2: not slower than CTranslate2 at any setting", shown, min(values) >= 1))
+
+
+def converted(checkpoint: Path, work: Path) -> Path | None:
+    """The checkpoint in CTranslate2's format, int8; None if it is not installed."""
+    if not have_ctranslate2():
+        return None
+    from ctranslate2.converters import TransformersConverter
+
+    path = work / f"{checkpoint.name}-ctranslate2"
+    TransformersConverter(str(checkpoint)).convert(str(path), quantization="int8", force=True)
+    return path
+
+
+def mt(isa: str, extent: Extent, work: Path) -> Report:
+    held = isa != _core.available_isas()[-1]
+    report = Report("peers-mt-avx2" if held else "peers-mt", {**asdict(extent), "isa": isa})
+    sources = {name: models.checkpoint(name, work) for name in (models.BASE_NAME, models.EXAMPLE_NAME)}
+    ours = {name: models.directories(name, source, work)["int8"] for name, source in sources.items()}
+    peers = {name: converted(source, work) for name, source in sources.items()}
+    if not have_ctranslate2():
+        report.notes.append("CTranslate2 (with transformers, for its converter) is not installed: no peer.")
+
+    base, source = models.BASE_NAME, sources[models.BASE_NAME]
+    bench = Bench(ours[base], peers[base], source, isa, extent)
+    found = measure_base(bench, open_directory(ours[base]).config, isa, extent, report)
+    if held:
+        judge_avx2(found, report)
+        return report
+    judge_base(found, report.tables[0], report)
+    used = max(extent.threads)
+    setups = bench.setups(used)[:1]
+    if pairs := [pairs for row, pairs in found.items() if row[0] == used and pairs.setup]:
+        setups.append(pairs[-1].setup)  # as it ran beam 4 on the largest batch
+    setups = [replace(setup, tokenizer=source) for setup in setups if setup]
+    judge_fresh(measure_fresh(setups, "base", report, 1 if extent is QUICK else 5), report)
+
+    example, source = models.EXAMPLE_NAME, sources[models.EXAMPLE_NAME]
+    bench = Bench(ours[example], peers[example], source, isa, extent)
+    judge_example(*measure_example(bench, extent, report), report)
+    return report
+
+
+def main() -> None:
+    made = parser(__doc__)
+    models.add_options(made)
+    made.add_argument("task", choices=("mt",))
+    made.add_argument("--isa", choices=_core.available_isas()[1:], default=_core.available_isas()[-1])
+    made.add_argument("--quick", action="store_true", help="one setting, once: to see that it runs")
+    options = made.parse_args()
+    publish(mt(options.isa, QUICK if options.quick else Extent(), options.work), options)
+
+
+if __name__ == "__main__":
+    main()

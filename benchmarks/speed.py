@@ -11,26 +11,22 @@ the peer's columns stay empty.
 
 from __future__ import annotations
 
-import multiprocessing
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import models
 import numpy as np
-from peers import Transformers, have_transformers
+from engines import PYENGINE, TRANSFORMERS, Job, Setup, Worker, have_transformers
 from report import Report, Table, Verdict, parser, publish, spread
 from tqdm import tqdm
 
-import pyengine
 from pyengine.modelfile import open_directory
 from pyengine.text import open_tokenizer
 
 BEAMS = (1, 4)
 BASE_SOURCE, BASE_TARGET = 31, 32
-PEER = "transformers"
+PEER = TRANSFORMERS
 COLUMNS = {
     "threads": "d", "beams": "d", "batch": "d",
     "int8 s/s": ".1f", "float32 s/s": ".1f", "peer s/s": ".1f",
@@ -56,68 +52,6 @@ class Extent:
 QUICK = Extent((models.EXAMPLE_NAME,), threads=(1,), batches=(1, 4), rounds=(1, 1), peer=False)
 
 
-@dataclass(frozen=True)
-class Job:
-    """Sentences in batches, and the options of the search by transformers' names."""
-
-    batches: list[Sources]
-    beams: int
-    options: dict[str, int]
-
-
-class Worker:
-    """An engine in a process of its own."""
-
-    def __init__(self, engine: str, path: Path, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, remote = context.Pipe()
-        self._process = context.Process(target=_serve, args=(remote, engine, path, threads), daemon=True)
-        self._process.start()
-        remote.close()
-
-    def run(self, job: Job) -> tuple[float, list[int]]:
-        """Seconds, and the tokens of each sentence's translation, end token included."""
-        self._pipe.send(job)
-        return self._pipe.recv()
-
-    def stop(self) -> None:
-        self._pipe.close()
-        self._process.join()
-
-
-def _serve(pipe: Any, engine: str, path: Path, threads: int) -> None:
-    translate = _open_peer(path, threads) if engine == PEER else _open_engine(path, threads)
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
-        counts: list[int] = []
-        start = time.perf_counter()
-        for batch in job.batches:
-            counts += translate(batch, job.beams, job.options)
-        pipe.send((time.perf_counter() - start, counts))
-
-
-def _open_engine(path: Path, threads: int) -> Any:
-    translator = pyengine.load(path, threads=threads)
-
-    def translate(batch: Sources, beams: int, options: dict[str, int]) -> list[int]:
-        # Ids come without the end token, whether the model wrote it or the length forced it.
-        return [len(result.ids) + 1 for result in translator.translate(batch, num_beams=beams, **options)]
-
-    return translate
-
-
-def _open_peer(path: Path, threads: int) -> Any:
-    peer = Transformers(path, threads=threads)
-
-    def translate(batch: Sources, beams: int, options: dict[str, int]) -> list[int]:
-        return [len(ids) for ids in peer.translate(batch, beams, **options)]
-
-    return translate
-
-
 def example_sources(directory: Path, count: int) -> Sources:
     """Token ids of the first sentences of test_2016_flickr, by length."""
     texts, _ = models.read_pairs(models.EXAMPLE / "test_2016_flickr", count)
@@ -141,13 +75,12 @@ def jobs(model: str, directory: Path, batches: tuple[int, ...]) -> dict[tuple[in
     """
     base = model == models.BASE_NAME
     sources = (base_sources if base else example_sources)(directory, max(batches))
-    limits = {"min_new_tokens": BASE_TARGET, "max_new_tokens": BASE_TARGET} if base else {}
     made = {}
     for beams in BEAMS:
         for size in batches:
             chosen = sources[: max(size, 4)] if base else sources
             parts = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-            made[beams, size] = Job(parts, beams, limits)
+            made[beams, size] = Job(parts, beams, BASE_TARGET if base else None)
     return made
 
 
@@ -161,17 +94,17 @@ def take_turns(
     times: dict[str, list[float]] = {name: [] for name in workers}
     tokens: dict[str, int] = {}
     for worker in workers.values():  # memory and threads, once
-        worker.run(Job(job.batches[:1], job.beams, {"min_new_tokens": 2, "max_new_tokens": 2}))
+        worker.run(Job(job.batches[:1], job.beams, 2))
     while (rounds := len(times["int8"])) < extent.rounds[1]:
         if rounds >= extent.rounds[0] and sum(times["int8"]) + sum(times["float32"]) > extent.seconds:
             break
         for name, worker in workers.items():
             if name == PEER and sum(times[PEER]) > extent.seconds:
                 continue
-            elapsed, counts = worker.run(job)
-            times[name].append(elapsed)
-            tokens[name] = sum(counts)
-    if job.options and len(set(tokens.values())) > 1:
+            done = worker.run(job)
+            times[name].append(done.seconds)
+            tokens[name] = done.tokens
+    if job.length and len(set(tokens.values())) > 1:
         raise RuntimeError(f"the engines wrote different numbers of tokens: {tokens}")
     return times, tokens
 
@@ -200,7 +133,9 @@ def measure(
     work = jobs(model, directories["int8"], extent.batches)
     with tqdm(total=len(extent.threads) * len(work), desc=model, leave=False) as bar:
         for threads in extent.threads:
-            workers = {name: Worker(name, path, threads) for name, path in paths.items()}
+            workers = {
+                name: Worker(Setup(PEER if name == PEER else PYENGINE, path, threads)) for name, path in paths.items()
+            }
             for (beams, batch), job in work.items():
                 times, tokens = take_turns(workers, job, extent)
                 sentences = dict.fromkeys(paths, sum(map(len, job.batches)))

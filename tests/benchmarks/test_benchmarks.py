@@ -52,8 +52,12 @@ def test_the_same_seed_gives_the_same_checkpoint(tmp_path: Path) -> None:
     assert one == again != other
 
 
-def test_the_machine_is_described_without_host_and_paths() -> None:
-    described = json.loads(run("machine"))
+def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.json"
+    run("machine", "--json", str(saved))
+    report = json.loads(saved.read_text(encoding="utf-8"))
+    assert report["benchmark"] == "machine" and all(value > 0 for value in report["settings"]["figures"].values())
+    described = report["machine"]
     for key in ("cpu", "cpus", "memory_bytes", "kernel", "compiler", "python", "packages", "commit", "date"):
         assert key in described
     assert described["packages"]["pyengine"] == pyengine.__version__
@@ -62,15 +66,18 @@ def test_the_machine_is_described_without_host_and_paths() -> None:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("speed", ["--quick"]), ("footprint", ["--quick"]), ("quality", ["--sentences", "3"])],
-)
+    [
+        ("speed", ["--quick"]), ("footprint", ["--quick"]), ("quality", ["--sentences", "3"]),
+        ("peers", ["mt", "--quick"]),
+    ],
+)  # fmt: skip
 def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str], tmp_path: Path) -> None:
-    if name == "quality":
+    if name in ("quality", "peers"):
         pytest.importorskip("sacrebleu")
     saved = tmp_path / "saved.json"
     printed = run(name, *arguments, "--work", str(tmp_path / "work"), "--json", str(saved), "--markdown")
     report = json.loads(saved.read_text(encoding="utf-8"))
-    assert report["benchmark"] == name
+    assert report["benchmark"] == "-".join([name, *arguments[:-1]] if name == "peers" else [name])
     assert report["verdicts"] and all(table["rows"] for table in report["tables"])
     assert str(tmp_path) not in json.dumps(report)
     assert run("report", str(saved)).startswith(printed.rstrip("\n"))

@@ -1,0 +1,91 @@
+"""What this machine can do at most, measured by limits.c: bytes read and operations done a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sysconfig
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from pyengine import _core
+from pyengine.cpus import usable_cpus
+
+__all__ = ["CACHED", "MEMORY", "SECOND_LEVEL", "Limits", "measure", "operations_a_cycle", "stream"]
+
+SECOND_LEVEL = 1_000_000
+CACHED = 52_000_000
+"""About the weights that a decoding step of the base-size model reads; in a large shared cache or in memory."""
+MEMORY = 1 << 30
+"""Larger than the caches of the machines that these benchmarks ran on."""
+
+
+class Limits:
+    """The figures of one run of limits.c."""
+
+    def __init__(self, figures: dict[str, float]) -> None:
+        self.figures = figures
+
+    @property
+    def clock(self) -> float:
+        """Cycles a second."""
+        return self.figures["clock"]
+
+    def read(self, size: int, *, every: bool = True, huge: bool | None = None) -> float:
+        """Bytes a second from a buffer of so many bytes; `every` thread or one; pages of a kind, or the best."""
+        kinds = ("small", "huge") if huge is None else ("huge",) if huge else ("small",)
+        return max(self.figures[f"read {size} {kind} pages {_team(every)}"] for kind in kinds)
+
+    def int8(self, isa: str, *, every: bool = True) -> float:
+        """int8 operations a second, a multiplication and an addition being two; 0 where it is not measured."""
+        return self.figures.get(f"int8 {isa} {_team(every)}", 0.0)
+
+    def float32(self, *, every: bool = True) -> float:
+        return self.figures.get(f"float32 {_team(every)}", 0.0)
+
+
+def measure(*sizes: int, threads: int | None = None) -> Limits:
+    """Run limits.c: a quarter of a second for each figure. `threads`: all, by default every usable CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "limits"
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+        source = Path(__file__).with_name("limits.c")
+        subprocess.run([*compiler, "-O2", "-fopenmp", str(source), "-o", str(program)], check=True)
+        command = [str(program), str(threads or usable_cpus()), *map(str, sizes)]
+        return Limits(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def stream(size: int, threads: int) -> float:
+    """Bytes a second that NumPy reads in a dot product: a test that shares nothing with limits.c."""
+    halves = np.ones((2, size // 8), np.float32)
+    parts = np.array_split(halves, threads, axis=1)
+    best = 0.0
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(6):
+            start = time.perf_counter()
+            list(pool.map(lambda part: float(part[0] @ part[1]), parts))
+            best = max(best, halves.nbytes / (time.perf_counter() - start))
+    return best
+
+
+def operations_a_cycle(cpu: dict[str, str]) -> int | None:
+    """int8 operations a cycle of one core by its maker's documents, with the best instruction set here.
+
+    Intel's server cores run two vpdpbusd of 64 products a cycle. AMD's Zen 4 runs the 512 bits in two halves, one
+    a cycle; Zen 5 runs two whole ones. None: not known.
+    """
+    if _core.available_isas()[-1] != "avx512vnni":
+        return None
+    if cpu.get("vendor_id") == "GenuineIntel":
+        return 256
+    return {"25": 128, "26": 256}.get(cpu.get("cpu family", ""))
+
+
+def _team(every: bool) -> str:
+    return "all" if every else "one"
