@@ -39,6 +39,7 @@ cdef extern from "kernels/kernels.h" nogil:
         float *y
         int64_t ldy
         pe_activation activation
+        const void *ahead
 
     ctypedef struct pe_attend:
         int64_t head_dim
@@ -192,3 +193,53 @@ cdef extern from "model/session.h" nogil:
     void pe_session_destroy(pe_session *session) noexcept
     pe_status pe_session_step(pe_session *session, const pe_plan *plan) noexcept
     void pe_session_clear(pe_session *session) noexcept
+
+cdef extern from "search/beam.h" nogil:
+    ctypedef bint bint_t "bool"
+
+    ctypedef enum pe_early_stopping:
+        PE_STOP_LIKELY
+        PE_STOP_EARLY
+        PE_STOP_NEVER
+
+    ctypedef struct pe_beam_search:
+        int64_t beams
+        const int32_t *end
+        int64_t n_end
+        double never
+        pe_early_stopping early_stopping
+        bint_t flattering
+        const double *powers
+        double *scores
+        int32_t *history
+        int64_t capacity
+        int32_t *sequences
+        int32_t *length
+        const int32_t *prompt
+        const int32_t *maximum
+        bint_t *ended
+        double *ended_scores
+        int32_t *ended_lengths
+        int32_t *ended_ids
+        bint_t *used
+        int64_t n_used
+        double *totals
+        double *running
+        int32_t *order
+        int32_t *chosen
+        int32_t *rows
+
+    ctypedef struct pe_candidates:
+        int64_t width
+        const int32_t *ids
+        const double *values
+        bint_t shared
+
+    ctypedef struct pe_beam_changes:
+        int32_t *forks
+        int64_t n_forks
+        int32_t *freed
+        int64_t n_freed
+
+    bint_t pe_beam_advance(const pe_beam_search *search, int64_t slot, const pe_candidates *candidates,
+                           pe_beam_changes *changes) noexcept

@@ -68,6 +68,10 @@ cdef inline float *float_out(float[::1] array) noexcept:
     return &array[0] if array.shape[0] > 0 else NULL
 
 
+cdef void *data_of(array) except? NULL:
+    return NULL if array is None else <void *><uintptr_t>array.ctypes.data
+
+
 cdef inline int64_t round_up(int64_t n, int64_t step) noexcept:
     return (n + step - 1) // step * step
 
@@ -321,4 +325,5 @@ cdef class Session:
         return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits)
 
 
+include "_search.pxi"
 include "_kernels.pxi"

@@ -2,10 +2,6 @@
 # Arrays are NumPy arrays; whoever calls checks nothing less than the contracts in csrc/kernels/kernels.h.
 
 
-cdef void *data_of(array) except? NULL:
-    return NULL if array is None else <void *><uintptr_t>array.ctypes.data
-
-
 cdef class Kernels:
     """The kernel table of `isa`."""
 
@@ -40,6 +36,7 @@ cdef class Kernels:
         p.y = <float *>data_of(y)
         p.ldy = y.strides[0] // 4
         p.activation = ACTIVATIONS.get(activation, PE_IDENTITY)
+        p.ahead = NULL
 
     def gemm_q8(self, x, x_scale, w, w_scale, w_sum, y, bias=None, residual=None, activation=None, blocks=None):
         """x int8 [m, K], flipped -> y float32 [m, N16] in blocks [blocks[0], blocks[1]), all by default."""

@@ -60,20 +60,21 @@ class IdPool:
     """Small numbers that are in use or not; hands out the lowest first, so that runs repeat exactly."""
 
     def __init__(self, size: int) -> None:
-        self._used = np.zeros(size, bool)
-        self.free = size
+        self.used = np.zeros(size, bool)
 
-    def take(self, count: int) -> np.ndarray:
-        """int32 [count]"""
-        ids = np.flatnonzero(~self._used)[:count]
-        assert len(ids) == count
-        self._used[ids] = True
-        self.free -= count
-        return ids.astype(np.int32)
+    @property
+    def free(self) -> int:
+        return len(self.used) - int(np.count_nonzero(self.used))
+
+    def take(self) -> int:
+        """There must be one."""
+        id = int(self.used.argmin())
+        assert not self.used[id]
+        self.used[id] = True
+        return id
 
     def give(self, ids: np.ndarray) -> None:
-        self._used[ids] = False
-        self.free += len(ids)
+        self.used[ids] = False
 
 
 class Search(ABC):
@@ -115,12 +116,12 @@ class Search(ABC):
 
     def add(self, prompt: np.ndarray) -> int:
         """Begin a sentence whose first tokens, the start token among them, are int `prompt` [n]; its slot."""
-        slot = int(self.slots.take(1)[0])
+        slot = self.slots.take()
         self._reserve(len(prompt) + 1)
         self._history[slot, :, : len(prompt)] = prompt
         self._length[slot] = self._prompt[slot] = len(prompt)
         self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
-        self._sequences[slot] = self._free_sequences.take(1)
+        self._sequences[slot] = self._free_sequences.take()
         self._live = np.append(self._live, slot)
         self._fresh += 1
         return slot

@@ -96,7 +96,7 @@ def test_an_end_below_the_best_beams_is_ignored() -> None:
     beams = beam_search(early_stopping=True)
     beams.add(np.array([11]))
     step(beams, {3: -1, 4: -2, 0: -3})
-    assert not beams._ended.any()
+    assert not beams._beams.ended.any()
 
 
 def test_fewer_hypotheses_where_fewer_exist() -> None:

@@ -1,0 +1,160 @@
+#include "search/beam.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/intmath.h"
+
+/* One sentence: the state of its slot. */
+typedef struct sentence {
+    double *scores, *ended_scores;
+    bool *ended;
+    int32_t *history, *ended_ids, *ended_lengths, *sequences, *length;
+    int64_t prompt, maximum;
+} sentence;
+
+static sentence sentence_in(const pe_beam_search *s, int64_t slot) {
+    const int64_t first = slot * s->beams;
+    return (sentence){s->scores + first,        s->ended_scores + first,
+                      s->ended + first,         s->history + first * s->capacity,
+                      s->ended_ids + first * s->capacity, s->ended_lengths + first,
+                      s->sequences + first,     s->length + slot,
+                      s->prompt[slot],          s->maximum[slot]};
+}
+
+/* Indices of the k largest of n values, descending, equal ones in ascending order of index. Returns how many. */
+static int64_t largest(const double *values, int64_t n, int64_t k, int32_t *order) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (count == k && !(values[i] > values[order[k - 1]])) continue;
+        int64_t at = count < k ? count++ : k - 1;
+        for (; at > 0 && values[i] > values[order[at - 1]]; at--) order[at] = order[at - 1];
+        order[at] = (int32_t)i;
+    }
+    return count;
+}
+
+static bool is_end(const pe_beam_search *s, int32_t token) {
+    for (int64_t i = 0; i < s->n_end; i++)
+        if (s->end[i] == token) return true;
+    return false;
+}
+
+static int32_t token_of(const pe_candidates *c, int32_t place) {
+    return c->ids[c->shared ? place % c->width : place];
+}
+
+static int32_t *row_of(int32_t *rows, const pe_beam_search *s, int64_t beam) { return rows + beam * s->capacity; }
+
+/* Lets the best B continuations compete with the hypotheses that ended, where they end. */
+static void finish(const pe_beam_search *s, const sentence *of, const pe_candidates *c, bool at_limit) {
+    const int64_t beams = s->beams, length = *of->length;
+    const double power = s->powers[length + 1 - of->prompt];
+    double *merged = s->running;
+    bool any = false;
+    for (int64_t i = 0; i < beams; i++) {
+        const double total = s->totals[s->order[i]];
+        /* A beam that exists only because there were too few candidates ends in nothing. */
+        const bool ends = (at_limit || is_end(s, token_of(c, s->order[i]))) && total > s->never / 2;
+        merged[i] = of->ended_scores[i];
+        merged[beams + i] = ends ? total / power : -INFINITY;
+        any |= ends;
+    }
+    if (!any) return;
+    int32_t *ranks = s->chosen;
+    largest(merged, 2 * beams, beams, ranks);
+    /* Ranks only move down: from the last to the first, what is overwritten has been moved already. */
+    int64_t kept = 0;
+    while (kept < beams && ranks[kept] == kept) kept++;
+    for (int64_t rank = beams - 1; rank >= kept; rank--) {
+        const int64_t from = ranks[rank];
+        int32_t *ids = row_of(of->ended_ids, s, rank);
+        of->ended_scores[rank] = merged[from];
+        if (from < beams) {
+            of->ended[rank] = of->ended[from];
+            of->ended_lengths[rank] = of->ended_lengths[from];
+            memcpy(ids, row_of(of->ended_ids, s, from), (size_t)s->capacity * sizeof *ids);
+        } else {
+            const int32_t place = s->order[from - beams];
+            of->ended[rank] = true;
+            of->ended_lengths[rank] = (int32_t)length + 1;
+            memcpy(ids, row_of(of->history, s, place / c->width), (size_t)length * sizeof *ids);
+            ids[length] = token_of(c, place);
+        }
+    }
+}
+
+/* Whether nothing can improve, or enough ended and that is enough: `_check_early_stop_heuristic`. */
+static bool is_done(const pe_beam_search *s, const sentence *of) {
+    const int64_t longest = of->maximum - of->prompt, generated = *of->length + 1 - of->prompt;
+    const double best = of->scores[0] / s->powers[s->flattering ? longest : generated];
+    bool all = true;
+    double worst = INFINITY;
+    for (int64_t i = 0; i < s->beams; i++) {
+        all &= of->ended[i];
+        worst = of->ended_scores[i] < worst ? of->ended_scores[i] : worst;
+    }
+    return !(best > (all ? worst : s->never)) || (all && s->early_stopping == PE_STOP_EARLY);
+}
+
+static int32_t take_sequence(const pe_beam_search *s) {
+    bool *free_id = memchr(s->used, false, (size_t)s->n_used);
+    *free_id = true;
+    return (int32_t)(free_id - s->used);
+}
+
+/* The first child of a beam takes over its sequence, further children fork it, and one without children is freed. */
+static void inherit(const pe_beam_search *s, const sentence *of, const int32_t *parents, pe_beam_changes *changes) {
+    int32_t *held = s->rows; /* before */
+    memcpy(held, of->sequences, (size_t)s->beams * sizeof *held);
+    for (int64_t i = 0; i < s->beams; i++) {
+        const int32_t sequence = held[parents[i]];
+        bool taken = false;
+        for (int64_t j = 0; j < i; j++) taken |= held[parents[j]] == sequence;
+        of->sequences[i] = sequence;
+        if (!taken) continue;
+        of->sequences[i] = take_sequence(s);
+        int32_t *fork = changes->forks + 2 * changes->n_forks++;
+        fork[0] = sequence;
+        fork[1] = of->sequences[i];
+    }
+    for (int64_t i = 0; i < s->beams; i++) {
+        bool lives = false;
+        for (int64_t j = 0; j < s->beams; j++) lives |= held[parents[j]] == held[i];
+        if (!lives) changes->freed[changes->n_freed++] = held[i];
+    }
+}
+
+bool pe_beam_advance(const pe_beam_search *s, int64_t slot, const pe_candidates *c, pe_beam_changes *changes) {
+    const sentence of = sentence_in(s, slot);
+    const int64_t beams = s->beams, width = c->width, length = *of.length;
+    for (int64_t b = 0; b < beams; b++)
+        for (int64_t i = 0; i < width; i++)
+            s->totals[b * width + i] = c->values[(c->shared ? 0 : b * width) + i] + of.scores[b];
+    const int64_t n = largest(s->totals, beams * width, (1 + s->n_end) * beams, s->order);
+    const bool at_limit = length + 1 >= of.maximum;
+    finish(s, &of, c, at_limit);
+
+    bool exhausted = true;
+    for (int64_t i = 0; i < n; i++) {
+        const bool ends = at_limit || is_end(s, token_of(c, s->order[i]));
+        s->running[i] = s->totals[s->order[i]] + (ends ? s->never : 0.0);
+        exhausted &= ends;
+    }
+    largest(s->running, n, beams, s->chosen);
+    for (int64_t i = 0; i < beams; i++) of.scores[i] = s->running[s->chosen[i]];
+    if (exhausted || is_done(s, &of)) return true;
+
+    for (int64_t i = 0; i < beams; i++) {
+        const int32_t place = s->order[s->chosen[i]];
+        int32_t *row = row_of(s->rows, s, i);
+        memcpy(row, row_of(of.history, s, place / width), (size_t)length * sizeof *row);
+        row[length] = token_of(c, place);
+        s->chosen[i] = (int32_t)(place / width); /* the parent, from here on */
+    }
+    for (int64_t i = 0; i < beams; i++)
+        memcpy(row_of(of.history, s, i), row_of(s->rows, s, i), (size_t)(length + 1) * sizeof *s->rows);
+    ++*of.length;
+    inherit(s, &of, s->chosen, changes);
+    return false;
+}

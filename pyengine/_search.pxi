@@ -1,0 +1,104 @@
+# Beam search after a step (csrc/search/beam.h): the arrays of all slots, and one call for the live sentences.
+
+
+cdef class Beams:
+    """Running beams and finished hypotheses of sentences in slots; arrays [slots, B, ...] to read between steps.
+
+    ended          bool: which hypotheses there are, best first
+    ended_scores   float64
+    ended_lengths  int32: tokens, from the start token on
+    ended_ids      int32 [slots, B, capacity]
+    """
+
+    cdef pe_beam_search search
+    cdef readonly object ended, ended_scores, ended_lengths, ended_ids
+    cdef object scores, end, bound, work
+
+    def __init__(self, *, int64_t slots, int64_t beams, end, double never, early_stopping, bint flattering):
+        self.scores = np.zeros((slots, beams))
+        self.ended = np.zeros((slots, beams), np.bool_)
+        self.ended_scores = np.zeros((slots, beams))
+        self.ended_lengths = np.zeros((slots, beams), np.int32)
+        self.ended_ids = np.zeros((slots, beams, 0), np.int32)
+        self.end = np.array(end, np.int32)
+        self.search.beams = beams
+        self.search.end = <const int32_t *>data_of(self.end)
+        self.search.n_end = len(self.end)
+        self.search.never = never
+        self.search.early_stopping = (PE_STOP_NEVER if early_stopping == "never" else
+                                      PE_STOP_EARLY if early_stopping else PE_STOP_LIKELY)
+        self.search.flattering = flattering
+        self.search.scores = <double *>data_of(self.scores)
+        self.search.ended = <bint_t *>data_of(self.ended)
+        self.search.ended_scores = <double *>data_of(self.ended_scores)
+        self.search.ended_lengths = <int32_t *>data_of(self.ended_lengths)
+
+    def begin(self, int64_t slot):
+        """A sentence without hypotheses, whose first beam alone exists."""
+        self.scores[slot] = self.search.never
+        self.scores[slot, 0] = 0.0
+        self.ended[slot] = False
+        self.ended_scores[slot] = self.search.never
+
+    def bind(self, history, sequences, length, prompt, maximum, used, powers):
+        """Use these arrays: int32 [slots, B, capacity], [slots, B], three [slots]; bool [ids]; float64 powers."""
+        cdef int64_t slots = history.shape[0], beams = history.shape[1], capacity = history.shape[2]
+        if self.ended_ids.shape[2] != capacity:
+            wider = np.zeros((slots, beams, capacity), np.int32)
+            wider[:, :, : self.ended_ids.shape[2]] = self.ended_ids
+            self.ended_ids = wider
+        self.bound = (history, sequences, length, prompt, maximum, used, powers)
+        self.search.history = <int32_t *>data_of(history)
+        self.search.capacity = capacity
+        self.search.sequences = <int32_t *>data_of(sequences)
+        self.search.length = <int32_t *>data_of(length)
+        self.search.prompt = <const int32_t *>data_of(prompt)
+        self.search.maximum = <const int32_t *>data_of(maximum)
+        self.search.used = <bint_t *>data_of(used)
+        self.search.n_used = used.shape[0]
+        self.search.powers = <const double *>data_of(powers)
+        self.search.ended_ids = <int32_t *>data_of(self.ended_ids)
+        self._make_room(0)
+
+    cdef _make_room(self, int64_t width):
+        """Working memory for candidates of so many a row."""
+        cdef int64_t beams = self.search.beams, best = (2 + self.search.n_end) * beams
+        if self.work is not None and width <= self.work[0] and self.search.capacity <= self.work[1]:
+            return
+        self.work = (width, self.search.capacity, np.empty(max(beams * width, 1)), np.empty(best),
+                     np.empty((2, best), np.int32), np.empty((beams, max(self.search.capacity, 1)), np.int32))
+        self.search.totals = <double *>data_of(self.work[2])
+        self.search.running = <double *>data_of(self.work[3])
+        self.search.order = <int32_t *>data_of(self.work[4])
+        self.search.chosen = self.search.order + best
+        self.search.rows = <int32_t *>data_of(self.work[5])
+
+    def advance(self, const int64_t[::1] live, int64_t begun, const int32_t[:, ::1] ids, const double[:, ::1] values):
+        """Go on with the sentences in the slots `live`; from `begun` on they are new, with one row of candidates.
+
+        Candidates ids, values [rows, width]; -inf at none. Returns bool [live] which are done, int32 [n, 2] forks
+        (parent, child, now in use), and int32 [m] sequences without children, which stay in use.
+        """
+        cdef int64_t n = live.shape[0], beams = self.search.beams, i, row = 0
+        cdef pe_candidates candidates
+        cdef pe_beam_changes changes
+        if ids.shape[0] != begun * beams + n - begun or values.shape[0] != ids.shape[0]:
+            raise EngineError(f"candidates of {ids.shape[0]} rows; expected {begun * beams + n - begun}")
+        candidates.width = ids.shape[1]
+        if values.shape[1] != candidates.width or candidates.width < 2:
+            raise EngineError(f"{values.shape[1]} values for {candidates.width} candidates a row; expected 2 or more")
+        self._make_room(candidates.width)
+        done = np.zeros(n, np.bool_)
+        forks, freed = np.empty((n * beams, 2), np.int32), np.empty(n * beams, np.int32)
+        changes.forks = <int32_t *>data_of(forks)
+        changes.freed = <int32_t *>data_of(freed)
+        changes.n_forks = changes.n_freed = 0
+        cdef bint_t *is_done = <bint_t *>data_of(done)
+        with nogil:
+            for i in range(n):
+                candidates.shared = i >= begun
+                candidates.ids = &ids[row, 0]
+                candidates.values = &values[row, 0]
+                is_done[i] = pe_beam_advance(&self.search, live[i], &candidates, &changes)
+                row += 1 if i >= begun else beams
+        return done, forks[: changes.n_forks], freed[: changes.n_freed]
