@@ -2,8 +2,22 @@
 # Arrays are NumPy arrays; whoever calls checks nothing less than the contracts in csrc/kernels/kernels.h.
 
 
+ctypedef void (*gemm)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
+
+
+cdef void walk(gemm kernel, pe_product *p, int64_t first, int64_t last, int64_t size, int64_t copies,
+               int64_t repeat) noexcept:
+    """`repeat` products, with weights of `size` bytes each: `copies` that lie end to end, in turn."""
+    cdef const uint8_t *w = <const uint8_t *>p.w
+    cdef int64_t i
+    with nogil:
+        for i in range(repeat):
+            p.w = w + i % copies * size
+            kernel(p, first, last)
+
+
 cdef class Kernels:
-    """The kernel table of `isa`."""
+    """The kernel table of `isa`. Products with a leading axis of `w` use its matrices in turn, `repeat` in all."""
 
     cdef pe_kernels table
 
@@ -38,24 +52,26 @@ cdef class Kernels:
         p.activation = ACTIVATIONS.get(activation, PE_IDENTITY)
         p.ahead = NULL
 
-    def gemm_q8(self, x, x_scale, w, w_scale, w_sum, y, bias=None, residual=None, activation=None, blocks=None):
+    def gemm_q8(self, x, x_scale, w, w_scale, w_sum, y, bias=None, residual=None, activation=None, blocks=None,
+                int64_t repeat=1):
         """x int8 [m, K], flipped -> y float32 [m, N16] in blocks [blocks[0], blocks[1]), all by default."""
         cdef pe_product p
         self._product(&p, x, w, bias, residual, y, activation)
         p.x_scale = <const float *>data_of(x_scale)
         p.w_scale = <const float *>data_of(w_scale)
         p.w_sum = <const int32_t *>data_of(w_sum)
-        cdef int64_t first = blocks[0] if blocks else 0, last = blocks[1] if blocks else w.shape[0]
-        with nogil:
-            self.table.gemm_q8(&p, first, last)
+        cdef int64_t first = blocks[0] if blocks else 0, last = blocks[1] if blocks else w.shape[w.ndim - 4]
+        cdef int64_t copies = w.shape[0] if w.ndim == 5 else 1
+        walk(self.table.gemm_q8, &p, first, last, w.nbytes // copies, copies, repeat)
 
-    def gemm_f32(self, x, w, y, bias=None, residual=None, activation=None, blocks=None):
+    def gemm_f32(self, x, w, y, bias=None, residual=None, activation=None, blocks=None,
+                 int64_t repeat=1):
         """x float32 [m, K] -> y float32 [m, N16] in blocks [blocks[0], blocks[1]), all by default."""
         cdef pe_product p
         self._product(&p, x, w, bias, residual, y, activation)
-        cdef int64_t first = blocks[0] if blocks else 0, last = blocks[1] if blocks else w.shape[0]
-        with nogil:
-            self.table.gemm_f32(&p, first, last)
+        cdef int64_t first = blocks[0] if blocks else 0, last = blocks[1] if blocks else w.shape[w.ndim - 3]
+        cdef int64_t copies = w.shape[0] if w.ndim == 4 else 1
+        walk(self.table.gemm_f32, &p, first, last, w.nbytes // copies, copies, repeat)
 
     def norm(self, x, weight, bias, float eps, y):
         """x, weight, bias, y float32 [n]."""

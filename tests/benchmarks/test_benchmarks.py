@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pyengine
+from pyengine import _core
 from pyengine.quantize import convert
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +82,16 @@ def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str
     assert report["verdicts"] and all(table["rows"] for table in report["tables"])
     assert str(tmp_path) not in json.dumps(report)
     assert run("report", str(saved)).startswith(printed.rstrip("\n"))
+
+
+def test_kernels_are_shown_as_shares_of_the_limits(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.json"
+    run("kernels", "--quick", "--json", str(saved))
+    report = json.loads(saved.read_text(encoding="utf-8"))
+    assert report["benchmark"] == "kernels" and report["settings"]["limits"]["clock"] > 0
+    isas = {row[0] for table in report["tables"] for row in table["rows"]}
+    assert isas == set(_core.available_isas()) - {"ref"}
+    assert all(row[3] > 0 for table in report["tables"] for row in table["rows"])
 
 
 def test_the_page_shows_the_committed_results(tmp_path: Path) -> None:
