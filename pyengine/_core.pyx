@@ -10,7 +10,7 @@ import numpy as np
 from pyengine.errors import EngineError, ModelFileError, OptionError
 from pyengine.plan import StepResult
 
-__all__ = ["Model", "Session", "available_isas", "threads_lost"]
+__all__ = ["Beams", "Model", "Session", "available_isas", "threads_lost"]
 
 
 # The most products of an unsigned and a signed byte that an int32 holds; see csrc/kernels/x86/gemm_avx512vnni.c.

@@ -20,6 +20,7 @@ def test_all_names_exist_and_are_sorted() -> None:
         "formats",
         "modelfile",
         "options",
+        "pages",
         "plan",
         "results",
         "scheduling",

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterable
+from typing import Literal
 
 from pyengine.cli.lines import LineReader
 from pyengine.options import TranslationKeywords
@@ -38,14 +39,25 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--max-batch-tokens", type=int, default=BATCH_TOKENS, metavar="N", help="rows of a step"
     )
     parser.add_argument("--truncate", action="store_true", help="cut lines that are too long for the model")
-    parser.add_argument("--threads", type=int, metavar="N", help="(default: every CPU that may be used)")
+    parser.add_argument(
+        "--threads", type=threads, default="auto", metavar="N", help="(default: auto, every CPU that may be used)"
+    )
+    parser.add_argument(
+        "--load", default="copy", metavar="HOW", help="copy the weights to huge pages, or mmap the file (default: copy)"
+    )
     parser.add_argument("--compute", metavar="KIND", help="int8 or float32 (default: as DIR holds)")
     parser.set_defaults(run=run)
 
 
+def threads(text: str) -> int | Literal["auto"]:
+    """What --threads takes."""
+    return "auto" if text == "auto" else int(text)
+
+
 def run(options: argparse.Namespace) -> None:
     """Write a line for each text, in order and flushed, as soon as it is there."""
-    with load(options.model, threads=options.threads, compute=options.compute) as translator:
+    how = {"threads": options.threads, "compute": options.compute, "load": options.load}
+    with load(options.model, **how) as translator:
         results = _translated(translator, options)
         for number, result in enumerate(results, 1):
             _write(result, number)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyengine._core import Beams  # type: ignore[attr-defined]
 from pyengine.decoding.search import Finished, Found, Search
 from pyengine.options import SearchOptions
 from pyengine.plan import StepResult
@@ -29,6 +28,8 @@ class BeamSearch(Search):
 
     def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
         super().__init__(options, slots=slots, vocab=vocab)
+        from pyengine._core import Beams  # type: ignore[attr-defined]  # converting needs no core
+
         self._beams = Beams(
             slots=slots,
             beams=self.beams,

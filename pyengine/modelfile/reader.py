@@ -11,7 +11,7 @@ import numpy as np
 from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.canonical.tensors import mismatches
 from pyengine.errors import ModelFileError
-from pyengine.formats.regular_files import map_regular
+from pyengine.formats.regular_files import copy_regular, map_regular
 from pyengine.formats.safetensors_header import parse_header
 from pyengine.formats.strict_json import Fields, load_object, shorten
 from pyengine.modelfile.checksums import verify_sums
@@ -34,10 +34,10 @@ MOST_POSITION_VALUES = 1 << 26
 
 @dataclass(frozen=True)
 class ModelDirectory:
-    """An open model directory. ``tensors`` are read-only views of one mapping, by packed name (``layout``).
+    """An open model directory. ``tensors`` are read-only views of one piece of memory, by packed name (``layout``).
 
     ``weights`` is "int8" or "float32"; ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``bytes``
-    the size of all files. The mapping lives as long as any array that came from it.
+    the size of all files. The memory lives as long as any array that came from it.
     """
 
     path: Path
@@ -50,8 +50,10 @@ class ModelDirectory:
     tensors: dict[str, np.ndarray] = field(repr=False)
 
 
-def open_directory(path: str | Path, verify: bool = False) -> ModelDirectory:
+def open_directory(path: str | Path, verify: bool = False, copy: bool = False) -> ModelDirectory:
     """Open the model directory ``path``; with ``verify`` every byte is compared with its checksum.
+
+    The tensors lie in a mapping of the file, or with ``copy`` in memory of their own (``pages``).
 
     Raises ModelFileError naming the file, tensor or field and what was expected: for a damaged or incomplete
     directory, one of a newer version, and for a training checkpoint (with the command that converts it).
@@ -97,7 +99,7 @@ def open_directory(path: str | Path, verify: bool = False) -> ModelDirectory:
         tokenizer_kind=tokenizer,
         created_by=created_by,
         bytes=sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()),
-        tensors=_map_tensors(path / TENSORS_NAME, config, weights),
+        tensors=_open_tensors(path / TENSORS_NAME, config, weights, copy),
     )
 
 
@@ -121,8 +123,8 @@ def _refuse_foreign(path: Path, head: dict[str, Any]) -> None:
         )
 
 
-def _map_tensors(path: Path, config: ModelConfig, weights: str) -> dict[str, np.ndarray]:
-    data = map_regular(path, ModelFileError)
+def _open_tensors(path: Path, config: ModelConfig, weights: str, copy: bool) -> dict[str, np.ndarray]:
+    data = (copy_regular if copy else map_regular)(path, ModelFileError)
     entries = parse_header(data, str(path), ModelFileError)
     specs = packed_specs(config, weights)
     problems = [mismatches({n: s.shape for n, s in specs.items()}, {n: e.shape for n, e in entries.items()})]

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from pyengine.cpus import usable_cpus
 from pyengine.errors import ClosedError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
 from pyengine.modelfile.layout import dequantize_packed
+from pyengine.pages import huge_bytes
 from pyengine.plan import Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
 
@@ -122,19 +124,19 @@ class _GatedSession:
 def open_engine(
     directory: ModelDirectory,
     *,
-    threads: int | None = None,
+    threads: int | Literal["auto"] = "auto",
     compute: str | None = None,
     kv: str | None = None,
 ) -> tuple[Engine, dict[str, object]]:
     """Bind the weights of an open model directory to the C core: the engine, and the settings it runs with.
 
-    threads  of a step; None: all CPUs that the process may use
+    threads  of a step; "auto": all CPUs that the process may use
     compute  "int8" or "float32", the type of weights and activations; None: what the directory holds
     kv       "int8" or "float32", the type of cached keys and values; None: as compute
     Raises OptionError.
     """
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
-        raise OptionError(f"threads is {threads!r}; expected a whole number, 1..{MAX_THREADS}")
+    if threads != "auto" and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+        raise OptionError(f'threads is {threads!r}; expected a whole number, 1..{MAX_THREADS}, or "auto"')
     for name, value in (("compute", compute), ("kv", kv)):
         if value is not None and value not in KINDS:
             raise OptionError(f'{name} is {value!r}; expected "int8" or "float32"')
@@ -146,7 +148,8 @@ def open_engine(
         )
     kv = kv or compute
     cpus = usable_cpus()
-    threads = threads or min(cpus, MAX_THREADS)
+    if threads == "auto":
+        threads = min(cpus, MAX_THREADS)
     tensors = directory.tensors if compute == directory.weights else _dequantized(directory)
     open_session, isa, threads_lost = _core_sessions(directory.config, tensors, compute, kv, threads)
     engine = Engine(
@@ -156,7 +159,12 @@ def open_engine(
         steps_at_once=max(1, cpus // threads),
         threads_lost=threads_lost,
     )
-    return engine, {"compute": compute, "kv": kv, "threads": threads, "isa": isa}
+    about = {"compute": compute, "kv": kv, "threads": threads, "isa": isa, "weight_bytes": _bytes(tensors)}
+    return engine, {**about, "huge_page_bytes": huge_bytes(next(iter(tensors.values())))}
+
+
+def _bytes(tensors: dict[str, np.ndarray]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -47,20 +47,25 @@ WINDOW = 1024
 def load(
     path: str | Path,
     *,
-    threads: int | None = None,
+    threads: int | Literal["auto"] = "auto",
     compute: str | None = None,
     kv: str | None = None,
+    load: Literal["copy", "mmap"] = "copy",
     verify: bool = False,
 ) -> Translator:
     """Open the model directory `path`, as `tools/quantize.py` writes it.
 
-    threads  of a step; None: the CPUs that the process may use, by affinity mask and cgroup quota
+    threads  of a step; "auto": the CPUs that the process may use, by affinity mask and cgroup quota
     compute  "int8" or "float32"; None: what the directory holds. "float32" dequantizes int8
     kv       type of the attention cache, "int8" or "float32"; None: as compute
+    load     "copy": weights in memory of their own, in huge pages where the system has them; "mmap": in the
+             pages of the file, which processes share. A file that shrinks while it is mapped ends the process
     verify   compare every byte of the directory with its checksum first
     Raises ModelFileError, TokenizerError, OptionError or EngineError.
     """
-    directory = open_directory(path, verify=verify)
+    if load not in ("copy", "mmap"):
+        raise OptionError(f'load is {load!r}; expected "copy" or "mmap"')
+    directory = open_directory(path, verify=verify, copy=load == "copy")
     tokenizer = None
     if directory.tokenizer_kind is not None:
         config = directory.config
@@ -77,6 +82,7 @@ def load(
         "weights": directory.weights,
         "bytes": directory.bytes,
         "tokenizer": directory.tokenizer_kind,
+        "load": load,
         **settings,
     }
     return Translator(engine, tokenizer, about)

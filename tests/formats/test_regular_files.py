@@ -9,9 +9,9 @@ from typing import Any, Callable
 import pytest
 
 from pyengine.errors import ModelFileError
-from pyengine.formats.regular_files import map_regular, open_regular, read_regular
+from pyengine.formats.regular_files import COPY_BYTES, copy_regular, map_regular, open_regular, read_regular
 
-READERS: tuple[Callable[..., Any], ...] = (open_regular, read_regular, map_regular)
+READERS: tuple[Callable[..., Any], ...] = (open_regular, read_regular, map_regular, copy_regular)
 
 
 def test_what_is_read(tmp_path: Path) -> None:
@@ -21,6 +21,7 @@ def test_what_is_read(tmp_path: Path) -> None:
     for name in (path, link):
         assert read_regular(name, ModelFileError) == b"content"
         assert map_regular(name, ModelFileError)[:] == b"content"
+        assert copy_regular(name, ModelFileError) == b"content"
         with open_regular(name, ModelFileError) as file:
             assert file.read() == b"content"
 
@@ -41,8 +42,9 @@ def test_sizes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"")
     assert read_regular(path, ModelFileError) == b""
-    with pytest.raises(ModelFileError, match="file: empty file"):
-        map_regular(path, ModelFileError)
+    for read in (map_regular, copy_regular):
+        with pytest.raises(ModelFileError, match="file: empty file"):
+            read(path, ModelFileError)
     path.write_bytes(b"1234")
     assert read_regular(path, ModelFileError, 4) == b"1234"
     with pytest.raises(ModelFileError, match="file: larger than 3 bytes"):
@@ -50,3 +52,27 @@ def test_sizes(tmp_path: Path) -> None:
     os.truncate(path, (64 << 20) + 1)
     with pytest.raises(ModelFileError, match="file: larger than 67108864 bytes"):
         read_regular(path, ModelFileError)
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1, COPY_BYTES])
+def test_a_copy_has_every_byte_and_outlives_the_file(tmp_path: Path, extra: int) -> None:
+    path = tmp_path / "file"
+    content = os.urandom(COPY_BYTES + extra)
+    path.write_bytes(content)
+    copied = copy_regular(path, ModelFileError)
+    os.truncate(path, 0)
+    assert copied == content and copied.readonly
+
+
+def test_a_file_that_shrinks_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1000))
+    read = os.preadv
+
+    def shrink(*arguments: Any) -> int:
+        os.truncate(path, 400)
+        return read(*arguments)
+
+    monkeypatch.setattr(os, "preadv", shrink)
+    with pytest.raises(ModelFileError, match="file: truncated: expected 1000 bytes, found 400"):
+        copy_regular(path, ModelFileError)

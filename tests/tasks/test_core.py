@@ -71,6 +71,22 @@ def test_the_same_bytes_on_any_number_of_threads(int8_directory: Path, german: l
     assert all(result == results[0] for result in results)
 
 
+def test_mapped_or_copied_weights_are_the_same(int8_directory: Path, german: list[str]) -> None:
+    results = []
+    for how in ("copy", "mmap"):
+        with pyengine.load(int8_directory, load=how) as translator:
+            about = translator.info()
+            assert about["load"] == how
+            assert 0 < about["weight_bytes"] < about["bytes"]
+            if how == "mmap":
+                assert not about["huge_page_bytes"]
+            results.append(translator.translate(german))
+    assert results[0] == results[1]
+    for how in ("foo", None, True):
+        with pytest.raises(OptionError, match='load is .*; expected "copy" or "mmap"'):
+            pyengine.load(int8_directory, load=how)
+
+
 def test_a_prefix_is_what_would_have_been_written(int8: Translator) -> None:
     free = int8.translate("Ein Mann fährt Fahrrad.", beam_size=1)
     forced = int8.translate("Ein Mann fährt Fahrrad.", beam_size=1, target_prefix=list(free.ids[:3]))
