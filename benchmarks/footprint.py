@@ -58,7 +58,7 @@ import json, pyengine
 translator = pyengine.load(sys.argv[1], threads=2)
 sources, options = json.load(sys.stdin)
 translator.translate(sources, **options)
-cache = sum(session.cache_bytes for session in translator._engine._idle)  # the one session that the call used
+cache = sum(session.cache_bytes for idle in translator._engine._idle.values() for session in idle)  # one
 print(json.dumps([peak(), cache]))
 """
 

@@ -21,7 +21,7 @@ from pyengine.errors import (
     UnsupportedError,
 )
 from pyengine.options import TranslationOptions
-from pyengine.results import Hypothesis, ScoreResult, TranslationResult
+from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult, Trial
 from pyengine.tasks.translator import Translator, load
 from pyengine.version import __version__
 
@@ -30,6 +30,7 @@ __all__ = [
     "ClosedError",
     "DeadlineError",
     "EngineError",
+    "FileResult",
     "Hypothesis",
     "InputError",
     "ModelFileError",
@@ -40,6 +41,7 @@ __all__ = [
     "TranslationOptions",
     "TranslationResult",
     "Translator",
+    "Trial",
     "UnsupportedError",
     "__version__",
     "load",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Hypothesis", "ScoreResult", "TranslationResult"]
+__all__ = ["FileResult", "Hypothesis", "ScoreResult", "TranslationResult", "Trial"]
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,27 @@ class ScoreResult:
     log_probs: tuple[float, ...]
     total: float
     truncated: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A way to use the threads: `replicas` streams of `threads` each, and what it reached at its best."""
+
+    replicas: int
+    threads: int
+    tokens_a_second: float
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What `translate_file` did, tokens being those written, and how: `replicas` streams of `threads` each.
+
+    trials: the ways that were measured on the file's first lines; a short file may not come to all of them.
+    """
+
+    lines: int
+    tokens: int
+    seconds: float
+    replicas: int
+    threads: int
+    trials: tuple[Trial, ...]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from pyengine.cli.lines import LineReader
+from pyengine.errors import OptionError
 from pyengine.options import TranslationKeywords
 from pyengine.results import TranslationResult
 from pyengine.tasks.translator import BATCH_TOKENS, Translator, load
@@ -28,6 +29,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     parser.add_argument("-m", "--model", required=True, metavar="DIR", help="model directory")
     parser.add_argument("texts", nargs="*", metavar="TEXT")
+    parser.add_argument("--input", metavar="FILE", help="translate this file, in the way that measures best ...")
+    parser.add_argument("--output", metavar="FILE", help="... into this one, which appears when it is complete")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument(
         "--beam-size", type=int, metavar="N", help="beams; 1: greedy (default: the checkpoint's)"
     )
@@ -56,19 +60,45 @@ def threads(text: str) -> int | Literal["auto"]:
 
 def run(options: argparse.Namespace) -> None:
     """Write a line for each text, in order and flushed, as soon as it is there."""
+    if (options.input is None) != (options.output is None) or (options.texts and options.input is not None):
+        raise OptionError("--input and --output go together, without TEXT")
     how = {"threads": options.threads, "compute": options.compute, "load": options.load}
     with load(options.model, **how) as translator:
+        if options.input is not None:
+            _translate_file(translator, options)
+            return
         results = _translated(translator, options)
         for number, result in enumerate(results, 1):
             _write(result, number)
 
 
-def _translated(translator: Translator, options: argparse.Namespace) -> Iterable[TranslationResult]:
-    search: TranslationKeywords = {
+def _search_options(options: argparse.Namespace) -> TranslationKeywords:
+    return {
         "beam_size": options.beam_size,
         "length_penalty": options.length_penalty,
         "max_decoding_length": options.max_decoding_length,
     }
+
+
+def _translate_file(translator: Translator, options: argparse.Namespace) -> None:
+    done = translator.translate_file(
+        options.input,
+        options.output,
+        overwrite=options.overwrite,
+        max_batch_tokens=options.max_batch_tokens,
+        truncate=options.truncate,
+        **_search_options(options),
+    )
+    rate = f"{done.tokens / done.seconds:,.0f} a second"
+    print(f"{done.lines:,} lines, {done.tokens:,} tokens in {done.seconds:.1f} s ({rate})", file=sys.stderr)
+    for trial in done.trials:
+        chosen = " <- chosen" if trial.replicas == done.replicas and len(done.trials) > 1 else ""
+        way = f"{trial.replicas} streams of {trial.threads} threads"
+        print(f"{way}: {trial.tokens_a_second:,.0f} tokens a second{chosen}", file=sys.stderr)
+
+
+def _translated(translator: Translator, options: argparse.Namespace) -> Iterable[TranslationResult]:
+    search = _search_options(options)
     rows, truncate = options.max_batch_tokens, options.truncate
     texts: list[str] = options.texts
     if texts:  # all or nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ class Deadline:
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
+
+    def cancel(self) -> None:
+        """It is over."""
+        self._seconds, self._end = 0.0, -math.inf
 
     def check(self) -> None:
         """DeadlineError once the time is over."""

@@ -33,25 +33,31 @@ KINDS = ("int8", "float32")
 
 
 class Engine:
-    """Lends sessions of one model: `open_session` makes one, `steps_at_once` may run side by side.
+    """Lends sessions of one model: `open_session` makes one whose steps have so many threads.
 
-    `threads_lost` tells whether steps run on one thread, because this process was forked.
-    Each call of a task borrows a session of its own: calls of different threads share the weights only.
+    Steps wait for each other so that no more than `cpus` threads run at once. `threads_lost` tells whether steps
+    run on one thread, because this process was forked. Each call of a task borrows sessions of its own: calls of
+    different threads share the weights only.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         generation: GenerationDefaults,
-        open_session: Callable[[], Session],
+        open_session: Callable[[int], Session],
         *,
-        steps_at_once: int = 1,
+        threads: int = 1,
+        replicas: int = 1,
+        cpus: int = 1,
         threads_lost: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`threads`: of all streams together; `replicas`: streams that a call of many sentences runs in."""
         self.config = config
         self.generation = generation
-        self._open_session: Callable[[], Session] | None = open_session
-        self._steps_at_once = steps_at_once
+        self.threads = threads
+        self.replicas = replicas
+        self._open_session: Callable[[int], Session] | None = open_session
+        self._cpus = cpus
         self.threads_lost = threads_lost
         self.reset()
         _ENGINES.add(self)
@@ -59,26 +65,37 @@ class Engine:
     def reset(self) -> None:
         """After a fork, too: threads that the child does not have may have held locks and sessions."""
         self._lock = threading.Lock()
-        self.gate = threading.BoundedSemaphore(self._steps_at_once)
-        self._idle: list[Session] = []
+        self._gates: dict[int, threading.BoundedSemaphore] = {}
+        self._idle: dict[int, list[Session]] = {}
+
+    def gate(self, threads: int) -> threading.BoundedSemaphore:
+        """What a step of so many threads passes."""
+        with self._lock:
+            return self._gates.setdefault(threads, threading.BoundedSemaphore(self._steps_at_once(threads)))
+
+    def _steps_at_once(self, threads: int) -> int:
+        return max(1, self._cpus // threads)
 
     @contextmanager
-    def session(self, deadline: Deadline) -> Iterator[Session]:
+    def session(self, deadline: Deadline, replicas: int | None = None) -> Iterator[Session]:
         """A session for the length of a `with` block, which leaves it empty. ClosedError once closed.
 
-        A step that waits for others until `deadline` is over raises DeadlineError.
+        Its steps have the threads of one of `replicas` streams, by default the model's. A step that waits for
+        others until `deadline` is over raises DeadlineError.
         """
+        count = max(1, self.threads // (replicas or self.replicas))
         with self._lock:
             if self._open_session is None:
                 raise ClosedError("the model is closed")
-            session = self._idle.pop() if self._idle else self._open_session()
+            idle = self._idle.setdefault(count, [])
+            session = idle.pop() if idle else self._open_session(count)
         session.clear()  # a second Ctrl-C may have come while the last call cleaned up
         try:
-            yield _GatedSession(session, self, deadline)
+            yield _GatedSession(session, self, count, deadline)
         finally:
             with self._lock:
-                if self._open_session is not None and len(self._idle) < self._steps_at_once:
-                    self._idle.append(session)
+                if self._open_session is not None and len(idle) < self._steps_at_once(count):
+                    idle.append(session)
 
     def close(self) -> None:
         """Let go of weights and sessions; calls under way in other threads come to their end."""
@@ -102,17 +119,18 @@ if hasattr(os, "register_at_fork"):
 class _GatedSession:
     """A session whose steps wait until a processor is free for their threads."""
 
-    def __init__(self, session: Session, engine: Engine, deadline: Deadline) -> None:
+    def __init__(self, session: Session, engine: Engine, threads: int, deadline: Deadline) -> None:
         self.max_rows = session.max_rows
         self.max_sequences = session.max_sequences
         self.max_memories = session.max_memories
         self.clear = session.clear
         self._session = session
         self._engine = engine
+        self._threads = threads
         self._deadline = deadline
 
     def step(self, plan: Plan) -> StepResult:
-        gate = self._engine.gate  # looked up each time: a fork in the middle of a call brings a new one
+        gate = self._engine.gate(self._threads)  # looked up each time: a fork in the middle of a call brings a new one
         while not gate.acquire(timeout=self._deadline.left):
             self._deadline.check()
         try:
@@ -125,12 +143,14 @@ def open_engine(
     directory: ModelDirectory,
     *,
     threads: int | Literal["auto"] = "auto",
+    replicas: int = 1,
     compute: str | None = None,
     kv: str | None = None,
 ) -> tuple[Engine, dict[str, object]]:
     """Bind the weights of an open model directory to the C core: the engine, and the settings it runs with.
 
-    threads  of a step; "auto": all CPUs that the process may use
+    threads  of all streams together; "auto": all CPUs that the process may use
+    replicas streams, each with its share of the threads
     compute  "int8" or "float32", the type of weights and activations; None: what the directory holds
     kv       "int8" or "float32", the type of cached keys and values; None: as compute
     Raises OptionError.
@@ -150,17 +170,22 @@ def open_engine(
     cpus = usable_cpus()
     if threads == "auto":
         threads = min(cpus, MAX_THREADS)
+    if type(replicas) is not int or not 1 <= replicas <= threads:
+        raise OptionError(f"replicas is {replicas!r}; expected a whole number, 1..{threads}, the threads")
     tensors = directory.tensors if compute == directory.weights else _dequantized(directory)
-    open_session, isa, threads_lost = _core_sessions(directory.config, tensors, compute, kv, threads)
+    open_session, isa, threads_lost = _core_sessions(directory.config, tensors, compute, kv)
     engine = Engine(
         directory.config,
         directory.generation,
         open_session,
-        steps_at_once=max(1, cpus // threads),
+        threads=threads,
+        replicas=replicas,
+        cpus=max(cpus, threads),
         threads_lost=threads_lost,
     )
-    about = {"compute": compute, "kv": kv, "threads": threads, "isa": isa, "weight_bytes": _bytes(tensors)}
-    return engine, {**about, "huge_page_bytes": huge_bytes(next(iter(tensors.values())))}
+    about = {"compute": compute, "kv": kv, "threads": threads, "replicas": replicas, "isa": isa}
+    first = next(iter(tensors.values()))
+    return engine, {**about, "weight_bytes": _bytes(tensors), "huge_page_bytes": huge_bytes(first)}
 
 
 def _bytes(tensors: dict[str, np.ndarray]) -> int:
@@ -179,9 +204,9 @@ def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
 
 
 def _core_sessions(
-    config: ModelConfig, tensors: dict[str, np.ndarray], compute: str, kv: str, threads: int
-) -> tuple[Callable[[], Session], str, Callable[[], bool]]:
-    """What makes a session, the instruction set of the kernels, and what tells whether a fork lost threads.
+    config: ModelConfig, tensors: dict[str, np.ndarray], compute: str, kv: str
+) -> tuple[Callable[[int], Session], str, Callable[[], bool]]:
+    """What makes a session of so many threads, the kernels' instruction set, what tells whether a fork lost threads.
 
     The one place that knows the C core; it is imported here, so that converting needs none.
     """
@@ -190,7 +215,7 @@ def _core_sessions(
     positions = sinusoidal_positions(config.max_positions, config.width)
     model = _core.Model(config, tensors, positions, weights=compute, kv=kv)
 
-    def open_session() -> Session:
+    def open_session(threads: int) -> Session:
         session: Session = _core.Session(
             model,
             threads=threads,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -24,10 +24,12 @@ from pyengine.decoding.search import Found
 from pyengine.errors import InputError, OptionError
 from pyengine.modelfile import open_directory
 from pyengine.options import SearchOptions, TranslationKeywords, TranslationOptions
-from pyengine.results import Hypothesis, ScoreResult, TranslationResult
+from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
+from pyengine.scheduling.streams import run_streams
 from pyengine.tasks.engine import Engine, open_engine
+from pyengine.tasks.files import translate_lines
 from pyengine.tasks.forcing import target_log_probs, target_logits
 from pyengine.tasks.inputs import Inputs, Sentence, Sentences, Source, is_one, prefixes, seconds, whole
 from pyengine.text import Tokenizer, open_tokenizer
@@ -48,6 +50,7 @@ def load(
     path: str | Path,
     *,
     threads: int | Literal["auto"] = "auto",
+    replicas: int = 1,
     compute: str | None = None,
     kv: str | None = None,
     load: Literal["copy", "mmap"] = "copy",
@@ -55,7 +58,9 @@ def load(
 ) -> Translator:
     """Open the model directory `path`, as `tools/quantize.py` writes it.
 
-    threads  of a step; "auto": the CPUs that the process may use, by affinity mask and cgroup quota
+    threads  "auto": the CPUs that the process may use, by affinity mask and cgroup quota
+    replicas streams that a call of many sentences runs in, each with its share of the threads, on one copy of the
+             weights; a call of one sentence has all threads
     compute  "int8" or "float32"; None: what the directory holds. "float32" dequantizes int8
     kv       type of the attention cache, "int8" or "float32"; None: as compute
     load     "copy": weights in memory of their own, in huge pages where the system has them; "mmap": in the
@@ -75,7 +80,7 @@ def load(
             source_vocab=config.source_vocab,
             target_vocab=config.target_vocab,
         )
-    engine, settings = open_engine(directory, threads=threads, compute=compute, kv=kv)
+    engine, settings = open_engine(directory, threads=threads, replicas=replicas, compute=compute, kv=kv)
     about = {
         "path": str(directory.path),
         "created_by": directory.created_by,
@@ -108,6 +113,7 @@ class Translator:
         self._engine = engine
         self._tokenizer = tokenizer
         self._about = about
+        self._replicas = engine.replicas
         self._inputs = Inputs(engine.config, engine.generation.eos_token_id, tokenizer)
 
     @overload
@@ -165,7 +171,8 @@ class Translator:
             read = self._inputs.source(sentence, truncate=truncate, name=name)
             requests.append(self._request(read.ids, self._inputs.prefix(prefix), settled, name))
             cut.append(read.truncated)
-        with self._searching(requests, settled, budget, deadline) as found:
+        replicas = min(self._replicas, max(1, len(requests)))
+        with self._searching(requests, settled, budget, deadline, replicas) as found:
             results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
         return results[0] if one else results
 
@@ -225,7 +232,7 @@ class Translator:
                 cut.append(read.truncated)
                 yield request
 
-        with self._searching(requests(), settled, budget, deadline, window=WINDOW) as found:
+        with self._searching(requests(), settled, budget, deadline, self._replicas, WINDOW) as found:
             for each in found:
                 result = self._result(each, cut.popleft())
                 with deadline.held():
@@ -238,14 +245,49 @@ class Translator:
         settled: SearchOptions,
         budget: int,
         deadline: Deadline,
+        replicas: int,
         window: int | None = None,
     ) -> Iterator[Iterator[list[Found]]]:
-        """What the scheduler finds; the end of the block cancels the rest, whoever still refers to it."""
+        """What the schedulers find; the end of the block cancels the rest, whoever still refers to it."""
         vocab = self._engine.config.target_vocab
-        with self._engine.session(deadline) as session:
-            scheduler = Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline)
-            with closing(scheduler.run(requests, window)) as found:
-                yield found
+        with ExitStack() as stack:
+            sessions = [stack.enter_context(self._engine.session(deadline, replicas)) for _ in range(replicas)]
+            schedulers = [
+                Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline) for session in sessions
+            ]
+            yield stack.enter_context(closing(run_streams(schedulers, requests, window, deadline)))
+
+    def translate_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        overwrite: bool = False,
+        max_batch_tokens: int = BATCH_TOKENS,
+        truncate: bool = False,
+        options: TranslationOptions | None = None,
+        **keywords: Unpack[TranslationKeywords],
+    ) -> FileResult:
+        """Translate a UTF-8 file, a sentence a line, into another; it appears when it is complete.
+
+        Runs in one stream with all threads or in a stream a thread, whichever is faster on the first lines; the
+        result says which. Raises InputError, and OptionError if `target` exists, unless `overwrite`.
+        """
+        settled = self._settle(options, keywords)
+        budget = whole("max_batch_tokens", max_batch_tokens)
+        prefix = self._inputs.prefix(None)
+
+        def translate(first: int, lines: list[str], replicas: int) -> list[TranslationResult]:
+            requests, cut = [], []
+            for number, line in enumerate(lines, first):
+                read = self._inputs.source(line, truncate=truncate, name=f"line {number} of {source}")
+                requests.append(self._request(read.ids, prefix, settled, f"line {number}"))
+                cut.append(read.truncated)
+            with self._searching(requests, settled, budget, Deadline(), replicas) as found:
+                return [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
+
+        ways = sorted({1, self._engine.threads})
+        return translate_lines(Path(source), Path(target), translate, ways, self._engine.threads, overwrite)
 
     @overload
     def score(
@@ -296,7 +338,7 @@ class Translator:
             given = self._inputs.target(right, "the target" if one else f"target {number + 1}")
             pairs.append((read.ids, given))
             cut.append(read.truncated)
-        with self._engine.session(deadline) as session:
+        with self._engine.session(deadline, 1) as session:
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)
             found = target_log_probs(session, pairs, start, budget=rows, deadline=deadline)
@@ -316,7 +358,7 @@ class Translator:
         """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
         deadline = Deadline(seconds(timeout))
         ids = self._source(source, False, "the source").ids
-        with self._engine.session(deadline) as session:
+        with self._engine.session(deadline, 1) as session:
             return target_logits(
                 session,
                 ids,

@@ -180,6 +180,7 @@ def test_too_long(int8_directory: Path) -> None:
         (["translate", "-m", "{model}", "--compute", "int2", "x"], "compute is 'int2'; expected"),
         (["translate", "-m", "{model}", "--threads", "0", "x"], "threads is 0; expected"),
         (["translate", "-m", "{model}", "--threads", "all", "x"], "argument --threads: invalid threads value"),
+        (["translate", "-m", "{model}", "--input", "x"], "--input and --output go together"),
         (["translate", "-m", "{model}", "--load", "slowly", "x"], "load is 'slowly'; expected"),
         (["translate", "-m", "{empty}", "x"], "expected a model directory, found an empty directory"),
         (["translate", "-m", "{empty}/none", "x"], "expected a model directory, found nothing"),

@@ -55,7 +55,8 @@ def translator(
 ) -> Translator:
     """A translator of the tiny model; num_beams is 2 unless `defaults` say otherwise."""
     settled = generation(**{"num_beams": 2, **defaults})
-    engine = Engine(CONFIG, settled, open_session or (lambda: ReferenceSession(MODEL)), steps_at_once=2)
+    make = open_session or (lambda: ReferenceSession(MODEL))
+    engine = Engine(CONFIG, settled, lambda threads: make(), cpus=2)
     return Translator(engine, tokenizer, {"path": "tiny"})
 
 

@@ -87,6 +87,35 @@ def test_mapped_or_copied_weights_are_the_same(int8_directory: Path, german: lis
             pyengine.load(int8_directory, load=how)
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_the_same_bytes_in_any_number_of_streams(int8_directory: Path, german: list[str], replicas: int) -> None:
+    with pyengine.load(int8_directory, threads=3, replicas=replicas) as translator:
+        assert translator.info()["replicas"] == replicas
+        results = translator.translate(german, beam_size=2)
+        assert list(translator.translate_iter(iter(german), beam_size=2)) == results
+        assert [translator.translate(text, beam_size=2) for text in german] == results
+    with pyengine.load(int8_directory, threads=1) as alone:
+        assert alone.translate(german, beam_size=2) == results
+
+
+def test_errors_and_timeouts_in_several_streams(int8_directory: Path, german: list[str]) -> None:
+    with pyengine.load(int8_directory, threads=2, replicas=2) as translator:
+        expected = translator.translate(german)
+        with pytest.raises(DeadlineError):
+            translator.translate(german * 20, timeout=0.005)
+        stream = translator.translate_iter(iter([*german, [10**6]]))
+        assert [next(stream) for _ in german] == expected
+        with pytest.raises(pyengine.InputError, match=f"input {len(german) + 1}"):
+            next(stream)
+        closed = translator.translate_iter(iter(german))
+        next(closed)
+        closed.close()
+        assert translator.translate(german) == expected
+    for replicas in (0, 3, True, "2"):
+        with pytest.raises(OptionError, match="replicas is .*; expected a whole number, 1..2, the threads"):
+            pyengine.load(int8_directory, threads=2, replicas=replicas)
+
+
 def test_a_prefix_is_what_would_have_been_written(int8: Translator) -> None:
     free = int8.translate("Ein Mann fährt Fahrrad.", beam_size=1)
     forced = int8.translate("Ein Mann fährt Fahrrad.", beam_size=1, target_prefix=list(free.ids[:3]))

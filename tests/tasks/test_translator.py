@@ -323,7 +323,7 @@ def test_the_deadline_is_looked_at_while_other_calls_compute() -> None:
     tiny = translator()
     with ExitStack() as computing:
         for _ in range(2):  # as many steps as run at once
-            computing.enter_context(tiny._engine.gate)
+            computing.enter_context(tiny._engine.gate(1))
         with pytest.raises(DeadlineError):
             tiny.translate("abc", timeout=0.05)
     assert tiny.translate("abc", timeout=1e300) == tiny.translate("abc")

@@ -1,0 +1,100 @@
+"""A file of sentences into a file of translations, in the way that measures best on its first lines."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from pyengine.errors import InputError, OptionError
+from pyengine.results import FileResult, TranslationResult, Trial
+
+__all__ = ["translate_lines"]
+
+TRIAL, ROUNDS = 256, 2
+"""Lines of a trial, and trials of each way."""
+WINDOW = 2048
+
+Translate = Callable[[int, list[str], int], list[TranslationResult]]
+"""Translates lines, the first of which has this number, in so many streams."""
+
+
+def translate_lines(
+    source: Path, target: Path, translate: Translate, ways: list[int], threads: int, overwrite: bool
+) -> FileResult:
+    """Translate `source`, UTF-8, a sentence a line, into `target`, which appears when it is complete.
+
+    `ways`: numbers of streams to choose from, each with its share of the `threads`. Every line is translated once:
+    the trials are of different lines.
+    """
+    if target.exists() and not overwrite:
+        raise OptionError(f"{target}: exists already; overwrite=True replaces it")
+    if not source.is_file():
+        raise InputError(f"{source}: expected a file, found {'a directory' if source.is_dir() else 'nothing'}")
+    start = time.perf_counter()
+    rates: dict[int, list[float]] = {way: [] for way in ways}
+
+    def best() -> int:
+        return max(ways, key=lambda way: max(rates[way], default=0.0))
+
+    lines = tokens = 0
+    with _complete_or_absent(target) as file, _progress(source) as bar:
+        waiting = _lines(source, bar)
+        trials = ways * ROUNDS if len(ways) > 1 else []
+        for trial in itertools.chain(trials, itertools.repeat(None)):
+            chunk = list(itertools.islice(waiting, WINDOW if trial is None else TRIAL))
+            if not chunk:
+                break
+            way = trial or best()
+            began = time.perf_counter()
+            results = translate(lines + 1, chunk, way)
+            written = sum(len(result.ids) + 1 for result in results)
+            rates[way].append(written / (time.perf_counter() - began))
+            # One line in, one line out, whatever the model wrote.
+            file.writelines(" ".join((result.text or "").splitlines()) + "\n" for result in results)
+            lines, tokens = lines + len(chunk), tokens + written
+    seconds = time.perf_counter() - start
+    measured = tuple(Trial(way, max(1, threads // way), max(found)) for way, found in rates.items() if found)
+    return FileResult(lines, tokens, seconds, best(), max(1, threads // best()), measured)
+
+
+@contextmanager
+def _complete_or_absent(target: Path) -> Iterator[TextIO]:
+    """A file beside `target` that takes its place when the block ends well, and vanishes if not."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise OptionError(f"{target}: cannot be written: {error.strerror}") from None
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _progress(source: Path) -> tqdm:
+    """Shown on a terminal, after a second."""
+    total = source.stat().st_size
+    return tqdm(total=total, unit="B", unit_scale=True, disable=None, delay=1, leave=False)
+
+
+def _lines(source: Path, bar: tqdm) -> Iterator[str]:
+    """The lines without their ends. InputError for what is not UTF-8."""
+    try:
+        with open(source, "rb") as file:
+            for number, line in enumerate(file, 1):
+                bar.update(len(line))
+                yield line.rstrip(b"\r\n").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: line {number}: expected UTF-8, found an invalid byte at {error.start}") from None
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from None
