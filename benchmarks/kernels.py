@@ -1,16 +1,19 @@
 """The matrix products of each instruction set, as a share of what this machine can do in the same run.
 
-    python benchmarks/kernels.py [--only gemm|rows]
+    python benchmarks/kernels.py [--only gemm|rows|logits|barriers]
 
-One thread; the input is quantized already, the epilogue (scales, bias, activation) is included. The best of many
-short runs counts. `gemm`: many rows, against the int8 peak. `rows`: a few rows over matrices of 512 x 2,048 that are
-walked in turn, in huge pages, against the bandwidth of a buffer of that size.
+The input is quantized already, the epilogue (scales, bias, activation) is included. The best of many short runs
+counts. `gemm`: a layer of many rows, against the int8 peak. `rows`: a few rows over matrices of 512 x 2,048 that are
+walked in turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `logits`: the last product
+fused with its normalizer and the best 5 ids, against the product alone. `barriers`: those of a decoder step.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import limits
@@ -18,8 +21,11 @@ import numpy as np
 from report import Report, Table, Verdict, parser, publish
 
 from pyengine import _core
+from pyengine.cpus import usable_cpus
 
-TABLES = ("gemm", "rows")
+TABLES = ("gemm", "rows", "logits", "barriers")
+STEP_BARRIERS = 6 * 8 + 4
+"""Of a decoder step of the base-size model with few rows: eight a layer, embedding, rows asked for, logits."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,16 @@ class Extent:
     many: tuple[int, ...] = (96, 192, 384)
     few: tuple[int, ...] = (1, 2, 4, 8)
     buffers: tuple[int, ...] = (limits.CACHED, limits.MEMORY)
+    widths: tuple[int, ...] = (256, 512, 1024)
+    vocabularies: tuple[int, ...] = (32_000, 58_101, 150_000)
+    asked: tuple[int, ...] = (1, 8, 32, 128)
     seconds: float = 0.5
 
 
-QUICK = Extent(shapes=((512, 2048),), many=(96,), buffers=(limits.CACHED,), seconds=0.02)
+QUICK = Extent(
+    shapes=((512, 2048),), many=(96,), buffers=(limits.CACHED,), widths=(256,), vocabularies=(2_000,), asked=(4,),
+    seconds=0.02,
+)  # fmt: skip
 
 
 class Product:
@@ -64,31 +76,96 @@ class Product:
                               activation="relu", repeat=repeat)  # fmt: skip
         return time.perf_counter() - start
 
-    def best(self, repeat: int, seconds: float) -> float:
-        """Seconds of one product, in the best of the runs of `repeat` that fit into `seconds`; at least five."""
-        runs: list[float] = []
-        while len(runs) < 5 or sum(runs) < seconds:
-            runs.append(self.seconds(repeat))
-        return min(runs) / repeat
+
+def layer(kernels: _core.Kernels, k: int, n: int) -> _core.Layer:
+    blocks = -(-n // 16)
+    w = np.random.default_rng(1).integers(-127, 128, (blocks, k // 4, 16, 4), np.int8)
+    return _core.Layer(kernels, w, np.full(blocks * 16, 1e-4, np.float32), np.ones(blocks * 16, np.float32))
+
+
+def give(made: _core.Layer, rows: int, k: int) -> None:
+    made.read(np.random.default_rng(2).integers(-127, 128, (rows, k), np.int8), np.full(rows, 0.01, np.float32))
+
+
+def best(run: Callable[[int], object], repeat: int, seconds: float) -> float:
+    """Seconds of one of `repeat` in a run, in the best of the runs that fit into `seconds`; at least five."""
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < seconds:
+        start = time.perf_counter()
+        run(repeat)
+        times.append(time.perf_counter() - start)
+    return min(times) / repeat
 
 
 def gemm(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
-    columns = {"isa": "", "K x N": "", "rows": "d", "GOPS": ".0f", "% of the int8 peak": ".0f"}
-    table = Table("int8 products of many rows, one thread", columns)
-    for isa in isas:
-        peak, shares = peaks.int8(isa, every=False), []
+    columns = {"isa": "", "threads": "d", "K x N": "", "rows": "d", "GOPS": ".0f", "% of the int8 peak": ".0f"}
+    table = Table("int8 layers of many rows", columns)
+    for isa, every in itertools.product(isas, (False, True)):
+        threads = usable_cpus() if every else 1
+        peak, shares = peaks.int8(isa, every=every), []
         for k, n in extent.shapes:
-            product = Product(_core.Kernels(isa), 1, k, n)
-            for rows in extent.many:
-                product.rows(rows)
-                operations = 2 * rows * k * n
-                rate = operations / product.best(max(1, 2 * 10**9 // operations), extent.seconds)
+            made = layer(_core.Kernels(isa), k, n)
+            for count in extent.many:
+                give(made, count, k)
+                y, operations = np.empty((count, n), np.float32), 2 * count * k * n
+
+                def run(repeat: int) -> None:
+                    made.linear(y, threads, repeat)  # noqa: B023
+
+                rate = operations / best(run, max(1, 2 * 10**9 // operations), extent.seconds)
                 shares.append(100 * rate / peak if peak else None)
-                table.rows.append([isa, f"{k} x {n}", rows, rate / 1e9, shares[-1]])
+                table.rows.append([isa, threads, f"{k} x {n}", count, rate / 1e9, shares[-1]])
         if isa == isas[-1] and peak:
-            demand = f"{isa}: {min(extent.many)} rows and more at 90 % of the int8 peak"
+            demand = f"{isa}, {threads} threads: {min(extent.many)} rows and more at 90 % of the int8 peak"
             report.verdicts.append(Verdict(demand, f"at least {min(shares):.0f} %", min(shares) >= 90))
     report.tables.append(table)
+
+
+def logits(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
+    columns = {"isa": "", "K": "d", "vocabulary": ",d", "rows": "d"}
+    columns |= {"product, us": ".0f", "fused, us": ".0f", "ratio": ".2f"}
+    threads = usable_cpus()
+    table = Table(f"Logits, normalizer and 5 candidates a row, {threads} threads", columns)
+    worst: dict[int, float] = {}
+    for isa, k, n in itertools.product(isas, extent.widths, extent.vocabularies):
+        made = layer(_core.Kernels(isa), k, n)
+        for count in extent.asked:
+            give(made, count, k)
+            y = np.empty((count, -(-n // 16) * 16), np.float32)
+
+            def product(repeat: int) -> None:
+                made.linear(y, threads, repeat)  # noqa: B023
+
+            def fused(repeat: int) -> None:
+                made.logits(5, threads, repeat)  # noqa: B023
+
+            repeat = max(1, 10**9 // (count * k * n))
+            # In turn, so that both meet the same neighbours.
+            pairs = [[best(run, repeat, extent.seconds / 10) for run in (product, fused)] for _ in range(3)]
+            bare, whole = (min(times) for times in zip(*pairs, strict=True))
+            table.rows.append([isa, k, n, count, bare * 1e6, whole * 1e6, whole / bare])
+            if isa == isas[-1] and count >= 32:
+                most = 1.4 if k < 512 else 1.25
+                worst[most] = max(worst.get(most, 0.0), whole / bare)
+    report.tables.append(table)
+    for most, ratio in worst.items():
+        width = "K = 256" if most == 1.4 else "K = 512 and more"
+        demand = f"fused logits, {width}, 32 rows and more: at most {most} times the product"
+        report.verdicts.append(Verdict(demand, f"at most {ratio:.2f}", ratio <= most))
+
+
+def barriers(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
+    table = Table("Barriers of a decoder step of base size", {"threads": "d", "barriers": "d", "us": ".0f"})
+    for threads in sorted({1, usable_cpus()}):
+
+        def run(repeat: int) -> None:
+            _core.barriers(threads, repeat * STEP_BARRIERS)  # noqa: B023
+
+        seconds = best(run, 20, extent.seconds)
+        table.rows.append([threads, STEP_BARRIERS, seconds * 1e6])
+    report.tables.append(table)
+    demand = f"barriers of a decoder step, {threads} threads: under 0.15 ms"
+    report.verdicts.append(Verdict(demand, f"{seconds * 1e3:.3f} ms", seconds < 0.15e-3))
 
 
 def rows(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
@@ -132,9 +209,9 @@ def main() -> None:
     options = made.parse_args()
     extent = QUICK if options.quick else Extent()
     isas = [isa for isa in _core.available_isas() if options.all or isa != "ref"]
-    peaks = limits.measure(*extent.buffers, threads=1)
-    report = Report("kernels", {"threads": 1, "limits": peaks.figures})
-    for name, measure in (("gemm", gemm), ("rows", rows)):
+    peaks = limits.measure(*extent.buffers)
+    report = Report("kernels", {"limits": peaks.figures})
+    for name, measure in zip(TABLES, (gemm, rows, logits, barriers), strict=True):
         if options.only in (None, name):
             measure(isas, extent, peaks, report)
     publish(report, options)

@@ -10,6 +10,13 @@ cdef extern from "base/status.h" nogil:
         PE_BAD_ARGUMENT
 
 cdef extern from "base/team.h" nogil:
+    ctypedef struct pe_thread:
+        pass
+
+    ctypedef void pe_team_function(pe_thread *thread, void *context) noexcept
+
+    void pe_team_run(int threads, pe_team_function *function, void *context) noexcept
+    void pe_barrier(pe_thread *thread) noexcept
     bint pe_team_lost() noexcept
 
 cdef extern from "kernels/kernels.h" nogil:
@@ -94,6 +101,16 @@ cdef extern from "ops/ops.h" nogil:
         const float *weight
         const float *bias
 
+    ctypedef struct pe_rows:
+        float *x
+        int64_t ld
+        int8_t *q
+        int64_t ldq
+        float *scale
+
+    int PE_LOGIT_CHUNK
+    int PE_LOGIT_ROWS
+
     ctypedef struct pe_logits_request:
         int64_t n_rows
         int64_t top_k
@@ -104,6 +121,23 @@ cdef extern from "ops/ops.h" nogil:
         float *top_logits
         float *excluded_logits
         float *logits
+
+    ctypedef struct pe_logits_scratch:
+        float *tile
+        float *max
+        float *sum
+        float *values
+        int32_t *ids
+        int32_t *counts
+        int32_t *indices
+
+    void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows,
+                      int64_t n_rows, pe_activation activation, const float *residual, int64_t ldr, float *y,
+                      int64_t ldy) noexcept
+    void pe_op_logits(pe_thread *thread, const pe_kernels *kernels, const pe_linear *output, const pe_rows *rows,
+                      const pe_logits_request *request, const pe_logits_scratch *scratch) noexcept
+    void pe_op_logits_merge(pe_thread *thread, int64_t vocabulary, const pe_logits_request *request,
+                            const pe_logits_scratch *scratch) noexcept
 
 cdef extern from "model/model.h" nogil:
     ctypedef struct pe_stack:

@@ -72,7 +72,7 @@ cdef void *data_of(array) except? NULL:
     return NULL if array is None else <void *><uintptr_t>array.ctypes.data
 
 
-cdef inline int64_t round_up(int64_t n, int64_t step) noexcept:
+cdef inline int64_t round_up(int64_t n, int64_t step) noexcept nogil:
     return (n + step - 1) // step * step
 
 
@@ -327,3 +327,4 @@ cdef class Session:
 
 include "_search.pxi"
 include "_kernels.pxi"
+include "_ops.pxi"
