@@ -129,7 +129,7 @@ def main() -> None:
 
     for every, count in ((False, 1), (True, threads)):
         rate = found.read(limits.MEMORY, every=every)
-        demand = f"bandwidth of memory, {count} threads: within 5 % of a NumPy dot product's, GB/s"
+        demand = f"bandwidth of memory, {count} threads: within 5 % of NumPy's maximum, GB/s"
         compare(demand, rate, limits.stream(limits.MEMORY, count))
     known = limits.operations_a_cycle(cpuinfo())
     if known:
