@@ -1,16 +1,18 @@
 /* AVX-512 VNNI: matrix products on packed weights.
 
-   A tile is up to 6 rows by 4 blocks of 16 channels: 24 accumulators, 4 lines of weights, one broadcast. Each line of
-   weights is loaded once a tile, so up to 6 rows read the weights once. Tiles of a panel (4 blocks) follow each other
-   over the rows, while the panel stays in the second-level cache; meanwhile they prefetch the next panel into it. With
-   few rows that keeps memory busy during the epilogues, with 8 to 64 it hides memory behind the arithmetic.
+   Up to 8 rows take one block of 16 channels at a time: memory is the limit, it is fastest as a single stream, and each
+   line of weights is loaded once for all rows while the block after it is prefetched.
+
+   A tile of more rows is 6 of them by 4 blocks: 24 accumulators, 4 lines of weights, one broadcast. Tiles of a panel (4
+   blocks) follow each other over the rows, while the panel stays in the second-level cache; meanwhile they prefetch the
+   next panel into it, which hides memory behind the arithmetic.
 
    vpdpbusd multiplies unsigned by signed bytes: rows come flipped (x + 128), and 128 times the sum of a channel's
    weights is subtracted up front. Exact: |sum| <= K * 255 * 127 < 2^31 for K <= 66,000. */
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 
-enum { ROWS = 6, BLOCKS = 4 };
+enum { ROWS = 6, BLOCKS = 4, FEW = 8 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -56,18 +58,40 @@ ALWAYS_INLINE void finish(const pe_product *p, int64_t row, int64_t channel, __m
     _mm512_storeu_ps(p->y + row * p->ldy + channel, v);
 }
 
-static void finish_q8(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,
-                      const __m512i sum[ROWS * BLOCKS]) {
+/* Rows of a tile with `blocks` (constant) blocks of channels. */
+ALWAYS_INLINE void finish_blocks(const pe_product *p, int64_t row0, int64_t block0, int rows, const int blocks,
+                                 const __m512i *sum) {
+    const int64_t channel = block0 * PE_BLOCK;
+    __m512 w_scale[BLOCKS], bias[BLOCKS];
+#pragma GCC unroll 4
     for (int b = 0; b < blocks; b++) {
-        const int64_t channel = (block0 + b) * PE_BLOCK;
-        const __m512 w_scale = _mm512_loadu_ps(p->w_scale + channel);
-        const __m512 bias = p->bias ? _mm512_loadu_ps(p->bias + channel) : _mm512_setzero_ps();
-        for (int r = 0; r < rows; r++) {
-            const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(p->x_scale[row0 + r]), w_scale);
-            const __m512 value = _mm512_cvtepi32_ps(sum[r * blocks + b]);
-            finish(p, row0 + r, channel, _mm512_fmadd_ps(value, scale, bias));
+        w_scale[b] = _mm512_loadu_ps(p->w_scale + channel + b * PE_BLOCK);
+        bias[b] = p->bias ? _mm512_loadu_ps(p->bias + channel + b * PE_BLOCK) : _mm512_setzero_ps();
+    }
+    for (int r = 0; r < rows; r++) {
+        const __m512 x_scale = _mm512_set1_ps(p->x_scale[row0 + r]);
+        __m512 value[BLOCKS];
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++)
+            value[b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r * blocks + b]), _mm512_mul_ps(x_scale, w_scale[b]),
+                                       bias[b]);
+        if (p->activation == PE_IDENTITY && !p->residual) {
+#pragma GCC unroll 4
+            for (int b = 0; b < blocks; b++)
+                _mm512_storeu_ps(p->y + (row0 + r) * p->ldy + channel + b * PE_BLOCK, value[b]);
+        } else {
+#pragma GCC unroll 4
+            for (int b = 0; b < blocks; b++) finish(p, row0 + r, channel + b * PE_BLOCK, value[b]);
         }
     }
+}
+
+static void finish_q8(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,
+                      const __m512i *sum) {
+    if (blocks == BLOCKS)
+        finish_blocks(p, row0, block0, rows, BLOCKS, sum);
+    else
+        finish_blocks(p, row0, block0, rows, 1, sum);
 }
 
 static void finish_f32(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,
@@ -80,24 +104,23 @@ static void finish_f32(const pe_product *p, int64_t row0, int64_t block0, int ro
     }
 }
 
-/* sum[rows][blocks] of rows [row0, row0 + rows) and blocks [block0, block0 + blocks). */
-ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks,
-                           ahead next) {
+/* sum[rows][BLOCKS] of rows [row0, row0 + rows) and a panel of blocks. */
+ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, const int rows, ahead next) {
     const int64_t k_end = p->k, ldx = p->ldx, stride = PE_BLOCK * p->k;
     const int8_t *x = (const int8_t *)p->x + row0 * ldx;
     const int8_t *w = (const int8_t *)p->w + block0 * stride;
     __m512i sum[ROWS * BLOCKS]; /* registers: its address must not leave this function */
 #pragma GCC unroll 4
-    for (int b = 0; b < blocks; b++) {
+    for (int b = 0; b < BLOCKS; b++) {
         const __m512i w_sum = _mm512_loadu_si512(p->w_sum + (block0 + b) * PE_BLOCK);
         const __m512i start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(w_sum, 7));
 #pragma GCC unroll 6
-        for (int r = 0; r < rows; r++) sum[r * blocks + b] = start;
+        for (int r = 0; r < rows; r++) sum[r * BLOCKS + b] = start;
     }
     for (int64_t k = 0; k < k_end; k += PE_QUAD) {
         __m512i line[BLOCKS];
 #pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++) line[b] = _mm512_loadu_si512(w + b * stride + k * PE_BLOCK);
+        for (int b = 0; b < BLOCKS; b++) line[b] = _mm512_loadu_si512(w + b * stride + k * PE_BLOCK);
         prefetch(&next);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
@@ -105,14 +128,78 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, co
             memcpy(&quad, x + r * ldx + k, sizeof quad);
             const __m512i a = _mm512_set1_epi32(quad);
 #pragma GCC unroll 4
-            for (int b = 0; b < blocks; b++)
-                sum[r * blocks + b] = _mm512_dpbusd_epi32(sum[r * blocks + b], a, line[b]);
+            for (int b = 0; b < BLOCKS; b++)
+                sum[r * BLOCKS + b] = _mm512_dpbusd_epi32(sum[r * BLOCKS + b], a, line[b]);
         }
     }
     __m512i done[ROWS * BLOCKS];
 #pragma GCC unroll 24
-    for (int i = 0; i < rows * blocks; i++) done[i] = sum[i];
-    finish_q8(p, row0, block0, rows, blocks, done);
+    for (int i = 0; i < rows * BLOCKS; i++) done[i] = sum[i];
+    finish_q8(p, row0, block0, rows, BLOCKS, done);
+}
+
+/* sum[rows] of rows [row0, row0 + rows) and one block, in `chains` partial sums a row: sums of integers are exact in any
+   order. One line of weights follows the other in memory, and the block at `next` is fetched meanwhile. */
+ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, const int rows, const int chains,
+                            const uint8_t *next) {
+    const int64_t k_end = p->k, ldx = p->ldx;
+    const int8_t *x = (const int8_t *)p->x + row0 * ldx;
+    const int8_t *w = (const int8_t *)p->w + block * PE_BLOCK * k_end;
+    const __m512i w_sum = _mm512_loadu_si512(p->w_sum + block * PE_BLOCK);
+    const __m512i start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(w_sum, 7));
+    __m512i sum[FEW * 2]; /* registers: its address must not leave this function */
+#pragma GCC unroll 16
+    for (int i = 0; i < rows * chains; i++) sum[i] = i % chains ? _mm512_setzero_si512() : start;
+    int64_t k = 0;
+    for (; k + chains * PE_QUAD <= k_end; k += chains * PE_QUAD) {
+#pragma GCC unroll 8
+        for (int c = 0; c < chains; c++) {
+            const int64_t at = k + c * PE_QUAD;
+            const __m512i line = _mm512_loadu_si512(w + at * PE_BLOCK);
+            _mm_prefetch((const char *)next + at * PE_BLOCK, _MM_HINT_T0);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                int32_t quad;
+                memcpy(&quad, x + r * ldx + at, sizeof quad);
+                sum[r * chains + c] = _mm512_dpbusd_epi32(sum[r * chains + c], _mm512_set1_epi32(quad), line);
+            }
+        }
+    }
+    for (; k < k_end; k += PE_QUAD) {
+        const __m512i line = _mm512_loadu_si512(w + k * PE_BLOCK);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            int32_t quad;
+            memcpy(&quad, x + r * ldx + k, sizeof quad);
+            sum[r * chains] = _mm512_dpbusd_epi32(sum[r * chains], _mm512_set1_epi32(quad), line);
+        }
+    }
+    __m512i done[FEW];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        done[r] = sum[r * chains];
+#pragma GCC unroll 8
+        for (int c = 1; c < chains; c++) done[r] = _mm512_add_epi32(done[r], sum[r * chains + c]);
+    }
+    finish_q8(p, row0, block, rows, 1, done);
+}
+
+/* All rows by one block, in groups of about the same size. */
+static void block_q8(const pe_product *p, int64_t block, const uint8_t *next) {
+    const int64_t groups = (p->m + FEW - 1) / FEW;
+    for (int64_t group = 0; group < groups; group++) {
+        const int64_t row = p->m * group / groups;
+        switch (p->m * (group + 1) / groups - row) {
+        case 1: tile_few(p, row, block, 1, 8, next); break;
+        case 2: tile_few(p, row, block, 2, 8, next); break;
+        case 3: tile_few(p, row, block, 3, 4, next); break;
+        case 4: tile_few(p, row, block, 4, 4, next); break;
+        case 5: tile_few(p, row, block, 5, 2, next); break;
+        case 6: tile_few(p, row, block, 6, 2, next); break;
+        case 7: tile_few(p, row, block, 7, 2, next); break;
+        default: tile_few(p, row, block, 8, 2, next);
+        }
+    }
 }
 
 ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks,
@@ -141,23 +228,23 @@ ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, c
 
 void pe_gemm_f32_q8r_q8c__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
     const int64_t tiles = (p->m + ROWS - 1) / ROWS, block_bytes = PE_BLOCK * p->k;
-    for (int64_t block = block0, blocks; block < block1; block += blocks) {
-        blocks = block1 - block >= BLOCKS ? BLOCKS : 1;
+    int64_t block = block0;
+    for (; p->m > FEW && block + BLOCKS <= block1; block += BLOCKS)
         for (int64_t tile = 0; tile < tiles; tile++) {
-            const int64_t row = tile * ROWS, rows = p->m - row;
+            const int64_t row = tile * ROWS;
             const ahead next = ahead_of(p, block, block1, block_bytes, tile, tiles);
-            if (blocks == BLOCKS) switch (rows) {
-                case 1: tile_q8(p, row, block, 1, 4, next); break;
-                case 2: tile_q8(p, row, block, 2, 4, next); break;
-                case 3: tile_q8(p, row, block, 3, 4, next); break;
-                case 4: tile_q8(p, row, block, 4, 4, next); break;
-                case 5: tile_q8(p, row, block, 5, 4, next); break;
-                default: tile_q8(p, row, block, 6, 4, next);
-                }
-            else
-                for (int64_t r = row; r < row + rows && r < row + ROWS; r++)
-                    tile_q8(p, r, block, 1, 1, (ahead){NULL, 0});
+            switch (p->m - row) {
+            case 1: tile_q8(p, row, block, 1, next); break;
+            case 2: tile_q8(p, row, block, 2, next); break;
+            case 3: tile_q8(p, row, block, 3, next); break;
+            case 4: tile_q8(p, row, block, 4, next); break;
+            case 5: tile_q8(p, row, block, 5, next); break;
+            default: tile_q8(p, row, block, 6, next);
+            }
         }
+    for (; block < block1; block++) {
+        const uint8_t *w = (const uint8_t *)p->w + block * block_bytes;
+        block_q8(p, block, block + 1 < block1 ? w + block_bytes : p->ahead ? p->ahead : w);
     }
 }
 

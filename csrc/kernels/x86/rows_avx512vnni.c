@@ -43,19 +43,23 @@ void pe_norm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight,
 }
 
 void pe_exp_sum_f32__avx512vnni(const float *x, int64_t n, float *max, float *sum) {
-    __m512 top = _mm512_set1_ps(x[0]);
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 live = pe_mask16(n - i);
-        top = _mm512_mask_max_ps(top, live, _mm512_maskz_loadu_ps(live, x + i), top);
+    const int64_t whole = n / 16 * 16;
+    const __mmask16 live = pe_mask16(n - whole);
+    __m512 top = _mm512_set1_ps(x[0]), other = top;
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        top = _mm512_max_ps(_mm512_loadu_ps(x + i), top);
+        other = _mm512_max_ps(_mm512_loadu_ps(x + i + 16), other);
     }
-    *max = pe_max16(top);
+    if (i < whole) top = _mm512_max_ps(_mm512_loadu_ps(x + i), top);
+    top = _mm512_mask_max_ps(top, live, _mm512_maskz_loadu_ps(live, x + whole), top);
+    *max = pe_max16(_mm512_max_ps(top, other));
     const __m512 m = _mm512_set1_ps(*max);
     __m512 lanes = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 live = pe_mask16(n - i);
-        const __m512 e = pe_exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(live, x + i), m));
-        lanes = _mm512_mask_add_ps(lanes, live, lanes, e);
-    }
+#pragma GCC unroll 4
+    for (i = 0; i < whole; i += 16) lanes = _mm512_add_ps(lanes, pe_exp16(_mm512_sub_ps(_mm512_loadu_ps(x + i), m)));
+    const __m512 e = pe_exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(live, x + whole), m));
+    lanes = _mm512_mask_add_ps(lanes, live, lanes, e);
     *sum = pe_sum16(lanes);
 }
 

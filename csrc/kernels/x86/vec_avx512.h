@@ -31,8 +31,7 @@ static inline __m512 pe_exp16(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
     p = _mm512_add_ps(_mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r), _mm512_set1_ps(1.0f));
-    const __m512i exponent = _mm512_add_epi32(_mm512_cvttps_epi32(n), _mm512_set1_epi32(127));
-    return _mm512_maskz_mul_ps(live, p, _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23)));
+    return _mm512_maskz_scalef_ps(live, p, n); /* n lies in [-126, 127]: p times a power of two, as pe_exp's product */
 }
 
 static inline __m512 pe_tanh16(__m512 x) {
