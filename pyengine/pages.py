@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["huge_bytes", "huge_room"]
+__all__ = ["HUGE_PAGE", "huge_bytes", "huge_room"]
 
 HUGE_PAGE = 2 << 20
 

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from pyengine.cpus import usable_cpus
 from pyengine.errors import PyengineError
-from pyengine.pages import huge_room
+from pyengine.pages import HUGE_PAGE, huge_room
 
 __all__ = ["copy_regular", "map_regular", "open_regular", "read_regular"]
 
 # The largest JSON and tokenizer files in use (vocabularies of 256,000 pieces) have some 40 MB.
 MAX_READ_BYTES = 64 << 20
-COPY_BYTES = 8 << 20
 
 
 def open_regular(path: Path, error: type[PyengineError]) -> FileIO:
@@ -77,8 +76,11 @@ def copy_regular(path: Path, error: type[PyengineError]) -> memoryview:
         except OSError as exc:
             raise error(f"{path}: no memory for {size} bytes: {exc.strerror}") from None
 
+        cpus = usable_cpus()
+        share = -(-size // cpus // HUGE_PAGE) * HUGE_PAGE
+
         def fill(begin: int) -> None:
-            end = min(begin + COPY_BYTES, size)
+            end = min(begin + share, size)
             while begin < end:
                 count = os.preadv(file.fileno(), [room[begin:end]], begin)
                 if count == 0:
@@ -86,8 +88,8 @@ def copy_regular(path: Path, error: type[PyengineError]) -> memoryview:
                 begin += count
 
         try:
-            with ThreadPoolExecutor(usable_cpus()) as pool:
-                list(pool.map(fill, range(0, size, COPY_BYTES)))
+            with ThreadPoolExecutor(cpus) as pool:
+                list(pool.map(fill, range(0, size, share)))
         except OSError as exc:
             raise error(f"{path}: cannot be read: {exc.strerror}") from None
     return room.toreadonly()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from pyengine.modelfile.directory import (
 )
 from pyengine.modelfile.layout import DTYPES, WEIGHTS, packed_specs
 
-__all__ = ["ModelDirectory", "open_directory"]
+__all__ = ["ModelDirectory", "ModelHead", "open_directory", "open_head", "open_weights"]
 
 
 # The position table is computed at load, so no file bounds it: a quarter of a gigabyte does.
@@ -33,11 +33,11 @@ MOST_POSITION_VALUES = 1 << 26
 
 
 @dataclass(frozen=True)
-class ModelDirectory:
-    """An open model directory. ``tensors`` are read-only views of one piece of memory, by packed name (``layout``).
+class ModelHead:
+    """What a model directory says of itself.
 
     ``weights`` is "int8" or "float32"; ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``bytes``
-    the size of all files. The memory lives as long as any array that came from it.
+    the size of all files.
     """
 
     path: Path
@@ -47,15 +47,27 @@ class ModelDirectory:
     tokenizer_kind: str | None
     created_by: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class ModelDirectory(ModelHead):
+    """An open model directory. ``tensors`` are read-only views of one piece of memory, by packed name (``layout``).
+
+    The memory lives as long as any array that came from it.
+    """
+
     tensors: dict[str, np.ndarray] = field(repr=False)
 
 
 def open_directory(path: str | Path, verify: bool = False, copy: bool = False) -> ModelDirectory:
-    """Open the model directory ``path``; with ``verify`` every byte is compared with its checksum.
+    """Open the model directory ``path``: ``open_head``, then ``open_weights``, with their arguments and errors."""
+    return open_weights(open_head(path, verify), copy)
 
-    The tensors lie in a mapping of the file, or with ``copy`` in memory of their own (``pages``).
 
-    Raises ModelFileError naming the file, tensor or field and what was expected: for a damaged or incomplete
+def open_head(path: str | Path, verify: bool = False) -> ModelHead:
+    """Read all but the weights of the model directory ``path``; with ``verify`` compare every byte with its checksum.
+
+    Raises ModelFileError naming the file or field and what was expected: for a damaged or incomplete
     directory, one of a newer version, and for a training checkpoint (with the command that converts it).
     """
     path = Path(path)
@@ -91,7 +103,7 @@ def open_directory(path: str | Path, verify: bool = False, copy: bool = False) -
     generation = GenerationDefaults.from_json(
         load_object(generation_path, ModelFileError), str(generation_path), config
     )
-    return ModelDirectory(
+    return ModelHead(
         path=path,
         config=config,
         weights=weights,
@@ -99,8 +111,16 @@ def open_directory(path: str | Path, verify: bool = False, copy: bool = False) -
         tokenizer_kind=tokenizer,
         created_by=created_by,
         bytes=sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()),
-        tensors=_open_tensors(path / TENSORS_NAME, config, weights, copy),
     )
+
+
+def open_weights(head: ModelHead, copy: bool = False) -> ModelDirectory:
+    """The directory with its tensors, in a mapping of the file, or with ``copy`` in memory of their own (``pages``).
+
+    Raises ModelFileError naming the file or tensor and what was expected.
+    """
+    tensors = _open_tensors(head.path / TENSORS_NAME, head.config, head.weights, copy)
+    return ModelDirectory(**{each.name: getattr(head, each.name) for each in fields(head)}, tensors=tensors)
 
 
 def _refuse_foreign(path: Path, head: dict[str, Any]) -> None:

@@ -71,7 +71,9 @@ class Engine:
     def gate(self, threads: int) -> threading.BoundedSemaphore:
         """What a step of so many threads passes."""
         with self._lock:
-            return self._gates.setdefault(threads, threading.BoundedSemaphore(self._steps_at_once(threads)))
+            if threads not in self._gates:
+                self._gates[threads] = threading.BoundedSemaphore(self._steps_at_once(threads))
+            return self._gates[threads]
 
     def _steps_at_once(self, threads: int) -> int:
         return max(1, self._cpus // threads)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ import numpy as np
 
 from pyengine.decoding.search import Found
 from pyengine.errors import InputError, OptionError
-from pyengine.modelfile import open_directory
+from pyengine.modelfile import open_head, open_weights
 from pyengine.options import SearchOptions, TranslationKeywords, TranslationOptions
 from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult
 from pyengine.scheduling.deadline import Deadline
@@ -70,16 +71,18 @@ def load(
     """
     if load not in ("copy", "mmap"):
         raise OptionError(f'load is {load!r}; expected "copy" or "mmap"')
-    directory = open_directory(path, verify=verify, copy=load == "copy")
-    tokenizer = None
-    if directory.tokenizer_kind is not None:
-        config = directory.config
-        tokenizer = open_tokenizer(
-            directory.path,
-            directory.tokenizer_kind,
-            source_vocab=config.source_vocab,
-            target_vocab=config.target_vocab,
-        )
+    head = open_head(path, verify=verify)
+    with ThreadPoolExecutor(1) as pool:  # opening a tokenizer takes as long as reading the weights
+        weights = pool.submit(open_weights, head, copy=load == "copy")
+        tokenizer = None
+        if head.tokenizer_kind is not None:
+            tokenizer = open_tokenizer(
+                head.path,
+                head.tokenizer_kind,
+                source_vocab=head.config.source_vocab,
+                target_vocab=head.config.target_vocab,
+            )
+        directory = weights.result()
     engine, settings = open_engine(directory, threads=threads, replicas=replicas, compute=compute, kv=kv)
     about = {
         "path": str(directory.path),

@@ -9,7 +9,8 @@ from typing import Any, Callable
 import pytest
 
 from pyengine.errors import ModelFileError
-from pyengine.formats.regular_files import COPY_BYTES, copy_regular, map_regular, open_regular, read_regular
+from pyengine.formats.regular_files import copy_regular, map_regular, open_regular, read_regular
+from pyengine.pages import HUGE_PAGE
 
 READERS: tuple[Callable[..., Any], ...] = (open_regular, read_regular, map_regular, copy_regular)
 
@@ -54,10 +55,10 @@ def test_sizes(tmp_path: Path) -> None:
         read_regular(path, ModelFileError)
 
 
-@pytest.mark.parametrize("extra", [-1, 0, 1, COPY_BYTES])
+@pytest.mark.parametrize("extra", [-1, 0, 1, HUGE_PAGE])
 def test_a_copy_has_every_byte_and_outlives_the_file(tmp_path: Path, extra: int) -> None:
     path = tmp_path / "file"
-    content = os.urandom(COPY_BYTES + extra)
+    content = os.urandom(HUGE_PAGE + extra)
     path.write_bytes(content)
     copied = copy_regular(path, ModelFileError)
     os.truncate(path, 0)
