@@ -318,11 +318,19 @@ cdef class Session:
         c.logits.top_logits = float_out(values_view)
         c.logits.excluded_logits = float_out(excluded_view)
         c.logits.logits = float_out(logits_view) if plan.full_logits else NULL
-        with nogil:
-            status = pe_session_step(&self.session, &c)
+        passed = advanced = None
+        if plan.ahead is None:
+            with nogil:
+                status = pe_session_step(&self.session, &c)
+        elif c.n_rows != rows or top_k < 1:
+            self._refuse("steps ahead need one row a sequence, and a candidate of each")
+        elif plan.ahead.beams is None:
+            status, passed = go_ahead(&self.session, &c, plan.ahead.steps, plan.ahead.end)
+        else:
+            status, advanced = (<Beams?>plan.ahead.beams).go_ahead(&self.session, &c, plan.ahead.steps, plan.ahead.live)
         if status != PE_OK:
             raise_status(status, self.session.message.decode("utf-8", "replace"))
-        return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits)
+        return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits, passed, advanced)
 
 
 include "_search.pxi"

@@ -1,4 +1,52 @@
-# Beam search after a step (csrc/search/beam.h): the arrays of all slots, and one call for the live sentences.
+# What comes after a step. Greedy search: steps that need no decision. Beam search (csrc/search/beam.h): the arrays of
+# all slots, one call for the live sentences, and steps in which none of them is done.
+
+
+cdef void only_rows(pe_plan *plan, const int32_t *tokens) noexcept nogil:
+    """A plan with new tokens for the same rows, and nothing else to do."""
+    plan.tokens = tokens
+    plan.n_forks = plan.n_free_sequences = plan.n_free_memories = plan.n_segments = plan.n_source_tokens = 0
+
+
+cdef bint is_any(int32_t id, const int32_t *ids, int64_t n) noexcept nogil:
+    cdef int64_t i
+    for i in range(n):
+        if ids[i] == id:
+            return True
+    return False
+
+
+cdef go_ahead(pe_session *session, pe_plan *plan, int64_t steps, const int32_t[::1] end):
+    """Runs the plan and up to `steps` - 1 more, each row with its best candidate, until one of these ends a row.
+
+    Returns the status, and ids and log-probabilities [n, rows] of the n steps before the last.
+    """
+    cdef int64_t rows = plan.n_rows, k = plan.logits.top_k, done = 0, r, n_end = end.shape[0]
+    cdef const int32_t *ends = &end[0] if n_end > 0 else NULL
+    cdef const int32_t *best = plan.logits.top_ids
+    cdef bint ended
+    cdef pe_status status
+    ids, log_probs = np.empty((steps, rows), np.int32), np.empty((steps, rows))
+    cdef int32_t *taken = <int32_t *>data_of(ids)
+    cdef double *values = <double *>data_of(log_probs)
+    with nogil:
+        while True:
+            status = pe_session_step(session, plan)
+            if status != PE_OK or done + 1 >= steps:
+                break
+            ended = False
+            for r in range(rows):
+                ended |= best[r * k] < 0 or is_any(best[r * k], ends, n_end)
+            if ended:
+                break
+            for r in range(rows):
+                taken[r] = best[r * k]
+                values[r] = <double>plan.logits.top_logits[r * k] - plan.logits.log_normalizer[r]
+            only_rows(plan, taken)
+            taken += rows
+            values += rows
+            done += 1
+    return status, (ids[:done], log_probs[:done])
 
 
 cdef class Beams:
@@ -102,3 +150,65 @@ cdef class Beams:
                 is_done[i] = pe_beam_advance(&self.search, live[i], &candidates, &changes)
                 row += 1 if i >= begun else beams
         return done, forks[: changes.n_forks], freed[: changes.n_freed]
+
+    cdef go_ahead(self, pe_session *session, pe_plan *plan, int64_t steps, const int64_t[::1] live):
+        """Runs the plan and up to `steps` - 1 more, the sentences in `live` going on between them, until one is done.
+
+        Returns the status, and what `advance` found after the last step, or None if that is yet to be done.
+        """
+        cdef int64_t n = live.shape[0], beams = self.search.beams, width = plan.logits.top_k, rows = plan.n_rows, i, j
+        cdef pe_candidates candidates
+        cdef pe_beam_changes changes
+        cdef pe_status status
+        cdef bint_t any_done = False
+        if rows != n * beams or width < 2:
+            raise EngineError(f"{rows} rows of {width} candidates; expected {n * beams}, of 2 or more")
+        self._make_room(width)
+        done, ids, values = np.zeros(n, np.bool_), np.empty((rows, width), np.int32), np.empty((rows, width))
+        forks, freed, tokens = np.empty((rows, 2), np.int32), np.empty(rows, np.int32), np.empty((2, rows), np.int32)
+        cdef bint_t *is_done = <bint_t *>data_of(done)
+        cdef int32_t *next_ids = <int32_t *>data_of(ids)
+        cdef double *next_values = <double *>data_of(values)
+        cdef int32_t *next_tokens = <int32_t *>data_of(tokens)
+        cdef int32_t *next_sequences = next_tokens + rows
+        cdef int64_t slot, row
+        candidates.width = width
+        candidates.shared = False
+        changes.forks = <int32_t *>data_of(forks)
+        changes.freed = <int32_t *>data_of(freed)
+        changes.n_forks = changes.n_freed = 0
+        with nogil:
+            while True:
+                status = pe_session_step(session, plan)
+                steps -= 1
+                if status != PE_OK or steps < 1:
+                    break
+                for i in range(rows * width):
+                    next_ids[i] = plan.logits.top_ids[i] if plan.logits.top_ids[i] >= 0 else 0
+                    next_values[i] = <double>plan.logits.top_logits[i] - plan.logits.log_normalizer[i // width]
+                changes.n_forks = changes.n_freed = 0
+                for i in range(n):
+                    candidates.ids = next_ids + i * beams * width
+                    candidates.values = next_values + i * beams * width
+                    is_done[i] = pe_beam_advance(&self.search, live[i], &candidates, &changes)
+                    any_done |= is_done[i]
+                if any_done:
+                    break
+                for i in range(changes.n_freed):
+                    self.search.used[changes.freed[i]] = False
+                for i in range(n):
+                    slot = live[i]
+                    for j in range(beams):
+                        row = slot * beams + j
+                        next_tokens[i * beams + j] = self.search.history[row * self.search.capacity
+                                                                         + self.search.length[slot] - 1]
+                        next_sequences[i * beams + j] = self.search.sequences[row]
+                only_rows(plan, next_tokens)
+                plan.sequences = next_sequences
+                plan.n_forks = changes.n_forks
+                plan.forks = changes.forks
+                plan.n_free_sequences = changes.n_freed
+                plan.free_sequences = changes.freed
+        if not any_done:
+            return status, None
+        return status, (done, forks[: changes.n_forks], freed[: changes.n_freed])

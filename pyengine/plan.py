@@ -14,11 +14,11 @@ There is no padding anywhere: segments and rows are ragged and lie end to end.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Plan", "Session", "StepResult"]
+__all__ = ["Ahead", "Plan", "Session", "StepResult"]
 
 
 def _no_ids() -> np.ndarray:
@@ -31,6 +31,24 @@ def _no_pairs() -> np.ndarray:
 
 def _no_offsets() -> np.ndarray:
     return np.zeros(1, np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Ahead:
+    """Leave to go on after the plan's step without asking, as long as the search would decide nothing else.
+
+    The plan has one row a sequence, all of which ask for logits, and the edits of its rows hold in these steps, too.
+
+    steps   how many in all, the plan's own included; a session may stop after any of them
+    end     int32 ids: greedy search stops at the step in which a row's best candidate is one of these
+    beams   None for greedy search, where every row goes on with its best candidate; else the `_core.Beams` whose
+            sentences in the slots `live`, int64, go on with all candidates, until one of them is done
+    """
+
+    steps: int
+    end: np.ndarray
+    beams: Any = None
+    live: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +68,7 @@ class Plan:
     top_k            how many candidates each of these rows returns
     exclude_offsets  [Q + 1], exclude_ids [exclude_offsets[Q]]  ids left out of a row's candidates, ascending
     full_logits      whether all logits of these rows come back as well
+    ahead            further steps that the session may run, or None
     """
 
     forks: np.ndarray = field(default_factory=_no_pairs)
@@ -66,6 +85,7 @@ class Plan:
     exclude_offsets: np.ndarray = field(default_factory=_no_offsets)
     exclude_ids: np.ndarray = field(default_factory=_no_ids)
     full_logits: bool = False
+    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +97,11 @@ class StepResult:
     top_logits       float32 [Q, k]  their raw logits; where fewer than k remain, id -1 and -inf
     excluded_logits  float32 [len(exclude_ids)]  raw logits at the excluded ids
     logits           float32 [Q, vocab], or None unless the plan asked for them
+
+    After `Plan.ahead` all of these are the last step's, and there may be
+
+    passed    greedy search: int32 ids and float64 log-probabilities [steps, Q] that rows took in the steps before
+    advanced  beam search: what `Beams.advance` found after the last step, if that is done already
     """
 
     log_normalizer: np.ndarray
@@ -84,6 +109,8 @@ class StepResult:
     top_logits: np.ndarray
     excluded_logits: np.ndarray
     logits: np.ndarray | None = None
+    passed: tuple[np.ndarray, np.ndarray] | None = None
+    advanced: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
 
 class Session(Protocol):

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyengine.decoding.search import Finished, Found, Search
+from pyengine.decoding.search import NO_IDS, Finished, Found, Search
 from pyengine.options import SearchOptions
-from pyengine.plan import StepResult
+from pyengine.plan import Ahead, StepResult
 
 __all__ = ["BeamSearch"]
 
@@ -45,21 +45,31 @@ class BeamSearch(Search):
         self._beams.begin(slot)
         return slot
 
+    def ahead(self, most: int) -> Ahead | None:
+        steps = 1 if self.options.renormalize_logits else self._steps_alike(most)
+        if steps == 1:
+            return None
+        self._bind(steps)
+        return Ahead(steps, NO_IDS, self._beams, self._live)
+
     def advance(self, scores: StepResult) -> list[Finished]:
         live = self._live
-        candidates = self._candidates(scores, normalize=True)
-        self._bind()
-        begun = len(live) - self._fresh
-        done, self._forks, freed = self._beams.advance(live, begun, candidates.ids, candidates.values)
+        if scores.advanced is not None:
+            done, self._forks, freed = scores.advanced
+        else:
+            candidates = self._candidates(scores, normalize=True)
+            self._bind(1)
+            begun = len(live) - self._fresh
+            done, self._forks, freed = self._beams.advance(live, begun, candidates.ids, candidates.values)
         self._free(freed)
         finished = [Finished(slot, self._best(slot)) for slot in live[done].tolist()]
         self._drop(done)
         return finished
 
-    def _bind(self) -> None:
-        """Make room for another token, and show the arrays to the core where they are new."""
+    def _bind(self, steps: int) -> None:
+        """Make room for so many tokens, and show the arrays to the core where they are new."""
         live = self._live
-        self._reserve(int(self._length[live].max(initial=0)) + 1)
+        self._reserve(int(self._length[live].max(initial=0)) + steps)
         self._length_power(self._maximum[live] - self._prompt[live])
         if self._bound is None or self._bound[0] is not self._history or self._bound[1] is not self._powers:
             self._bound = self._history, self._powers

@@ -13,7 +13,7 @@ import numpy as np
 
 from pyengine.decoding.processors import Candidates, Context, Edits, Processors
 from pyengine.options import SearchOptions
-from pyengine.plan import StepResult
+from pyengine.plan import Ahead, StepResult
 
 __all__ = ["Finished", "Found", "IdPool", "Rows", "Search", "sequences_per_slot", "widened"]
 
@@ -145,8 +145,22 @@ class Search(ABC):
         return Rows(forks, freed, tokens, sequences, slots, logit_rows, self._edits)
 
     @abstractmethod
+    def ahead(self, most: int) -> Ahead | None:
+        """Leave to run up to `most` steps for the rows that `rows` gave last; None if each needs a decision."""
+
+    @abstractmethod
     def advance(self, scores: StepResult) -> list[Finished]:
         """Choose the next tokens by the scores of the rows that `rows` gave last; returns what finished."""
+
+    def _steps_alike(self, most: int) -> int:
+        """Steps, `most` or fewer, that have the edits that `rows` gave last, and in which no length reaches a limit."""
+        if self._fresh or not self.live or self._edits.kinds is not None or self._processors.needs_history:
+            return 1
+        length = self._length[self._live]
+        limit = self._maximum[self._live] - (1 if self.options.forced_eos_token_id else 0)
+        short = length < self._minimum[self._live]
+        limit = np.where(short, np.minimum(limit, self._minimum[self._live]), limit)
+        return max(1, min(most, int((limit - length).min())))
 
     def _context(self, old: np.ndarray, fresh: np.ndarray) -> Context:
         """One entry a logit row: every beam of the old sentences, then one for each fresh one."""

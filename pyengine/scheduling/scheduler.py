@@ -24,6 +24,10 @@ from pyengine.scheduling.slicing import run_plan
 
 __all__ = ["Request", "Scheduler"]
 
+AHEAD = 64
+"""Rows of steps that run without coming back to Python, where this takes as long as they do: so few that a deadline or
+Ctrl-C need not wait."""
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -78,7 +82,7 @@ class Scheduler:
                 queue.refill(following)
                 admitted = self._admit(queue, done)
                 if self._search.live:
-                    self._step(self._plan(admitted), done)
+                    self._step(self._plan(admitted, 1 if queue.waiting else AHEAD), done)
                 while following in done:
                     yield done.pop(following)
                     following += 1
@@ -110,7 +114,8 @@ class Scheduler:
             admitted.append((slot, request.source))
         return admitted
 
-    def _plan(self, admitted: list[tuple[int, np.ndarray]]) -> Plan:
+    def _plan(self, admitted: list[tuple[int, np.ndarray]], ahead: int) -> Plan:
+        """The next step, and leave to run as many as have `ahead` rows together without coming back."""
         rows = self._search.rows()
         freed = np.array(self._freed_memories, np.int32)
         self._freed_memories = []
@@ -128,6 +133,7 @@ class Scheduler:
             top_k=self._search.top_k,
             exclude_offsets=rows.edits.offsets,
             exclude_ids=rows.edits.ids,
+            ahead=self._search.ahead(ahead // len(rows.tokens)),
         )
 
     def _step(self, plan: Plan, done: dict[int, list[Found]]) -> None:

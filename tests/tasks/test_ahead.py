@@ -1,0 +1,69 @@
+"""Steps that run without coming back to Python give what steps one by one give, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyengine
+from pyengine import EngineError, Translator
+from pyengine.plan import Ahead
+from pyengine.scheduling import scheduler
+from pyengine.tasks import engine
+from tests.core.models import TinyModel, make_plan, new_session
+
+CASES: dict[str, dict[str, Any]] = {
+    "greedy": {"num_beams": 1},
+    "beams": {"num_beams": 4, "num_return_sequences": 4},
+    "two beams, early": {"num_beams": 2, "early_stopping": True},
+    "never": {"num_beams": 3, "early_stopping": "never", "length_penalty": 2.0},
+    "cut": {"num_beams": 1, "max_new_tokens": 5},
+    "beams, cut": {"num_beams": 4, "max_new_tokens": 5},
+    "at least": {"num_beams": 1, "min_new_tokens": 20, "max_new_tokens": 24},
+    "beams, at least": {"num_beams": 4, "min_new_tokens": 20, "max_new_tokens": 24},
+    "forced end": {"num_beams": 1, "max_new_tokens": 12, "forced_eos_token_id": 5},
+    "forced first": {"num_beams": 2, "forced_bos_token_id": 7, "begin_suppress_tokens": [9]},
+    "no repeats": {"num_beams": 2, "no_repeat_ngram_size": 2},
+    "renormalized": {"num_beams": 2, "renormalize_logits": True},
+}
+
+
+@pytest.fixture(scope="module")
+def translator(int8_directory: Path) -> Iterator[Translator]:
+    with pyengine.load(int8_directory, threads=1) as translator:
+        yield translator
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("rows", [16, 200, 100_000])
+def test_translations_are_those_of_single_steps(
+    translator: Translator, german: list[str], name: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for ahead in (1, rows):
+        monkeypatch.setattr(scheduler, "AHEAD", ahead)
+        found.append([translator.translate(text, **CASES[name]) for text in (german[0], german[:3], german)])
+    assert found[0] == found[1]  # floats compared bit for bit
+
+
+def test_few_rows_come_back_seldom(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    step = engine._GatedSession.step
+    monkeypatch.setattr(engine._GatedSession, "step", lambda self, plan: steps.append(plan) or step(self, plan))
+    for beams in (1, 4):
+        steps.clear()
+        translator.translate("Ein Mann.", num_beams=beams, min_new_tokens=60, max_new_tokens=60)
+        assert len(steps) < 60 * beams / 16 + 4
+
+
+def test_a_plan_with_two_rows_of_a_sequence_cannot_go_ahead() -> None:
+    model = TinyModel.random("float32", 1)
+    session = new_session(model.core())
+    plan = make_plan(sources={0: [1, 0]}, rows=[(0, 0, [2, 1])], logit_rows=[1])
+    with pytest.raises(EngineError, match="one row a sequence"):
+        session.step(replace(plan, ahead=Ahead(4, np.zeros(1, np.int32))))
