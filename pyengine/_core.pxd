@@ -198,6 +198,11 @@ cdef extern from "model/kv_cache.h" nogil:
 
     int64_t pe_kv_bytes(const pe_kv_cache *cache) noexcept
 
+cdef extern from "model/shortlist.h" nogil:
+    ctypedef struct pe_shortlist:
+        pe_linear rows
+        int64_t held
+
 cdef extern from "model/session.h" nogil:
     ctypedef struct pe_plan:
         int64_t n_forks
@@ -211,6 +216,8 @@ cdef extern from "model/session.h" nogil:
         const int32_t *segment_memories
         int64_t n_source_tokens
         const int32_t *source_tokens
+        const int32_t *list_offsets
+        const int32_t *list_ids
         int64_t n_rows
         const int32_t *tokens
         const int32_t *sequences
@@ -220,6 +227,7 @@ cdef extern from "model/session.h" nogil:
 
     ctypedef struct pe_session:
         pe_kv_cache cache
+        pe_shortlist shortlist
         char *message
 
     pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,

@@ -241,6 +241,11 @@ cdef class Session:
         """Bytes of key-value cache allocated so far."""
         return pe_kv_bytes(&self.session.cache)
 
+    @property
+    def list_slots(self):
+        """Ids that the lists of the memories hold together, and rows of the output layer that a step multiplies."""
+        return self.session.shortlist.held, self.session.shortlist.rows.n
+
     def clear(self):
         """Forgets every sequence and memory."""
         self._require_idle()
@@ -271,6 +276,7 @@ cdef class Session:
         cdef const int32_t[::1] free_sequences = plan.free_sequences, free_memories = plan.free_memories
         cdef const int32_t[::1] source_tokens = plan.encode_tokens, lengths = plan.encode_lengths
         cdef const int32_t[::1] segment_memories = plan.encode_memories
+        cdef const int32_t[::1] list_offsets = plan.list_offsets, list_ids = plan.list_ids
         cdef const int32_t[::1] tokens = plan.tokens, sequences = plan.sequences, memories = plan.memories
         cdef const int32_t[::1] logit_rows = plan.logit_rows
         cdef const int32_t[::1] offsets = plan.exclude_offsets, excluded = plan.exclude_ids
@@ -279,7 +285,9 @@ cdef class Session:
             self._refuse("forks are pairs")
         if not (lengths.shape[0] == segment_memories.shape[0] and tokens.shape[0] == sequences.shape[0]
                 and tokens.shape[0] == memories.shape[0] and offsets.shape[0] == rows + 1
-                and offsets[rows] == excluded.shape[0] and top_k >= 0):
+                and offsets[rows] == excluded.shape[0] and top_k >= 0
+                and list_offsets.shape[0] in (0, lengths.shape[0] + 1)
+                and list_ids.shape[0] == (list_offsets[lengths.shape[0]] if list_offsets.shape[0] > 0 else 0)):
             self._refuse("arrays that belong together differ in length")
 
         log_normalizer = np.empty(rows, np.float64)
@@ -304,6 +312,8 @@ cdef class Session:
         c.segment_memories = int32_in(segment_memories)
         c.n_source_tokens = source_tokens.shape[0]
         c.source_tokens = int32_in(source_tokens)
+        c.list_offsets = int32_in(list_offsets)
+        c.list_ids = int32_in(list_ids)
         c.n_rows = tokens.shape[0]
         c.tokens = int32_in(tokens)
         c.sequences = int32_in(sequences)

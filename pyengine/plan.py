@@ -61,14 +61,18 @@ class Plan:
     encode_tokens    [T]     source tokens of all segments, end to end
     encode_lengths   [S]     their lengths; sum = T <= max_rows
     encode_memories  [S]     the unused memory id that each result is kept under
+    list_offsets     [S + 1], list_ids [list_offsets[S]]  the ids that rows of each of these memories may take,
+                             ascending, at least one; empty list_offsets: any id
     tokens           [R]     decoder rows, R <= max_rows; rows of one sequence are adjacent and in order
     sequences        [R]     the sequence of each row; an id unseen so far starts empty
     memories         [R]     the memory that the row's cross-attention reads; may be encoded in this step
     logit_rows       [Q]     ascending row indices that need logits
     top_k            how many candidates each of these rows returns
     exclude_offsets  [Q + 1], exclude_ids [exclude_offsets[Q]]  ids left out of a row's candidates, ascending
-    full_logits      whether all logits of these rows come back as well
+    full_logits      whether all logits of these rows come back as well; not of rows whose memories have lists
     ahead            further steps that the session may run, or None
+
+    The logit rows of a step have lists, all of them or none.
     """
 
     forks: np.ndarray = field(default_factory=_no_pairs)
@@ -77,6 +81,8 @@ class Plan:
     encode_tokens: np.ndarray = field(default_factory=_no_ids)
     encode_lengths: np.ndarray = field(default_factory=_no_ids)
     encode_memories: np.ndarray = field(default_factory=_no_ids)
+    list_offsets: np.ndarray = field(default_factory=_no_ids)
+    list_ids: np.ndarray = field(default_factory=_no_ids)
     tokens: np.ndarray = field(default_factory=_no_ids)
     sequences: np.ndarray = field(default_factory=_no_ids)
     memories: np.ndarray = field(default_factory=_no_ids)
@@ -91,6 +97,9 @@ class Plan:
 @dataclass(frozen=True, eq=False)
 class StepResult:
     """What a step returns, one entry for each of the plan's Q logit rows.
+
+    Where a row has a list, its ids take the place of the vocabulary: the normalizer sums over them, the candidates
+    are among them, and the logit of an excluded id that is not on the list is -inf.
 
     log_normalizer   float64 [Q]     logsumexp of the row's raw logits, output bias included, nothing excluded
     top_ids          int32 [Q, k]    the k best ids that are not excluded, best first; ties: lower id first

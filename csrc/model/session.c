@@ -36,6 +36,9 @@ static void lay_out(pe_session *s, int64_t max_sequences) {
     s->logits.sum = pe_arena_take(a, n * chunks, sizeof(float));
     s->logits.counts = pe_arena_take(a, threads * n, sizeof(int32_t));
     s->logits.indices = pe_arena_take(a, threads * PE_LOGIT_CHUNK, sizeof(int32_t));
+    s->listed.lists = pe_arena_take(a, n, sizeof *s->listed.lists);
+    s->listed.gathered = pe_arena_take(a, threads * PE_LOGIT_CHUNK, sizeof(float));
+    s->listed.indices = pe_arena_take(a, threads * PE_LOGIT_CHUNK, sizeof(int32_t));
 }
 
 pe_status pe_session_create(pe_session *s, const pe_model *model, int threads, int64_t max_rows,
@@ -45,6 +48,7 @@ pe_status pe_session_create(pe_session *s, const pe_model *model, int threads, i
     s->encoder_layout = pe_kv_layout_of(model->kv, 1, config->encoder.heads, config->width / config->encoder.heads);
     const pe_kv_layout layout = pe_kv_layout_of(model->kv, config->decoder.layers, config->decoder.heads,
                                                 config->width / config->decoder.heads);
+    pe_shortlist_create(&s->shortlist, &model->output, max_memories);
     lay_out(s, max_sequences); /* dry */
     pe_status status = pe_arena_allocate(&s->arena);
     if (status == PE_OK) {
@@ -57,10 +61,12 @@ pe_status pe_session_create(pe_session *s, const pe_model *model, int threads, i
 
 void pe_session_destroy(pe_session *s) {
     pe_kv_destroy(&s->cache);
+    pe_shortlist_destroy(&s->shortlist);
     pe_arena_free(&s->arena);
     pe_aligned_free(s->encoder_pages);
     free(s->logits.values);
     free(s->logits.ids);
+    pe_aligned_free(s->listed.logits);
     *s = (pe_session){0};
 }
 
@@ -68,6 +74,8 @@ void pe_session_clear(pe_session *s) {
     const int64_t lists = s->cache.n_sequences + s->cache.n_memories; /* one array */
     for (int64_t i = 0; i < lists; i++)
         if (s->cache.sequences[i].live) pe_kv_release(&s->cache, &s->cache.sequences[i]);
+    for (int64_t i = 0; i < s->cache.n_memories; i++) pe_shortlist_drop(&s->shortlist, i);
+    pe_shortlist_forget_fresh(&s->shortlist);
 }
 
 /* Checks. Each names what is wrong; ids and tokens come from the caller. */
@@ -109,6 +117,7 @@ static pe_status release_all(pe_session *s, bool memory, int64_t n, const int32_
         pe_page_list *list = find_list(s, memory, ids[i]);
         if (!list) return PE_BAD_ARGUMENT;
         if (list->live) pe_kv_release(&s->cache, list);
+        if (memory) pe_shortlist_drop(&s->shortlist, ids[i]);
     }
     return PE_OK;
 }
@@ -179,6 +188,25 @@ static pe_status plan_segments(pe_session *s, const pe_plan *plan) {
     return PE_OK;
 }
 
+/* The lists of the memories that the segments become. */
+static pe_status plan_lists(pe_session *s, const pe_plan *plan) {
+    if (!plan->list_offsets) return PE_OK;
+    int64_t done = 0;
+    for (int64_t i = 0; i < plan->n_segments; i++) {
+        const int64_t end = plan->list_offsets[i + 1];
+        REFUSE_IF(plan->list_offsets[i] != done || end <= done || end > plan->list_offsets[plan->n_segments],
+                  "the offsets of lists do not ascend at segment %lld", (long long)i);
+        for (int64_t j = done; j < end; j++) {
+            const int32_t id = plan->list_ids[j];
+            REFUSE_IF(!within(id, s->model->config.target_vocab) || (j > done && id <= plan->list_ids[j - 1]),
+                      "id %d of a list is out of order or range", id);
+        }
+        PE_TRY(pe_shortlist_add(&s->shortlist, plan->segment_memories[i], end - done, plan->list_ids + done));
+        done = end;
+    }
+    return PE_OK;
+}
+
 static pe_status plan_rows(pe_session *s, const pe_plan *plan) {
     const pe_config *config = &s->model->config;
     REFUSE_IF(plan->n_rows > s->max_rows, "%lld rows in a step of at most %lld", (long long)plan->n_rows,
@@ -241,13 +269,38 @@ static pe_status plan_logits(pe_session *s, const pe_plan *plan) {
     return PE_OK;
 }
 
+/* Whether the rows that ask have lists; then room for the logits of the union. */
+static pe_status plan_listed_logits(pe_session *s, const pe_plan *plan) {
+    const int64_t n = plan->logits.n_rows;
+    int64_t listed = 0;
+    for (int64_t i = 0; i < n; i++) {
+        s->listed.lists[i] = pe_shortlist_of(&s->shortlist, plan->memories[plan->logit_rows[i]]);
+        listed += s->listed.lists[i]->n > 0;
+    }
+    s->answers_lists = listed > 0;
+    if (listed == 0) return PE_OK;
+    REFUSE_IF(listed != n, "logits of rows with lists and of rows without");
+    REFUSE_IF(plan->logits.logits, "full logits of rows with lists");
+    s->listed.ld = pe_round_up(s->shortlist.rows.n, PE_BLOCK);
+    const size_t size = (size_t)n * (size_t)s->listed.ld;
+    if (size <= s->n_listed) return PE_OK;
+    pe_aligned_free(s->listed.logits);
+    s->n_listed = 0;
+    s->listed.logits = pe_aligned_alloc(size * sizeof *s->listed.logits);
+    if (!s->listed.logits) return PE_NO_MEMORY;
+    s->n_listed = size;
+    return PE_OK;
+}
+
 static pe_status prepare(pe_session *s, const pe_plan *plan) {
     s->steps++;
     s->n_copies = 0;
     PE_TRY(fork_and_free(s, plan));
     PE_TRY(plan_segments(s, plan));
+    PE_TRY(plan_lists(s, plan));
     PE_TRY(plan_rows(s, plan));
-    return plan_logits(s, plan);
+    PE_TRY(plan_logits(s, plan));
+    return plan_listed_logits(s, plan);
 }
 
 pe_status pe_session_step(pe_session *s, const pe_plan *plan) {
@@ -258,5 +311,6 @@ pe_status pe_session_step(pe_session *s, const pe_plan *plan) {
     }
     pe_step step = {s, plan};
     pe_team_run(s->threads, pe_transformer_step, &step);
+    s->shortlist.n_fresh = 0;
     return PE_OK;
 }

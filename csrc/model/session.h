@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "model/kv_cache.h"
 #include "model/model.h"
+#include "model/shortlist.h"
 
 /* What one step does, in this order: fork, free, encode segments into memories, run decoder rows, answer logits. */
 typedef struct pe_plan {
@@ -21,6 +22,8 @@ typedef struct pe_plan {
     const int32_t *segment_memories; /* [n_segments] */
     int64_t n_source_tokens;
     const int32_t *source_tokens;
+    const int32_t *list_offsets; /* [n_segments + 1], or NULL: rows of these memories may take any id */
+    const int32_t *list_ids;     /* ascending and unique within a segment */
 
     int64_t n_rows;
     const int32_t *tokens;    /* [n_rows] */
@@ -57,6 +60,11 @@ typedef struct pe_session {
 
     pe_logits_scratch logits; /* values and ids are grown when a step asks for more */
     size_t n_candidates;
+
+    pe_shortlist shortlist;
+    pe_listed_scratch listed; /* logits are grown when a step asks for more */
+    size_t n_listed;
+    bool answers_lists; /* the rows that this step answers have lists */
 
     char message[192]; /* why the last plan was refused */
 } pe_session;

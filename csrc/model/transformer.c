@@ -198,6 +198,14 @@ static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *pla
         pe_prepare(s->kernels, s->type, asked, i, s->width);
     }
     pe_barrier(thread);
+    if (session->answers_lists) {
+        const pe_listed_scratch *listed = &session->listed;
+        pe_op_linear(thread, s->kernels, &session->shortlist.rows, asked, plan->logits.n_rows, PE_IDENTITY, NULL, 0,
+                     listed->logits, listed->ld);
+        pe_barrier(thread);
+        pe_op_logits_listed(thread, s->kernels, &plan->logits, listed);
+        return;
+    }
     pe_op_logits(thread, s->kernels, &session->model->output, asked, &plan->logits, &session->logits);
     pe_barrier(thread);
     pe_op_logits_merge(thread, session->model->output.n, &plan->logits, &session->logits);
@@ -214,6 +222,10 @@ void pe_transformer_step(pe_thread *thread, void *context) {
     const pe_session *session = step->session;
     const pe_plan *plan = step->plan;
     if (session->n_copies > 0) copy_shared_pages(thread, session);
+    if (session->shortlist.n_fresh > 0) {
+        pe_shortlist_gather(thread, &session->shortlist);
+        pe_barrier(thread);
+    }
     if (plan->n_source_tokens > 0) {
         const stream s = stream_of(session, session->source_rows, plan->n_source_tokens, session->longest_segment);
         run(thread, &s, encode);

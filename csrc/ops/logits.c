@@ -3,40 +3,12 @@
 #include <string.h>
 
 #include "base/intmath.h"
-#include "ops/ops.h"
-
-/* The best candidates of a row so far, descending; equal logits in ascending order of id. */
-typedef struct best {
-    float *values;
-    int32_t *ids;
-    int32_t *count;
-    int64_t k;
-} best;
+#include "ops/candidates.h"
 
 static best best_of(const pe_logits_scratch *s, const pe_logits_request *request, int thread, int64_t row) {
     const int64_t place = thread * request->n_rows + row;
     return (best){s->values + place * request->top_k, s->ids + place * request->top_k, s->counts + place,
                   request->top_k};
-}
-
-static bool before(float value, int32_t id, float other, int32_t other_id) {
-    return value > other || (value == other && id < other_id);
-}
-
-static void insert(const best *b, float value, int32_t id) {
-    int64_t i = *b->count;
-    if (i == b->k) {
-        if (!before(value, id, b->values[i - 1], b->ids[i - 1])) return;
-        i--;
-    } else {
-        ++*b->count;
-    }
-    for (; i > 0 && before(value, id, b->values[i - 1], b->ids[i - 1]); i--) {
-        b->values[i] = b->values[i - 1];
-        b->ids[i] = b->ids[i - 1];
-    }
-    b->values[i] = value;
-    b->ids[i] = id;
 }
 
 /* What the logits of ids from `first` on must exceed to enter. A thread that helps another comes to lower ids than it
@@ -45,19 +17,6 @@ static float threshold(const best *b, int64_t first) {
     if (*b->count < b->k) return -INFINITY;
     const float last = b->values[b->k - 1];
     return first > b->ids[b->k - 1] ? last : last - (fabsf(last) * FLT_EPSILON + FLT_MIN);
-}
-
-/* The first of the row's excluded ids that is at least `id`. */
-static int64_t first_excluded(const pe_logits_request *request, int64_t row, int64_t id) {
-    int64_t low = request->exclude_offsets[row], high = request->exclude_offsets[row + 1];
-    while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        if (request->exclude_ids[middle] < id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
 }
 
 /* One row of one chunk: logits [n] of the ids from `first` on, in a buffer that may be changed. */

@@ -148,4 +148,25 @@ void pe_op_logits(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
 void pe_op_logits_merge(pe_thread *thread, int64_t vocabulary, const pe_logits_request *request,
                         const pe_logits_scratch *scratch);
 
+/* The ids that a row may take, and where their logits lie in it. */
+typedef struct pe_list {
+    int32_t *ids;   /* [n] ascending */
+    int32_t *slots; /* [n] */
+    int64_t n;      /* 0: no list, the row may take any id */
+} pe_list;
+
+/* Working memory of pe_op_logits_listed. */
+typedef struct pe_listed_scratch {
+    float *logits;         /* [rows, ld] by slot, as pe_op_linear has written them */
+    int64_t ld;
+    const pe_list **lists; /* [rows] */
+    float *gathered;       /* [threads][PE_LOGIT_CHUNK] */
+    int32_t *indices;      /* [threads][PE_LOGIT_CHUNK] */
+} pe_listed_scratch;
+
+/* What pe_op_logits and its merge answer, with each row's list in place of the vocabulary; an excluded id that is not
+   on the list has a logit of minus infinity. Sums go over chunks of the list, whatever lies in other slots. */
+void pe_op_logits_listed(pe_thread *thread, const pe_kernels *kernels, const pe_logits_request *request,
+                         const pe_listed_scratch *scratch);
+
 #endif

@@ -33,14 +33,17 @@ def slice_plan(plan: Plan, max_rows: int) -> Iterator[Plan]:
     Segments attend to themselves both ways and so are never cut: InputError for one of more than `max_rows`.
     """
     forks, free_sequences, free_memories = plan.forks, plan.free_sequences, plan.free_memories
-    for tokens, lengths, memories in _encode_slices(plan, max_rows):
+    for begin, end, first, last in _encode_slices(plan, max_rows):
+        lists = plan.list_offsets[first : last + 1]
         yield Plan(
             forks=forks,
             free_sequences=free_sequences,
             free_memories=free_memories,
-            encode_tokens=tokens,
-            encode_lengths=lengths,
-            encode_memories=memories,
+            encode_tokens=plan.encode_tokens[begin:end],
+            encode_lengths=plan.encode_lengths[first:last],
+            encode_memories=plan.encode_memories[first:last],
+            list_offsets=lists - lists[:1],
+            list_ids=plan.list_ids[lists[0] : lists[-1]] if len(lists) else plan.list_ids,
             top_k=plan.top_k,
             full_logits=plan.full_logits,
         )
@@ -65,8 +68,8 @@ def slice_plan(plan: Plan, max_rows: int) -> Iterator[Plan]:
         forks, free_sequences, free_memories = forks[:0], free_sequences[:0], free_memories[:0]
 
 
-def _encode_slices(plan: Plan, max_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Whole segments, as many as fit `max_rows`: (tokens, lengths, memories) of each slice."""
+def _encode_slices(plan: Plan, max_rows: int) -> Iterator[tuple[int, int, int, int]]:
+    """Whole segments, as many as fit `max_rows`: the tokens [begin, end) and segments [first, last) of each slice."""
     ends = np.cumsum(plan.encode_lengths)
     first = 0
     while first < len(ends):
@@ -76,9 +79,5 @@ def _encode_slices(plan: Plan, max_rows: int) -> Iterator[tuple[np.ndarray, np.n
             raise InputError(
                 f"a segment of {plan.encode_lengths[first]} tokens exceeds {max_rows} rows, the most"
             )
-        yield (
-            plan.encode_tokens[begin : ends[last - 1]],
-            plan.encode_lengths[first:last],
-            plan.encode_memories[first:last],
-        )
+        yield int(begin), int(ends[last - 1]), first, last
         first = last

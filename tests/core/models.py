@@ -82,11 +82,13 @@ def make_plan(
     rows: Sequence[tuple[int, int, Sequence[int]]] = (),
     logit_rows: Sequence[int] | None = None,
     exclude: Sequence[Sequence[int]] | None = None,
+    lists: Sequence[Sequence[int]] | None = None,
     top_k: int = 1,
     full_logits: bool = False,
     **arrays: object,
 ) -> Plan:
-    """sources: memory -> its tokens; rows: (sequence, memory, tokens); exclude: ids for each row of logits.
+    """sources: memory -> its tokens; rows: (sequence, memory, tokens); exclude: ids for each row of logits;
+    lists: the ids that each source allows.
 
     All rows get logits unless `logit_rows` says otherwise; other keywords replace arrays of the plan.
     """
@@ -104,6 +106,8 @@ def make_plan(
         "logit_rows": wanted,
         "exclude_offsets": np.cumsum([0, *map(len, exclude)]),
         "exclude_ids": [i for some in exclude for i in some],
+        "list_offsets": [] if lists is None else np.cumsum([0, *map(len, lists)]),
+        "list_ids": [i for some in lists or () for i in some],
         **arrays,
     }
     converted = {name: np.array(list(value), np.int32) for name, value in values.items()}  # type: ignore[call-overload]

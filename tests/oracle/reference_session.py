@@ -27,6 +27,7 @@ class ReferenceSession:
         self.max_memories = max_memories
         self.sequences: dict[int, list[int]] = {}
         self.memories: dict[int, np.ndarray] = {}
+        self.lists: dict[int, np.ndarray] = {}
         self.rows_run = 0
         self.steps_run = 0
         self._model = model
@@ -41,6 +42,9 @@ class ReferenceSession:
         wanted = {int(row): q for q, row in enumerate(plan.logit_rows)}
         assert list(wanted) == sorted(wanted)
         logits = np.zeros((len(wanted), vocab), np.float64)
+        listed = [self.lists.get(int(plan.memories[row])) for row in plan.logit_rows]
+        if any(ids is not None for ids in listed):
+            assert not plan.full_logits and all(ids is not None for ids in listed)
         ends: set[int] = set()
         for row, (token, sequence) in enumerate(
             zip(plan.tokens.tolist(), plan.sequences.tolist(), strict=True)
@@ -54,6 +58,9 @@ class ReferenceSession:
             if row in wanted:
                 memory = self.memories[int(plan.memories[row])]
                 logits[wanted[row]] = self._model.decode(np.array(prefix), memory)[-1]
+        for row, ids in zip(logits, listed, strict=True):
+            if ids is not None:
+                row[np.setdiff1d(np.arange(vocab), ids)] = -np.inf
         return self._candidates(plan, logits)
 
     def _prepare(self, plan: Plan) -> None:
@@ -65,10 +72,12 @@ class ReferenceSession:
             del self.sequences[sequence]
         for memory in plan.free_memories.tolist():
             del self.memories[memory]
+            self.lists.pop(memory, None)
 
     def clear(self) -> None:
         self.sequences.clear()
         self.memories.clear()
+        self.lists.clear()
 
     def _encode(self, plan: Plan) -> None:
         assert plan.encode_lengths.sum() == len(plan.encode_tokens)
@@ -76,6 +85,15 @@ class ReferenceSession:
         for memory, segment in zip(plan.encode_memories.tolist(), segments, strict=False):
             assert memory not in self.memories and 0 <= memory < self.max_memories and len(segment)
             self.memories[memory] = self._model.encode(segment)
+        if not len(plan.list_offsets):
+            return
+        assert len(plan.list_offsets) == len(plan.encode_lengths) + 1 and plan.list_offsets[0] == 0
+        assert plan.list_offsets[-1] == len(plan.list_ids)
+        for index, memory in enumerate(plan.encode_memories.tolist()):
+            ids = plan.list_ids[slice(*plan.list_offsets[index : index + 2])]
+            assert len(ids) and np.all(np.diff(ids) > 0), "the ids of a list must ascend"
+            assert 0 <= ids[0] and ids[-1] < self._model.config.target_vocab
+            self.lists[memory] = ids
 
     def _candidates(self, plan: Plan, logits: np.ndarray) -> StepResult:
         k = plan.top_k
@@ -90,7 +108,7 @@ class ReferenceSession:
             excluded = plan.exclude_ids[span]
             assert np.all(np.diff(excluded) > 0), "excluded ids must ascend"
             excluded_logits[span] = row[excluded]
-            allowed = np.setdiff1d(np.arange(len(row)), excluded)
+            allowed = np.setdiff1d(np.flatnonzero(row > -np.inf), excluded)
             best = allowed[np.argsort(-row[allowed].astype(np.float32), kind="stable")[:k]]
             top_ids[q, : len(best)] = best
             top_logits[q, : len(best)] = row[best]

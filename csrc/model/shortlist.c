@@ -1,0 +1,172 @@
+#include "model/shortlist.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/intmath.h"
+
+enum {
+    LANE = 4,   /* bytes of a slot in a line of packed weights */
+    GATHER = 32, /* slots a task */
+};
+
+static int64_t lines_of(const pe_linear *output) {
+    const int64_t k = pe_round_up(output->k, PE_QUAD);
+    return output->type == PE_WEIGHT_Q8 ? k / PE_QUAD : k;
+}
+
+void pe_shortlist_create(pe_shortlist *s, const pe_linear *output, int64_t n_memories) {
+    *s = (pe_shortlist){.output = output, .n_lists = n_memories};
+    s->rows = (pe_linear){.type = output->type, .k = output->k};
+}
+
+void pe_shortlist_destroy(pe_shortlist *s) {
+    for (int64_t i = 0; s->lists && i < s->n_lists; i++) free(s->lists[i].ids);
+    free(s->lists);
+    free(s->slot_of);
+    pe_arena_free(&s->slots.arena);
+    *s = (pe_shortlist){0};
+}
+
+static void lay_out(pe_slots *slots, const pe_linear *output) {
+    pe_arena *arena = &slots->arena;
+    const int64_t n = slots->capacity;
+    slots->w = pe_arena_take(arena, n * lines_of(output), LANE);
+    if (output->scale) slots->scale = pe_arena_take(arena, n, sizeof *slots->scale);
+    if (output->sum) slots->sum = pe_arena_take(arena, n, sizeof *slots->sum);
+    if (output->bias) slots->bias = pe_arena_take(arena, n, sizeof *slots->bias);
+    slots->ids = pe_arena_take(arena, n, sizeof *slots->ids);
+    slots->holders = pe_arena_take(arena, n, sizeof *slots->holders);
+    slots->fresh = pe_arena_take(arena, n, sizeof *slots->fresh);
+}
+
+static void copy(void *to, const void *from, int64_t count, size_t width) {
+    if (to && count > 0) memcpy(to, from, (size_t)count * width);
+}
+
+/* Makes room for at least n slots; those that there are stay where they are. */
+static pe_status grow(pe_shortlist *s, int64_t n) {
+    const pe_slots *old = &s->slots;
+    if (n <= old->capacity) return PE_OK;
+    const int64_t most = pe_round_up(s->output->n, PE_BLOCK);
+    pe_slots new = {.capacity = pe_min(most, pe_round_up(pe_max(n, old->capacity * 3 / 2), PE_BLOCK))};
+    lay_out(&new, s->output); /* dry */
+    PE_TRY(pe_arena_allocate(&new.arena));
+    lay_out(&new, s->output);
+    copy(new.w, old->w, old->capacity * lines_of(s->output), LANE);
+    copy(new.scale, old->scale, old->capacity, sizeof *new.scale);
+    copy(new.sum, old->sum, old->capacity, sizeof *new.sum);
+    copy(new.bias, old->bias, old->capacity, sizeof *new.bias);
+    copy(new.ids, old->ids, old->capacity, sizeof *new.ids);
+    copy(new.holders, old->holders, old->capacity, sizeof *new.holders);
+    copy(new.fresh, old->fresh, s->n_fresh, sizeof *new.fresh);
+    for (int64_t i = old->capacity; i < new.capacity; i++) new.ids[i] = -1;
+    pe_arena_free(&s->slots.arena);
+    s->slots = new;
+    s->rows.w = new.w;
+    s->rows.scale = new.scale;
+    s->rows.sum = new.sum;
+    s->rows.bias = new.bias;
+    return PE_OK;
+}
+
+static pe_status begin(pe_shortlist *s) {
+    if (s->lists) return PE_OK;
+    free(s->slot_of);
+    s->slot_of = malloc((size_t)s->output->n * sizeof *s->slot_of);
+    if (!s->slot_of) return PE_NO_MEMORY;
+    for (int64_t i = 0; i < s->output->n; i++) s->slot_of[i] = -1;
+    s->lists = calloc((size_t)s->n_lists, sizeof *s->lists);
+    return s->lists ? PE_OK : PE_NO_MEMORY;
+}
+
+static void hold(pe_shortlist *s, int32_t slot) {
+    if (s->slots.holders[slot]++ == 0) s->held++;
+    s->rows.n = pe_max(s->rows.n, slot + 1);
+}
+
+/* A slot for an id that has none: the lowest that no list holds, whatever id it was kept for. */
+static int32_t take_slot(pe_shortlist *s, int32_t id) {
+    pe_slots *slots = &s->slots;
+    while (slots->holders[s->lowest_free] > 0) s->lowest_free++;
+    const int32_t slot = (int32_t)s->lowest_free;
+    if (slots->ids[slot] >= 0) s->slot_of[slots->ids[slot]] = -1;
+    slots->ids[slot] = id;
+    s->slot_of[id] = slot;
+    slots->fresh[s->n_fresh++] = slot;
+    return slot;
+}
+
+pe_status pe_shortlist_add(pe_shortlist *s, int64_t memory, int64_t n, const int32_t *ids) {
+    PE_TRY(begin(s));
+    int64_t unheld = 0;
+    for (int64_t i = 0; i < n; i++) unheld += s->slot_of[ids[i]] < 0 || s->slots.holders[s->slot_of[ids[i]]] == 0;
+    const int64_t bound = pe_max(s->rows.n, s->held + unheld);
+    PE_TRY(grow(s, bound));
+    int32_t *both = malloc(2 * (size_t)n * sizeof *both);
+    if (!both) return PE_NO_MEMORY;
+    pe_list *list = s->lists + memory;
+    *list = (pe_list){both, both + n, n};
+    /* First what is there, so that nothing is evicted that the list needs; beyond the bound it is given up. */
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t slot = s->slot_of[ids[i]];
+        const bool ready = slot >= 0 && (s->slots.holders[slot] > 0 || slot < bound);
+        list->ids[i] = ids[i];
+        list->slots[i] = ready ? slot : -1;
+        if (ready) hold(s, slot);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (list->slots[i] >= 0) continue;
+        if (s->slot_of[ids[i]] >= 0) s->slots.ids[s->slot_of[ids[i]]] = -1;
+        list->slots[i] = take_slot(s, ids[i]);
+        hold(s, list->slots[i]);
+    }
+    return PE_OK;
+}
+
+void pe_shortlist_drop(pe_shortlist *s, int64_t memory) {
+    if (!s->lists || s->lists[memory].n == 0) return;
+    pe_list *list = s->lists + memory;
+    for (int64_t i = 0; i < list->n; i++) {
+        const int32_t slot = list->slots[i];
+        if (--s->slots.holders[slot] > 0) continue;
+        s->held--;
+        s->lowest_free = pe_min(s->lowest_free, slot);
+    }
+    while (s->rows.n > 0 && s->slots.holders[s->rows.n - 1] == 0) s->rows.n--;
+    free(list->ids);
+    *list = (pe_list){0};
+}
+
+void pe_shortlist_forget_fresh(pe_shortlist *s) {
+    for (int64_t i = 0; i < s->n_fresh; i++) {
+        const int32_t slot = s->slots.fresh[i];
+        s->slot_of[s->slots.ids[slot]] = -1;
+        s->slots.ids[slot] = -1;
+    }
+    s->n_fresh = 0;
+}
+
+const pe_list *pe_shortlist_of(const pe_shortlist *s, int64_t memory) {
+    static const pe_list none = {0};
+    return s->lists ? s->lists + memory : &none;
+}
+
+static void gather(const pe_shortlist *s, int32_t slot) {
+    const pe_linear *output = s->output;
+    const pe_slots *slots = &s->slots;
+    const int64_t lines = lines_of(output), line = PE_BLOCK * LANE;
+    const int32_t id = slots->ids[slot];
+    const uint8_t *from = (const uint8_t *)output->w + id / PE_BLOCK * lines * line + id % PE_BLOCK * LANE;
+    uint8_t *to = slots->w + slot / PE_BLOCK * lines * line + slot % PE_BLOCK * LANE;
+    for (int64_t i = 0; i < lines; i++) memcpy(to + i * line, from + i * line, LANE);
+    if (output->scale) slots->scale[slot] = output->scale[id];
+    if (output->sum) slots->sum[slot] = output->sum[id];
+    if (output->bias) slots->bias[slot] = output->bias[id];
+}
+
+void pe_shortlist_gather(pe_thread *thread, const pe_shortlist *s) {
+    for (int64_t task; pe_take(thread, pe_ceil_div(s->n_fresh, GATHER), &task);)
+        for (int64_t i = task * GATHER; i < pe_min(s->n_fresh, (task + 1) * GATHER); i++)
+            gather(s, s->slots.fresh[i]);
+}
