@@ -274,6 +274,12 @@ class SearchOptions:
     forced_eos_token_id: tuple[int, ...]
     renormalize_logits: bool
 
+    @property
+    def always(self) -> frozenset[int]:
+        """Ids that every hypothesis may need, whatever its sentence: end tokens and forced ones."""
+        first = () if self.forced_bos_token_id is None else (self.forced_bos_token_id,)
+        return frozenset((*self.end, *first, *self.forced_eos_token_id))
+
     def length_limits(self, prompt: int) -> tuple[int, int]:
         """(min, max) tokens of a hypothesis whose first `prompt` tokens, start token counted, are given."""
         low = self.min_length if self.min_new_tokens is None else self.min_new_tokens + prompt

@@ -24,6 +24,7 @@ def test_all_names_exist_and_are_sorted() -> None:
         "plan",
         "results",
         "scheduling",
+        "shortlist",
     }
     modules |= {"checkpoints", "errors", "importers", "quantize", "tasks", "text", "version", "annotations"}
     public = {name for name in vars(pyengine) if not name.startswith("_")} - modules

@@ -49,6 +49,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--load", default="copy", metavar="HOW", help="copy the weights to huge pages, or mmap the file (default: copy)"
     )
+    parser.add_argument(
+        "--shortlist", metavar="FILE", help="of tools/shortlist.py: take only ids that it lists (default: any)"
+    )
     parser.add_argument("--compute", metavar="KIND", help="int8 or float32 (default: as DIR holds)")
     parser.set_defaults(run=run)
 
@@ -63,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     if (options.input is None) != (options.output is None) or (options.texts and options.input is not None):
         raise OptionError("--input and --output go together, without TEXT")
     how = {"threads": options.threads, "compute": options.compute, "load": options.load}
-    with load(options.model, **how) as translator:
+    with load(options.model, shortlist=options.shortlist, **how) as translator:
         if options.input is not None:
             _translate_file(translator, options)
             return

@@ -20,7 +20,7 @@ from typing import Any, Mapping
 from pyengine.errors import PyengineError
 from pyengine.formats.strict_json import parse_object, shorten
 
-__all__ = ["DTYPE_BYTES", "Entry", "build_header", "parse_header"]
+__all__ = ["DTYPE_BYTES", "Entry", "build_header", "parse_header", "parse_with_metadata"]
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 8
@@ -78,6 +78,13 @@ def parse_header(data: Any, where: str, error: type[PyengineError]) -> dict[str,
     outside the file, no two overlap and no byte of the data belongs to no tensor. Raises ``error`` naming
     ``where``.
     """
+    return parse_with_metadata(data, where, error)[0]
+
+
+def parse_with_metadata(
+    data: Any, where: str, error: type[PyengineError]
+) -> tuple[dict[str, Entry], dict[str, str]]:
+    """As ``parse_header``, and the strings of ``__metadata__``."""
     total = len(data)
     if total < 8:
         raise error(f"{where}: truncated: {total} bytes, a safetensors file has at least 8")
@@ -105,7 +112,7 @@ def parse_header(data: Any, where: str, error: type[PyengineError]) -> dict[str,
     if position != total:
         kind = "truncated" if position > total else "has bytes after the last tensor"
         raise error(f"{where}: {kind}: tensors end at byte {position}, the file has {total}")
-    return entries
+    return entries, metadata
 
 
 def build_header(

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
-from pyengine.decoding.search import Found, Search, sequences_per_slot
+from pyengine.decoding.search import NO_IDS, Found, Search, sequences_per_slot
 from pyengine.options import SearchOptions
 from pyengine.plan import Plan, Session
 from pyengine.scheduling.deadline import Deadline
@@ -51,8 +51,12 @@ class Scheduler:
         vocab: int,
         budget: int,
         deadline: Deadline | None = None,
+        allowed: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        """`budget`: rows of a step, all in all."""
+        """`budget`: rows of a step, all in all.
+
+        `allowed`: gives the ids that hypotheses of int32 source ids may take, int32, ascending; None: all of them.
+        """
         beams = options.num_beams
         slots = min(budget // beams, session.max_memories, session.max_sequences // sequences_per_slot(beams))
         kind = GreedySearch if beams == 1 else BeamSearch
@@ -62,6 +66,7 @@ class Scheduler:
         self._start = np.array([options.start], np.int32)
         self._budget = budget
         self._deadline = deadline or Deadline()
+        self._allowed = allowed
         self._freed_memories: list[int] = []
         self._index_of: dict[int, int] = {}  # slot -> index of the request
 
@@ -119,6 +124,7 @@ class Scheduler:
         rows = self._search.rows()
         freed = np.array(self._freed_memories, np.int32)
         self._freed_memories = []
+        lists = [] if self._allowed is None else [self._allowed(source) for _, source in admitted]
         return Plan(
             forks=rows.forks,
             free_sequences=rows.free_sequences,
@@ -126,6 +132,8 @@ class Scheduler:
             encode_tokens=np.concatenate([np.zeros(0, np.int32), *(source for _, source in admitted)]),
             encode_lengths=np.array([len(source) for _, source in admitted], np.int32),
             encode_memories=np.array([slot for slot, _ in admitted], np.int32),
+            list_offsets=np.cumsum([0, *map(len, lists)], dtype=np.int32) if lists else NO_IDS,
+            list_ids=np.concatenate(lists) if lists else NO_IDS,
             tokens=rows.tokens,
             sequences=rows.sequences,
             memories=rows.slots,

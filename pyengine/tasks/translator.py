@@ -29,6 +29,7 @@ from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationRes
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
 from pyengine.scheduling.streams import run_streams
+from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import Engine, open_engine
 from pyengine.tasks.files import translate_lines
 from pyengine.tasks.forcing import target_log_probs, target_logits
@@ -55,6 +56,7 @@ def load(
     compute: str | None = None,
     kv: str | None = None,
     load: Literal["copy", "mmap"] = "copy",
+    shortlist: str | Path | None = None,
     verify: bool = False,
 ) -> Translator:
     """Open the model directory `path`, as `tools/quantize.py` writes it.
@@ -66,12 +68,16 @@ def load(
     kv       type of the attention cache, "int8" or "float32"; None: as compute
     load     "copy": weights in memory of their own, in huge pages where the system has them; "mmap": in the
              pages of the file, which processes share. A file that shrinks while it is mapped ends the process
+    shortlist  a file of `tools/shortlist.py`: translations take only ids that it lists for their sentence, which is
+             faster with a large vocabulary; `score` and `logits` do not look at it
     verify   compare every byte of the directory with its checksum first
     Raises ModelFileError, TokenizerError, OptionError or EngineError.
     """
     if load not in ("copy", "mmap"):
         raise OptionError(f'load is {load!r}; expected "copy" or "mmap"')
     head = open_head(path, verify=verify)
+    config = head.config
+    opened = None if shortlist is None else Shortlist.open(shortlist, config.source_vocab, config.target_vocab)
     with ThreadPoolExecutor(1) as pool:  # opening a tokenizer takes as long as reading the weights
         weights = pool.submit(open_weights, head, copy=load == "copy")
         tokenizer = None
@@ -79,8 +85,8 @@ def load(
             tokenizer = open_tokenizer(
                 head.path,
                 head.tokenizer_kind,
-                source_vocab=head.config.source_vocab,
-                target_vocab=head.config.target_vocab,
+                source_vocab=config.source_vocab,
+                target_vocab=config.target_vocab,
             )
         directory = weights.result()
     engine, settings = open_engine(directory, threads=threads, replicas=replicas, compute=compute, kv=kv)
@@ -91,9 +97,10 @@ def load(
         "bytes": directory.bytes,
         "tokenizer": directory.tokenizer_kind,
         "load": load,
+        "shortlist": None if shortlist is None else str(shortlist),
         **settings,
     }
-    return Translator(engine, tokenizer, about)
+    return Translator(engine, tokenizer, about, opened)
 
 
 class Translator:
@@ -112,10 +119,17 @@ class Translator:
                       the caller of translate_iter takes between two results does not count
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer | None, about: dict[str, object]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer | None,
+        about: dict[str, object],
+        shortlist: Shortlist | None = None,
+    ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._about = about
+        self._shortlist = shortlist
         self._replicas = engine.replicas
         self._inputs = Inputs(engine.config, engine.generation.eos_token_id, tokenizer)
 
@@ -253,10 +267,12 @@ class Translator:
     ) -> Iterator[Iterator[list[Found]]]:
         """What the schedulers find; the end of the block cancels the rest, whoever still refers to it."""
         vocab = self._engine.config.target_vocab
+        allowed = None if self._shortlist is None else self._shortlist.lists(settled.always)
         with ExitStack() as stack:
             sessions = [stack.enter_context(self._engine.session(deadline, replicas)) for _ in range(replicas)]
             schedulers = [
-                Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline) for session in sessions
+                Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
+                for session in sessions
             ]
             yield stack.enter_context(closing(run_streams(schedulers, requests, window, deadline)))
 

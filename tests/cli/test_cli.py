@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pyengine
 from pyengine import InputError
 from pyengine.cli.lines import LineReader
+from pyengine.shortlist import Shortlist
 
 COMMAND = [sys.executable, "-m", "pyengine"]
 LINES = ["Ein Mann fährt Fahrrad.", "", "Zwei Hunde spielen im Schnee.", "Eine Frau singt."]
@@ -44,6 +46,14 @@ def test_arguments(int8_directory: Path, expected: list[str]) -> None:
     done = run("translate", "-m", int8_directory, "--beam-size", 2, *LINES)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode() == "".join(f"{line}\n" for line in expected)
+
+
+def test_a_shortlist(int8_directory: Path, tmp_path: Path) -> None:
+    """One that allows the end token alone."""
+    nothing, offsets = np.zeros(0, np.int32), np.zeros(6002, np.int32)
+    Shortlist(offsets, nothing, nothing, 6001).write(tmp_path / "list")
+    done = run("translate", "-m", int8_directory, "--shortlist", tmp_path / "list", *LINES)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\n" * len(LINES), b"")
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", ""], ids=["lf", "crlf", "none"])
@@ -182,6 +192,7 @@ def test_too_long(int8_directory: Path) -> None:
         (["translate", "-m", "{model}", "--threads", "all", "x"], "argument --threads: invalid threads value"),
         (["translate", "-m", "{model}", "--input", "x"], "--input and --output go together"),
         (["translate", "-m", "{model}", "--load", "slowly", "x"], "load is 'slowly'; expected"),
+        (["translate", "-m", "{model}", "--shortlist", "{empty}/none", "x"], "none: cannot be read"),
         (["translate", "-m", "{empty}", "x"], "expected a model directory, found an empty directory"),
         (["translate", "-m", "{empty}/none", "x"], "expected a model directory, found nothing"),
         (["info", "{empty}"], "expected a model directory, found an empty directory"),
