@@ -77,7 +77,8 @@ def test_a_list_is_the_vocabulary(model: _core.Model, size: int) -> None:
     result = run(new_session(model, threads=2), [(source, target, ids)], exclude=excluded, top_k=8)
     for row, values in enumerate(logits):
         wide = values[ids].astype(np.float64)
-        assert result.log_normalizer[row] == pytest.approx(np.log(np.exp(wide - wide.max()).sum()) + wide.max(), abs=2e-6)
+        normalizer = np.log(np.exp(wide - wide.max()).sum()) + wide.max()
+        assert result.log_normalizer[row] == pytest.approx(normalizer, abs=2e-6)
         allowed = [ids[i] for i in best[row] if ids[i] not in excluded][:8]
         assert result.top_ids[row].tolist() == allowed + [-1] * (8 - len(allowed))
         np.testing.assert_array_equal(result.top_logits[row, : len(allowed)], values[allowed])
