@@ -96,9 +96,9 @@ class Shortlist:
         offsets, ids = self.offsets, self.ids
 
         def of(source: np.ndarray) -> np.ndarray:
+            spans = zip(offsets[source].tolist(), offsets[source + 1].tolist(), strict=True)
             listed = common.copy()
-            for token in source.tolist():
-                listed[ids[offsets[token] : offsets[token + 1]]] = True
+            listed[np.concatenate([ids[:0], *(ids[first:end] for first, end in spans)])] = True
             return np.flatnonzero(listed).astype(np.int32)
 
         return of

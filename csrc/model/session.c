@@ -282,8 +282,9 @@ static pe_status plan_listed_logits(pe_session *s, const pe_plan *plan) {
     REFUSE_IF(listed != n, "logits of rows with lists and of rows without");
     REFUSE_IF(plan->logits.logits, "full logits of rows with lists");
     s->listed.ld = pe_round_up(s->shortlist.rows.n, PE_BLOCK);
-    const size_t size = (size_t)n * (size_t)s->listed.ld;
+    size_t size = (size_t)n * (size_t)s->listed.ld;
     if (size <= s->n_listed) return PE_OK;
+    size += size / 4; /* the union grows a little with most sentences */
     pe_aligned_free(s->listed.logits);
     s->n_listed = 0;
     s->listed.logits = pe_aligned_alloc(size * sizeof *s->listed.logits);
