@@ -1,4 +1,3 @@
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -9,14 +8,6 @@ static best best_of(const pe_logits_scratch *s, const pe_logits_request *request
     const int64_t place = thread * request->n_rows + row;
     return (best){s->values + place * request->top_k, s->ids + place * request->top_k, s->counts + place,
                   request->top_k};
-}
-
-/* What the logits of ids from `first` on must exceed to enter. A thread that helps another comes to lower ids than it
-   has seen, and they win ties: there it is a little less than the last candidate. */
-static float threshold(const best *b, int64_t first) {
-    if (*b->count < b->k) return -INFINITY;
-    const float last = b->values[b->k - 1];
-    return first > b->ids[b->k - 1] ? last : last - (fabsf(last) * FLT_EPSILON + FLT_MIN);
 }
 
 /* One row of one chunk: logits [n] of the ids from `first` on, in a buffer that may be changed. */
@@ -34,12 +25,7 @@ static void scan(const pe_kernels *kernels, const pe_logits_request *request, co
         *logit = -INFINITY;
     }
     const best b = best_of(s, request, thread, row);
-    if (b.k == 0) return;
-    const float least = threshold(&b, first);
-    if (!(*max > least)) return;
-    int32_t *indices = s->indices + (int64_t)thread * PE_LOGIT_CHUNK;
-    const int64_t hits = kernels->above(logits, n, least, indices);
-    for (int64_t i = 0; i < hits; i++) insert(&b, logits[indices[i]], (int32_t)(first + indices[i]));
+    compete(kernels, &b, *max, logits, n, NULL, (int32_t)first, s->indices + (int64_t)thread * PE_LOGIT_CHUNK);
 }
 
 /* Where a chunk's weights start. */

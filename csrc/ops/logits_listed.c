@@ -55,11 +55,7 @@ static void answer(const pe_kernels *kernels, const pe_logits_request *request, 
         else
             add(&sum, max, chunk_sum);
         excluded = exclude(request, excluded, end, ids, n, logits);
-        if (k == 0) continue;
-        /* Ids ascend: a later one that is equal comes after. */
-        const float least = count < k ? -INFINITY : b.values[k - 1];
-        const int64_t hits = max > least ? kernels->above(logits, n, least, indices) : 0;
-        for (int64_t i = 0; i < hits; i++) insert(&b, logits[indices[i]], ids[indices[i]]);
+        compete(kernels, &b, max, logits, n, ids, 0, indices);
     }
     for (; excluded < end; excluded++) request->excluded_logits[excluded] = -INFINITY;
     request->log_normalizer[row] = (double)sum.top + log(sum.total);

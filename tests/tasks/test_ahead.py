@@ -16,6 +16,7 @@ from pyengine.plan import Ahead
 from pyengine.scheduling import scheduler
 from pyengine.tasks import engine
 from tests.core.models import TinyModel, make_plan, new_session
+from tests.tasks.test_shortlist import some_ids
 
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {"num_beams": 1},
@@ -49,6 +50,19 @@ def test_translations_are_those_of_single_steps(
         monkeypatch.setattr(scheduler, "AHEAD", ahead)
         found.append([translator.translate(text, **CASES[name]) for text in (german[0], german[:3], german)])
     assert found[0] == found[1]  # floats compared bit for bit
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_with_a_shortlist(
+    int8_directory: Path, german: list[str], beams: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = some_ids(2, tmp_path / "shortlist")
+    found = []
+    with pyengine.load(int8_directory, threads=1, shortlist=listed) as translator:
+        for ahead in (1, 100_000):
+            monkeypatch.setattr(scheduler, "AHEAD", ahead)
+            found.append([translator.translate(text, num_beams=beams) for text in (german[0], german[:5])])
+    assert found[0] == found[1]
 
 
 def test_few_rows_come_back_seldom(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,8 +138,8 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, co
     finish_q8(p, row0, block0, rows, BLOCKS, done);
 }
 
-/* sum[rows] of rows [row0, row0 + rows) and one block, in `chains` partial sums a row: sums of integers are exact in any
-   order. One line of weights follows the other in memory, and the block at `next` is fetched meanwhile. */
+/* sum[rows] of rows [row0, row0 + rows) and one block, in `chains` partial sums a row, which are exact in any order.
+   One line of weights follows the other in memory, and the block at `next` is fetched meanwhile. */
 ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, const int rows, const int chains,
                             const uint8_t *next) {
     const int64_t k_end = p->k, ldx = p->ldx;

@@ -2,20 +2,31 @@
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 
+static inline __m128i quantized(__m512 v, __m512 inverse, __m128i flips) {
+    v = _mm512_mul_ps(v, inverse);
+    v = _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-127.0f)), _mm512_set1_ps(127.0f));
+    return _mm_xor_si128(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)), flips);
+}
+
 void pe_quantize_q8r_f32__avx512vnni(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q,
                                      float *scale) {
-    __m512 top = _mm512_setzero_ps();
-    for (int64_t i = 0; i < n; i += 16)
-        top = _mm512_max_ps(_mm512_abs_ps(_mm512_maskz_loadu_ps(pe_mask16(n - i), x + i)), top);
-    const float largest = pe_max16(top);
+    const int64_t whole = n / 16 * 16;
+    __m512 top = _mm512_abs_ps(_mm512_maskz_loadu_ps(pe_mask16(n - whole), x + whole)), other = top;
+    int64_t i = 0;
+    for (; i + 32 <= whole; i += 32) {
+        top = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + i)), top);
+        other = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + i + 16)), other);
+    }
+    if (i < whole) top = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + i)), top);
+    const float largest = pe_max16(_mm512_max_ps(top, other));
     const __m512 inverse = _mm512_set1_ps(pe_quant_factor(largest));
-    const __m512 low = _mm512_set1_ps(-127.0f), high = _mm512_set1_ps(127.0f);
     const __m128i flips = _mm_set1_epi8((char)flip);
-    for (int64_t i = 0; i < n_padded; i += 16) {
-        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(pe_mask16(n - i), x + i), inverse);
-        v = _mm512_min_ps(_mm512_max_ps(v, low), high);
-        const __m128i bytes = _mm_xor_si128(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)), flips);
-        _mm_mask_storeu_epi8(q + i, pe_mask16(n_padded - i), bytes);
+#pragma GCC unroll 4
+    for (i = 0; i < whole; i += 16)
+        _mm_storeu_si128((__m128i *)(void *)(q + i), quantized(_mm512_loadu_ps(x + i), inverse, flips));
+    for (; i < n_padded; i += 16) {
+        const __m512 v = _mm512_maskz_loadu_ps(pe_mask16(n - i), x + i);
+        _mm_mask_storeu_epi8(q + i, pe_mask16(n_padded - i), quantized(v, inverse, flips));
     }
     *scale = pe_quant_scale(largest);
 }
