@@ -49,6 +49,7 @@ cdef extern from "kernels/kernels.h" nogil:
         const void *ahead
 
     ctypedef struct pe_attend:
+        int64_t heads
         int64_t head_dim
         int64_t n_keys
         float scale

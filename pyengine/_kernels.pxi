@@ -79,14 +79,15 @@ cdef class Kernels:
                         <const float *>data_of(bias), eps, <float *>data_of(y))
 
     def attend(self, kind, q, pages, n_keys, float scale, y, offset=0):
-        """kind "int8" or "float32"; q, y float32 [D]; pages: uint8 arrays of one page each."""
+        """kind "int8" or "float32"; q, y float32 [heads, D]; pages: uint8 arrays of one page each."""
         cdef pe_attend a
         cdef const uint8_t **addresses = <const uint8_t **>PyMem_Calloc(max(len(pages), 1), sizeof(void *))
         if addresses == NULL:
             raise MemoryError
         for i, page in enumerate(pages):
             addresses[i] = <const uint8_t *>data_of(page)
-        a.head_dim = q.shape[0]
+        a.heads = q.shape[0]
+        a.head_dim = q.shape[1]
         a.n_keys = n_keys
         a.scale = scale
         a.q = <const float *>data_of(q)

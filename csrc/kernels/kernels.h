@@ -46,7 +46,7 @@ typedef struct pe_product {
     const void *ahead;      /* the weights that this thread reads after block1, or NULL: they are prefetched */
 } pe_product;
 
-/* Attention of one query over n_keys tokens of one head:  y = softmax(scale q K^T) V, computed page by page with
+/* Attention of a row's heads over n_keys tokens, each head by itself:  y = softmax(scale q K^T) V, computed page by page with
    a running maximum (Milakov and Gimelshein, 2018). Keys and values are read as stored, so that the result does not
    depend on what else is computed in the same step.
 
@@ -57,13 +57,14 @@ typedef struct pe_product {
        float32  keys   [D][16 tokens]
                 values [16 tokens][D16]                                                                          */
 typedef struct pe_attend {
+    int64_t heads;               /* adjacent ones */
     int64_t head_dim;            /* D, at most PE_MAX_HEAD_DIM */
     int64_t n_keys;              /* at least 1 */
     float scale;
-    const float *q;              /* [D] */
+    const float *q;              /* [heads, D] */
     const uint8_t *const *pages; /* [ceil(n_keys / 16)] */
-    int64_t offset;              /* bytes from a page's start to this head */
-    float *y;                    /* [D] */
+    int64_t offset;              /* bytes from a page's start to the first of the heads */
+    float *y;                    /* [heads, D] */
 } pe_attend;
 
 enum { PE_MAX_HEAD_DIM = 256 };
@@ -92,7 +93,7 @@ typedef struct pe_kernels {
     /* Layer normalisation (Ba et al., 2016): y = (x - mean) / sqrt(variance + eps) * weight + bias; y may be x. */
     void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y);
 
-    /* q is quantized as a row. In a page, weights of the values are quantized to 0..127 of their largest. */
+    /* A head of q is quantized as a row. In a page, weights of the values are quantized to 0..127 of their largest. */
     void (*attend_q8)(const pe_attend *a);
     void (*attend_f32)(const pe_attend *a);
 
@@ -126,5 +127,15 @@ static inline int64_t pe_page_keys_q8(int64_t d) { return (d + 3) / 4 * 64; }
 static inline int64_t pe_page_values_q8(int64_t d) { return (d + 15) / 16 * 256; }
 static inline int64_t pe_page_bytes_q8(int64_t d) { return pe_page_keys_q8(d) + pe_page_values_q8(d) + 128; }
 static inline int64_t pe_page_bytes_f32(int64_t d) { return d * 64 + (d + 15) / 16 * 1024; }
+
+/* One of the heads, as an attention of one. */
+static inline pe_attend pe_head(const pe_attend *all, int64_t head, int64_t head_bytes) {
+    pe_attend one = *all;
+    one.heads = 1;
+    one.q += head * all->head_dim;
+    one.y += head * all->head_dim;
+    one.offset += head * head_bytes;
+    return one;
+}
 
 #endif

@@ -57,18 +57,17 @@ void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layo
     for (int64_t task; pe_take(thread, n_rows * parts, &task);) {
         const int64_t r = task / parts, first = task % parts * heads;
         if (a->k) append(kernels, layout, layer, a->side, row + r, a->k + r * a->ld, a->v + r * a->ld, first, heads);
-        for (int64_t head = first; head < first + heads; head++) {
-            const pe_attend attend = {
-                .head_dim = d,
-                .n_keys = a->side == PE_SELF ? row[r].n_keys : row[r].n_memory,
-                .scale = 1.0f / sqrtf((float)d),
-                .q = a->q + r * a->ld + head * d,
-                .pages = (const uint8_t *const *)(a->side == PE_SELF ? row[r].pages : row[r].memory_pages),
-                .offset = head_offset(layout, layer, head),
-                .y = rows->x + r * rows->ld + head * d,
-            };
-            (layout->type == PE_KV_Q8 ? kernels->attend_q8 : kernels->attend_f32)(&attend);
-        }
+        const pe_attend attend = {
+            .heads = heads,
+            .head_dim = d,
+            .n_keys = a->side == PE_SELF ? row[r].n_keys : row[r].n_memory,
+            .scale = 1.0f / sqrtf((float)d),
+            .q = a->q + r * a->ld + first * d,
+            .pages = (const uint8_t *const *)(a->side == PE_SELF ? row[r].pages : row[r].memory_pages),
+            .offset = head_offset(layout, layer, first),
+            .y = rows->x + r * rows->ld + first * d,
+        };
+        (layout->type == PE_KV_Q8 ? kernels->attend_q8 : kernels->attend_f32)(&attend);
         if (!a->split_heads) pe_prepare(kernels, type, rows, r, layout->heads * d);
     }
 }

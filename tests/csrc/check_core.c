@@ -120,7 +120,7 @@ static void check_attention(const pe_kernels *kernels, int64_t d, int64_t n, boo
     for (int64_t t = 0; t < n; t++)
         store(kernels, q8, pages + (size_t)(t / PE_PAGE) * bytes, d, t % PE_PAGE, k + t * d, v + t * d);
     const float scale = 1 / sqrtf((float)d);
-    const pe_attend attend = {.head_dim = d, .n_keys = n, .scale = scale, .q = q, .pages = list, .y = y};
+    const pe_attend attend = {.heads = 1, .head_dim = d, .n_keys = n, .scale = scale, .q = q, .pages = list, .y = y};
     (q8 ? kernels->attend_q8 : kernels->attend_f32)(&attend);
 
     double weight[PAGES * PE_PAGE], total = 0;

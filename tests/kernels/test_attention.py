@@ -45,6 +45,15 @@ def test_key_counts(kernels, reference, n: int, kind: str, edge: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("heads", [1, 3, 4, 5, 8, 9, 16])
+def test_head_counts(kernels, reference, heads: int, kind: str) -> None:
+    q, k, v = random_heads(heads, 40, heads, 32, 2.0)
+    got = attend(kernels, kind, q, k, v, scale_of(32))
+    alone = [attend(reference, kind, q[h : h + 1], k[:, h : h + 1], v[:, h : h + 1], scale_of(32)) for h in range(heads)]
+    assert got.tobytes() == np.concatenate(alone).tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [0.0, 1e-3, 8.0, 30.0])
 def test_flat_and_sharp_softmax(kernels, reference, size: float, kind: str) -> None:
     """Scores of 0, of hundreds, and of thousands: one key takes all, the others' e^x is 0."""

@@ -18,7 +18,7 @@ static void softmax_page(running *state, const float s[PE_PAGE], int64_t n, floa
     state->sum = fmaf(state->sum, state->scale, pe_sum_lanes(p));
 }
 
-void pe_attend_f32_q8__ref(const pe_attend *a) {
+static void attend_head_q8(const pe_attend *a) {
     const int64_t d = a->head_dim, d16 = (d + 15) / 16;
     int8_t q[PE_MAX_HEAD_DIM];
     float q_scale;
@@ -64,7 +64,7 @@ void pe_attend_f32_q8__ref(const pe_attend *a) {
     for (int64_t i = 0; i < d; i++) a->y[i] = y[i] / state.sum;
 }
 
-void pe_attend_f32_f32__ref(const pe_attend *a) {
+static void attend_head_f32(const pe_attend *a) {
     const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16;
     float y[PE_MAX_HEAD_DIM] = {0};
     running state = {-INFINITY, 0.0f, 0.0f};
@@ -87,4 +87,18 @@ void pe_attend_f32_f32__ref(const pe_attend *a) {
         }
     }
     for (int64_t i = 0; i < d; i++) a->y[i] = y[i] / state.sum;
+}
+
+void pe_attend_f32_q8__ref(const pe_attend *a) {
+    for (int64_t head = 0; head < a->heads; head++) {
+        const pe_attend one = pe_head(a, head, pe_page_bytes_q8(a->head_dim));
+        attend_head_q8(&one);
+    }
+}
+
+void pe_attend_f32_f32__ref(const pe_attend *a) {
+    for (int64_t head = 0; head < a->heads; head++) {
+        const pe_attend one = pe_head(a, head, pe_page_bytes_f32(a->head_dim));
+        attend_head_f32(&one);
+    }
 }

@@ -36,7 +36,7 @@ static inline __m256i dot4(__m256i sum, __m256i positive, __m256i signed_bytes) 
 
 static inline __m256i load(const void *bytes) { return _mm256_loadu_si256((const __m256i *)bytes); }
 
-void pe_attend_f32_q8__avx2(const pe_attend *a) {
+static void attend_head_q8(const pe_attend *a) {
     const int64_t d = a->head_dim, lines = (d + 3) / 4, d16 = (d + 15) / 16;
     _Alignas(32) int8_t q[PE_MAX_HEAD_DIM];
     _Alignas(32) float y[PE_MAX_HEAD_DIM] = {0};
@@ -96,7 +96,7 @@ void pe_attend_f32_q8__avx2(const pe_attend *a) {
     finish(a, &state, y);
 }
 
-void pe_attend_f32_f32__avx2(const pe_attend *a) {
+static void attend_head_f32(const pe_attend *a) {
     const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16;
     _Alignas(32) float y[PE_MAX_HEAD_DIM] = {0};
     running state = {-INFINITY, 0.0f, 0.0f};
@@ -125,4 +125,18 @@ void pe_attend_f32_f32__avx2(const pe_attend *a) {
         }
     }
     finish(a, &state, y);
+}
+
+void pe_attend_f32_q8__avx2(const pe_attend *a) {
+    for (int64_t head = 0; head < a->heads; head++) {
+        const pe_attend one = pe_head(a, head, pe_page_bytes_q8(a->head_dim));
+        attend_head_q8(&one);
+    }
+}
+
+void pe_attend_f32_f32__avx2(const pe_attend *a) {
+    for (int64_t head = 0; head < a->heads; head++) {
+        const pe_attend one = pe_head(a, head, pe_page_bytes_f32(a->head_dim));
+        attend_head_f32(&one);
+    }
 }
