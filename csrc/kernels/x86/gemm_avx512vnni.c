@@ -58,6 +58,20 @@ ALWAYS_INLINE void finish(const pe_product *p, int64_t row, int64_t channel, __m
     _mm512_storeu_ps(p->y + row * p->ldy + channel, v);
 }
 
+/* One look at the kind for all blocks, whose long chains overlap. */
+ALWAYS_INLINE void activate(pe_activation kind, __m512 value[BLOCKS], const int blocks) {
+    if (kind == PE_SILU) {
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) value[b] = pe_activate16(PE_SILU, value[b]);
+    } else if (kind == PE_RELU) {
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) value[b] = pe_activate16(PE_RELU, value[b]);
+    } else {
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) value[b] = pe_activate16(kind, value[b]);
+    }
+}
+
 /* Rows of a tile with `blocks` (constant) blocks of channels. */
 ALWAYS_INLINE void finish_blocks(const pe_product *p, int64_t row0, int64_t block0, int rows, const int blocks,
                                  const __m512i *sum) {
@@ -75,14 +89,17 @@ ALWAYS_INLINE void finish_blocks(const pe_product *p, int64_t row0, int64_t bloc
         for (int b = 0; b < blocks; b++)
             value[b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r * blocks + b]), _mm512_mul_ps(x_scale, w_scale[b]),
                                        bias[b]);
-        if (p->activation == PE_IDENTITY && !p->residual) {
+        float *y = p->y + (row0 + r) * p->ldy + channel;
+        if (p->activation != PE_IDENTITY) activate(p->activation, value, blocks);
+        if (p->residual) {
 #pragma GCC unroll 4
-            for (int b = 0; b < blocks; b++)
-                _mm512_storeu_ps(p->y + (row0 + r) * p->ldy + channel + b * PE_BLOCK, value[b]);
-        } else {
-#pragma GCC unroll 4
-            for (int b = 0; b < blocks; b++) finish(p, row0 + r, channel + b * PE_BLOCK, value[b]);
+            for (int b = 0; b < blocks; b++) {
+                const float *residual = p->residual + (row0 + r) * p->ldr + channel + b * PE_BLOCK;
+                value[b] = _mm512_add_ps(value[b], _mm512_loadu_ps(residual));
+            }
         }
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) _mm512_storeu_ps(y + b * PE_BLOCK, value[b]);
     }
 }
 
