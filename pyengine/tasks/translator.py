@@ -274,7 +274,8 @@ class Translator:
                 Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
                 for session in sessions
             ]
-            yield stack.enter_context(closing(run_streams(schedulers, requests, window, deadline)))
+            threads = self._engine.streams()
+            yield stack.enter_context(closing(run_streams(schedulers, requests, window, deadline, threads)))
 
     def translate_file(
         self,
