@@ -39,7 +39,10 @@ def have_ctranslate2() -> bool:
 
 @dataclass(frozen=True)
 class Setup:
-    """An engine and how it runs. `tokenizer`: where CTranslate2 finds the checkpoint's SentencePiece models."""
+    """An engine and how it runs: `workers` streams of `threads` each, on one copy of the weights.
+
+    `tokenizer`: where CTranslate2 finds the checkpoint's SentencePiece models.
+    """
 
     engine: str
     path: Path
@@ -123,7 +126,7 @@ def _open(setup: Setup) -> Translate:
 def _open_pyengine(setup: Setup) -> Translate:
     import pyengine
 
-    translator = pyengine.load(setup.path, threads=setup.threads)
+    translator = pyengine.load(setup.path, threads=setup.threads * setup.workers, replicas=setup.workers)
 
     def translate(batch: Sentences, job: Job) -> tuple[int, list[str]]:
         exact = {"min_new_tokens": job.length, "max_new_tokens": job.length}

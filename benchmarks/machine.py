@@ -128,9 +128,11 @@ def main() -> None:
         report.verdicts.append(Verdict(demand, shown, abs(measured / other - 1) <= 0.05))
 
     for every, count in ((False, 1), (True, threads)):
-        rate = found.read(limits.MEMORY, every=every)
-        demand = f"bandwidth of memory, {count} threads: within 5 % of NumPy's maximum, GB/s"
-        compare(demand, rate, limits.stream(limits.MEMORY, count))
+        # Other tenants come and go: the best of both, in turn.
+        rounds = [(limits.measure(limits.MEMORY), limits.stream(limits.MEMORY, count)) for _ in range(3)]
+        rate = max(each.read(limits.MEMORY, every=every) for each in (found, *(first for first, _ in rounds)))
+        demand = f"bandwidth of memory, {count} threads: within 5 % of memchr, GB/s"
+        compare(demand, rate, max(other for _, other in rounds))
     known = limits.operations_a_cycle(cpuinfo())
     if known:
         expected = found.clock * known * threads

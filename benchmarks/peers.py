@@ -7,7 +7,8 @@
 in one call. (b) The random base-size model, sources of 31 random ids that differ in every call, exactly 32
 tokens written. CTranslate2 gets the best of its backends and instruction sets for each way to use the threads, and
 for each setting the best of these ways, found in trials; then come the pairs that count. Limits are measured in the
-same run. --part runs (a) or (b) alone.
+same run. This engine, too, runs in one stream or in one a thread, whichever wins the trial of a setting. --part runs
+(a) or (b) alone.
 """
 
 from __future__ import annotations
@@ -66,9 +67,14 @@ class Bench:
     def __init__(self, ours: Path, peer: Path | None, tokenizer: Path | None, isa: str, extent: Extent) -> None:
         self._ours, self._peer, self._tokenizer, self._isa, self._extent = ours, peer, tokenizer, isa, extent
 
-    def setups(self, threads: int) -> list[Setup]:
-        """This engine first, then every way to run CTranslate2."""
-        found = [Setup(PYENGINE, self._ours, threads, environment=AVX2[PYENGINE] if self._isa == "avx2" else {})]
+    def ours(self, threads: int) -> list[Setup]:
+        """The ways to run this engine."""
+        environment = AVX2[PYENGINE] if self._isa == "avx2" else {}
+        return [Setup(PYENGINE, self._ours, threads // n, n, environment) for n in sorted({1, threads})]
+
+    def peers(self, threads: int) -> list[Setup]:
+        """Every way to run CTranslate2."""
+        found: list[Setup] = []
         if self._peer is None:
             return found
         if self._isa == "avx2":
@@ -83,40 +89,36 @@ class Bench:
                 found.append(setup)
         return found
 
-    def workers(self, threads: int, trial: list[Job]) -> list[Worker]:
-        """This engine, and CTranslate2 in each way to use the threads, with what is fastest on `trial` in sum."""
-        ours, *setups = self.setups(threads)
+    def workers(self, threads: int, trial: list[Job]) -> tuple[list[Worker], list[Worker]]:
+        """This engine in its ways, and CTranslate2 in each way to use the threads with what is fastest on `trial`."""
         best: dict[int, tuple[float, Worker]] = {}
-        for setup in setups:
+        for setup in self.peers(threads):
             worker = Worker(setup)
-            times = [min(worker.run(job).seconds for _ in range(3)) for job in trial]
-            kept = best.get(setup.workers)
-            slower = worker
-            if kept is None or sum(times) < kept[0]:
-                best[setup.workers] = sum(times), worker
-                slower = kept[1] if kept else None
-            if slower is not None:
-                slower.stop()
-        return [Worker(ours), *(worker for _, worker in best.values())]
+            kept, total = best.get(setup.workers), 0.0
+            for job in trial:
+                total += min(worker.run(job).seconds for _ in range(2))
+                if kept is not None and total > kept[0]:
+                    break
+            if kept is None or total < kept[0]:
+                best[setup.workers], worker = (total, worker), kept[1] if kept else None
+            if worker is not None:
+                worker.stop()
+        return [Worker(setup) for setup in self.ours(threads)], [worker for _, worker in best.values()]
 
-    def pairs(self, workers: list[Worker], job: Callable[[int], Job], limits_of: Iterable[int | None]) -> Pairs:
-        """`job(i)`: the i-th input. The peer's best setup for it is found first, then both take turns."""
-        ours, peers = workers[0], workers[1:]
-        ours.run(job(0))
-        best: tuple[float, Worker | None, int | None] = (float("inf"), None, None)
-        for peer, limit in itertools.product(peers, limits_of):
-            trial = [peer.run(replace(job(i), limit=limit)).seconds for i in (0, 1)]
-            if trial[1] < best[0] * 1.3:
-                trial.append(peer.run(replace(job(2), limit=limit)).seconds)
-            best = min(best, (min(trial[1:]), peer, limit), key=lambda each: each[0])
-        _, peer, limit = best
-        found = Pairs(peer.setup if peer else None, limit)
+    def pairs(
+        self, workers: tuple[list[Worker], list[Worker]], job: Callable[[int], Job], limits_of: Iterable[int | None]
+    ) -> Pairs:
+        """`job(i)`: the i-th input. The best way of each side is found first, then both take turns."""
+        own, _ = _best(workers[0], job, [None])
+        peer, limit = _best(workers[1], job, limits_of)
+        assert own is not None
+        found = Pairs(own.setup, peer.setup if peer else None, limit)
         start, least, most = time.monotonic(), *self._extent.pairs
         while (count := len(found.ours)) < most:
             if count >= least and time.monotonic() - start > self._extent.seconds:
                 break
             work = job(count + 3)
-            done = ours.run(work)
+            done = own.run(work)
             found.ours.append(done.seconds)
             found.our_tokens.append(done.tokens)
             found.our_texts = done.texts
@@ -128,11 +130,24 @@ class Bench:
         return found
 
 
+def _best(
+    workers: list[Worker], job: Callable[[int], Job], limits_of: Iterable[int | None]
+) -> tuple[Worker | None, int | None]:
+    """The fastest of the workers, and its batch size, in a trial."""
+    best: tuple[float, Worker | None, int | None] = (float("inf"), None, None)
+    for worker, limit in itertools.product(workers, limits_of):
+        trial = [worker.run(replace(job(i), limit=limit)).seconds for i in (0, 1)]
+        if trial[1] < best[0] * 1.3:
+            trial.append(worker.run(replace(job(2), limit=limit)).seconds)
+        best = min(best, (min(trial[1:]), worker, limit), key=lambda each: each[0])
+    return best[1:]
+
+
 class Pairs:
     """Times and tokens of both sides, a call at a time."""
 
-    def __init__(self, setup: Setup | None, limit: int | None) -> None:
-        self.setup, self.limit = setup, limit
+    def __init__(self, own: Setup, setup: Setup | None, limit: int | None) -> None:
+        self.own, self.setup, self.limit = own, setup, limit
         self.ours: list[float] = []
         self.peer: list[float] = []
         self.our_tokens: list[int] = []
@@ -154,6 +169,10 @@ class Pairs:
     def ratios(self) -> list[float]:
         """How many times as fast, pair by pair, by the time for the same sentences."""
         return [other / own for own, other in zip(self.ours, self.peer, strict=False)]
+
+    @property
+    def own_setting(self) -> str:
+        return f"{self.own.workers}x{self.own.threads}"
 
     @property
     def peer_setting(self) -> str:
@@ -182,7 +201,7 @@ def operations(config: ModelConfig, beams: int) -> float:
 
 
 COLUMNS = {
-    "threads": "d", "beams": "d", "sentences": "d", "tok/s": ",.0f", "peer tok/s": ",.0f", "ratio": "",
+    "threads": "d", "beams": "d", "sentences": "d", "tok/s": ",.0f", "peer tok/s": ",.0f", "ratio": "", "as": "",
     "% of bandwidth": ".0f", "% of int8 peak": ".0f", "peer's best setting": "", "pairs": "d",
 }  # fmt: skip
 
@@ -205,7 +224,7 @@ def measure_base(bench: Bench, config: ModelConfig, isa: str, extent: Extent, re
                 jobs = [job(beams, count) for _ in range(extent.pairs[1] + 3)]
                 found[threads, beams, count] = bench.pairs(workers, jobs.__getitem__, [None])
                 bar.update()
-            for worker in workers:
+            for worker in itertools.chain(*workers):
                 worker.stop()
     table = Table(
         f"(b) base size, int8, {READ} tokens in, {WRITTEN} out, tokens written a second; peer: CTranslate2", COLUMNS
@@ -219,8 +238,8 @@ def measure_base(bench: Bench, config: ModelConfig, isa: str, extent: Extent, re
         if limit.int8(isa):
             work = 100 * pairs.rate / WRITTEN * operations(config, beams) / limit.int8(isa)
         shown = spread(pairs.ratios) if pairs.ratios else None
-        cells = [pairs.rate, pairs.peer_rate, shown, reading, work, pairs.peer_setting, len(pairs.ours)]
-        table.rows.append([threads, beams, count, *cells])
+        cells = [pairs.rate, pairs.peer_rate, shown, pairs.own_setting, reading, work, pairs.peer_setting]
+        table.rows.append([threads, beams, count, *cells, len(pairs.ours)])
     report.tables.append(table)
     for threads, limit in before.items():
         report.settings[f"limits, {threads} threads"] = limit.figures
@@ -257,13 +276,13 @@ def measure_example(bench: Bench, extent: Extent, report: Report) -> tuple[dict[
                 pairs = found[threads, beams, 0] = bench.pairs(workers, lambda _: whole, [None, 32, 128])  # noqa: B023
                 bleu[beams] = [_bleu(texts, target) for texts in (pairs.our_texts, pairs.peer_texts) if texts]
                 bar.update()
-            for worker in workers:
+            for worker in itertools.chain(*workers):
                 worker.stop()
     columns = {name: kind for name, kind in COLUMNS.items() if not name.startswith("%")}
     table = Table("(a) the example on test_2016_flickr, text to text, int8; 0 sentences: all in one call", columns)
     for (threads, beams, count), pairs in found.items():
         shown = spread(pairs.ratios) if pairs.ratios else None
-        cells = [pairs.rate, pairs.peer_rate, shown, pairs.peer_setting, len(pairs.ours)]
+        cells = [pairs.rate, pairs.peer_rate, shown, pairs.own_setting, pairs.peer_setting, len(pairs.ours)]
         table.rows.append([threads, beams, count, *cells])
     report.tables.append(table)
     quality = Table("BLEU on test_2016_flickr", {"beams": "d", "pyengine": ".2f", "CTranslate2": ".2f"})
@@ -304,7 +323,7 @@ def measure_fresh(setups: list[Setup], name: str, report: Report, rounds: int) -
 
 def judge_base(found: dict[Row, Pairs], table: Table, report: Report) -> None:
     threads = max(row[0] for row in found)
-    shares = {tuple(row[:3]): row[6:8] for row in table.rows}
+    shares = {tuple(row[:3]): row[7:9] for row in table.rows}
 
     def ratio(row: Row, least: float, name: str) -> None:
         if row in found and found[row].ratios:
@@ -395,7 +414,7 @@ def mt(isa: str, extent: Extent, work: Path, part: str | None) -> Report:
             return report
         judge_base(found, report.tables[0], report)
         used = max(extent.threads)
-        setups = bench.setups(used)[:1]
+        setups = bench.ours(used)[:1]
         # CTranslate2 as it ran beam 4 on the largest batch.
         setups += [pairs.setup for row, pairs in found.items() if row[0] == used and pairs.setup][-1:]
         setups = [replace(setup, tokenizer=sources[base]) for setup in setups]
