@@ -1,11 +1,13 @@
-"""The matrix products of each instruction set, as a share of what this machine can do in the same run.
+"""The kernels of each instruction set, as a share of what this machine can do in the same run.
 
-    python benchmarks/kernels.py [--only gemm|rows|logits|barriers]
+    python benchmarks/kernels.py [--only gemm|rows|logits|barriers|float32|attention|rowwise]
 
 The input is quantized already, the epilogue (scales, bias, activation) is included. The best of many short runs
 counts. `gemm`: a layer of many rows, against the int8 peak. `rows`: a few rows over matrices of 512 x 2,048 that are
 walked in turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `logits`: the last product
 fused with its normalizer and the best 5 ids, against the product alone. `barriers`: those of a decoder step.
+`float32`: products in float32, one thread. `attention`: a row of 8 heads of 64 dimensions over keys and values in the
+cache. `rowwise`: layer normalisation and quantization of a row; the last two against the bandwidth of 1 MB.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from report import Report, Table, Verdict, parser, publish
 from pyengine import _core
 from pyengine.cpus import usable_cpus
 
-TABLES = ("gemm", "rows", "logits", "barriers")
+TABLES = ("gemm", "rows", "logits", "barriers", "float32", "attention", "rowwise")
 STEP_BARRIERS = 6 * 8 + 4
 """Of a decoder step of the base-size model with few rows: eight a layer, embedding, rows asked for, logits."""
 
@@ -39,12 +41,14 @@ class Extent:
     widths: tuple[int, ...] = (256, 512, 1024)
     vocabularies: tuple[int, ...] = (32_000, 58_101, 150_000)
     asked: tuple[int, ...] = (1, 8, 32, 128)
+    keys: tuple[int, ...] = (32, 256, 2048)
+    values: tuple[int, ...] = (512, 2048)
     seconds: float = 0.5
 
 
 QUICK = Extent(
     shapes=((512, 2048),), many=(96,), buffers=(limits.CACHED,), widths=(256,), vocabularies=(2_000,), asked=(4,),
-    seconds=0.02,
+    keys=(32,), values=(512,), seconds=0.02,
 )  # fmt: skip
 
 
@@ -201,6 +205,77 @@ def rows(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
     report.tables.append(table)
 
 
+def float32(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
+    columns = {"isa": "", "K x N": "", "rows": "d", "weights, MB": ".0f", "GFLOPS": ".0f", "% of the peak": ".0f",
+               "GB/s": ".1f", "% of the bandwidth": ".0f"}  # fmt: skip
+    table = Table("float32 products, one thread; one row over many matrices in turn", columns)
+    for isa, (k, n), count in itertools.product(isas, extent.shapes, (1, max(extent.many))):
+        kernels, size = _core.Kernels(isa), 4 * k * n
+        copies = max(1, limits.CACHED // size) if count == 1 else 1
+        w = np.random.default_rng(1).standard_normal((copies, n // 16, k, 16), np.float32)
+        x, y, bias = np.ones((count, k), np.float32), np.empty((count, n), np.float32), np.ones(n, np.float32)
+
+        def run(repeat: int) -> None:
+            kernels.gemm_f32(x, w, y, bias, repeat=repeat)  # noqa: B023
+
+        seconds = best(run, copies if count == 1 else max(1, 10**9 // (2 * count * k * n)), extent.seconds)
+        work, peak = 2 * count * k * n / seconds, peaks.float32(every=False) if isa == isas[-1] else None
+        cells: list[float | None] = [work / 1e9, 100 * work / peak if peak else None, None, None]
+        if count == 1:
+            rate = size / seconds
+            cells[2:] = [rate / 1e9, 100 * rate / peaks.read(extent.buffers[0], every=False, huge=False)]
+        table.rows.append([isa, f"{k} x {n}", count, copies * size / 1e6, *cells])
+    report.tables.append(table)
+
+
+def attention(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
+    columns = {"isa": "", "cache": "", "keys": ",d", "us": ".2f", "ns a key and head": ".2f", "GB/s": ".1f",
+               "% of the bandwidth": ".0f"}  # fmt: skip
+    table = Table("Attention of a row: 8 heads of 64 dimensions, one thread", columns)
+    heads, dims, tokens = 8, 64, 16
+    for isa, kind, count in itertools.product(isas, ("int8", "float32"), extent.keys):
+        kernels = _core.Kernels(isa)
+        head_bytes = tokens * (2 * dims + 2 * 4) if kind == "int8" else tokens * 2 * dims * 4
+        rng, shape = np.random.default_rng(1), (count // tokens, heads, head_bytes)
+        values = rng.integers(-127, 128, shape, np.int8).view(np.uint8)
+        if kind == "int8":
+            values[..., -2 * tokens * 4 :] = np.full(2 * tokens, 0.01, np.float32).view(np.uint8)
+        else:
+            values = rng.standard_normal((*shape[:2], head_bytes // 4), np.float32).view(np.uint8)
+        q, y = rng.standard_normal((heads, dims), np.float32), np.empty((heads, dims), np.float32)
+
+        def run(repeat: int) -> None:
+            kernels.attend(kind, q, values, count, 0.125, y, repeat=repeat)  # noqa: B023
+
+        seconds = best(run, max(1, 400_000 // count), extent.seconds / 2)
+        rate, limit = values.nbytes / seconds, peaks.read(limits.SECOND_LEVEL, every=False)
+        cells = [seconds * 1e6, seconds * 1e9 / count / heads, rate / 1e9, 100 * rate / limit]
+        table.rows.append([isa, kind, count, *cells])
+    report.tables.append(table)
+
+
+def rowwise(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
+    columns = {"isa": "", "kernel": "", "values": ",d", "ns": ".0f", "GB/s": ".1f", "% of the bandwidth": ".0f"}
+    table = Table("Kernels over a row in the first-level cache, one thread; GB/s of values read", columns)
+    for isa, name, n in itertools.product(isas, ("norm", "quantize", "exp_sum"), extent.values):
+        kernels, x = _core.Kernels(isa), np.random.default_rng(1).standard_normal(n, np.float32)
+        y, q, one, scale = np.empty_like(x), np.empty(n, np.int8), np.ones_like(x), np.empty(1, np.float32)
+
+        def run(repeat: int) -> None:
+            if name == "norm":  # noqa: B023
+                kernels.norm(x, one, one, 1e-5, y, repeat)  # noqa: B023
+            elif name == "quantize":  # noqa: B023
+                kernels.quantize(x, len(x), kernels.flip, q, scale, repeat)  # noqa: B023
+            else:
+                kernels.exp_sum(x, repeat)  # noqa: B023
+
+        seconds = best(run, 20_000_000 // (n * 16), extent.seconds / 2)
+        rate = x.nbytes / seconds
+        cells = [seconds * 1e9, rate / 1e9, 100 * rate / peaks.read(limits.SECOND_LEVEL, every=False)]
+        table.rows.append([isa, name, n, *cells])
+    report.tables.append(table)
+
+
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--only", choices=TABLES, help="one table")
@@ -209,9 +284,9 @@ def main() -> None:
     options = made.parse_args()
     extent = QUICK if options.quick else Extent()
     isas = [isa for isa in _core.available_isas() if options.all or isa != "ref"]
-    peaks = limits.measure(*extent.buffers)
+    peaks = limits.measure(limits.SECOND_LEVEL, *extent.buffers)
     report = Report("kernels", {"limits": peaks.figures})
-    for name, measure in zip(TABLES, (gemm, rows, logits, barriers), strict=True):
+    for name, measure in zip(TABLES, (gemm, rows, logits, barriers, float32, attention, rowwise), strict=True):
         if options.only in (None, name):
             measure(isas, extent, peaks, report)
     publish(report, options)

@@ -28,10 +28,15 @@ cdef class Kernels:
     def flip(self):
         return self.table.flip
 
-    def quantize(self, x, n_padded, flip, q, scale):
+    def quantize(self, x, n_padded, flip, q, scale, int64_t repeat=1):
         """x float32 [n] -> q int8 [n_padded], scale float32 [1]."""
-        self.table.quantize(<const float *>data_of(x), x.shape[0], n_padded, flip, <int8_t *>data_of(q),
-                            <float *>data_of(scale))
+        cdef const float *values = <const float *>data_of(x)
+        cdef int8_t *to = <int8_t *>data_of(q)
+        cdef float *scales = <float *>data_of(scale)
+        cdef int64_t n = x.shape[0], padded = n_padded, i
+        cdef uint8_t flipped = flip
+        for i in range(repeat):
+            self.table.quantize(values, n, padded, flipped, to, scales)
 
     def channel_sums(self, w, sums):
         """w int8 [blocks, K/4, 16, 4] -> sums int32 [blocks * 16]; whether no weight is -128."""
@@ -73,14 +78,19 @@ cdef class Kernels:
         cdef int64_t copies = w.shape[0] if w.ndim == 4 else 1
         walk(self.table.gemm_f32, &p, first, last, w.nbytes // copies, copies, repeat)
 
-    def norm(self, x, weight, bias, float eps, y):
+    def norm(self, x, weight, bias, float eps, y, int64_t repeat=1):
         """x, weight, bias, y float32 [n]."""
-        self.table.norm(<const float *>data_of(x), x.shape[0], <const float *>data_of(weight),
-                        <const float *>data_of(bias), eps, <float *>data_of(y))
+        cdef const float *values = <const float *>data_of(x), *weights = <const float *>data_of(weight)
+        cdef const float *biases = <const float *>data_of(bias)
+        cdef float *to = <float *>data_of(y)
+        cdef int64_t n = x.shape[0], i
+        for i in range(repeat):
+            self.table.norm(values, n, weights, biases, eps, to)
 
-    def attend(self, kind, q, pages, n_keys, float scale, y, offset=0):
+    def attend(self, kind, q, pages, n_keys, float scale, y, offset=0, int64_t repeat=1):
         """kind "int8" or "float32"; q, y float32 [heads, D]; pages: uint8 arrays of one page each."""
         cdef pe_attend a
+        cdef int64_t i
         cdef const uint8_t **addresses = <const uint8_t **>PyMem_Calloc(max(len(pages), 1), sizeof(void *))
         if addresses == NULL:
             raise MemoryError
@@ -94,16 +104,21 @@ cdef class Kernels:
         a.pages = addresses
         a.offset = offset
         a.y = <float *>data_of(y)
-        if kind == "int8":
-            self.table.attend_q8(&a)
-        else:
-            self.table.attend_f32(&a)
+        cdef bint q8 = kind == "int8"
+        for i in range(repeat):
+            if q8:
+                self.table.attend_q8(&a)
+            else:
+                self.table.attend_f32(&a)
         PyMem_Free(addresses)
 
-    def exp_sum(self, x):
+    def exp_sum(self, x, int64_t repeat=1):
         """(max x, sum of e^(x - max)) of x float32 [n]."""
         cdef float top, total
-        self.table.exp_sum(<const float *>data_of(x), x.shape[0], &top, &total)
+        cdef const float *values = <const float *>data_of(x)
+        cdef int64_t n = x.shape[0], i
+        for i in range(repeat):
+            self.table.exp_sum(values, n, &top, &total)
         return top, total
 
     def above(self, x, float threshold, indices):

@@ -46,9 +46,9 @@ typedef struct pe_product {
     const void *ahead;      /* the weights that this thread reads after block1, or NULL: they are prefetched */
 } pe_product;
 
-/* Attention of a row's heads over n_keys tokens, each head by itself:  y = softmax(scale q K^T) V, computed page by page with
-   a running maximum (Milakov and Gimelshein, 2018). Keys and values are read as stored, so that the result does not
-   depend on what else is computed in the same step.
+/* Attention of a row's heads over n_keys tokens, each head by itself:  y = softmax(scale q K^T) V, computed page by
+   page with a running maximum (Milakov and Gimelshein, 2018). Keys and values are read as stored, so that the result
+   does not depend on what else is computed in the same step.
 
    A page of one head, D rounded up to 4 for keys (D4) and to 16 for values (D16):
        int8     keys   [D4/4][16 tokens][4 dims]          (flipped, see pe_kernels.flip)
