@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterable
-from concurrent.futures import FIRST_EXCEPTION, Executor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 
 from pyengine.decoding.search import Found
@@ -15,16 +15,11 @@ __all__ = ["run_streams"]
 
 
 def run_streams(
-    schedulers: list[Scheduler],
-    requests: Iterable[Request],
-    window: int | None,
-    deadline: Deadline,
-    threads: Executor,
+    schedulers: list[Scheduler], requests: Iterable[Request], window: int | None, deadline: Deadline
 ) -> Generator[list[Found], None, None]:
     """What `Scheduler.run` yields; of several schedulers, each gets its share of every window of requests.
 
-    A share is every n-th of a window's requests, longest first, so that all end at about the same time. `threads` run
-    the streams, and are kept: each has a team of its own in the core, which takes as long to make as some steps.
+    A share is every n-th of a window's requests, longest first, so that all end at about the same time.
     """
     if len(schedulers) == 1:
         yield from schedulers[0].run(requests, window)
@@ -38,16 +33,14 @@ def run_streams(
                 chunk.append(request)
         except Exception as raised:  # raised again after the requests before it, as Scheduler.run does
             error = raised
-        yield from _run_window(schedulers, chunk, deadline, threads)
+        yield from _run_window(schedulers, chunk, deadline)
         if error is not None:
             raise error
         if window is None or len(chunk) < window:
             return
 
 
-def _run_window(
-    schedulers: list[Scheduler], requests: list[Request], deadline: Deadline, threads: Executor
-) -> list[list[Found]]:
+def _run_window(schedulers: list[Scheduler], requests: list[Request], deadline: Deadline) -> list[list[Found]]:
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i].source))
     found: list[list[Found]] = [[] for _ in requests]
 
@@ -57,13 +50,12 @@ def _run_window(
             for i, hypotheses in zip(mine, results, strict=True):
                 found[i] = hypotheses
 
-    futures = [threads.submit(run, stream) for stream in range(len(schedulers))]
-    try:
-        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-            future.result()
-    except BaseException:  # Ctrl-C too: the other streams end after their step
-        deadline.cancel()
-        raise
-    finally:
-        wait([future for future in futures if not future.cancel()])
+    with ThreadPoolExecutor(len(schedulers)) as pool:
+        futures = [pool.submit(run, stream) for stream in range(len(schedulers))]
+        try:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+        except BaseException:  # Ctrl-C too: the other streams end after their step
+            deadline.cancel()
+            raise
     return found

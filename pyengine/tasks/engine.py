@@ -6,7 +6,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
 
@@ -68,7 +67,6 @@ class Engine:
         self._lock = threading.Lock()
         self._gates: dict[int, threading.BoundedSemaphore] = {}
         self._idle: dict[int, list[Session]] = {}
-        self._streams: ThreadPoolExecutor | None = None
 
     def gate(self, threads: int) -> threading.BoundedSemaphore:
         """What a step of so many threads passes."""
@@ -79,13 +77,6 @@ class Engine:
 
     def _steps_at_once(self, threads: int) -> int:
         return max(1, self._cpus // threads)
-
-    def streams(self) -> Executor:
-        """The threads that run the streams of all calls; one that waits for another's can always end by itself."""
-        with self._lock:
-            if self._streams is None:
-                self._streams = ThreadPoolExecutor(self.threads, "pyengine-stream")
-            return self._streams
 
     @contextmanager
     def session(self, deadline: Deadline, replicas: int | None = None) -> Iterator[Session]:
@@ -113,7 +104,6 @@ class Engine:
         with self._lock:
             self._open_session = None
             self._idle.clear()
-            self._streams = None  # its threads end with the last call that has it
 
 
 _ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()

@@ -274,8 +274,7 @@ class Translator:
                 Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
                 for session in sessions
             ]
-            threads = self._engine.streams()
-            yield stack.enter_context(closing(run_streams(schedulers, requests, window, deadline, threads)))
+            yield stack.enter_context(closing(run_streams(schedulers, requests, window, deadline)))
 
     def translate_file(
         self,

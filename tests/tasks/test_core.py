@@ -98,29 +98,6 @@ def test_the_same_bytes_in_any_number_of_streams(int8_directory: Path, german: l
         assert alone.translate(german, beam_size=2) == results
 
 
-def test_streams_keep_their_threads(int8_directory: Path, german: list[str]) -> None:
-    def streams() -> set[threading.Thread]:
-        return {thread for thread in threading.enumerate() if thread.name.startswith("pyengine-stream")}
-
-    before = streams()
-    with pyengine.load(int8_directory, threads=2, replicas=2) as translator:
-        expected = translator.translate(german)
-        made = streams() - before
-        assert 1 <= len(made) <= 2
-        found: list[object] = []
-        callers = [threading.Thread(target=lambda: found.append(translator.translate(german))) for _ in range(4)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
-        assert found == [expected] * 4
-        assert len(streams() - before) <= 2 and made <= streams()
-    del translator
-    for thread in made:
-        thread.join(10)
-    assert not made & streams()
-
-
 def test_errors_and_timeouts_in_several_streams(int8_directory: Path, german: list[str]) -> None:
     with pyengine.load(int8_directory, threads=2, replicas=2) as translator:
         expected = translator.translate(german)
