@@ -335,9 +335,11 @@ cdef class Session:
         elif c.n_rows != rows or top_k < 1:
             self._refuse("steps ahead need one row a sequence, and a candidate of each")
         elif plan.ahead.beams is None:
-            status, passed = go_ahead(&self.session, &c, plan.ahead.steps, plan.ahead.end)
+            status, passed = follow_best(&self.session, &c, plan.ahead.steps, plan.ahead.end)
+        elif not (<Beams?>plan.ahead.beams).has_room(&c, plan.ahead.steps, plan.ahead.live):
+            self._refuse("steps ahead need the rows of the sentences in these slots, and room in their histories")
         else:
-            status, advanced = (<Beams?>plan.ahead.beams).go_ahead(&self.session, &c, plan.ahead.steps, plan.ahead.live)
+            status, advanced = (<Beams>plan.ahead.beams).go_ahead(&self.session, &c, plan.ahead.steps, plan.ahead.live)
         if status != PE_OK:
             raise_status(status, self.session.message.decode("utf-8", "replace"))
         return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits, passed, advanced)

@@ -16,7 +16,7 @@ cdef bint is_any(int32_t id, const int32_t *ids, int64_t n) noexcept nogil:
     return False
 
 
-cdef go_ahead(pe_session *session, pe_plan *plan, int64_t steps, const int32_t[::1] end):
+cdef follow_best(pe_session *session, pe_plan *plan, int64_t steps, const int32_t[::1] end):
     """Runs the plan and up to `steps` - 1 more, each row with its best candidate, until one of these ends a row.
 
     Returns the status, and ids and log-probabilities [n, rows] of the n steps before the last.
@@ -151,6 +151,18 @@ cdef class Beams:
                 row += 1 if i >= begun else beams
         return done, forks[: changes.n_forks], freed[: changes.n_freed]
 
+    cdef bint has_room(self, const pe_plan *plan, int64_t steps, const int64_t[::1] live) except -1:
+        """Whether the plan has the rows of the slots `live`, and their histories hold so many tokens more."""
+        cdef int64_t i
+        if self.bound is None or plan.n_rows != live.shape[0] * self.search.beams or plan.logits.top_k < 2:
+            return False
+        for i in range(live.shape[0]):
+            if not 0 <= live[i] < self.scores.shape[0]:
+                return False
+            if not 0 < self.search.length[live[i]] <= self.search.capacity - steps:
+                return False
+        return True
+
     cdef go_ahead(self, pe_session *session, pe_plan *plan, int64_t steps, const int64_t[::1] live):
         """Runs the plan and up to `steps` - 1 more, the sentences in `live` going on between them, until one is done.
 
@@ -161,8 +173,6 @@ cdef class Beams:
         cdef pe_beam_changes changes
         cdef pe_status status
         cdef bint_t any_done = False
-        if rows != n * beams or width < 2:
-            raise EngineError(f"{rows} rows of {width} candidates; expected {n * beams}, of 2 or more")
         self._make_room(width)
         done, ids, values = np.zeros(n, np.bool_), np.empty((rows, width), np.int32), np.empty((rows, width))
         forks, freed, tokens = np.empty((rows, 2), np.int32), np.empty(rows, np.int32), np.empty((2, rows), np.int32)

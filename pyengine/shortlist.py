@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pyengine.errors import ModelFileError
-from pyengine.formats.regular_files import map_regular
+from pyengine.formats.regular_files import copy_regular
 from pyengine.formats.safetensors_header import Entry, build_header, parse_with_metadata
 from pyengine.formats.strict_json import shorten
 
@@ -44,14 +44,13 @@ class Shortlist:
         """
         path = Path(path)
         where = str(path)
-        with map_regular(path, ModelFileError) as data:
-            entries, metadata = parse_with_metadata(data, where, ModelFileError)
-            _check_head(metadata, where, {"source_vocab": source_vocab, "target_vocab": target_vocab})
-            if set(entries) != set(TENSORS):
-                found = shorten(sorted(entries))
-                raise ModelFileError(f"{where}: expected the tensors {', '.join(TENSORS)}, found {found}")
-            # Copied before it is checked: the file may change.
-            offsets, ids, frequent = (_read(data, entries[name], f"{where}: tensor {name}") for name in TENSORS)
+        data = copy_regular(path, ModelFileError)  # not mapped: the file may change, or shrink
+        entries, metadata = parse_with_metadata(data, where, ModelFileError)
+        _check_head(metadata, where, {"source_vocab": source_vocab, "target_vocab": target_vocab})
+        if set(entries) != set(TENSORS):
+            found = shorten(sorted(entries))
+            raise ModelFileError(f"{where}: expected the tensors {', '.join(TENSORS)}, found {found}")
+        offsets, ids, frequent = (_read(data, entries[name], f"{where}: tensor {name}") for name in TENSORS)
         name = f"{where}: tensor offsets"
         if len(offsets) != source_vocab + 1:
             raise ModelFileError(f"{name}: expected {source_vocab + 1} of them, found {len(offsets)}")
@@ -114,11 +113,10 @@ def _check_head(metadata: dict[str, str], where: str, sizes: dict[str, int]) -> 
             raise ModelFileError(f"{where}: {name}: expected {value}{whose}, found {shorten(metadata.get(name))}")
 
 
-def _read(data: object, entry: Entry, where: str) -> np.ndarray:
+def _read(data: memoryview, entry: Entry, where: str) -> np.ndarray:
     if entry.dtype != "I32" or len(entry.shape) != 1:
         raise ModelFileError(f"{where}: expected I32 of one dimension, found {entry.dtype} {list(entry.shape)}")
-    stored: bytes = data[entry.begin : entry.end]  # type: ignore[index]
-    return np.frombuffer(stored, STORED).astype(np.int32)
+    return np.frombuffer(data[entry.begin : entry.end], STORED).astype(np.int32)
 
 
 def _check_ids(ids: np.ndarray, restarts: np.ndarray, vocab: int, where: str) -> None:

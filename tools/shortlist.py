@@ -63,21 +63,21 @@ def blocks(pairs: np.ndarray) -> Iterator[slice]:
     return (slice(int(first), int(end)) for first, end in zip(edges[:-1], edges[1:], strict=True))
 
 
-def pair_keys(source: Side, target: Side, chosen: slice, target_vocab: int) -> tuple[np.ndarray, np.ndarray]:
-    """source id * target_vocab + target id of all pairs, those of a target token together, and how many each has."""
+def pair_keys(source: Side, target: Side, chosen: slice, target_vocab: int) -> np.ndarray:
+    """source id * target_vocab + target id of all pairs, those of a target token together."""
     begin, end = target.offsets[chosen.start], target.offsets[chosen.stop]
     sentence = np.repeat(np.arange(chosen.start, chosen.stop), target.lengths[chosen])
     counts = source.lengths[sentence]
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     left = source.ids[np.repeat(source.offsets[sentence], counts) + within]
-    return left * target_vocab + np.repeat(target.ids[begin:end], counts), counts
+    return left * target_vocab + np.repeat(target.ids[begin:end], counts)
 
 
 def align(source: Side, target: Side, target_vocab: int, iterations: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs that occur, int64 ascending (`pair_keys`), and float64 t(target | source) of each, by IBM model 1."""
     chosen = list(blocks(source.lengths * target.lengths))
     bar = tqdm(chosen, "pairs", disable=None)
-    found = [np.unique(pair_keys(source, target, block, target_vocab)[0]) for block in bar]
+    found = [np.unique(pair_keys(source, target, block, target_vocab)) for block in bar]
     keys = np.unique(np.concatenate(found))
     left = keys // target_vocab
     table = np.ones(len(keys))
@@ -87,7 +87,7 @@ def align(source: Side, target: Side, target_vocab: int, iterations: int) -> tup
             expected = np.zeros(len(keys))
             for number, block in enumerate(chosen):
                 if number == len(places):  # the first time
-                    block_keys, counts = pair_keys(source, target, block, target_vocab)
+                    block_keys = pair_keys(source, target, block, target_vocab)
                     places.append(np.searchsorted(keys, block_keys).astype(np.int32))
                 counts = np.repeat(source.lengths[block], target.lengths[block])
                 shares = table[places[number]]

@@ -1,4 +1,4 @@
-/* What the ops over logits share: the best candidates of a row so far, and the row's excluded ids. */
+/* What the ops over logits share: the best candidates of a row so far. */
 #ifndef PE_OPS_CANDIDATES_H
 #define PE_OPS_CANDIDATES_H
 
@@ -58,19 +58,6 @@ static inline void compete(const pe_kernels *kernels, const best *b, float max, 
             insert(b, logits[at], ids ? ids[at] : first + (int32_t)at);
         }
     }
-}
-
-/* The first of the row's excluded ids that is at least `id`. */
-static inline int64_t first_excluded(const pe_logits_request *request, int64_t row, int64_t id) {
-    int64_t low = request->exclude_offsets[row], high = request->exclude_offsets[row + 1];
-    while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        if (request->exclude_ids[middle] < id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
 }
 
 #endif

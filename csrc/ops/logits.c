@@ -10,6 +10,19 @@ static best best_of(const pe_logits_scratch *s, const pe_logits_request *request
                   request->top_k};
 }
 
+/* The first of the row's excluded ids that is at least `id`. */
+static int64_t first_excluded(const pe_logits_request *request, int64_t row, int64_t id) {
+    int64_t low = request->exclude_offsets[row], high = request->exclude_offsets[row + 1];
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (request->exclude_ids[middle] < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* One row of one chunk: logits [n] of the ids from `first` on, in a buffer that may be changed. */
 static void scan(const pe_kernels *kernels, const pe_logits_request *request, const pe_logits_scratch *s, int thread,
                  int64_t row, int64_t chunk, int64_t n_chunks, float *logits, int64_t first, int64_t n,

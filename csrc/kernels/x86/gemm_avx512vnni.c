@@ -1,7 +1,8 @@
 /* AVX-512 VNNI: matrix products on packed weights.
 
    Up to 8 rows take one block of 16 channels at a time: memory is the limit, it is fastest as a single stream, and each
-   line of weights is loaded once for all rows while the block after it is prefetched.
+   line of weights is loaded once for all rows while the block after it is prefetched. So do more rows with the last
+   blocks, where these are no whole panel.
 
    A tile of more rows is 6 of them by 4 blocks: 24 accumulators, 4 lines of weights, one broadcast. Tiles of a panel (4
    blocks) follow each other over the rows, while the panel stays in the second-level cache; meanwhile they prefetch the
