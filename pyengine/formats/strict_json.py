@@ -8,6 +8,7 @@ the field, what was expected and what was found.
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 import sys
 from pathlib import Path
@@ -44,10 +45,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+_PLAIN = {int, float, bool, type(None)}
+
+
+def _loads(text: str) -> Any:
+    """``text`` as JSON; ValueError for a name that occurs twice in one object.
+
+    A vocabulary is a flat object of numbers: there every two quotes that no backslash escapes are a name, so they
+    are counted. Anything else is parsed once more, with a list of pairs for each object.
+    """
+    value = json.loads(text)
+    if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
+        if text.count('"') - _ESCAPE.findall(text).count('\\"') == 2 * len(value):
+            return value
+    return json.loads(text, object_pairs_hook=_unique)
+
+
 def parse_object(data: bytes, where: str, error: type[PyengineError]) -> dict[str, Any]:
     """Parse ``data`` (UTF-8) as one JSON object; raise ``error`` naming ``where`` if it is anything else."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
+        value = _loads(data.decode("utf-8"))
     except UnicodeDecodeError as exc:
         raise error(f"{where}: not UTF-8 at byte {exc.start}") from None
     except RecursionError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import sentencepiece
@@ -74,14 +75,18 @@ class SentencePieceTokenizer:
         settings = read_settings(directory)
         source_data = read_regular(directory / SOURCE_MODEL_FILE, TokenizerError)
         target_data = read_regular(directory / TARGET_MODEL_FILE, TokenizerError)
-        self._source_model = self._target_model = _Model(directory / SOURCE_MODEL_FILE, source_data)
-        if target_data != source_data:
-            self._target_model = _Model(directory / TARGET_MODEL_FILE, target_data)
-        source = read_vocabulary(directory / VOCABULARY_FILE, (settings.unknown, settings.end))
-        if settings.separate_vocabularies:
-            target = read_vocabulary(directory / TARGET_VOCABULARY_FILE, (settings.unknown, settings.end))
-        else:
-            target = source
+        # The library builds a model without the interpreter's lock: the target's meanwhile, in a thread of its own.
+        with ThreadPoolExecutor(1) as pool:
+            other = None
+            if target_data != source_data:
+                other = pool.submit(_Model, directory / TARGET_MODEL_FILE, target_data)
+            self._source_model = _Model(directory / SOURCE_MODEL_FILE, source_data)
+            source = read_vocabulary(directory / VOCABULARY_FILE, (settings.unknown, settings.end))
+            if settings.separate_vocabularies:
+                target = read_vocabulary(directory / TARGET_VOCABULARY_FILE, (settings.unknown, settings.end))
+            else:
+                target = source
+            self._target_model = other.result() if other else self._source_model
         self._source_unknown = source.ids[settings.unknown]
         self._target_unknown = target.ids[settings.unknown]
 

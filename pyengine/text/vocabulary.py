@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from pyengine.errors import TokenizerError
 from pyengine.formats.strict_json import load_object, shorten
@@ -25,18 +25,11 @@ def read_vocabulary(path: Path, required: tuple[str, ...]) -> Vocabulary:
     ids = load_object(path, TokenizerError)
     count = len(ids)
     pieces: list[str | None] = [None] * count
-    for piece, index in ids.items():
-        if type(index) is not int or not 0 <= index < count:
-            raise TokenizerError(
-                f"{path}: expected the ids 0 to {count - 1} for its {count} pieces, "
-                f"found {shorten(index)} for {shorten(piece)}"
-            )
-        if pieces[index] is not None:
-            raise TokenizerError(
-                f"{path}: expected each id once, found {index} for {shorten(pieces[index])} and "
-                f"{shorten(piece)}"
-            )
-        pieces[index] = piece
+    if set(map(type, ids.values())) == {int} and min(ids.values()) >= 0 and max(ids.values()) < count:
+        for piece, index in ids.items():
+            pieces[index] = piece
+    if None in pieces:
+        _refuse(path, ids)
     try:
         "".join(ids).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -45,3 +38,21 @@ def read_vocabulary(path: Path, required: tuple[str, ...]) -> Vocabulary:
         if piece not in ids:
             raise TokenizerError(f"{path}: expected a piece {shorten(piece)}, found {count} others")
     return Vocabulary(ids, pieces)  # type: ignore[arg-type]  # n distinct ids below n leave no None
+
+
+def _refuse(path: Path, ids: dict[str, object]) -> NoReturn:
+    """Raise for the first id that is none, or that came before."""
+    count = len(ids)
+    before: dict[int, str] = {}
+    for piece, index in ids.items():
+        if type(index) is not int or not 0 <= index < count:
+            raise TokenizerError(
+                f"{path}: expected the ids 0 to {count - 1} for its {count} pieces, "
+                f"found {shorten(index)} for {shorten(piece)}"
+            )
+        if index in before:
+            break
+        before[index] = piece
+    raise TokenizerError(
+        f"{path}: expected each id once, found {index} for {shorten(before[index])} and {shorten(piece)}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Callable
 
@@ -69,6 +70,19 @@ def test_what_is_no_object(data: bytes) -> None:
     with pytest.raises(ModelFileError, match="place") as info:
         parse_object(data, "place", ModelFileError)
     assert len(str(info.value)) < 500
+
+
+@pytest.mark.parametrize("names", ([r"\"", r"\u0022"], [r"\\\"", r"\u005c\""], ["a", r"\u0061"], [r"\\", r"\\"]))
+@pytest.mark.parametrize("value", ("1", '"x"', "{}"))
+def test_a_name_that_occurs_twice_in_different_spellings(names: list[str], value: str) -> None:
+    text = "{" + ",".join(f'"{name}":{value}' for name in names) + "}"
+    with pytest.raises(ModelFileError, match="place: not valid JSON: the name .* occurs twice"):
+        parse_object(text.encode(), "place", ModelFileError)
+
+
+def test_names_with_quotes_and_backslashes() -> None:
+    for value in ({'"': 1, "\\": 2, '\\"': 3, ":": 4, '":"': 5, "": 6}, {'"': '"', ":": '":"'}, {"": {'"': {}}}):
+        assert parse_object(json.dumps(value).encode(), "place", ModelFileError) == value
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
