@@ -1,11 +1,20 @@
-"""Schemes of rounding weights.
+"""Schemes of rounding weights, W [N, K].
 
-Symmetric int8 per output channel, with W [N, K] and a scale for each row n:
+int8 rows: symmetric, a scale for each output channel n:
 
     scale[n] = max_k |W[n, k]| / 127          q[n, k] = rint(W[n, k] / scale[n]) in [-127, 127]
     W[n, k] ~ q[n, k] * scale[n]              |error| <= scale[n] / 2
 
 -128 is not used, so that a product of two such numbers never saturates an instruction that negates.
+
+int4 groups: ``group`` adjacent columns share a step, q is 0..15:
+
+    symmetric      W[n, k] ~ scale[n] * group_scale[n, g] * (q[n, k] - 8)
+    with minima    W[n, k] ~ scale[n] * (group_scale[n, g] * q[n, k] + group_min[n, g])
+
+Group scales and minima are halves. scale[n] is the largest step of the channel, so the group scales lie around 1 and
+below, in half's normal range. A symmetric step may be negative: the levels -8..7 are lopsided, and the sign turns the
+long side to where the group's largest weight lies.
 """
 
 from __future__ import annotations
@@ -14,9 +23,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["QuantizedMatrix", "quantize_rows"]
+from pyengine.errors import OptionError
 
+__all__ = ["GROUPS", "GroupedMatrix", "QuantizedMatrix", "Scheme", "quantize_rows"]
+
+GROUPS = (32, 64, 128)
 _BLOCK_BYTES = 1 << 18  # of float32: what is held beside matrix and result is a few times this
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """int8 rows (``group`` 0), or int4 groups of 32, 64 or 128 columns, symmetric or with minima.
+
+    Raises OptionError for another group, and for minima of int8 rows.
+    """
+
+    group: int = 0
+    minima: bool = False
+
+    def __post_init__(self) -> None:
+        if self.group and self.group not in GROUPS:
+            raise OptionError(f"group: expected 0 for int8 rows, or one of {GROUPS}, found {self.group}")
+        if self.minima and not self.group:
+            raise OptionError("minima: expected int4 groups, found int8 rows")
+
+    def padded(self, columns: int) -> int:
+        """``columns`` rounded up to a multiple of the group."""
+        return -(-columns // self.group) * self.group if self.group else columns
 
 
 @dataclass(frozen=True)
@@ -27,6 +60,38 @@ class QuantizedMatrix:
     scale: np.ndarray
     signal: float
     noise: float
+
+    def dequantize(self, columns: int) -> np.ndarray:
+        """The weights as they count, float32 [N, columns]."""
+        return self.q[:, :columns] * self.scale[:, None]
+
+
+@dataclass(frozen=True)
+class GroupedMatrix:
+    """q uint8 [N, Kp], scale float32 [N], group_scale float16 [N, Kp/group], group_min the same or None.
+
+    Kp is K rounded up to the group. q of the padding is 8 (weight 0), or 0 with minima, where the weight is the
+    minimum: the padding of x is zeros. ``signal`` and ``noise`` as in QuantizedMatrix.
+    """
+
+    q: np.ndarray
+    scale: np.ndarray
+    group_scale: np.ndarray
+    group_min: np.ndarray | None
+    group: int
+    signal: float
+    noise: float
+
+    def dequantize(self, columns: int) -> np.ndarray:
+        """The weights as they count, float32 [N, columns]."""
+        levels = self.q.reshape(len(self.q), -1, self.group).astype(np.float32)
+        if self.group_min is None:
+            levels -= 8
+        levels *= self.group_scale[:, :, None].astype(np.float32)
+        if self.group_min is not None:
+            levels += self.group_min[:, :, None].astype(np.float32)
+        levels *= self.scale[:, None, None]
+        return levels.reshape(len(self.q), -1)[:, :columns]
 
 
 def quantize_rows(matrix: np.ndarray) -> QuantizedMatrix:
