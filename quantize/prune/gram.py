@@ -1,0 +1,97 @@
+"""What the methods share: the error of a linear layer in terms of the Gram matrix of its inputs, and its inverse.
+
+With inputs x_t (T rows of K columns), gram = X^T X and y = W x, a change D of W changes the outputs by
+
+    sum_t ||D x_t||^2 = tr(D gram D^T) = sum over the rows d of D of d gram d^T
+
+so that neither inputs nor outputs need to be kept. Everything is computed in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, lapack
+
+from pyengine.errors import OptionError
+
+__all__ = ["fit_support", "inverse_factor", "ridge_step", "row_errors"]
+
+_TRIES = 8  # each with ten times the damping
+
+
+def row_errors(difference: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """d gram d^T of each row d of ``difference`` [N, K]: float64 [N], not negative."""
+    difference = difference.astype(np.float64, copy=False)
+    return np.maximum(np.einsum("nk,nk->n", difference @ gram, difference), 0.0)
+
+
+def inverse_factor(gram: np.ndarray, damping: float) -> np.ndarray:
+    """U upper triangular, float64 [K, K], with U^T U = (gram + lambda I)^-1.
+
+    lambda is ``damping`` times the mean of the diagonal, and ten times as much for as long as the factorization
+    fails. Raises OptionError for a gram that is not square or not finite, or that no damping repairs.
+    """
+    # H = R R^T with R upper triangular is the Cholesky factorization of H with rows and columns reversed; then
+    # H^-1 = R^-T R^-1. One factorization and one triangular inverse, and H^-1 itself is never rounded.
+    reversed_gram = _checked(gram)[::-1, ::-1]
+    for strength in _strengths(gram, damping):
+        factor, failed = lapack.dpotrf(reversed_gram + strength * np.eye(len(gram)), lower=1, clean=1)
+        if not failed:
+            inverse, failed = lapack.dtrtri(factor, lower=1)
+        if not failed and np.isfinite(inverse).all():
+            return np.ascontiguousarray(inverse[::-1, ::-1])
+    raise _not_positive(strength)
+
+
+def ridge_step(residual: np.ndarray, gram: np.ndarray, ridge: float) -> np.ndarray:
+    """residual (gram + lambda I)^-1, float64 [N, K]: how W changes in a least squares fit with a ridge towards W.
+
+    ``residual`` [N, K] is cross - W gram, where cross = Y^T X of the outputs wanted. W + step minimises
+    ||Y - X V^T||^2 + lambda ||V - W||^2 over V, hence never has a larger error than W, whatever lambda is.
+    lambda and the errors raised are as in ``inverse_factor``.
+    """
+    for strength in _strengths(_checked(gram), ridge):
+        try:
+            factor = cho_factor(gram + strength * np.eye(len(gram)), overwrite_a=True)
+        except np.linalg.LinAlgError:
+            continue
+        step = cho_solve(factor, residual.T.astype(np.float64)).T
+        if np.isfinite(step).all():
+            return step
+    raise _not_positive(strength)
+
+
+def fit_support(residual: np.ndarray, gram: np.ndarray, keep: np.ndarray, ridge: float) -> np.ndarray:
+    """``ridge_step`` for each row over the columns that it keeps, zero elsewhere: float64 [N, K].
+
+    ``keep`` is bool [N, K]. Rows with the same columns share a factorization: k^3/3 operations for k of them.
+    """
+    steps = np.zeros(residual.shape)
+    masks, group = np.unique(keep, axis=0, return_inverse=True)
+    group = group.reshape(-1)  # NumPy 2.0 gives it two dimensions
+    for i, mask in enumerate(masks):
+        rows, columns = np.flatnonzero(group == i), np.flatnonzero(mask)
+        if len(columns):
+            part = gram[np.ix_(columns, columns)]
+            steps[np.ix_(rows, columns)] = ridge_step(residual[np.ix_(rows, columns)], part, ridge)
+    return steps
+
+
+def _checked(gram: np.ndarray) -> np.ndarray:
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
+        raise OptionError(f"gram: expected a square matrix, found shape {list(gram.shape)}")
+    if not np.isfinite(gram).all():
+        raise OptionError("gram: expected finite numbers, found inf or nan")
+    return gram
+
+
+def _strengths(gram: np.ndarray, damping: float) -> list[float]:
+    if not damping > 0:
+        raise OptionError(f"damping: expected a positive number, found {damping}")
+    # Inputs that are all zero leave any positive number as good as another.
+    mean = float(np.trace(gram)) / max(1, len(gram)) or 1.0
+    return [damping * 10.0**i * mean for i in range(_TRIES)]
+
+
+def _not_positive(strength: float) -> OptionError:
+    return OptionError(f"gram: expected a positive semidefinite matrix, found none with {strength:.3g} on the diagonal")
