@@ -1,0 +1,40 @@
+"""How much to remove from each layer, given what it costs there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pyengine.errors import OptionError
+
+__all__ = ["split_removals"]
+
+
+def split_removals(curves: Sequence[Sequence[float]], total: int) -> list[int]:
+    """How many steps to remove from each layer, ``total`` together, so that the sum of the losses is least.
+
+    ``curves[i][n]`` is the loss of layer i after n steps, ``curves[i][0]`` that of removing nothing. Where losses
+    grow ever faster, this is taking the cheapest next step again and again; it is exact for any curves, by dynamic
+    programming over the layers. Of equal sums that which removes less from later layers. OptionError: ``total``
+    exceeds the steps that there are, or a loss is not finite.
+    """
+    steps = [len(curve) - 1 for curve in curves]
+    if min(steps, default=0) < 0 or not all(np.isfinite(curve).all() for curve in curves):
+        raise OptionError("curves: expected finite losses, at least that of removing nothing, for each layer")
+    if not 0 <= total <= sum(steps):
+        raise OptionError(f"total: expected 0 to {sum(steps)} steps, found {total}")
+    best = np.full(total + 1, np.inf)  # the least loss of the layers so far, by the steps removed
+    best[0] = 0.0
+    chosen = []
+    for curve in curves:
+        candidates = np.full((len(curve), total + 1), np.inf)
+        for n, loss in enumerate(curve[: total + 1]):
+            candidates[n, n:] = best[: total + 1 - n] + loss
+        chosen.append(candidates.argmin(axis=0))
+        best = candidates.min(axis=0)
+    counts = []
+    for choice in reversed(chosen):
+        counts.append(int(choice[total]))
+        total -= counts[-1]
+    return counts[::-1]
