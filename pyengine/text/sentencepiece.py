@@ -90,7 +90,7 @@ class SentencePieceTokenizer:
         self._source_unknown = source.ids[settings.unknown]
         self._target_unknown = target.ids[settings.unknown]
 
-        added = _added_tokens(directory, settings, source)
+        added = added_tokens(directory, settings, source)
         self._added = {token.content: token for token in added.values()}
         self._added_pattern = None if settings.split_special else _alternatives(self._added)
         self.source_size = _extended_size(directory, source, added)
@@ -205,7 +205,7 @@ def _alternatives(contents: Iterable[str]) -> re.Pattern[str]:
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
 
-def _added_tokens(directory: Path, settings: Settings, source: Vocabulary) -> dict[int, AddedToken]:
+def added_tokens(directory: Path, settings: Settings, source: Vocabulary) -> dict[int, AddedToken]:
     """All tokens that are cut out of the text, by id; the next ids go to special ones without an id."""
     added = dict(settings.added)
     known = {token.content: index for index, token in added.items()}
