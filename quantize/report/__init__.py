@@ -1,0 +1,35 @@
+"""The report of a compression: ``report.json`` for machines, ``index.html`` for people.
+
+Needs matplotlib, which ``pip install pyengine[report]`` brings.
+"""
+
+from pyengine.quantize.report.data import (
+    Calibration,
+    Change,
+    CompressionReport,
+    EndToEnd,
+    Histogram,
+    Layer,
+    Outlier,
+    ParetoPoint,
+    Pruned,
+    Speed,
+)
+from pyengine.quantize.report.plots import require_matplotlib
+from pyengine.quantize.report.writer import check_report_target, write_report
+
+__all__ = [
+    "Calibration",
+    "Change",
+    "CompressionReport",
+    "EndToEnd",
+    "Histogram",
+    "Layer",
+    "Outlier",
+    "ParetoPoint",
+    "Pruned",
+    "Speed",
+    "check_report_target",
+    "require_matplotlib",
+    "write_report",
+]

@@ -1,0 +1,268 @@
+"""What a compression did and what it cost: the content of ``report.json``.
+
+A ``CompressionReport`` is all that the page is made of. Whatever was not measured is None or empty, and is left
+out of the page. ``to_json`` and ``from_json`` are inverses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass
+from functools import lru_cache
+from numbers import Integral, Real
+from typing import Any, Mapping
+
+from pyengine.errors import ModelFileError, PyengineError
+from pyengine.formats.strict_json import Fields, shorten
+
+__all__ = [
+    "Calibration",
+    "Change",
+    "CompressionReport",
+    "EndToEnd",
+    "FORMAT",
+    "Histogram",
+    "Layer",
+    "Outlier",
+    "ParetoPoint",
+    "Pruned",
+    "Speed",
+]
+
+FORMAT = "pyengine-report"
+VERSION = 1
+
+
+def _not_negative(record: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(record, name)
+        if value is not None and value < 0:
+            raise ValueError(f"{name}: expected a number from 0, found {value}")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure before and after."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The text whose statistics steered the methods; ``held_out_tokens`` of it were only measured on."""
+
+    files: tuple[str, ...]
+    lines: int
+    tokens: int
+    held_out_tokens: int
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "lines", "tokens", "held_out_tokens")
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Of the original weights: counts[i] lie in [edges[i], edges[i + 1])."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.edges) != len(self.counts) + 1 or not self.counts:
+            found = f"{len(self.edges)} edges for {len(self.counts)} counts"
+            raise ValueError(f"edges: expected one more than counts, found {found}")
+        if any(high <= low for low, high in zip(self.edges, self.edges[1:])):
+            raise ValueError("edges: expected ascending numbers")
+        if min(self.counts) < 0:
+            raise ValueError(f"counts: expected numbers from 0, found {min(self.counts)}")
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An input channel, and its largest magnitude as a multiple of the median over channels."""
+
+    channel: int
+    ratio: float
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "channel", "ratio")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A stored matrix, made of the canonical tensors ``parts``.
+
+    ``snr_db``: 10 log10(sum W^2 / sum (W - W')^2), None if nothing was rounded. ``output_error``: on held-out
+    inputs x, sum |W x - W' x|^2 / sum |W x|^2. ``method`` and ``reason``: how it was rounded, and why so.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    shape: tuple[int, ...]
+    type_before: str
+    type_after: str
+    bytes_before: int
+    bytes_after: int
+    snr_db: float | None
+    output_error: float | None = None
+    outliers: tuple[Outlier, ...] = ()
+    histogram: Histogram | None = None
+    method: str = ""
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "bytes_before", "bytes_after", "output_error")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """``removed`` of ``total`` units (``what``: heads, neurons, weights) are gone from ``layer``.
+
+    ``error``: as ``Layer.output_error``, before and after what is left was fitted again.
+    """
+
+    what: str
+    layer: str
+    removed: int
+    total: int
+    error: Change | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.removed <= self.total or not self.total:
+            raise ValueError(f"removed: expected an integer from 0 to total, found {self.removed} of {self.total}")
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """The compressed model against the original, on ``tokens`` held-out tokens under teacher forcing.
+
+    ``kl_divergence``: mean of sum_v p_v log(p_v / q_v) a token, in nats, with p of the original.
+    ``top1_agreement``: share of the tokens for which both find the same one most probable.
+    """
+
+    tokens: int
+    kl_divergence: float
+    top1_agreement: float
+    perplexity: Change | None = None
+    bleu: Change | None = None
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "tokens")
+        if not 0 <= self.top1_agreement <= 1:
+            raise ValueError(f"top1_agreement: expected a share from 0 to 1, found {self.top1_agreement}")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens a second in one setting: in float32, in plain int8, and of the compressed model."""
+
+    setting: str
+    float32: float | None
+    int8: float | None
+    compressed: float
+
+    def __post_init__(self) -> None:
+        for name in ("float32", "int8", "compressed"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}: expected tokens a second above 0, found {value}")
+
+
+@dataclass(frozen=True)
+class ParetoPoint:
+    """One choice of types for all layers: the model's size, its weighted error, and whether it was taken."""
+
+    bytes: int
+    error: float
+    label: str
+    chosen: bool
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "bytes", "error")
+
+
+@dataclass(frozen=True)
+class CompressionReport:
+    """All of it; ``notes`` are warnings and remarks for people."""
+
+    command: str
+    versions: Mapping[str, str]
+    machine: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+    seed: int | None = None
+    calibration: Calibration | None = None
+    layers: tuple[Layer, ...] = ()
+    pruned: tuple[Pruned, ...] = ()
+    end_to_end: EndToEnd | None = None
+    speed: tuple[Speed, ...] = ()
+    pareto: tuple[ParetoPoint, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("bytes_before", "bytes_after"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected an integer from 1, found {getattr(self, name)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back to an equal report; NumPy's numbers become plain ones."""
+        return {"format": FORMAT, "version": VERSION, **_plain(self)}
+
+    @classmethod
+    def from_json(
+        cls, data: object, where: str, error: type[PyengineError] = ModelFileError
+    ) -> CompressionReport:
+        """Read ``to_json``'s form; ``error`` for an unknown, missing, mistyped or impossible field."""
+        fields = Fields(data, where, error)
+        fields.choice("format", (FORMAT,))
+        fields.choice("version", (VERSION,))
+        return _read(cls, fields.remaining(), where, error)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(value[name]) for name in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
+
+
+@lru_cache
+def _kinds(record: type) -> dict[str, Any]:
+    return typing.get_type_hints(record)
+
+
+def _read(kind: Any, value: Any, where: str, error: type[PyengineError]) -> Any:
+    """``value`` as ``kind``: a dataclass of this file, a field's annotation, or a part of one."""
+    if dataclasses.is_dataclass(kind):
+        fields = Fields(value, where, error)
+        found = {
+            name: _read(inner, fields.take(name), f"{where}: {name}", error)
+            for name, inner in _kinds(typing.cast(type, kind)).items()
+        }
+        fields.finish()
+        try:
+            return typing.cast(type, kind)(**found)
+        except ValueError as exc:
+            raise error(f"{where}: {exc}") from None
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _read(inner[0], value, where, error)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read(inner[0], one, f"{where}[{index}]", error) for index, one in enumerate(value))
+    if origin is not None and origin is not tuple and isinstance(value, dict):
+        return {name: _read(inner[1], one, f"{where}[{name!r}]", error) for name, one in value.items()}
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    expected = {float: "a finite number", int: "an integer", str: "a string", bool: "true or false"}
+    raise error(f"{where}: expected {expected.get(kind, 'a list or an object')}, found {shorten(value)}")

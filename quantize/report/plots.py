@@ -1,0 +1,207 @@
+"""The plots of a report, each an SVG that stands in the page.
+
+The same report gives the same bytes: nothing is dated, ids come from a fixed salt, and no setting of the user's
+own counts.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from itertools import accumulate
+from typing import TYPE_CHECKING, Callable, Sequence
+
+from pyengine.errors import OptionError
+from pyengine.quantize.report.data import Histogram, Layer, ParetoPoint
+from pyengine.quantize.report.markup import Markup, shown
+from pyengine.quantize.report.svg import COLOURS, inline_svg
+from pyengine.quantize.report.words import short_name, size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "errors_plot",
+    "histogram_plot",
+    "outliers_plot",
+    "pareto_plot",
+    "require_matplotlib",
+    "sizes_plot",
+    "snr_plot",
+]
+
+_INK, _LINE, _BEFORE, _AFTER, _MARK = COLOURS
+_SETTINGS = {
+    "svg.fonttype": "none",  # text stays text, in the reader's font
+    "svg.hashsalt": "pyengine",
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+}
+_WIDTH = 4.6  # inches: scaled to a phone, its letters can still be read
+_WIDE_RANGE = 20  # largest over smallest from which an axis is logarithmic
+
+
+def require_matplotlib() -> None:
+    """Raise OptionError, saying what to install, where there is no matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise OptionError("a report needs matplotlib, which is missing: pip install pyengine[report]") from None
+
+
+def sizes_plot(layers: Sequence[Layer]) -> Markup:
+    """A wide bar for each layer's bytes before, a narrow one in it for those after."""
+
+    def draw(axes: Axes) -> None:
+        places = range(len(layers))
+        axes.barh(places, [layer.bytes_before for layer in layers], height=0.8, color=_BEFORE, label="before")
+        axes.barh(places, [layer.bytes_after for layer in layers], height=0.4, color=_AFTER, label="after")
+        axes.xaxis.set_major_formatter(lambda value, _: size(value))
+        axes.locator_params(axis="x", nbins=4)
+        _name_rows(axes, layers)
+        axes.figure.legend(loc="outside upper right", ncols=2, frameon=False)
+
+    return _plot("sizes", "Bytes of each layer before and after", _rows_height(layers), draw)
+
+
+def snr_plot(layers: Sequence[Layer]) -> Markup | None:
+    """A dot for the SNR of each layer that was rounded; None if none was."""
+    return _dots("snr", "SNR of the weights, dB", layers, [layer.snr_db for layer in layers], "{:g}".format)
+
+
+def errors_plot(layers: Sequence[Layer]) -> Markup | None:
+    """A dot for the output error of each layer that has one; None if none has."""
+    return _dots("errors", "Error of the outputs", layers, [layer.output_error for layer in layers], _percent_tick)
+
+
+def outliers_plot(layers: Sequence[Layer]) -> Markup | None:
+    """For each layer, a dot for each outlier channel; None if there are none."""
+    found = [layer for layer in layers if layer.outliers]
+    if not found:
+        return None
+
+    def draw(axes: Axes) -> None:
+        points = [(one.ratio, row) for row, layer in enumerate(found) for one in layer.outliers]
+        axes.scatter(*zip(*points), s=16, color=_MARK, alpha=0.7, linewidths=0)
+        _scale(axes, "x", [ratio for ratio, _ in points], "{:g}".format)
+        axes.set_xlabel("largest magnitude / median over channels")
+        _name_rows(axes, found, [layers.index(layer) for layer in found])
+
+    return _plot("outliers", "Outlier channels of each layer's inputs", _rows_height(found), draw)
+
+
+def histogram_plot(index: int, layer: Layer, histogram: Histogram) -> Markup:
+    """The weights of one layer; heights are logarithmic, so that a few far out can be seen."""
+
+    def draw(axes: Axes) -> None:
+        axes.stairs(histogram.counts, histogram.edges, fill=True, color=_AFTER)
+        if any(histogram.counts):
+            axes.set_yscale("log", nonpositive="clip")
+        axes.set_ylim(0.5, 2 * max(1, *histogram.counts))
+        axes.set_yticks([])
+        axes.minorticks_off()
+        axes.spines["left"].set_visible(False)
+        axes.grid(False)
+        axes.locator_params(axis="x", nbins=3)
+        axes.set_title(shown(short_name(index, layer.name)), fontsize=8)
+
+    return _plot(f"weights{index}", f"Histogram of the weights of {layer.name}", 1.3, draw, width=2.2)
+
+
+def pareto_plot(points: Sequence[ParetoPoint]) -> Markup:
+    """Size against error; a line through the points that no other beats in both, a diamond on the chosen one."""
+
+    def draw(axes: Axes) -> None:
+        ordered = sorted(points, key=lambda point: (point.bytes, point.error))
+        lowest = accumulate((point.error for point in ordered), min)
+        below = [float("inf")]
+        front = [one for one, least in zip(ordered, lowest) if one.error < below[-1] and not below.append(least)]
+        axes.plot([one.bytes for one in front], [one.error for one in front], color=_BEFORE, linewidth=1.2)
+        axes.scatter([one.bytes for one in points], [one.error for one in points], s=18, color=_AFTER, zorder=3)
+        for one in points:
+            if one.chosen:
+                axes.scatter([one.bytes], [one.error], s=70, marker="D", color=_MARK, zorder=4)
+                where = {"xytext": (8, 8), "textcoords": "offset points"}
+                axes.annotate(shown(one.label), (one.bytes, one.error), **where)
+        axes.margins(0.12)
+        _scale(axes, "y", [one.error for one in points], "{:g}".format)
+        axes.xaxis.set_major_formatter(lambda value, _: size(value))
+        axes.locator_params(axis="x", nbins=4)
+        axes.set(xlabel="size of the model", ylabel="weighted error")
+
+    return _plot("pareto", "Size against error of all choices", 3.2, draw)
+
+
+def _dots(
+    name: str, label: str, layers: Sequence[Layer], values: Sequence[float | None], tick: Callable[[float], str]
+) -> Markup | None:
+    found = [(value, row) for row, value in enumerate(values) if value is not None]
+    if not found:
+        return None
+
+    def draw(axes: Axes) -> None:
+        axes.scatter(*zip(*found), s=26, color=_AFTER, zorder=3)
+        _scale(axes, "x", [value for value, _ in found], tick)
+        axes.set_xlabel(label)
+        _name_rows(axes, layers)
+
+    return _plot(name, f"{label}, of each layer", _rows_height(layers), draw)
+
+
+def _percent_tick(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def _scale(axes: Axes, axis: str, values: Sequence[float], tick: Callable[[float], str]) -> None:
+    """A logarithmic axis for a wide range of positive values, else a linear one; few ticks, written by ``tick``."""
+    along = axes.xaxis if axis == "x" else axes.yaxis
+    if min(values) > 0 and max(values) > _WIDE_RANGE * min(values):
+        axes.set(**{f"{axis}scale": "log"})
+        axes.minorticks_off()
+    else:
+        axes.locator_params(axis=axis, nbins=4)
+    along.set_major_formatter(lambda value, _: tick(value))
+
+
+def _name_rows(axes: Axes, layers: Sequence[Layer], numbers: Sequence[int] | None = None) -> None:
+    """The layers' names at y = 0, 1, ..., from top to bottom."""
+    places = range(len(layers))
+    names = [shown(short_name(number, layer.name)) for number, layer in zip(numbers or places, layers)]
+    axes.set_yticks(places, names)
+    axes.set_ylim(len(layers) - 0.5, -0.5)
+
+
+def _rows_height(layers: Sequence[Layer]) -> float:
+    return 0.75 + 0.19 * len(layers)
+
+
+def _plot(name: str, label: str, height: float, draw: Callable[[Axes], None], width: float = _WIDTH) -> Markup:
+    """What ``draw`` puts on the only axes of a figure of so many inches."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    file = io.BytesIO()
+    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
+        # The text is measured in matplotlib's font and shown in the reader's, which may have more letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+        axes = figure.subplots()
+        axes.set_facecolor("none")
+        draw(axes)
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return inline_svg(file.getvalue(), f"{name}-", shown(label))
