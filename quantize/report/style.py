@@ -47,13 +47,16 @@ svg { width: 100%; height: auto; display: block; stroke-linejoin: round; }
 @media print {
   :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --box: #f3f3f3;
     --before: #b6c0cd; --after: #2166ac; --mark: #b03a06; }
-  body { max-width: none; padding: 0; font-size: .8rem; }
+  html { font-size: 12px; }
+  body { max-width: none; padding: 0; }
   .scroll { max-height: none; overflow: visible; border: 0; }
-  table { font-size: .68rem; }
+  table { font-size: .85rem; }
   th, td { padding: .15rem .35rem; }
-  .name, .prose { min-width: 0; }
+  .number { white-space: normal; }
+  .name { min-width: 0; }
+  .prose { min-width: 10rem; }
   thead th { position: static; white-space: normal; }
   tr, figure, aside { break-inside: avoid; }
-  h2, h3 { break-after: avoid; }
+  h2, h3, p.why { break-after: avoid; }
 }
 """
