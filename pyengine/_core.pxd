@@ -1,6 +1,6 @@
 # The C core as Cython sees it: declarations only, in the order of the floors; contracts are in the headers.
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t
 
 
 cdef extern from "base/status.h" nogil:
@@ -47,6 +47,8 @@ cdef extern from "kernels/kernels.h" nogil:
         int64_t ldy
         pe_activation activation
         const void *ahead
+        const int32_t *line_start
+        const uint16_t *line_quad
 
     ctypedef struct pe_attend:
         int64_t heads
@@ -65,6 +67,7 @@ cdef extern from "kernels/kernels.h" nogil:
                          float *scale) noexcept nogil
         bint (*channel_sums)(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums) noexcept nogil
         void (*gemm_q8)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
+        void (*gemm_q8s)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps,
                      float *y) noexcept nogil

@@ -69,6 +69,27 @@ cdef class Kernels:
         cdef int64_t copies = w.shape[0] if w.ndim == 5 else 1
         walk(self.table.gemm_q8, &p, first, last, w.nbytes // copies, copies, repeat)
 
+    def gemm_q8s(self, x, x_scale, w, line_start, line_quad, w_scale, w_sum, y, bias=None, residual=None,
+                 activation=None, blocks=None, int64_t repeat=1):
+        """As gemm_q8 with w int8 [lines, 16, 4], line_start int32 [blocks + 1], line_quad uint16 [lines].
+
+        A leading axis of line_start: matrices whose lines lie in one `w`, used in turn.
+        """
+        cdef pe_product p
+        self._product(&p, x, w, bias, residual, y, activation)
+        p.x_scale = <const float *>data_of(x_scale)
+        p.w_scale = <const float *>data_of(w_scale)
+        p.w_sum = <const int32_t *>data_of(w_sum)
+        p.line_quad = <const uint16_t *>data_of(line_quad)
+        cdef const int32_t *starts = <const int32_t *>data_of(line_start)
+        cdef int64_t starts_of_one = line_start.shape[line_start.ndim - 1], i
+        cdef int64_t first = blocks[0] if blocks else 0, last = blocks[1] if blocks else starts_of_one - 1
+        cdef int64_t copies = line_start.shape[0] if line_start.ndim == 2 else 1
+        with nogil:
+            for i in range(repeat):
+                p.line_start = starts + i % copies * starts_of_one
+                self.table.gemm_q8s(&p, first, last)
+
     def gemm_f32(self, x, w, y, bias=None, residual=None, activation=None, blocks=None,
                  int64_t repeat=1):
         """x float32 [m, K] -> y float32 [m, N16] in blocks [blocks[0], blocks[1]), all by default."""

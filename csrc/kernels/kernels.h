@@ -7,6 +7,7 @@
    Names:  pe_<op>_<result>_<left>_<right>__<isa>
        f32   float32            q8r  int8, one scale a row (activations)
        q8c   int8, one scale an output channel (weights)
+       q8s   as q8c, without the lines that are zero (sparse weights)
        q8    int8, one scale a token and head (cached keys and values)                                        */
 #ifndef PE_KERNELS_KERNELS_H
 #define PE_KERNELS_KERNELS_H
@@ -27,14 +28,15 @@ enum {
 
    Packed weights, N rounded up to 16, K to 4, padding zero:
        int8     [N/16][K/4][16][4]     line (b, k/4) is 64 bytes:  | channel 0: k k+1 k+2 k+3 | channel 1: ... | 15 |
-       float32  [N/16][K][16]          line (b, k)   is 64 bytes:  | channel 0 | channel 1 | ... | channel 15 |       */
+       float32  [N/16][K][16]          line (b, k)   is 64 bytes:  | channel 0 | channel 1 | ... | channel 15 |
+       sparse   [lines][16][4]         the int8 lines that are not all zero, block by block, k ascending              */
 typedef struct pe_product {
     int64_t m;              /* rows of X */
     int64_t k;              /* columns of X; for int8 the rounded-up count */
     const void *x;          /* [m, ldx] int8 (from quantize) or float32 */
     int64_t ldx;            /* elements between two rows of X */
     const float *x_scale;   /* [m], int8 only */
-    const void *w;          /* packed */
+    const void *w;          /* packed; sparse: line 0 */
     const float *w_scale;   /* [N16], int8 only */
     const int32_t *w_sum;   /* [N16] sum of a channel's weights, int8 only */
     const float *bias;      /* [N16] or NULL */
@@ -44,6 +46,8 @@ typedef struct pe_product {
     int64_t ldy;
     pe_activation activation;
     const void *ahead;      /* the weights that this thread reads after block1, or NULL: they are prefetched */
+    const int32_t *line_start;  /* [N16/16 + 1], sparse only: block b has lines [line_start[b], line_start[b + 1]) */
+    const uint16_t *line_quad;  /* [lines] k/4 of each line, sparse only */
 } pe_product;
 
 /* Attention of a row's heads over n_keys tokens, each head by itself:  y = softmax(scale q K^T) V, computed page by
@@ -86,6 +90,10 @@ typedef struct pe_kernels {
 
     /* float(sum q w) * (x_scale w_scale) + b in one fused step, then activation, then residual. */
     void (*gemm_q8)(const pe_product *p, int64_t block0, int64_t block1);
+
+    /* The bytes of gemm_q8 on the same matrix with its zeros; k at most 65,536. Many rows are fastest where ldx is no
+       multiple of 2,048: else they share few sets of the first-level cache. */
+    void (*gemm_q8s)(const pe_product *p, int64_t block0, int64_t block1);
 
     /* sum over k in ascending order, fused multiply-adds; then + b, activation, residual. */
     void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1);

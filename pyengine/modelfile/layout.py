@@ -10,6 +10,10 @@ and columns are padded with zeros to multiples of 16 and 4.
                   row 16b  k 0..3 | row 16b+1  k 0..3 | ... | row 16b+15  k 0..3
                   row 16b  k 4..7 | row 16b+1  k 4..7 | ...
 
+    sparse    lines       I8  [lines, 16, 4]  the lines of int8 that are not all zero, panel by panel
+              line_start  I32 [N/16 + 1]      panel b has lines [line_start[b], line_start[b + 1])
+              line_quad   U16 [lines]         g of each line, ascending in a panel
+
     float32   weight F32 [N/16, K, 16]        weight[b, k, j] = W[16b + j, k]
 
 Biases and norms are F32 [N]. Layers that read the same input are one matrix, stacked along N before padding.
@@ -32,10 +36,12 @@ __all__ = [
     "dequantize_packed",
     "pack_float32",
     "pack_int8",
+    "pack_sparse",
     "packed_specs",
     "pad_vector",
     "padded_shape",
     "round_up",
+    "unpack_sparse",
 ]
 
 WEIGHTS = ("float32", "int8")
@@ -131,6 +137,26 @@ def pack_int8(matrix: np.ndarray) -> np.ndarray:
     padded = _padded(matrix)
     rows, columns = padded.shape
     return padded.reshape(rows // PANEL, PANEL, columns // GROUP, GROUP).transpose(0, 2, 1, 3)
+
+
+def pack_sparse(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int8 [N, K] -> lines int8 [lines, 16, 4], line_start int32 [N/16 + 1], line_quad uint16 [lines].
+
+    K is at most 65,536, as in the products.
+    """
+    packed = pack_int8(matrix)
+    panels, quads = np.nonzero(packed.any(axis=(2, 3)))
+    counts = np.bincount(panels, minlength=len(packed))
+    line_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return packed[panels, quads], line_start, quads.astype(np.uint16)
+
+
+def unpack_sparse(lines: np.ndarray, line_start: np.ndarray, line_quad: np.ndarray, columns: int) -> np.ndarray:
+    """What ``pack_sparse`` gave of a matrix of so many columns, as ``pack_int8`` gives it: [N/16, K/4, 16, 4]."""
+    panels = len(line_start) - 1
+    packed = np.zeros((panels, round_up(columns, GROUP) // GROUP, PANEL, GROUP), np.int8)
+    packed[np.repeat(np.arange(panels), np.diff(line_start)), line_quad] = lines
+    return packed
 
 
 def pack_float32(matrix: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 
 from pyengine import _core
 
-FAMILIES = ("quantize", "channel_sums", "gemm_q8", "gemm_f32", "norm", "attend", "exp_sum", "above")
+FAMILIES = ("quantize", "channel_sums", "gemm_q8", "gemm_q8s", "gemm_f32", "norm", "attend", "exp_sum", "above")
 
 _calls: Counter[tuple[str, str]] = Counter()
 

@@ -62,7 +62,9 @@ class Buffer:
 
 
 def placed(values: np.ndarray, edge: str = "end", ld: int | None = None) -> np.ndarray:
-    """A copy of `values` beside a guard page."""
+    """A copy of `values` beside a guard page; of nothing, nothing."""
+    if values.size == 0:
+        return values.copy()
     buffer = Buffer(values.shape, values.dtype.type, edge, ld)
     buffer.array[...] = values
     return buffer.array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,10 @@ from pyengine.modelfile import layout
 
 from .memory import output, placed
 
-__all__ = ["ACTIVATIONS", "SHAPES", "Product", "int8_product", "float32_product", "pack_float32", "pack_int8", "run"]
+__all__ = [
+    "ACTIVATIONS", "SHAPES", "Product", "int8_product", "float32_product", "pack_float32", "pack_int8", "run",
+    "thinned",
+]  # fmt: skip
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
 
@@ -71,6 +74,16 @@ def int8_product(seed: int, m: int, k: int, blocks: int) -> Product:
     return Product(x, w, x_scale=x_scale, w_scale=w_scale, **_epilogue(rng, m, 16 * blocks))
 
 
+def thinned(p: Product, density: float) -> Product:
+    """Only so many of the weights' lines of 16 channels x 4 columns, at random; below 1 one block has none."""
+    rng = np.random.default_rng(len(p.x) + p.w.size)
+    rows, columns = p.w.shape
+    keep = rng.random((rows // 16, -(-columns // 4))) < density
+    if density < 1:
+        keep[rng.integers(len(keep))] = False
+    return replace(p, w=p.w * np.repeat(np.repeat(keep, 16, axis=0), 4, axis=1)[:, :columns])
+
+
 def float32_product(seed: int, m: int, k: int, blocks: int) -> Product:
     rng = np.random.default_rng(seed)
     x = rng.normal(0, 1, (m, k)).astype(np.float32)
@@ -87,10 +100,12 @@ def run(
     in_place: bool = False,
     part: tuple[int, int] | None = None,
     gap: int = 0,
+    sparse: bool = False,
 ) -> np.ndarray:
     """Y of the blocks in `part`, from and into guarded memory with `gap` unused elements between two rows.
 
-    in_place: the residual lies where Y goes. Fails if anything else than those blocks of Y is written.
+    in_place: the residual lies where Y goes. sparse: by gemm_q8s, without the lines of zeros.
+    Fails if anything else than those blocks of Y is written.
     """
     m, n = len(p.x), len(p.w)
     first, last = part or (0, n // 16)
@@ -107,13 +122,16 @@ def run(
         x = placed(p.x, edge, p.x.shape[1] + gap)
         kernels.gemm_f32(x, placed(pack_float32(p.w), edge), y.array, **options)
     else:
-        packed = pack_int8(p.w)
-        k = packed.shape[1] * 4
+        k = layout.round_up(p.w.shape[1], 4)
         x = np.zeros((m, k), np.int8)
         x[:, : p.x.shape[1]] = p.x
         flipped = placed((x.view(np.uint8) ^ np.uint8(kernels.flip)).view(np.int8), edge, k + gap)
         sums = placed(p.w.sum(axis=1, dtype=np.int32), edge)
         scales = placed(p.x_scale, edge), placed(p.w_scale, edge)
-        kernels.gemm_q8(flipped, scales[0], placed(packed, edge), scales[1], sums, y.array, **options)
+        if sparse:
+            lines = (placed(part, edge) for part in layout.pack_sparse(p.w))
+            kernels.gemm_q8s(flipped, scales[0], *lines, scales[1], sums, y.array, **options)
+        else:
+            kernels.gemm_q8(flipped, scales[0], placed(pack_int8(p.w), edge), scales[1], sums, y.array, **options)
     y.assert_clean_outside((slice(None), slice(16 * first, 16 * last)))
     return y.array[:, 16 * first : 16 * last].copy()

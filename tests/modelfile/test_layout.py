@@ -10,9 +10,11 @@ from pyengine.modelfile.layout import (
     dequantize_packed,
     pack_float32,
     pack_int8,
+    pack_sparse,
     packed_specs,
     pad_vector,
     round_up,
+    unpack_sparse,
 )
 
 from .unpack import unpack_float32, unpack_int8
@@ -64,6 +66,22 @@ def test_unpacking_is_the_inverse(rows: int, columns: int) -> None:
     found = unpack_float32(pack_float32(large), rows, columns)
     np.testing.assert_array_equal(found, large)
     assert found.dtype == np.float32 and found.flags.c_contiguous
+
+
+@pytest.mark.parametrize("density", (0.0, 0.3, 1.0))
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_sparse_lines_are_those_of_int8_that_are_not_zero(rows: int, columns: int, density: float) -> None:
+    small, _ = matrices(rows, columns)
+    packed = np.ascontiguousarray(pack_int8(small))
+    packed[np.random.default_rng(2).random(packed.shape[:2]) >= density] = 0
+    lines, line_start, line_quad = pack_sparse(unpack_int8(packed, rows, columns))
+    assert (lines.dtype, line_start.dtype, line_quad.dtype) == (np.int8, np.int32, np.uint16)
+    expected = [(b, g) for b, g in np.ndindex(*packed.shape[:2]) if packed[b, g].any()]
+    assert [(b, g) for b in range(len(packed)) for g in line_quad[line_start[b] : line_start[b + 1]]] == expected
+    assert len(lines) == line_start[-1] == len(expected) and lines.flags.c_contiguous
+    for line, place in zip(lines, expected, strict=True):
+        np.testing.assert_array_equal(line, packed[place])
+    np.testing.assert_array_equal(unpack_sparse(lines, line_start, line_quad, columns), packed)
 
 
 @pytest.mark.parametrize(("rows", "columns"), SIZES)

@@ -15,11 +15,6 @@ bool pe_sums_s32_q8c__ref(const int8_t *w, int64_t k, int64_t blocks, int32_t *s
     return valid;
 }
 
-static float finish(const pe_product *p, int64_t row, int64_t channel, float value) {
-    value = pe_activate(p->activation, value);
-    return p->residual ? value + p->residual[row * p->ldr + channel] : value;
-}
-
 void pe_gemm_f32_q8r_q8c__ref(const pe_product *p, int64_t block0, int64_t block1) {
     const int8_t *x = p->x, *w = p->w;
     for (int64_t row = 0; row < p->m; row++)
@@ -29,7 +24,7 @@ void pe_gemm_f32_q8r_q8c__ref(const pe_product *p, int64_t block0, int64_t block
             for (int64_t k = 0; k < p->k; k++)
                 sum += (int32_t)x[row * p->ldx + k] * lane[k / PE_QUAD * (PE_BLOCK * PE_QUAD) + k % PE_QUAD];
             const float bias = p->bias ? p->bias[n] : 0.0f;
-            p->y[row * p->ldy + n] = finish(p, row, n, fmaf((float)sum, p->x_scale[row] * p->w_scale[n], bias));
+            p->y[row * p->ldy + n] = pe_finish(p, row, n, fmaf((float)sum, p->x_scale[row] * p->w_scale[n], bias));
         }
 }
 
@@ -42,6 +37,6 @@ void pe_gemm_f32_f32_f32__ref(const pe_product *p, int64_t block0, int64_t block
             float sum = 0.0f;
             for (int64_t k = 0; k < p->k; k++) sum = fmaf(x[row * p->ldx + k], lane[k * PE_BLOCK], sum);
             const float bias = p->bias ? p->bias[n] : 0.0f;
-            p->y[row * p->ldy + n] = finish(p, row, n, sum + bias);
+            p->y[row * p->ldy + n] = pe_finish(p, row, n, sum + bias);
         }
 }

@@ -5,12 +5,10 @@
    that a pair is at most 2 * 127 * 127 = 32,258 and nothing saturates.
 
    The first tile of a block of channels prefetches the block that is read after it. */
-#include "kernels/x86/vec_avx2.h"
+#include "kernels/x86/epilogue_avx2.h"
 #include "kernels/x86/x86.h"
 
-enum { ROWS_Q8 = 4, ROWS_F32 = 6 };
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
+enum { ROWS_Q8 = PE_TILE_ROWS, ROWS_F32 = 6 };
 
 /* What the tile of row `row` prefetches, a line of 64 bytes in each step of its loop; NULL: nothing. */
 static const uint8_t *ahead_of(const pe_product *p, int64_t row, int64_t block, int64_t block1, int64_t block_bytes) {
@@ -39,32 +37,11 @@ bool pe_sums_s32_q8c__avx2(const int8_t *w, int64_t k, int64_t blocks, int32_t *
     return _mm256_testz_si256(invalid, invalid);
 }
 
-ALWAYS_INLINE void finish(const pe_product *p, int64_t row, int64_t channel, __m256 v) {
-    v = pe_activate8(p->activation, v);
-    if (p->residual) v = _mm256_add_ps(v, _mm256_loadu_ps(p->residual + row * p->ldr + channel));
-    _mm256_storeu_ps(p->y + row * p->ldy + channel, v);
-}
-
-static inline __m256 bias_of(const pe_product *p, int64_t channel) {
-    return p->bias ? _mm256_loadu_ps(p->bias + channel) : _mm256_setzero_ps();
-}
-
-static void finish_q8(const pe_product *p, int64_t row0, int64_t block, int rows, const __m256i sum[ROWS_Q8 * 2]) {
-    for (int half = 0; half < 2; half++) {
-        const int64_t channel = block * PE_BLOCK + half * 8;
-        const __m256 w_scale = _mm256_loadu_ps(p->w_scale + channel), bias = bias_of(p, channel);
-        for (int r = 0; r < rows; r++) {
-            const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(p->x_scale[row0 + r]), w_scale);
-            finish(p, row0 + r, channel, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[r * 2 + half]), scale, bias));
-        }
-    }
-}
-
 static void finish_f32(const pe_product *p, int64_t row0, int64_t block, int rows, const __m256 sum[ROWS_F32 * 2]) {
     for (int half = 0; half < 2; half++) {
         const int64_t channel = block * PE_BLOCK + half * 8;
-        const __m256 bias = bias_of(p, channel);
-        for (int r = 0; r < rows; r++) finish(p, row0 + r, channel, _mm256_add_ps(sum[r * 2 + half], bias));
+        const __m256 bias = pe_bias8(p, channel);
+        for (int r = 0; r < rows; r++) pe_finish(p, row0 + r, channel, _mm256_add_ps(sum[r * 2 + half], bias));
     }
 }
 
@@ -95,7 +72,7 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block, con
     __m256i done[ROWS_Q8 * 2];
 #pragma GCC unroll 8
     for (int i = 0; i < rows * 2; i++) done[i] = sum[i];
-    finish_q8(p, row0, block, rows, done);
+    pe_finish_sums(p, row0, block, rows, done);
 }
 
 ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block, const int rows, const uint8_t *ahead) {

@@ -10,12 +10,10 @@
 
    vpdpbusd multiplies unsigned by signed bytes: rows come flipped (x + 128), and 128 times the sum of a channel's
    weights is subtracted up front. Exact: |sum| <= K * 255 * 127 < 2^31 for K <= 66,000. */
-#include "kernels/x86/vec_avx512.h"
+#include "kernels/x86/epilogue_avx512.h"
 #include "kernels/x86/x86.h"
 
-enum { ROWS = 6, BLOCKS = 4, FEW = 8 };
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
+enum { ROWS = 6, BLOCKS = PE_TILE_BLOCKS, FEW = 8 };
 
 /* What a tile prefetches while it runs: `lines` of 64 bytes from `from` on in each step of its loop. */
 typedef struct ahead {
@@ -59,57 +57,12 @@ ALWAYS_INLINE void finish(const pe_product *p, int64_t row, int64_t channel, __m
     _mm512_storeu_ps(p->y + row * p->ldy + channel, v);
 }
 
-/* One look at the kind for all blocks, whose long chains overlap. */
-ALWAYS_INLINE void activate(pe_activation kind, __m512 value[BLOCKS], const int blocks) {
-    if (kind == PE_SILU) {
-#pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++) value[b] = pe_activate16(PE_SILU, value[b]);
-    } else if (kind == PE_RELU) {
-#pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++) value[b] = pe_activate16(PE_RELU, value[b]);
-    } else {
-#pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++) value[b] = pe_activate16(kind, value[b]);
-    }
-}
-
-/* Rows of a tile with `blocks` (constant) blocks of channels. */
-ALWAYS_INLINE void finish_blocks(const pe_product *p, int64_t row0, int64_t block0, int rows, const int blocks,
-                                 const __m512i *sum) {
-    const int64_t channel = block0 * PE_BLOCK;
-    __m512 w_scale[BLOCKS], bias[BLOCKS];
-#pragma GCC unroll 4
-    for (int b = 0; b < blocks; b++) {
-        w_scale[b] = _mm512_loadu_ps(p->w_scale + channel + b * PE_BLOCK);
-        bias[b] = p->bias ? _mm512_loadu_ps(p->bias + channel + b * PE_BLOCK) : _mm512_setzero_ps();
-    }
-    for (int r = 0; r < rows; r++) {
-        const __m512 x_scale = _mm512_set1_ps(p->x_scale[row0 + r]);
-        __m512 value[BLOCKS];
-#pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++)
-            value[b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r * blocks + b]), _mm512_mul_ps(x_scale, w_scale[b]),
-                                       bias[b]);
-        float *y = p->y + (row0 + r) * p->ldy + channel;
-        if (p->activation != PE_IDENTITY) activate(p->activation, value, blocks);
-        if (p->residual) {
-#pragma GCC unroll 4
-            for (int b = 0; b < blocks; b++) {
-                const float *residual = p->residual + (row0 + r) * p->ldr + channel + b * PE_BLOCK;
-                value[b] = _mm512_add_ps(value[b], _mm512_loadu_ps(residual));
-            }
-        }
-#pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++) _mm512_storeu_ps(y + b * PE_BLOCK, value[b]);
-    }
-}
-
 static void finish_q8(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,
                       const __m512i *sum) {
     if (blocks == BLOCKS)
-        finish_blocks(p, row0, block0, rows, BLOCKS, sum);
+        pe_finish_blocks(p, row0, block0, rows, BLOCKS, sum);
     else
-        finish_blocks(p, row0, block0, rows, 1, sum);
+        pe_finish_blocks(p, row0, block0, rows, 1, sum);
 }
 
 static void finish_f32(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,

@@ -1,0 +1,57 @@
+/* What follows the sums of an int8 product in AVX-512: scales, bias, activation, residual, store. */
+#ifndef PE_KERNELS_X86_EPILOGUE_AVX512_H
+#define PE_KERNELS_X86_EPILOGUE_AVX512_H
+
+#include "kernels/kernels.h"
+#include "kernels/x86/vec_avx512.h"
+
+enum { PE_TILE_BLOCKS = 4 }; /* of channels, at most */
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* One look at the kind for all blocks, whose long chains overlap. */
+ALWAYS_INLINE void pe_activate_blocks(pe_activation kind, __m512 value[PE_TILE_BLOCKS], const int blocks) {
+    if (kind == PE_SILU) {
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) value[b] = pe_activate16(PE_SILU, value[b]);
+    } else if (kind == PE_RELU) {
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) value[b] = pe_activate16(PE_RELU, value[b]);
+    } else {
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) value[b] = pe_activate16(kind, value[b]);
+    }
+}
+
+/* From sums [rows][blocks] of rows from row0 on and `blocks` (constant) blocks of channels to Y. */
+ALWAYS_INLINE void pe_finish_blocks(const pe_product *p, int64_t row0, int64_t block0, int rows, const int blocks,
+                                    const __m512i *sum) {
+    const int64_t channel = block0 * PE_BLOCK;
+    __m512 w_scale[PE_TILE_BLOCKS], bias[PE_TILE_BLOCKS];
+#pragma GCC unroll 4
+    for (int b = 0; b < blocks; b++) {
+        w_scale[b] = _mm512_loadu_ps(p->w_scale + channel + b * PE_BLOCK);
+        bias[b] = p->bias ? _mm512_loadu_ps(p->bias + channel + b * PE_BLOCK) : _mm512_setzero_ps();
+    }
+    for (int r = 0; r < rows; r++) {
+        const __m512 x_scale = _mm512_set1_ps(p->x_scale[row0 + r]);
+        __m512 value[PE_TILE_BLOCKS];
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++)
+            value[b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r * blocks + b]), _mm512_mul_ps(x_scale, w_scale[b]),
+                                       bias[b]);
+        float *y = p->y + (row0 + r) * p->ldy + channel;
+        if (p->activation != PE_IDENTITY) pe_activate_blocks(p->activation, value, blocks);
+        if (p->residual) {
+#pragma GCC unroll 4
+            for (int b = 0; b < blocks; b++) {
+                const float *residual = p->residual + (row0 + r) * p->ldr + channel + b * PE_BLOCK;
+                value[b] = _mm512_add_ps(value[b], _mm512_loadu_ps(residual));
+            }
+        }
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) _mm512_storeu_ps(y + b * PE_BLOCK, value[b]);
+    }
+}
+
+#endif

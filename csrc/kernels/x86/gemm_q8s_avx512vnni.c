@@ -1,0 +1,121 @@
+/* AVX-512 VNNI: products with block-sparse int8 weights.
+
+   A line belongs to one block only, so a tile is many rows of one block: each line is loaded once and meets the four
+   columns of every row that it names. With 24 rows that is 25 loads for 24 multiplications, which the load ports allow
+   at nearly the rate of the multipliers. Lines follow each other in memory, over the borders of blocks too; those
+   AHEAD of the tile are prefetched.
+
+   The tile of rows stays in the first-level cache while a group of blocks passes. Signs as in gemm_avx512vnni.c. */
+#include "kernels/x86/epilogue_avx512.h"
+#include "kernels/x86/x86.h"
+
+enum { ROWS = 24, HALF = 12, GROUP = 16, AHEAD = 128 };
+
+/* A tile's sums to Y. While nothing but ReLU follows the scales they need not leave the registers. */
+ALWAYS_INLINE void finish(const pe_product *p, int64_t row0, int64_t block, const int rows, const __m512i *sum) {
+    const int64_t channel = block * PE_BLOCK, ldy = p->ldy;
+    if (p->residual || (p->activation != PE_IDENTITY && p->activation != PE_RELU)) {
+        __m512i kept[ROWS];
+#pragma GCC unroll 24
+        for (int r = 0; r < rows; r++) kept[r] = sum[r];
+        pe_finish_blocks(p, row0, block, rows, 1, kept);
+        return;
+    }
+    const __m512 w_scale = _mm512_loadu_ps(p->w_scale + channel), zero = _mm512_setzero_ps();
+    const __m512 bias = p->bias ? _mm512_loadu_ps(p->bias + channel) : zero;
+    __m512 value[ROWS];
+#pragma GCC unroll 24
+    for (int r = 0; r < rows; r++) {
+        const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(p->x_scale[row0 + r]), w_scale);
+        value[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r]), scale, bias);
+    }
+    if (p->activation == PE_RELU) {
+#pragma GCC unroll 24
+        for (int r = 0; r < rows; r++) value[r] = _mm512_max_ps(value[r], zero);
+    }
+    float *y = p->y + row0 * ldy + channel;
+#pragma GCC unroll 24
+    for (int r = 0; r < rows; r++) _mm512_storeu_ps(y + r * ldy, value[r]);
+}
+
+/* Rows [row0, row0 + rows) by one block, in `chains` partial sums a row, which are exact in any order. */
+ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const int rows, const int chains,
+                        const uint8_t *next) {
+    const int64_t first = p->line_start[block], end = p->line_start[block + 1], ldx = p->ldx;
+    const int8_t *x = (const int8_t *)p->x + row0 * ldx, *w = p->w;
+    const uint16_t *quads = p->line_quad;
+    const __m512i w_sum = _mm512_loadu_si512(p->w_sum + block * PE_BLOCK);
+    const __m512i start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(w_sum, 7));
+    __m512i sum[ROWS]; /* registers: its address must not leave this function */
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * chains; i++) sum[i] = i % chains ? _mm512_setzero_si512() : start;
+    int64_t line = first;
+    for (; line + chains <= end; line += chains) {
+#pragma GCC unroll 4
+        for (int c = 0; c < chains; c++) {
+            const __m512i weights = _mm512_loadu_si512(w + (line + c) * 64);
+            const int8_t *at = x + (int64_t)quads[line + c] * PE_QUAD;
+            _mm_prefetch((const char *)next + (line + c - first) * 64, _MM_HINT_T0);
+#pragma GCC unroll 24
+            for (int r = 0; r < rows; r++) {
+                int32_t quad;
+                memcpy(&quad, at + r * ldx, sizeof quad);
+                sum[r * chains + c] = _mm512_dpbusd_epi32(sum[r * chains + c], _mm512_set1_epi32(quad), weights);
+            }
+        }
+    }
+    for (; chains > 1 && line < end; line++) {
+        const __m512i weights = _mm512_loadu_si512(w + line * 64);
+        const int8_t *at = x + (int64_t)quads[line] * PE_QUAD;
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            int32_t quad;
+            memcpy(&quad, at + r * ldx, sizeof quad);
+            sum[r * chains] = _mm512_dpbusd_epi32(sum[r * chains], _mm512_set1_epi32(quad), weights);
+        }
+    }
+    __m512i done[ROWS];
+#pragma GCC unroll 24
+    for (int r = 0; r < rows; r++) {
+        done[r] = sum[r * chains];
+#pragma GCC unroll 4
+        for (int c = 1; c < chains; c++) done[r] = _mm512_add_epi32(done[r], sum[r * chains + c]);
+        __asm__("" : "+v"(done[r])); /* or GCC moves what follows into the loop and keeps its sums in memory */
+    }
+    finish(p, row0, block, rows, done);
+}
+
+static void tile_of(const pe_product *p, int64_t row, int64_t block, int64_t rows, const uint8_t *next) {
+    switch (rows) {
+    case 1: tile(p, row, block, 1, 4, next); break;
+    case 2: tile(p, row, block, 2, 4, next); break;
+    case 3: tile(p, row, block, 3, 2, next); break;
+    case 4: tile(p, row, block, 4, 2, next); break;
+    case 5: tile(p, row, block, 5, 2, next); break;
+    case 6: tile(p, row, block, 6, 2, next); break;
+    case 7: tile(p, row, block, 7, 1, next); break;
+    case 8: tile(p, row, block, 8, 1, next); break;
+    case 9: tile(p, row, block, 9, 1, next); break;
+    case 10: tile(p, row, block, 10, 1, next); break;
+    case 11: tile(p, row, block, 11, 1, next); break;
+    case 12: tile(p, row, block, 12, 1, next); break;
+    case 16: tile(p, row, block, 16, 1, next); break;
+    default: tile(p, row, block, ROWS, 1, next);
+    }
+}
+
+/* Rows of a tile so that at most 8 of them share a set of a first-level cache with 4,096 bytes a way. */
+static int64_t tile_rows(const pe_product *p) { return p->ldx % 4096 == 0 ? 8 : p->ldx % 2048 == 0 ? 16 : ROWS; }
+
+void pe_gemm_f32_q8r_q8s__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
+    const int64_t most = tile_rows(p);
+    for (int64_t group = block0, end; group < block1; group = end) {
+        end = block1 - group > GROUP ? group + GROUP : block1;
+        for (int64_t row = 0, rows; row < p->m; row += rows) {
+            const int64_t left = p->m - row;
+            rows = left >= most ? most : left > HALF ? (left + 1) / 2 : left;
+            for (int64_t block = group; block < end; block++)
+                tile_of(p, row, block, rows, pe_lines_ahead(p, block, block1, AHEAD));
+        }
+    }
+}
