@@ -1,13 +1,14 @@
 """The kernels of each instruction set, as a share of what this machine can do in the same run.
 
-    python benchmarks/kernels.py [--only gemm|rows|logits|barriers|float32|attention|rowwise]
+    python benchmarks/kernels.py [--only gemm|rows|sparse|logits|barriers|float32|attention|rowwise]
 
 The input is quantized already, the epilogue (scales, bias, activation) is included. The best of many short runs
 counts. `gemm`: a layer of many rows, against the int8 peak. `rows`: a few rows over matrices of 512 x 2,048 that are
-walked in turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `logits`: the last product
-fused with its normalizer and the best 5 ids, against the product alone. `barriers`: those of a decoder step.
-`float32`: products in float32, one thread. `attention`: a row of 8 heads of 64 dimensions over keys and values in the
-cache. `rowwise`: layer normalisation and quantization of a row; the last two against the bandwidth of 1 MB.
+walked in turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `sparse`: products without
+the lines of zeros against int8 products with them, in turn; random lines, one thread. `logits`: the last product fused
+with its normalizer and the best 5 ids, against the product alone. `barriers`: those of a decoder step. `float32`:
+products in float32, one thread. `attention`: a row of 8 heads of 64 dimensions over keys and values in the cache.
+`rowwise`: layer normalisation and quantization of a row; the last two against the bandwidth of 1 MB.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from report import Report, Table, Verdict, parser, publish
 
 from pyengine import _core
 from pyengine.cpus import usable_cpus
+from pyengine.modelfile import layout
 
-TABLES = ("gemm", "rows", "logits", "barriers", "float32", "attention", "rowwise")
+TABLES = ("gemm", "rows", "sparse", "logits", "barriers", "float32", "attention", "rowwise")
 STEP_BARRIERS = 6 * 8 + 4
 """Of a decoder step of the base-size model with few rows: eight a layer, embedding, rows asked for, logits."""
+GAINS = {0.5: 1.8, 0.25: 3.2}
+"""By the share of lines that are not zero: how much faster than the dense product the sparse one must be."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,24 @@ QUICK = Extent(
 )  # fmt: skip
 
 
+def in_huge_pages(values: np.ndarray, copies: int) -> np.ndarray:
+    """[copies, ...] of the same values."""
+    size = copies * values.nbytes
+    memory = mmap.mmap(-1, size + (1 << 21))
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    start = -np.frombuffer(memory, np.uint8).ctypes.data % (1 << 21)
+    result = np.frombuffer(memory, values.dtype, copies * values.size, start).reshape(copies, *values.shape)
+    result[:] = values
+    return result
+
+
 class Product:
     """`copies` int8 matrices of K x N in huge pages, and `rows` quantized rows."""
 
     def __init__(self, kernels: _core.Kernels, rows: int, k: int, n: int, copies: int = 1) -> None:
         self._kernels = kernels
-        size = copies * n * k
-        memory = mmap.mmap(-1, size + (1 << 21))
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        start = -np.frombuffer(memory, np.uint8).ctypes.data % (1 << 21)
-        self._w = np.frombuffer(memory, np.int8, size, start).reshape(copies, n // 16, k // 4, 16, 4)
-        self._w[:] = np.random.default_rng(1).integers(-127, 128, self._w.shape[1:], np.int8)
+        w = np.random.default_rng(1).integers(-127, 128, (n // 16, k // 4, 16, 4), np.int8)
+        self._w = in_huge_pages(w, copies)
         self._sums = np.empty(n, np.int32)
         kernels.channel_sums(self._w[0], self._sums)
         self._scales, self._bias = np.full(n, 0.01, np.float32), np.ones(n, np.float32)
@@ -79,6 +90,34 @@ class Product:
         self._kernels.gemm_q8(self._x, self._x_scale, self._w, self._scales, self._sums, self._y, self._bias,
                               activation="relu", repeat=repeat)  # fmt: skip
         return time.perf_counter() - start
+
+
+class Pair:
+    """`copies` matrices of K x N with lines of zeros, once with and once without them, and the same rows for both."""
+
+    def __init__(self, kernels: _core.Kernels, rows: int, k: int, n: int, density: float, copies: int) -> None:
+        self._kernels = kernels
+        rng = np.random.default_rng(1)
+        keep = np.repeat(np.repeat(rng.random((n // 16, k // 4)) < density, 16, axis=0), 4, axis=1)
+        w = rng.integers(-127, 128, (n, k), np.int8) * keep
+        lines, line_start, line_quad = layout.pack_sparse(w)
+        self._dense, self._lines = in_huge_pages(layout.pack_int8(w), copies), in_huge_pages(lines, copies)
+        self._start = (line_start + np.arange(copies)[:, None] * len(lines)).astype(np.int32)
+        self._quad = in_huge_pages(line_quad, copies)
+        # Rows at distances that are no power of two, as kernels.h advises.
+        x = in_huge_pages(rng.integers(-127, 128, (rows, k + 64), np.int8), 1)[0]
+        self._rows = x[:, :k], np.ones(rows, np.float32)
+        self._channels = np.full(n, 0.01, np.float32), w.sum(axis=1, dtype=np.int32)
+        self._y = in_huge_pages(np.zeros((rows, n), np.float32), 1)[0]
+        self._options = {"bias": np.ones(n, np.float32), "activation": "relu"}
+
+    def dense(self, repeat: int) -> None:
+        """`repeat` products, the matrices in turn."""
+        self._kernels.gemm_q8(*self._rows, self._dense, *self._channels, self._y, **self._options, repeat=repeat)
+
+    def sparse(self, repeat: int) -> None:
+        weights = self._lines, self._start, self._quad
+        self._kernels.gemm_q8s(*self._rows, *weights, *self._channels, self._y, **self._options, repeat=repeat)
 
 
 def layer(kernels: _core.Kernels, k: int, n: int) -> _core.Layer:
@@ -205,6 +244,32 @@ def rows(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
     report.tables.append(table)
 
 
+def sparse(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
+    columns = {"isa": "", "K x N": "", "rows": "d", "dense weights, MB": ".0f", "density": ".2f"}
+    columns |= {"dense, us": ".0f", "sparse, us": ".0f", "ratio": ".2f"}
+    table = Table("Products without the lines of zeros against int8 products with them, one thread", columns)
+    one_row = [(1, 512, 2048, buffer) for buffer in extent.buffers]
+    many_rows = [(min(extent.many), k, n, k * n) for k, n in extent.shapes if k < 4096]
+    worst: dict[tuple[bool, float], float] = {}
+    for isa, (count, k, n, size), density in itertools.product(isas, one_row + many_rows, GAINS):
+        copies = size // (k * n)
+        pair = Pair(_core.Kernels(isa), count, k, n, density, copies)
+        repeat = max(copies, 10**9 // (count * k * n) if copies == 1 else 0)
+        # In turn, so that both meet the same neighbours.
+        times = [[best(run, repeat, extent.seconds / 10) for run in (pair.dense, pair.sparse)] for _ in range(5)]
+        dense, thin = (min(found) for found in zip(*times, strict=True))
+        place = [isa, f"{k} x {n}", count, copies * k * n / 1e6, density]
+        table.rows.append([*place, dense * 1e6, thin * 1e6, dense / thin])
+        if isa == isas[-1]:
+            key = count == 1, density
+            worst[key] = min(worst.get(key, np.inf), dense / thin)
+    report.tables.append(table)
+    for (single, density), ratio in worst.items():
+        place = f"{isas[-1]}, {'one row' if single else f'{min(extent.many)} rows'}, density {density}"
+        demand = f"{place}: sparse at least {GAINS[density]} times as fast as dense"
+        report.verdicts.append(Verdict(demand, f"at least {ratio:.2f}", ratio >= GAINS[density]))
+
+
 def float32(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
     columns = {"isa": "", "K x N": "", "rows": "d", "weights, MB": ".0f", "GFLOPS": ".0f", "% of the peak": ".0f",
                "GB/s": ".1f", "% of the bandwidth": ".0f"}  # fmt: skip
@@ -287,7 +352,7 @@ def main() -> None:
     isas = [isa for isa in _core.available_isas() if options.all or isa != "ref"]
     peaks = limits.measure(limits.SECOND_LEVEL, *extent.buffers)
     report = Report("kernels", {"limits": peaks.figures})
-    for name, measure in zip(TABLES, (gemm, rows, logits, barriers, float32, attention, rowwise), strict=True):
+    for name, measure in zip(TABLES, (gemm, rows, sparse, logits, barriers, float32, attention, rowwise), strict=True):
         if options.only in (None, name):
             measure(isas, extent, peaks, report)
     publish(report, options)

@@ -11,6 +11,11 @@
 
 enum { ROWS = 24, HALF = 12, GROUP = 16, AHEAD = 128 };
 
+/* Any epilogue; not inlined into every tile. */
+static void finish_any(const pe_product *p, int64_t row0, int64_t block, int rows, const __m512i *sum) {
+    pe_finish_blocks(p, row0, block, rows, 1, sum);
+}
+
 /* A tile's sums to Y. While nothing but ReLU follows the scales they need not leave the registers. */
 ALWAYS_INLINE void finish(const pe_product *p, int64_t row0, int64_t block, const int rows, const __m512i *sum) {
     const int64_t channel = block * PE_BLOCK, ldy = p->ldy;
@@ -18,7 +23,7 @@ ALWAYS_INLINE void finish(const pe_product *p, int64_t row0, int64_t block, cons
         __m512i kept[ROWS];
 #pragma GCC unroll 24
         for (int r = 0; r < rows; r++) kept[r] = sum[r];
-        pe_finish_blocks(p, row0, block, rows, 1, kept);
+        finish_any(p, row0, block, rows, kept);
         return;
     }
     const __m512 w_scale = _mm512_loadu_ps(p->w_scale + channel), zero = _mm512_setzero_ps();
@@ -38,7 +43,8 @@ ALWAYS_INLINE void finish(const pe_product *p, int64_t row0, int64_t block, cons
     for (int r = 0; r < rows; r++) _mm512_storeu_ps(y + r * ldy, value[r]);
 }
 
-/* Rows [row0, row0 + rows) by one block, in `chains` partial sums a row, which are exact in any order. */
+/* Rows [row0, row0 + rows) by one block, in `chains` partial sums a row, which are exact in any order. Lines from
+   `next` on are prefetched meanwhile, if it is not NULL. */
 ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const int rows, const int chains,
                         const uint8_t *next) {
     const int64_t first = p->line_start[block], end = p->line_start[block + 1], ldx = p->ldx;
@@ -55,11 +61,15 @@ ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const 
         for (int c = 0; c < chains; c++) {
             const __m512i weights = _mm512_loadu_si512(w + (line + c) * 64);
             const int8_t *at = x + (int64_t)quads[line + c] * PE_QUAD;
-            _mm_prefetch((const char *)next + (line + c - first) * 64, _MM_HINT_T0);
+            if (next) _mm_prefetch((const char *)next + (line + c - first) * 64, _MM_HINT_T0);
 #pragma GCC unroll 24
             for (int r = 0; r < rows; r++) {
                 int32_t quad;
-                memcpy(&quad, at + r * ldx, sizeof quad);
+                memcpy(&quad, at + r % 2 * ldx, sizeof quad);
+                if (r % 2) {
+                    at += 2 * ldx;
+                    __asm__("" : "+r"(at)); /* or GCC keeps a distance for every row, in vector registers */
+                }
                 sum[r * chains + c] = _mm512_dpbusd_epi32(sum[r * chains + c], _mm512_set1_epi32(quad), weights);
             }
         }
@@ -85,22 +95,32 @@ ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const 
     finish(p, row0, block, rows, done);
 }
 
-static void tile_of(const pe_product *p, int64_t row, int64_t block, int64_t rows, const uint8_t *next) {
-    switch (rows) {
-    case 1: tile(p, row, block, 1, 4, next); break;
-    case 2: tile(p, row, block, 2, 4, next); break;
-    case 3: tile(p, row, block, 3, 2, next); break;
-    case 4: tile(p, row, block, 4, 2, next); break;
-    case 5: tile(p, row, block, 5, 2, next); break;
-    case 6: tile(p, row, block, 6, 2, next); break;
-    case 7: tile(p, row, block, 7, 1, next); break;
-    case 8: tile(p, row, block, 8, 1, next); break;
-    case 9: tile(p, row, block, 9, 1, next); break;
-    case 10: tile(p, row, block, 10, 1, next); break;
-    case 11: tile(p, row, block, 11, 1, next); break;
-    case 12: tile(p, row, block, 12, 1, next); break;
-    case 16: tile(p, row, block, 16, 1, next); break;
-    default: tile(p, row, block, ROWS, 1, next);
+/* Rows by blocks [block0, block1) of those that end before `last`. */
+ALWAYS_INLINE void tiles(const pe_product *p, int64_t row, int64_t block0, int64_t block1, int64_t last,
+                         const int rows, const int chains, const bool prefetch) {
+    for (int64_t block = block0; block < block1; block++)
+        tile(p, row, block, rows, chains, prefetch ? pe_lines_ahead(p, block, last, AHEAD) : NULL);
+}
+
+/* High tiles but the first find the lines in a cache, and have no load to spare. */
+static void tiles_of(const pe_product *p, int64_t row, int64_t block0, int64_t block1, int64_t last, int64_t rows) {
+    switch (row > 0 && rows > HALF ? -rows : rows) {
+    case 1: tiles(p, row, block0, block1, last, 1, 4, true); break;
+    case 2: tiles(p, row, block0, block1, last, 2, 4, true); break;
+    case 3: tiles(p, row, block0, block1, last, 3, 2, true); break;
+    case 4: tiles(p, row, block0, block1, last, 4, 2, true); break;
+    case 5: tiles(p, row, block0, block1, last, 5, 2, true); break;
+    case 6: tiles(p, row, block0, block1, last, 6, 2, true); break;
+    case 7: tiles(p, row, block0, block1, last, 7, 1, true); break;
+    case 8: tiles(p, row, block0, block1, last, 8, 1, true); break;
+    case 9: tiles(p, row, block0, block1, last, 9, 1, true); break;
+    case 10: tiles(p, row, block0, block1, last, 10, 1, true); break;
+    case 11: tiles(p, row, block0, block1, last, 11, 1, true); break;
+    case 12: tiles(p, row, block0, block1, last, 12, 1, true); break;
+    case 16: tiles(p, row, block0, block1, last, 16, 1, true); break;
+    case 24: tiles(p, row, block0, block1, last, 24, 1, true); break;
+    case -16: tiles(p, row, block0, block1, last, 16, 1, false); break;
+    default: tiles(p, row, block0, block1, last, 24, 1, false);
     }
 }
 
@@ -114,8 +134,7 @@ void pe_gemm_f32_q8r_q8s__avx512vnni(const pe_product *p, int64_t block0, int64_
         for (int64_t row = 0, rows; row < p->m; row += rows) {
             const int64_t left = p->m - row;
             rows = left >= most ? most : left > HALF ? (left + 1) / 2 : left;
-            for (int64_t block = group; block < end; block++)
-                tile_of(p, row, block, rows, pe_lines_ahead(p, block, block1, AHEAD));
+            tiles_of(p, row, group, end, block1, rows);
         }
     }
 }
