@@ -183,7 +183,7 @@ cdef extern from "model/model.h" nogil:
     ctypedef struct pe_model:
         pe_config config
         pe_kernels kernels
-        pe_weight_type weights
+        bint int8_rows
         pe_kv_type kv
         const float *positions
         pe_linear source_embed

@@ -97,7 +97,6 @@ cdef class Model:
         self.weights = weights
         self.kv = kv
         load_kernels(&self.model.kernels, isa)
-        self.model.weights = PE_WEIGHT_Q8 if weights == "int8" else PE_WEIGHT_F32
         self.model.kv = PE_KV_Q8 if kv == "int8" else PE_KV_F32
         self._set_config(config)
         if pe_model_allocate(&self.model) != PE_OK:
@@ -187,11 +186,12 @@ cdef class Model:
         cdef int64_t blocks = round_up(n, 16) // 16, k_packed = round_up(k, 4)
         cdef int32_t[::1] sums
         cdef bint valid
-        linear.type = self.model.weights
+        linear.type = PE_WEIGHT_Q8 if self.weights == "int8" else PE_WEIGHT_F32
         linear.n = n
         linear.k = k
         weight = tensors[name + ".weight"]
-        if self.model.weights == PE_WEIGHT_Q8:
+        if linear.type == PE_WEIGHT_Q8:
+            self.model.int8_rows = True
             linear.w = self._address(weight, np.int8, (blocks, k_packed // 4, 16, 4))
             linear.scale = self._floats(tensors, name + ".scale", n)
             sums = array = np.empty(blocks * 16, np.int32)

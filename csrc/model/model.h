@@ -44,7 +44,7 @@ typedef struct pe_decoder_layer {
 typedef struct pe_model {
     pe_config config;
     pe_kernels kernels;
-    pe_weight_type weights;
+    bool int8_rows; /* some weights are rounded: their products read rows in int8 */
     pe_kv_type kv;
     const float *positions;  /* [max_positions, width] */
     pe_linear source_embed;  /* [source_vocab, width] */

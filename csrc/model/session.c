@@ -6,11 +6,11 @@
 
 #include "base/intmath.h"
 
-/* Rows of `width` columns; an int8 form of up to `width` columns if the weights are int8. */
+/* Rows of `width` columns; an int8 form of up to `width` columns if any weights are rounded. */
 static void take_rows(pe_arena *arena, const pe_model *model, int64_t n, int64_t width, pe_rows *rows) {
     rows->ld = pe_round_up(width, PE_BLOCK);
     rows->x = pe_arena_take(arena, n * rows->ld, sizeof *rows->x);
-    if (model->weights != PE_WEIGHT_Q8) return;
+    if (!model->int8_rows) return;
     rows->ldq = pe_round_up(width, 64);
     rows->q = pe_arena_take(arena, n * rows->ldq, sizeof *rows->q);
     rows->scale = pe_arena_take(arena, n, sizeof *rows->scale);

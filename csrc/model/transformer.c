@@ -14,7 +14,6 @@ enum {
 typedef struct stream {
     const pe_session *session;
     const pe_kernels *kernels;
-    pe_weight_type type;
     int64_t width;
     int64_t n;         /* rows */
     int64_t longest;   /* most rows of one segment or sequence */
@@ -43,7 +42,7 @@ static void leave_rows(pe_thread *thread, const pe_thread *entered) {
 static void prepare(pe_thread *thread, const stream *s, const pe_rows *rows, int64_t k) {
     pe_solo solo;
     pe_thread *entered = enter_rows(thread, s, &solo);
-    if (entered) pe_op_prepare(entered, s->kernels, s->type, rows, s->n, k);
+    if (entered) pe_op_prepare(entered, s->kernels, rows, s->n, k);
     leave_rows(thread, entered);
 }
 
@@ -55,8 +54,8 @@ static void add_and_norm(pe_thread *thread, const stream *s, const pe_linear *ou
     pe_solo solo;
     pe_thread *entered = enter_rows(thread, s, &solo);
     if (entered)
-        pe_op_norm(entered, s->kernels, norm, s->session->model->config.norm_epsilon, s->type, s->sum, hidden->ld,
-                   s->width, s->n, hidden);
+        pe_op_norm(entered, s->kernels, norm, s->session->model->config.norm_epsilon, s->sum, hidden->ld, s->width,
+                   s->n, hidden);
     leave_rows(thread, entered);
 }
 
@@ -64,7 +63,7 @@ static void add_and_norm(pe_thread *thread, const stream *s, const pe_linear *ou
 static void attend(pe_thread *thread, const stream *s, const pe_kv_layout *layout, int64_t layer,
                    pe_attention *attention) {
     attention->split_heads = s->n < FEW_ROWS * thread->team->threads;
-    pe_op_attend(thread, s->kernels, layout, layer, attention, s->row, s->n, s->type, &s->context);
+    pe_op_attend(thread, s->kernels, layout, layer, attention, s->row, s->n, &s->context);
     if (attention->split_heads)
         prepare(thread, s, &s->context, s->width);
     else
@@ -102,7 +101,7 @@ static void feed_forward(pe_thread *thread, const stream *s, const pe_linear *up
     const pe_rows *wide = &s->wide;
     pe_op_linear(thread, s->kernels, up, &s->hidden, s->n, s->session->model->config.activation, NULL, 0, wide->x,
                  wide->ld);
-    if (s->type == PE_WEIGHT_Q8)
+    if (wide->q)
         prepare(thread, s, wide, down->k);
     else
         pe_barrier(thread);
@@ -195,7 +194,7 @@ static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *pla
     for (int64_t i; pe_take(thread, plan->logits.n_rows, &i);) {
         memcpy(asked->x + i * asked->ld, hidden->x + plan->logit_rows[i] * hidden->ld,
                (size_t)s->width * sizeof(float));
-        pe_prepare(s->kernels, s->type, asked, i, s->width);
+        pe_prepare(s->kernels, asked, i, s->width);
     }
     pe_barrier(thread);
     if (session->answers_lists) {
@@ -213,7 +212,7 @@ static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *pla
 
 static stream stream_of(const pe_session *session, const pe_row *row, int64_t n, int64_t longest) {
     const pe_model *model = session->model;
-    return (stream){session, &model->kernels, model->weights, model->config.width, n, longest, row,
+    return (stream){session, &model->kernels, model->config.width, n, longest, row,
                     session->hidden, session->context, session->wide, session->sum};
 }
 

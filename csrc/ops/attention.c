@@ -52,7 +52,7 @@ void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_l
 }
 
 void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
-                  const pe_attention *a, const pe_row *row, int64_t n_rows, pe_weight_type type, const pe_rows *rows) {
+                  const pe_attention *a, const pe_row *row, int64_t n_rows, const pe_rows *rows) {
     const int64_t d = layout->head_dim, parts = a->split_heads ? layout->heads : 1, heads = layout->heads / parts;
     for (int64_t task; pe_take(thread, n_rows * parts, &task);) {
         const int64_t r = task / parts, first = task % parts * heads;
@@ -68,6 +68,6 @@ void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layo
             .y = rows->x + r * rows->ld + first * d,
         };
         (layout->type == PE_KV_Q8 ? kernels->attend_q8 : kernels->attend_f32)(&attend);
-        if (!a->split_heads) pe_prepare(kernels, type, rows, r, layout->heads * d);
+        if (!a->split_heads) pe_prepare(kernels, rows, r, layout->heads * d);
     }
 }

@@ -22,6 +22,6 @@ void pe_op_embed(pe_thread *thread, const pe_kernels *kernels, const pe_linear *
         const float *position = positions + row[r].position * table->k;
         unpack_row(table, row[r].token, x);
         for (int64_t k = 0; k < table->k; k++) x[k] = x[k] * scale + position[k];
-        pe_prepare(kernels, table->type, rows, r, table->k);
+        pe_prepare(kernels, rows, r, table->k);
     }
 }

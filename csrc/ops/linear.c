@@ -6,15 +6,14 @@ enum {
     ROWS_A_TASK = 192, /* rows that stay in the second-level cache together with a panel */
 };
 
-void pe_prepare(const pe_kernels *kernels, pe_weight_type type, const pe_rows *rows, int64_t row, int64_t k) {
-    if (type != PE_WEIGHT_Q8) return;
+void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k) {
+    if (!rows->q) return;
     kernels->quantize(rows->x + row * rows->ld, k, pe_round_up(k, PE_QUAD), kernels->flip,
                       rows->q + row * rows->ldq, rows->scale + row);
 }
 
-void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, pe_weight_type type, const pe_rows *rows,
-                   int64_t n_rows, int64_t k) {
-    for (int64_t r; pe_take(thread, n_rows, &r);) pe_prepare(kernels, type, rows, r, k);
+void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, const pe_rows *rows, int64_t n_rows, int64_t k) {
+    for (int64_t r; pe_take(thread, n_rows, &r);) pe_prepare(kernels, rows, r, k);
 }
 
 /* Where a panel's weights start. */

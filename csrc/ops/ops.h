@@ -1,8 +1,8 @@
 /* The operations of a step. Every thread of the team calls the same op; the op splits its work with pe_take, and a
    barrier lies between two ops (the caller's, so that the model shows its phases).
 
-   Rows of activations have two forms. The float32 form is always there; the int8 form, which a product with int8
-   weights reads, is made by pe_prepare right after a row was written, while it is in the first-level cache. */
+   Rows of activations have two forms. The float32 form is always there; the int8 form, which products with rounded
+   weights read, is made by pe_prepare right after a row was written, while it is in the first-level cache. */
 #ifndef PE_OPS_OPS_H
 #define PE_OPS_OPS_H
 
@@ -34,7 +34,7 @@ typedef struct pe_norm {
 typedef struct pe_rows {
     float *x;      /* [rows, ld] */
     int64_t ld;
-    int8_t *q;     /* [rows, ldq]; only with int8 weights */
+    int8_t *q;     /* [rows, ldq]; NULL where no weights of the model are rounded */
     int64_t ldq;
     float *scale;  /* [rows] */
 } pe_rows;
@@ -71,8 +71,8 @@ typedef struct pe_kv_layout {
 
 pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t layers, int64_t heads, int64_t head_dim);
 
-/* Makes the int8 form of rows->x[row], k columns, if `type` needs one. Not an op: one thread, one row. */
-void pe_prepare(const pe_kernels *kernels, pe_weight_type type, const pe_rows *rows, int64_t row, int64_t k);
+/* Makes the int8 form of rows->x[row], k columns, where rows have one. Not an op: one thread, one row. */
+void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k);
 
 /* rows->x[r] = table[token] * scale + positions[position], prepared. positions: [max_positions, width]. */
 void pe_op_embed(pe_thread *thread, const pe_kernels *kernels, const pe_linear *table, float scale,
@@ -83,12 +83,11 @@ void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
                   int64_t n_rows, pe_activation activation, const float *residual, int64_t ldr, float *y, int64_t ldy);
 
 /* rows->x[r] = norm(x[r]), prepared. */
-void pe_op_norm(pe_thread *thread, const pe_kernels *kernels, const pe_norm *norm, float eps, pe_weight_type type,
-                const float *x, int64_t ldx, int64_t width, int64_t n_rows, const pe_rows *rows);
+void pe_op_norm(pe_thread *thread, const pe_kernels *kernels, const pe_norm *norm, float eps, const float *x,
+                int64_t ldx, int64_t width, int64_t n_rows, const pe_rows *rows);
 
 /* Prepares k columns of rows that a product has written. */
-void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, pe_weight_type type, const pe_rows *rows,
-                   int64_t n_rows, int64_t k);
+void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, const pe_rows *rows, int64_t n_rows, int64_t k);
 
 /* Which pages an attention concerns. */
 typedef enum pe_side { PE_SELF, PE_MEMORY } pe_side;
@@ -110,8 +109,7 @@ typedef struct pe_attention {
 /* rows->x[r] = attention of q[r] over the row's keys, all heads, prepared. Storing keys and values on the way needs
    rows of as many sequences, since a row reads those of the rows before it. */
 void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
-                  const pe_attention *attention, const pe_row *row, int64_t n_rows, pe_weight_type type,
-                  const pe_rows *rows);
+                  const pe_attention *attention, const pe_row *row, int64_t n_rows, const pe_rows *rows);
 
 /* What the last product is asked for, a row, and where the answers go. */
 typedef struct pe_logits_request {
