@@ -43,7 +43,7 @@ X86, ARM = "x86_64", "aarch64"
 
 # The one table of ISA flags. The first pattern that matches decides; a file of another machine is left out.
 ISA_FLAGS: tuple[tuple[str, str | None, str], ...] = (
-    ("csrc/kernels/x86/*_avx2.c", X86, "-mavx2 -mfma"),
+    ("csrc/kernels/x86/*_avx2.c", X86, "-mavx2 -mfma -mf16c"),
     (
         "csrc/kernels/x86/*_avx512vnni.c",
         X86,

@@ -37,9 +37,13 @@ cdef extern from "kernels/kernels.h" nogil:
         const void *x
         int64_t ldx
         const float *x_scale
+        const int32_t *x_sum
         const void *w
         const float *w_scale
         const int32_t *w_sum
+        int64_t group
+        const uint16_t *group_scale
+        const uint16_t *group_min
         const float *bias
         const float *residual
         int64_t ldr
@@ -65,9 +69,11 @@ cdef extern from "kernels/kernels.h" nogil:
         uint8_t flip
         void (*quantize)(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q,
                          float *scale) noexcept nogil
+        void (*group_sums)(const int8_t *q, int64_t n, uint8_t flip, int32_t *sums) noexcept nogil
         bint (*channel_sums)(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums) noexcept nogil
         void (*gemm_q8)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*gemm_q8s)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
+        void (*gemm_q4)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps,
                      float *y) noexcept nogil

@@ -1,7 +1,7 @@
 """The C core, bound: conversions, one call with the GIL released, a status turned into an exception."""
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uintptr_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uintptr_t
 
 import os
 

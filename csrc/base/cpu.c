@@ -15,13 +15,13 @@ pe_cpu pe_cpu_detect(void) {
     pe_cpu cpu = {false, false};
     uint32_t a, b, c, d;
     if (!__get_cpuid(1, &a, &b, &c, &d)) return cpu;
-    const bool fma = c & bit_FMA;
+    const bool fma_and_halves = (c & bit_FMA) && (c & bit_F16C);
     if (!(c & bit_OSXSAVE)) return cpu;
     const uint64_t xcr0 = read_xcr0();
     const bool ymm = (xcr0 & 0x06) == 0x06;
     const bool zmm = (xcr0 & 0xe6) == 0xe6;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return cpu;
-    cpu.avx2 = ymm && fma && (b & bit_AVX2);
+    cpu.avx2 = ymm && fma_and_halves && (b & bit_AVX2);
     const uint32_t avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
     cpu.avx512vnni = cpu.avx2 && zmm && (b & avx512) == avx512 && (c & bit_AVX512VNNI);
     return cpu;

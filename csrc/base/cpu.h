@@ -6,7 +6,7 @@
 
 /* Clusters, not single bits: a kernel needs one of them and nothing else. */
 typedef struct pe_cpu {
-    bool avx2;       /* AVX2, FMA */
+    bool avx2;       /* AVX2, FMA, F16C */
     bool avx512vnni; /* AVX-512 F, BW, DQ, VL and VNNI */
 } pe_cpu;
 

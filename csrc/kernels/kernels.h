@@ -8,6 +8,7 @@
        f32   float32            q8r  int8, one scale a row (activations)
        q8c   int8, one scale an output channel (weights)
        q8s   as q8c, without the lines that are zero (sparse weights)
+       q4g   int4 in groups along K, each with a scale (weights)
        q8    int8, one scale a token and head (cached keys and values)                                        */
 #ifndef PE_KERNELS_KERNELS_H
 #define PE_KERNELS_KERNELS_H
@@ -19,9 +20,10 @@
 #include "base/status.h"
 
 enum {
-    PE_BLOCK = 16, /* output channels in a block of packed weights */
-    PE_QUAD = 4,   /* int8 values that one dot-product lane multiplies at a time */
-    PE_PAGE = 16,  /* tokens in a page of the key-value cache, and in a block of the attention */
+    PE_BLOCK = 16,  /* output channels in a block of packed weights */
+    PE_QUAD = 4,    /* int8 values that one dot-product lane multiplies at a time */
+    PE_SUMMED = 32, /* int8 values of a row whose sum accompanies them where they meet int4 weights */
+    PE_PAGE = 16,   /* tokens in a page of the key-value cache, and in a block of the attention */
 };
 
 /* A product Y = activate(X W^T + b) + R over rows [0, m) and some blocks of 16 output channels.
@@ -29,25 +31,36 @@ enum {
    Packed weights, N rounded up to 16, K to 4, padding zero:
        int8     [N/16][K/4][16][4]     line (b, k/4) is 64 bytes:  | channel 0: k k+1 k+2 k+3 | channel 1: ... | 15 |
        float32  [N/16][K][16]          line (b, k)   is 64 bytes:  | channel 0 | channel 1 | ... | channel 15 |
-       sparse   [lines][16][4]         the int8 lines that are not all zero, block by block, k ascending              */
+       sparse   [lines][16][4]         the int8 lines that are not all zero, block by block, k ascending
+
+   int4 weights in groups of 32, 64 or 128 columns, K rounded up to whole groups, whose padding may hold anything:
+       int4     [N/16][K/8][16][4]     line (b, k/8) is 64 bytes, byte i of a channel's 4 holds the unsigned values q of
+                                       column k+i in its low nibble and of column k+4+i in its high one
+   Group g of channel n has a scale and perhaps a minimum:
+       w[n,k] = w_scale[n] * group_scale[n,g] * (q - 8)                    without minima
+       w[n,k] = w_scale[n] * (group_scale[n,g] * q + group_min[n,g])       with them                                 */
 typedef struct pe_product {
-    int64_t m;              /* rows of X */
-    int64_t k;              /* columns of X; for int8 the rounded-up count */
-    const void *x;          /* [m, ldx] int8 (from quantize) or float32 */
-    int64_t ldx;            /* elements between two rows of X */
-    const float *x_scale;   /* [m], int8 only */
-    const void *w;          /* packed; sparse: line 0 */
-    const float *w_scale;   /* [N16], int8 only */
-    const int32_t *w_sum;   /* [N16] sum of a channel's weights, int8 only */
-    const float *bias;      /* [N16] or NULL */
-    const float *residual;  /* [m, ldr], N16 columns, or NULL; may be y itself */
+    int64_t m;                   /* rows of X */
+    int64_t k;                   /* columns of X; for int8 and int4 weights the rounded-up count */
+    const void *x;               /* [m, ldx] int8 (from quantize) or float32; zeros from K up to k */
+    int64_t ldx;                 /* elements between two rows of X; a multiple of 32 for int4 weights */
+    const float *x_scale;        /* [m], int8 rows only */
+    const int32_t *x_sum;        /* [m, ldx / 32] from group_sums, int4 only */
+    const void *w;               /* packed; sparse: line 0 */
+    const float *w_scale;        /* [N16], int8 and int4 only */
+    const int32_t *w_sum;        /* [N16] sum of a channel's weights, int8 only */
+    int64_t group;               /* columns of a group: 32, 64 or 128, int4 only */
+    const uint16_t *group_scale; /* [N/16][k/group][16] IEEE halves, int4 only */
+    const uint16_t *group_min;   /* the same, or NULL */
+    const float *bias;           /* [N16] or NULL */
+    const float *residual;       /* [m, ldr], N16 columns, or NULL; may be y itself */
     int64_t ldr;
-    float *y;               /* [m, ldy], all 16 columns of a block are written */
+    float *y;                    /* [m, ldy], all 16 columns of a block are written */
     int64_t ldy;
     pe_activation activation;
-    const void *ahead;      /* the weights that this thread reads after block1, or NULL: they are prefetched */
-    const int32_t *line_start;  /* [N16/16 + 1], sparse only: block b has lines [line_start[b], line_start[b + 1]) */
-    const uint16_t *line_quad;  /* [lines] k/4 of each line, sparse only */
+    const int32_t *line_start; /* [N16/16 + 1], sparse only: block b has lines [line_start[b], line_start[b + 1]) */
+    const uint16_t *line_quad; /* [lines] k/4 of each line, sparse only */
+    const void *ahead;         /* the weights that this thread reads after block1, or NULL: they are prefetched */
 } pe_product;
 
 /* Attention of a row's heads over n_keys tokens, each head by itself:  y = softmax(scale q K^T) V, computed page by
@@ -84,6 +97,10 @@ typedef struct pe_kernels {
        Ties to even; a row of zeros, or below PE_QUANT_LOW, has scale 0. */
     void (*quantize)(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale);
 
+    /* sums[i] = the sum of the 32 adjacent bytes 32i, 32i + 1, ... of q, each xor `flip`, as signed integers; n is a
+       multiple of 32. */
+    void (*group_sums)(const int8_t *q, int64_t n, uint8_t flip, int32_t *sums);
+
     /* Sums of the weights of each of `blocks` * 16 channels, packed as in pe_product. False if a weight is -128, which
        no kernel takes. */
     bool (*channel_sums)(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums);
@@ -94,6 +111,12 @@ typedef struct pe_kernels {
     /* The bytes of gemm_q8 on the same matrix with its zeros; k at most 65,536. Many rows are fastest where ldx is no
        multiple of 2,048: else they share few sets of the first-level cache. */
     void (*gemm_q8s)(const pe_product *p, int64_t block0, int64_t block1);
+
+    /* With i = sum q x and xs = sum x of each group in ascending order, exact integers:
+           acc = fma(float(i - 8 xs), group_scale, acc)                                           without minima
+           acc = fma(float(xs), group_min, fma(float(i), group_scale, acc))                       with them
+       then acc * (x_scale w_scale) + b in one fused step, activation, residual. */
+    void (*gemm_q4)(const pe_product *p, int64_t block0, int64_t block1);
 
     /* sum over k in ascending order, fused multiply-adds; then + b, activation, residual. */
     void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1);

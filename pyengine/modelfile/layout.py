@@ -13,6 +13,8 @@ and columns are padded with zeros to multiples of 16 and 4.
     sparse    lines       I8  [lines, 16, 4]  the lines of int8 that are not all zero, panel by panel
               line_start  I32 [N/16 + 1]      panel b has lines [line_start[b], line_start[b + 1])
               line_quad   U16 [lines]         g of each line, ascending in a panel
+    int4      weight U8  [N/16, K/8, 16, 4]   weight[b, l, j, i] = q[16b + j, 8l + i] + 16 q[16b + j, 8l + 4 + i]
+              K padded to whole groups of 32, 64 or 128 columns; their scales: csrc/kernels/kernels.h
 
     float32   weight F32 [N/16, K, 16]        weight[b, k, j] = W[16b + j, k]
 
@@ -35,6 +37,7 @@ __all__ = [
     "PackedSpec",
     "dequantize_packed",
     "pack_float32",
+    "pack_int4",
     "pack_int8",
     "pack_sparse",
     "packed_specs",
@@ -123,8 +126,9 @@ def padded_shape(rows: int, columns: int) -> tuple[int, int]:
     return round_up(rows, PANEL), round_up(columns, GROUP)
 
 
-def _padded(matrix: np.ndarray) -> np.ndarray:
-    shape = padded_shape(*matrix.shape)
+def _padded(matrix: np.ndarray, columns: int = GROUP) -> np.ndarray:
+    """Rows padded to whole panels, columns to a multiple of ``columns``."""
+    shape = (round_up(matrix.shape[0], PANEL), round_up(matrix.shape[1], columns))
     if matrix.shape == shape:
         return matrix
     padded = np.zeros(shape, matrix.dtype)
@@ -157,6 +161,14 @@ def unpack_sparse(lines: np.ndarray, line_start: np.ndarray, line_quad: np.ndarr
     packed = np.zeros((panels, round_up(columns, GROUP) // GROUP, PANEL, GROUP), np.int8)
     packed[np.repeat(np.arange(panels), np.diff(line_start)), line_quad] = lines
     return packed
+
+
+def pack_int4(matrix: np.ndarray, group: int) -> np.ndarray:
+    """uint8 [N, K] of values 0..15 -> uint8 [N/16, K/8, 16, 4], K padded to whole groups of ``group`` columns."""
+    padded = _padded(matrix, group)
+    rows, columns = padded.shape
+    halves = padded.reshape(rows // PANEL, PANEL, columns // (2 * GROUP), 2, GROUP).transpose(3, 0, 2, 1, 4)
+    return halves[0] | halves[1] << 4
 
 
 def pack_float32(matrix: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""Random products for the tests of both matrix kernels."""
+"""Random products for the tests of the matrix kernels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,18 @@ from pyengine.modelfile import layout
 from .memory import output, placed
 
 __all__ = [
-    "ACTIVATIONS", "SHAPES", "Product", "int8_product", "float32_product", "pack_float32", "pack_int8", "run",
+    "ACTIVATIONS",
+    "SHAPES",
+    "Product",
+    "float32_product",
+    "int4_product",
+    "int8_product",
+    "pack_float32",
+    "pack_int4",
+    "pack_int8",
+    "run",
     "thinned",
-]  # fmt: skip
+]
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
 
@@ -35,6 +45,10 @@ def pack_int8(w: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(layout.pack_int8(w))
 
 
+def pack_int4(w: np.ndarray, group: int) -> np.ndarray:
+    return np.ascontiguousarray(layout.pack_int4(w, group))
+
+
 def pack_float32(w: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(layout.pack_float32(w))
 
@@ -47,14 +61,17 @@ def padded(values: np.ndarray, n: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Product:
-    """Y = activate(X W^T + bias) + residual; x_scale and w_scale only with int8 values."""
+    """Y = activate(X W^T + bias) + residual; x_scale and w_scale only with int8 rows, group_scale with int4 weights."""
 
     x: np.ndarray  # [m, K]
-    w: np.ndarray  # [16 blocks, K]
+    w: np.ndarray  # [16 blocks, K], uint8 values 0..15 for int4
     bias: np.ndarray | None  # [16 blocks]
     residual: np.ndarray | None  # [m, 16 blocks]
     x_scale: np.ndarray | None = None  # [m]
     w_scale: np.ndarray | None = None  # [16 blocks]
+    group: int = 0  # columns
+    group_scale: np.ndarray | None = None  # float16 [16 blocks, ceil(K / group)]
+    group_min: np.ndarray | None = None  # the same
 
 
 def _epilogue(rng: np.random.Generator, m: int, n: int) -> dict[str, np.ndarray]:
@@ -84,11 +101,49 @@ def thinned(p: Product, density: float) -> Product:
     return replace(p, w=p.w * np.repeat(np.repeat(keep, 16, axis=0), 4, axis=1)[:, :columns])
 
 
+def int4_product(seed: int, m: int, k: int, blocks: int, group: int, minima: bool) -> Product:
+    """As int8_product; group scales differ by a factor of up to 3, minima are about as large as the values."""
+    rng = np.random.default_rng(seed)
+    n, groups = 16 * blocks, -(-k // group)
+    x = rng.integers(-127, 128, (m, k)).astype(np.int8)
+    q = rng.integers(0, 16, (n, k)).astype(np.uint8)
+    x_scale = rng.uniform(0.5, 1.5, m).astype(np.float32)
+    w_scale = (rng.uniform(1, 3, n) / (73 * 5 * np.sqrt(k))).astype(np.float32)
+    group_scale = rng.uniform(0.5, 1.5, (n, groups)).astype(np.float16)
+    group_min = (group_scale * rng.uniform(-10, -5, (n, groups))).astype(np.float16) if minima else None
+    return Product(x, q, **_epilogue(rng, m, n), x_scale=x_scale, w_scale=w_scale, group=group,
+                   group_scale=group_scale, group_min=group_min)  # fmt: skip
+
+
 def float32_product(seed: int, m: int, k: int, blocks: int) -> Product:
     rng = np.random.default_rng(seed)
     x = rng.normal(0, 1, (m, k)).astype(np.float32)
     w = rng.normal(0, 2 / np.sqrt(k), (16 * blocks, k)).astype(np.float32)
     return Product(x, w, **_epilogue(rng, m, 16 * blocks))
+
+
+def _flipped(kernels, x: np.ndarray, k: int, edge: str, gap: int) -> np.ndarray:
+    """x as the kernels read it, zeros up to column k."""
+    whole = np.zeros((len(x), k), np.int8)
+    whole[:, : x.shape[1]] = x
+    return placed((whole.view(np.uint8) ^ np.uint8(kernels.flip)).view(np.int8), edge, k + gap)
+
+
+def _grouped(values: np.ndarray) -> np.ndarray:
+    """[16 blocks, groups] -> [blocks, groups, 16]."""
+    return np.ascontiguousarray(values.reshape(-1, 16, values.shape[1]).transpose(0, 2, 1))
+
+
+def _run_int4(kernels, p: Product, edge: str, gap: int, y: np.ndarray, options: dict[str, Any]) -> None:
+    packed = pack_int4(p.w, p.group)
+    k = packed.shape[1] * 8
+    x = _flipped(kernels, p.x, k, edge, gap)
+    sums = output((len(x), k // 32), np.int32, edge, (k + gap) // 32)
+    for row, to in zip(x, sums.array, strict=True):
+        kernels.group_sums(row, kernels.flip, to)
+    group_min = None if p.group_min is None else placed(_grouped(p.group_min), edge)
+    kernels.gemm_q4(x, placed(p.x_scale, edge), sums.array, placed(packed, edge), placed(p.w_scale, edge),
+                    placed(_grouped(p.group_scale), edge), y, group_min=group_min, **options)  # fmt: skip
 
 
 def run(
@@ -102,7 +157,8 @@ def run(
     gap: int = 0,
     sparse: bool = False,
 ) -> np.ndarray:
-    """Y of the blocks in `part`, from and into guarded memory with `gap` unused elements between two rows.
+    """Y of the blocks in `part`, from and into guarded memory with `gap` unused elements between two rows (32 gap of
+    x where it meets int4 weights).
 
     in_place: the residual lies where Y goes. sparse: by gemm_q8s, without the lines of zeros.
     Fails if anything else than those blocks of Y is written.
@@ -121,11 +177,11 @@ def run(
     if p.x_scale is None or p.w_scale is None:
         x = placed(p.x, edge, p.x.shape[1] + gap)
         kernels.gemm_f32(x, placed(pack_float32(p.w), edge), y.array, **options)
+    elif p.group_scale is not None:
+        _run_int4(kernels, p, edge, 32 * gap, y.array, options)
     else:
         k = layout.round_up(p.w.shape[1], 4)
-        x = np.zeros((m, k), np.int8)
-        x[:, : p.x.shape[1]] = p.x
-        flipped = placed((x.view(np.uint8) ^ np.uint8(kernels.flip)).view(np.int8), edge, k + gap)
+        flipped = _flipped(kernels, p.x, k, edge, gap)
         sums = placed(p.w.sum(axis=1, dtype=np.int32), edge)
         scales = placed(p.x_scale, edge), placed(p.w_scale, edge)
         if sparse:

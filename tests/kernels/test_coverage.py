@@ -14,8 +14,8 @@ from .conftest import FAMILIES
 
 # What /proc/cpuinfo calls the features that each instruction set needs (csrc/base/cpu.h).
 FEATURES = {
-    "avx2": {"avx2", "fma"},
-    "avx512vnni": {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    "avx2": {"avx2", "fma", "f16c"},
+    "avx512vnni": {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
 }
 
 

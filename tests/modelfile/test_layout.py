@@ -9,6 +9,7 @@ from pyengine.canonical import ModelConfig, StackConfig, tensor_specs
 from pyengine.modelfile.layout import (
     dequantize_packed,
     pack_float32,
+    pack_int4,
     pack_int8,
     pack_sparse,
     packed_specs,
@@ -56,6 +57,20 @@ def test_the_place_of_every_element(rows: int, columns: int) -> None:
         assert packed8[b, g, j, i] == (small[16 * b + j, 4 * g + i] if inside else 0)
         assert packed32[b, 4 * g + i, j] == (large[16 * b + j, 4 * g + i] if inside else 0)
 
+
+
+@pytest.mark.parametrize("group", (32, 64, 128))
+@pytest.mark.parametrize(("rows", "columns"), (*SIZES, (17, 129)))
+def test_the_place_of_every_nibble(rows: int, columns: int, group: int) -> None:
+    values = np.random.default_rng(rows * 1000 + columns).integers(0, 16, (rows, columns)).astype(np.uint8)
+    packed = pack_int4(values, group)
+    assert packed.dtype == np.uint8
+    assert packed.shape == (round_up(rows, 16) // 16, round_up(columns, group) // 8, 16, 4)
+    padded = np.zeros((round_up(rows, 16), round_up(columns, group)), np.uint8)
+    padded[:rows, :columns] = values
+    for b, line, j, i in np.ndindex(*packed.shape):
+        assert packed[b, line, j, i] & 15 == padded[16 * b + j, 8 * line + i]
+        assert packed[b, line, j, i] >> 4 == padded[16 * b + j, 8 * line + 4 + i]
 
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_unpacking_is_the_inverse(rows: int, columns: int) -> None:

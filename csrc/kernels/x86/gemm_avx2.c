@@ -2,23 +2,10 @@
 
    A line of 64 weights is two vectors, channels 0-7 and 8-15. vpmaddubsw multiplies unsigned by signed bytes and adds
    pairs into 16 bits: the signs of the weights move to the row, |w| * (x sign w). All bytes lie in [-127, 127], so
-   that a pair is at most 2 * 127 * 127 = 32,258 and nothing saturates.
+   that a pair is at most 2 * 127 * 127 = 32,258 and nothing saturates. */
+#include "kernels/x86/gemm_avx2.h"
 
-   The first tile of a block of channels prefetches the block that is read after it. */
-#include "kernels/x86/epilogue_avx2.h"
-#include "kernels/x86/x86.h"
-
-enum { ROWS_Q8 = PE_TILE_ROWS, ROWS_F32 = 6 };
-
-/* What the tile of row `row` prefetches, a line of 64 bytes in each step of its loop; NULL: nothing. */
-static const uint8_t *ahead_of(const pe_product *p, int64_t row, int64_t block, int64_t block1, int64_t block_bytes) {
-    if (row > 0) return NULL;
-    return block + 1 < block1 ? (const uint8_t *)p->w + (block + 1) * block_bytes : p->ahead;
-}
-
-ALWAYS_INLINE void prefetch(const uint8_t *ahead, int64_t line) {
-    if (ahead) _mm_prefetch((const char *)ahead + line * 64, _MM_HINT_T1);
-}
+enum { ROWS_Q8 = 4, ROWS_F32 = 6 };
 
 bool pe_sums_s32_q8c__avx2(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums) {
     const __m256i ones8 = _mm256_set1_epi8(1), ones16 = _mm256_set1_epi16(1), lowest = _mm256_set1_epi8(INT8_MIN);
@@ -41,7 +28,7 @@ static void finish_f32(const pe_product *p, int64_t row0, int64_t block, int row
     for (int half = 0; half < 2; half++) {
         const int64_t channel = block * PE_BLOCK + half * 8;
         const __m256 bias = pe_bias8(p, channel);
-        for (int r = 0; r < rows; r++) pe_finish(p, row0 + r, channel, _mm256_add_ps(sum[r * 2 + half], bias));
+        for (int r = 0; r < rows; r++) pe_finish8(p, row0 + r, channel, _mm256_add_ps(sum[r * 2 + half], bias));
     }
 }
 
@@ -56,7 +43,7 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block, con
     for (int64_t k = 0; k < k_end; k += PE_QUAD) {
         const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)(w + k * PE_BLOCK));
         const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(w + k * PE_BLOCK + 32));
-        prefetch(ahead, k / PE_QUAD);
+        pe_prefetch(ahead, k / PE_QUAD);
         const __m256i low_abs = _mm256_abs_epi8(low), high_abs = _mm256_abs_epi8(high);
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
@@ -69,10 +56,10 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block, con
             sum[r * 2 + 1] = _mm256_add_epi32(sum[r * 2 + 1], _mm256_madd_epi16(pairs1, ones));
         }
     }
-    __m256i done[ROWS_Q8 * 2];
+    __m256 done[ROWS_Q8 * 2];
 #pragma GCC unroll 8
-    for (int i = 0; i < rows * 2; i++) done[i] = sum[i];
-    pe_finish_sums(p, row0, block, rows, done);
+    for (int i = 0; i < rows * 2; i++) done[i] = _mm256_cvtepi32_ps(sum[i]);
+    pe_finish_scaled(p, row0, block, rows, done);
 }
 
 ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block, const int rows, const uint8_t *ahead) {
@@ -84,7 +71,7 @@ ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block, co
     for (int i = 0; i < rows * 2; i++) sum[i] = _mm256_setzero_ps();
     for (int64_t k = 0; k < p->k; k++) {
         const __m256 low = _mm256_loadu_ps(w + k * PE_BLOCK), high = _mm256_loadu_ps(w + k * PE_BLOCK + 8);
-        prefetch(ahead, k);
+        pe_prefetch(ahead, k);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             const __m256 a = _mm256_set1_ps(x[r * p->ldx + k]);
@@ -99,7 +86,7 @@ void pe_gemm_f32_q8r_q8c__avx2(const pe_product *p, int64_t block0, int64_t bloc
     const int64_t block_bytes = PE_BLOCK * p->k;
     for (int64_t block = block0; block < block1; block++)
         for (int64_t row = 0; row < p->m; row += ROWS_Q8) {
-            const uint8_t *ahead = ahead_of(p, row, block, block1, block_bytes);
+            const uint8_t *ahead = pe_ahead_of(p, row, block, block1, block_bytes);
             switch (p->m - row) {
             case 1: tile_q8(p, row, block, 1, ahead); break;
             case 2: tile_q8(p, row, block, 2, ahead); break;
@@ -113,7 +100,7 @@ void pe_gemm_f32_f32_f32__avx2(const pe_product *p, int64_t block0, int64_t bloc
     const int64_t block_bytes = PE_BLOCK * ((p->k + PE_QUAD - 1) / PE_QUAD * PE_QUAD) * (int64_t)sizeof(float);
     for (int64_t block = block0; block < block1; block++)
         for (int64_t row = 0; row < p->m; row += ROWS_F32) {
-            const uint8_t *ahead = ahead_of(p, row, block, block1, block_bytes);
+            const uint8_t *ahead = pe_ahead_of(p, row, block, block1, block_bytes);
             switch (p->m - row) {
             case 1: tile_f32(p, row, block, 1, ahead); break;
             case 2: tile_f32(p, row, block, 2, ahead); break;

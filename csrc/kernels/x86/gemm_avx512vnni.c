@@ -10,10 +10,7 @@
 
    vpdpbusd multiplies unsigned by signed bytes: rows come flipped (x + 128), and 128 times the sum of a channel's
    weights is subtracted up front. Exact: |sum| <= K * 255 * 127 < 2^31 for K <= 66,000. */
-#include "kernels/x86/epilogue_avx512.h"
-#include "kernels/x86/x86.h"
-
-enum { ROWS = 6, BLOCKS = PE_TILE_BLOCKS, FEW = 8 };
+#include "kernels/x86/gemm_avx512.h"
 
 /* What a tile prefetches while it runs: `lines` of 64 bytes from `from` on in each step of its loop. */
 typedef struct ahead {
@@ -57,14 +54,6 @@ ALWAYS_INLINE void finish(const pe_product *p, int64_t row, int64_t channel, __m
     _mm512_storeu_ps(p->y + row * p->ldy + channel, v);
 }
 
-static void finish_q8(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,
-                      const __m512i *sum) {
-    if (blocks == BLOCKS)
-        pe_finish_blocks(p, row0, block0, rows, BLOCKS, sum);
-    else
-        pe_finish_blocks(p, row0, block0, rows, 1, sum);
-}
-
 static void finish_f32(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,
                        const __m512 sum[ROWS * BLOCKS]) {
     for (int b = 0; b < blocks; b++) {
@@ -103,10 +92,10 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, co
                 sum[r * BLOCKS + b] = _mm512_dpbusd_epi32(sum[r * BLOCKS + b], a, line[b]);
         }
     }
-    __m512i done[ROWS * BLOCKS];
+    __m512 done[ROWS * BLOCKS];
 #pragma GCC unroll 24
-    for (int i = 0; i < rows * BLOCKS; i++) done[i] = sum[i];
-    finish_q8(p, row0, block0, rows, BLOCKS, done);
+    for (int i = 0; i < rows * BLOCKS; i++) done[i] = _mm512_cvtepi32_ps(sum[i]);
+    pe_finish_scaled(p, row0, block0, rows, BLOCKS, done);
 }
 
 /* sum[rows] of rows [row0, row0 + rows) and one block, in `chains` partial sums a row, which are exact in any order.
@@ -145,14 +134,15 @@ ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, co
             sum[r * chains] = _mm512_dpbusd_epi32(sum[r * chains], _mm512_set1_epi32(quad), line);
         }
     }
-    __m512i done[FEW];
+    __m512 done[FEW];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
-        done[r] = sum[r * chains];
+        __m512i total = sum[r * chains];
 #pragma GCC unroll 8
-        for (int c = 1; c < chains; c++) done[r] = _mm512_add_epi32(done[r], sum[r * chains + c]);
+        for (int c = 1; c < chains; c++) total = _mm512_add_epi32(total, sum[r * chains + c]);
+        done[r] = _mm512_cvtepi32_ps(total);
     }
-    finish_q8(p, row0, block, rows, 1, done);
+    pe_finish_scaled(p, row0, block, rows, 1, done);
 }
 
 /* All rows by one block, in groups of about the same size. */

@@ -1,9 +1,8 @@
 /* AVX2: products with block-sparse int8 weights. The arithmetic is that of gemm_avx2.c; a line says which four columns
    of the rows it multiplies. */
-#include "kernels/x86/epilogue_avx2.h"
-#include "kernels/x86/x86.h"
+#include "kernels/x86/gemm_avx2.h"
 
-enum { ROWS = PE_TILE_ROWS, AHEAD = 64 /* lines from the one that is used to the one that is prefetched */ };
+enum { ROWS = 4, AHEAD = 64 /* lines from the one that is used to the one that is prefetched */ };
 
 ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const int rows, const uint8_t *next) {
     const int64_t first = p->line_start[block], end = p->line_start[block + 1], ldx = p->ldx;
@@ -30,10 +29,10 @@ ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const 
             sum[r * 2 + 1] = _mm256_add_epi32(sum[r * 2 + 1], _mm256_madd_epi16(pairs1, ones));
         }
     }
-    __m256i done[ROWS * 2];
+    __m256 done[ROWS * 2];
 #pragma GCC unroll 8
-    for (int i = 0; i < rows * 2; i++) done[i] = sum[i];
-    pe_finish_sums(p, row0, block, rows, done);
+    for (int i = 0; i < rows * 2; i++) done[i] = _mm256_cvtepi32_ps(sum[i]);
+    pe_finish_scaled(p, row0, block, rows, done);
 }
 
 void pe_gemm_f32_q8r_q8s__avx2(const pe_product *p, int64_t block0, int64_t block1) {

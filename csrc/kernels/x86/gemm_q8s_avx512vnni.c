@@ -6,29 +6,23 @@
    AHEAD of the tile are prefetched.
 
    The tile of rows stays in the first-level cache while a group of blocks passes. Signs as in gemm_avx512vnni.c. */
-#include "kernels/x86/epilogue_avx512.h"
-#include "kernels/x86/x86.h"
+#include "kernels/x86/gemm_avx512.h"
 
-enum { ROWS = 24, HALF = 12, GROUP = 16, AHEAD = 128 };
-
-/* Any epilogue; not inlined into every tile. */
-static void finish_any(const pe_product *p, int64_t row0, int64_t block, int rows, const __m512i *sum) {
-    pe_finish_blocks(p, row0, block, rows, 1, sum);
-}
+enum { MOST = 24, HALF = 12, GROUP = 16, AHEAD = 128 };
 
 /* A tile's sums to Y. While nothing but ReLU follows the scales they need not leave the registers. */
 ALWAYS_INLINE void finish(const pe_product *p, int64_t row0, int64_t block, const int rows, const __m512i *sum) {
     const int64_t channel = block * PE_BLOCK, ldy = p->ldy;
     if (p->residual || (p->activation != PE_IDENTITY && p->activation != PE_RELU)) {
-        __m512i kept[ROWS];
+        __m512 kept[MOST];
 #pragma GCC unroll 24
-        for (int r = 0; r < rows; r++) kept[r] = sum[r];
-        finish_any(p, row0, block, rows, kept);
+        for (int r = 0; r < rows; r++) kept[r] = _mm512_cvtepi32_ps(sum[r]);
+        pe_finish_scaled(p, row0, block, rows, 1, kept);
         return;
     }
     const __m512 w_scale = _mm512_loadu_ps(p->w_scale + channel), zero = _mm512_setzero_ps();
     const __m512 bias = p->bias ? _mm512_loadu_ps(p->bias + channel) : zero;
-    __m512 value[ROWS];
+    __m512 value[MOST];
 #pragma GCC unroll 24
     for (int r = 0; r < rows; r++) {
         const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(p->x_scale[row0 + r]), w_scale);
@@ -52,7 +46,7 @@ ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const 
     const uint16_t *quads = p->line_quad;
     const __m512i w_sum = _mm512_loadu_si512(p->w_sum + block * PE_BLOCK);
     const __m512i start = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(w_sum, 7));
-    __m512i sum[ROWS]; /* registers: its address must not leave this function */
+    __m512i sum[MOST]; /* registers: its address must not leave this function */
 #pragma GCC unroll 24
     for (int i = 0; i < rows * chains; i++) sum[i] = i % chains ? _mm512_setzero_si512() : start;
     int64_t line = first;
@@ -84,7 +78,7 @@ ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const 
             sum[r * chains] = _mm512_dpbusd_epi32(sum[r * chains], _mm512_set1_epi32(quad), weights);
         }
     }
-    __m512i done[ROWS];
+    __m512i done[MOST];
 #pragma GCC unroll 24
     for (int r = 0; r < rows; r++) {
         done[r] = sum[r * chains];
@@ -125,7 +119,7 @@ static void tiles_of(const pe_product *p, int64_t row, int64_t block0, int64_t b
 }
 
 /* Rows of a tile so that at most 8 of them share a set of a first-level cache with 4,096 bytes a way. */
-static int64_t tile_rows(const pe_product *p) { return p->ldx % 4096 == 0 ? 8 : p->ldx % 2048 == 0 ? 16 : ROWS; }
+static int64_t tile_rows(const pe_product *p) { return p->ldx % 4096 == 0 ? 8 : p->ldx % 2048 == 0 ? 16 : MOST; }
 
 void pe_gemm_f32_q8r_q8s__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
     const int64_t most = tile_rows(p);

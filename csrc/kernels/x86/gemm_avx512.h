@@ -1,16 +1,17 @@
-/* What follows the sums of an int8 product in AVX-512: scales, bias, activation, residual, store. */
-#ifndef PE_KERNELS_X86_EPILOGUE_AVX512_H
-#define PE_KERNELS_X86_EPILOGUE_AVX512_H
+/* AVX-512: what the matrix products share. */
+#ifndef PE_KERNELS_X86_GEMM_AVX512_H
+#define PE_KERNELS_X86_GEMM_AVX512_H
 
-#include "kernels/kernels.h"
 #include "kernels/x86/vec_avx512.h"
+#include "kernels/x86/x86.h"
 
-enum { PE_TILE_BLOCKS = 4 }; /* of channels, at most */
+/* A tile is at most ROWS rows by a panel of BLOCKS blocks, or up to FEW rows by one block. */
+enum { ROWS = 6, BLOCKS = 4, FEW = 8 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* One look at the kind for all blocks, whose long chains overlap. */
-ALWAYS_INLINE void pe_activate_blocks(pe_activation kind, __m512 value[PE_TILE_BLOCKS], const int blocks) {
+ALWAYS_INLINE void pe_activate_blocks(pe_activation kind, __m512 value[BLOCKS], const int blocks) {
     if (kind == PE_SILU) {
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; b++) value[b] = pe_activate16(PE_SILU, value[b]);
@@ -23,11 +24,11 @@ ALWAYS_INLINE void pe_activate_blocks(pe_activation kind, __m512 value[PE_TILE_B
     }
 }
 
-/* From sums [rows][blocks] of rows from row0 on and `blocks` (constant) blocks of channels to Y. */
+/* Rows of a tile with `blocks` (constant) blocks of channels. */
 ALWAYS_INLINE void pe_finish_blocks(const pe_product *p, int64_t row0, int64_t block0, int rows, const int blocks,
-                                    const __m512i *sum) {
+                                    const __m512 *sum) {
     const int64_t channel = block0 * PE_BLOCK;
-    __m512 w_scale[PE_TILE_BLOCKS], bias[PE_TILE_BLOCKS];
+    __m512 w_scale[BLOCKS], bias[BLOCKS];
 #pragma GCC unroll 4
     for (int b = 0; b < blocks; b++) {
         w_scale[b] = _mm512_loadu_ps(p->w_scale + channel + b * PE_BLOCK);
@@ -35,11 +36,10 @@ ALWAYS_INLINE void pe_finish_blocks(const pe_product *p, int64_t row0, int64_t b
     }
     for (int r = 0; r < rows; r++) {
         const __m512 x_scale = _mm512_set1_ps(p->x_scale[row0 + r]);
-        __m512 value[PE_TILE_BLOCKS];
+        __m512 value[BLOCKS];
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; b++)
-            value[b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r * blocks + b]), _mm512_mul_ps(x_scale, w_scale[b]),
-                                       bias[b]);
+            value[b] = _mm512_fmadd_ps(sum[r * blocks + b], _mm512_mul_ps(x_scale, w_scale[b]), bias[b]);
         float *y = p->y + (row0 + r) * p->ldy + channel;
         if (p->activation != PE_IDENTITY) pe_activate_blocks(p->activation, value, blocks);
         if (p->residual) {
@@ -52,6 +52,15 @@ ALWAYS_INLINE void pe_finish_blocks(const pe_product *p, int64_t row0, int64_t b
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; b++) _mm512_storeu_ps(y + b * PE_BLOCK, value[b]);
     }
+}
+
+/* sum[rows][blocks] of int8 rows and a panel or one block, to be scaled. */
+static __attribute__((noinline)) void pe_finish_scaled(const pe_product *p, int64_t row0, int64_t block0, int rows,
+                                                       int blocks, const __m512 *sum) {
+    if (blocks == BLOCKS)
+        pe_finish_blocks(p, row0, block0, rows, BLOCKS, sum);
+    else
+        pe_finish_blocks(p, row0, block0, rows, 1, sum);
 }
 
 #endif
