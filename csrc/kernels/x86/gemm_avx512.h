@@ -10,6 +10,13 @@ enum { ROWS = 6, BLOCKS = 4, FEW = 8 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* The floats of a sum that a loop collected. Pinned to a register at the loop's end: GCC 12 takes the conversion, which
+   reads memory as well, as a reason to keep the sums of large tiles there, all through the loop. */
+ALWAYS_INLINE __m512 pe_floats_of(__m512i sum) {
+    __asm__("" : "+v"(sum));
+    return _mm512_cvtepi32_ps(sum);
+}
+
 /* One look at the kind for all blocks, whose long chains overlap. */
 ALWAYS_INLINE void pe_activate_blocks(pe_activation kind, __m512 value[BLOCKS], const int blocks) {
     if (kind == PE_SILU) {

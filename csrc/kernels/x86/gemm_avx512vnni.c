@@ -94,7 +94,7 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, co
     }
     __m512 done[ROWS * BLOCKS];
 #pragma GCC unroll 24
-    for (int i = 0; i < rows * BLOCKS; i++) done[i] = _mm512_cvtepi32_ps(sum[i]);
+    for (int i = 0; i < rows * BLOCKS; i++) done[i] = pe_floats_of(sum[i]);
     pe_finish_scaled(p, row0, block0, rows, BLOCKS, done);
 }
 
@@ -140,7 +140,7 @@ ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, co
         __m512i total = sum[r * chains];
 #pragma GCC unroll 8
         for (int c = 1; c < chains; c++) total = _mm512_add_epi32(total, sum[r * chains + c]);
-        done[r] = _mm512_cvtepi32_ps(total);
+        done[r] = pe_floats_of(total);
     }
     pe_finish_scaled(p, row0, block, rows, 1, done);
 }

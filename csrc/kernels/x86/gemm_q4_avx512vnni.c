@@ -102,7 +102,7 @@ ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, co
         for (int r = 0; r < rows; r++) {
             __m512i total = _mm512_sub_epi32(sum[r * chains], q_sum);
             if (chains == 2) total = _mm512_add_epi32(total, sum[r * chains + 1]);
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), scale, acc[r]);
+            acc[r] = _mm512_fmadd_ps(pe_floats_of(total), scale, acc[r]);
             if (minima) acc[r] = _mm512_fmadd_ps(_mm512_set1_ps((float)x_sum[r]), min, acc[r]);
         }
     }
@@ -186,7 +186,7 @@ ALWAYS_INLINE void tile_q4(const pe_product *p, int64_t row0, int64_t k0, int64_
         for (int r = 0; r < rows; r++) {
 #pragma GCC unroll 4
             for (int b = 0; b < BLOCKS; b++) {
-                const __m512 whole = _mm512_cvtepi32_ps(sum[r * BLOCKS + b]);
+                const __m512 whole = pe_floats_of(sum[r * BLOCKS + b]);
                 __m512 v = _mm512_fmadd_ps(whole, _mm512_load_ps(from->scale[g][b]), _mm512_load_ps(acc[r][b]));
                 if (minima) v = _mm512_fmadd_ps(_mm512_set1_ps((float)x_sum[r]), _mm512_load_ps(from->min[g][b]), v);
                 _mm512_store_ps(acc[r][b], v);
