@@ -12,8 +12,10 @@
 #include "kernels/x86/gemm_avx512.h"
 
 enum {
-    STEP = 128,  /* columns that become bytes at a time: whole groups of any size */
+    STEP = 256,
     CHUNK = 96,  /* rows that a panel's bytes are made for */
+    TILE = 3, /* rows of a tile */
+    UNROLLED = 4,
     LINE = 2 * PE_QUAD, /* columns of a line of 64 bytes */
 };
 
@@ -58,9 +60,8 @@ static inline __m512i quad(const int8_t *x) {
 /* The sum of x over the group at column k. */
 static inline int32_t x_sum_of(const pe_product *p, int64_t row, int64_t k) {
     const int32_t *sums = p->x_sum + row * (p->ldx / PE_SUMMED) + k / PE_SUMMED;
-    int32_t sum = sums[0];
-    for (int64_t i = 1; i < p->group / PE_SUMMED; i++) sum += sums[i];
-    return sum;
+    const int32_t two = p->group > 32 ? sums[0] + sums[1] : sums[0];
+    return p->group > 64 ? two + sums[2] + sums[3] : two;
 }
 
 /* acc[rows] of rows [row0, row0 + rows) and one block. One line of weights follows the other in memory, and the block
@@ -112,21 +113,36 @@ ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, co
     pe_finish_scaled(p, row0, block, rows, 1, done);
 }
 
+/* A function of its own, as tile_of. */
+static __attribute__((noinline)) void few_of(const pe_product *p, int64_t row0, int64_t block, int rows,
+                                             const uint8_t *next) {
+    const bool minima = p->group_min != NULL;
+    switch (rows + minima * FEW) {
+    case 1: tile_few(p, row0, block, 1, false, next); break;
+    case 2: tile_few(p, row0, block, 2, false, next); break;
+    case 3: tile_few(p, row0, block, 3, false, next); break;
+    case 4: tile_few(p, row0, block, 4, false, next); break;
+    case 5: tile_few(p, row0, block, 5, false, next); break;
+    case 6: tile_few(p, row0, block, 6, false, next); break;
+    case 7: tile_few(p, row0, block, 7, false, next); break;
+    case 8: tile_few(p, row0, block, 8, false, next); break;
+    case 9: tile_few(p, row0, block, 1, true, next); break;
+    case 10: tile_few(p, row0, block, 2, true, next); break;
+    case 11: tile_few(p, row0, block, 3, true, next); break;
+    case 12: tile_few(p, row0, block, 4, true, next); break;
+    case 13: tile_few(p, row0, block, 5, true, next); break;
+    case 14: tile_few(p, row0, block, 6, true, next); break;
+    case 15: tile_few(p, row0, block, 7, true, next); break;
+    default: tile_few(p, row0, block, 8, true, next);
+    }
+}
+
 /* All rows by one block, in parts of about the same size. */
-ALWAYS_INLINE void block_q4(const pe_product *p, int64_t block, const bool minima, const uint8_t *next) {
+static void block_q4(const pe_product *p, int64_t block, const uint8_t *next) {
     const int64_t parts = (p->m + FEW - 1) / FEW;
     for (int64_t part = 0; part < parts; part++) {
         const int64_t row = p->m * part / parts;
-        switch (p->m * (part + 1) / parts - row) {
-        case 1: tile_few(p, row, block, 1, minima, next); break;
-        case 2: tile_few(p, row, block, 2, minima, next); break;
-        case 3: tile_few(p, row, block, 3, minima, next); break;
-        case 4: tile_few(p, row, block, 4, minima, next); break;
-        case 5: tile_few(p, row, block, 5, minima, next); break;
-        case 6: tile_few(p, row, block, 6, minima, next); break;
-        case 7: tile_few(p, row, block, 7, minima, next); break;
-        default: tile_few(p, row, block, 8, minima, next);
-        }
+        few_of(p, row, block, (int)(p->m * (part + 1) / parts - row), next);
     }
 }
 
@@ -153,51 +169,77 @@ static void expand(const pe_product *p, int64_t block0, int64_t k0, int64_t colu
     }
 }
 
-/* acc[rows][BLOCKS] of rows [row0, row0 + rows), advanced by the columns of `from`. */
+/* acc[rows][BLOCKS] of rows [row0, row0 + rows), advanced by the columns of `from`, which start at k0. */
 ALWAYS_INLINE void tile_q4(const pe_product *p, int64_t row0, int64_t k0, int64_t columns, const panel *from,
                            const int rows, const bool minima, float (*acc)[BLOCKS][PE_BLOCK]) {
     const int64_t ldx = p->ldx, group = p->group;
     const int8_t *x = (const int8_t *)p->x + row0 * ldx + k0;
+    __m512 total[TILE * BLOCKS]; /* registers, as sum: their addresses must not leave this function */
+#pragma GCC unroll 12
+    for (int i = 0; i < rows * BLOCKS; i++) total[i] = _mm512_load_ps(acc[i / BLOCKS][i % BLOCKS]);
+    const uint8_t(*lines)[BLOCKS][PE_BLOCK * PE_QUAD] = from->lines;
     for (int64_t g = 0; g < columns / group; g++) {
-        __m512i sum[ROWS * BLOCKS]; /* registers: its address must not leave this function */
-        int32_t x_sum[ROWS];
-#pragma GCC unroll 6
+        __m512i sum[TILE * BLOCKS];
+#pragma GCC unroll 3
         for (int r = 0; r < rows; r++) {
-            x_sum[r] = x_sum_of(p, row0 + r, k0 + g * group);
+            const __m512i offset = _mm512_set1_epi32(minima ? 0 : 8 * x_sum_of(p, row0 + r, k0 + g * group));
 #pragma GCC unroll 4
-            for (int b = 0; b < BLOCKS; b++) {
-                const __m512i start = _mm512_load_si512(from->start[g][b]);
-                sum[r * BLOCKS + b] = minima ? start : _mm512_sub_epi32(start, _mm512_set1_epi32(8 * x_sum[r]));
+            for (int b = 0; b < BLOCKS; b++)
+                sum[r * BLOCKS + b] = _mm512_sub_epi32(_mm512_load_si512(from->start[g][b]), offset);
+        }
+        for (int64_t k = 0; k < group; k += UNROLLED * PE_QUAD, lines += UNROLLED, x += UNROLLED * PE_QUAD) {
+#pragma GCC unroll 4
+            for (int i = 0; i < UNROLLED; i++) {
+                __m512i line[BLOCKS];
+#pragma GCC unroll 4
+                for (int b = 0; b < BLOCKS; b++) { line[b] = _mm512_load_si512(lines[i][b]); __asm__("" : "+v"(line[b])); }
+#pragma GCC unroll 3
+                for (int r = 0; r < rows; r++) {
+                    const __m512i a = quad(x + r * ldx + i * PE_QUAD);
+#pragma GCC unroll 4
+                    for (int b = 0; b < BLOCKS; b++)
+                        sum[r * BLOCKS + b] = _mm512_dpbusd_epi32(sum[r * BLOCKS + b], a, line[b]);
+                }
             }
         }
-        for (int64_t k = g * group; k < (g + 1) * group; k += PE_QUAD) {
-            __m512i line[BLOCKS];
 #pragma GCC unroll 4
-            for (int b = 0; b < BLOCKS; b++) line[b] = _mm512_load_si512(from->lines[k / PE_QUAD][b]);
-#pragma GCC unroll 6
+        for (int b = 0; b < BLOCKS; b++) {
+            const __m512 scale = _mm512_load_ps(from->scale[g][b]);
+#pragma GCC unroll 3
             for (int r = 0; r < rows; r++) {
-                const __m512i a = quad(x + r * ldx + k);
-#pragma GCC unroll 4
-                for (int b = 0; b < BLOCKS; b++)
-                    sum[r * BLOCKS + b] = _mm512_dpbusd_epi32(sum[r * BLOCKS + b], a, line[b]);
-            }
-        }
-#pragma GCC unroll 6
-        for (int r = 0; r < rows; r++) {
-#pragma GCC unroll 4
-            for (int b = 0; b < BLOCKS; b++) {
                 const __m512 whole = pe_floats_of(sum[r * BLOCKS + b]);
-                __m512 v = _mm512_fmadd_ps(whole, _mm512_load_ps(from->scale[g][b]), _mm512_load_ps(acc[r][b]));
-                if (minima) v = _mm512_fmadd_ps(_mm512_set1_ps((float)x_sum[r]), _mm512_load_ps(from->min[g][b]), v);
-                _mm512_store_ps(acc[r][b], v);
+                total[r * BLOCKS + b] = _mm512_fmadd_ps(whole, scale, total[r * BLOCKS + b]);
             }
         }
+        if (!minima) continue;
+#pragma GCC unroll 3
+        for (int r = 0; r < rows; r++) {
+            const __m512 x_sum = _mm512_set1_ps((float)x_sum_of(p, row0 + r, k0 + g * group));
+#pragma GCC unroll 4
+            for (int b = 0; b < BLOCKS; b++)
+                total[r * BLOCKS + b] = _mm512_fmadd_ps(x_sum, _mm512_load_ps(from->min[g][b]), total[r * BLOCKS + b]);
+        }
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < rows * BLOCKS; i++) _mm512_store_ps(acc[i / BLOCKS][i % BLOCKS], total[i]);
+}
+
+/* A function of its own: the compiler keeps the tile in registers only where little surrounds it. */
+static __attribute__((noinline)) void tile_of(const pe_product *p, int64_t row0, int64_t k0, int64_t columns,
+                                              const panel *from, int rows, float (*acc)[BLOCKS][PE_BLOCK]) {
+    const bool minima = p->group_min != NULL;
+    switch (rows + minima * TILE) {
+    case 1: tile_q4(p, row0, k0, columns, from, 1, false, acc); break;
+    case 2: tile_q4(p, row0, k0, columns, from, 2, false, acc); break;
+    case 3: tile_q4(p, row0, k0, columns, from, 3, false, acc); break;
+    case 4: tile_q4(p, row0, k0, columns, from, 1, true, acc); break;
+    case 5: tile_q4(p, row0, k0, columns, from, 2, true, acc); break;
+    default: tile_q4(p, row0, k0, columns, from, 3, true, acc);
     }
 }
 
 /* Rows [row0, row1) by a panel; the weights at `next` are read after it. */
-ALWAYS_INLINE void panel_q4(const pe_product *p, int64_t row0, int64_t row1, int64_t block0, const bool minima,
-                            const uint8_t *next) {
+static void panel_q4(const pe_product *p, int64_t row0, int64_t row1, int64_t block0, const uint8_t *next) {
     _Alignas(64) float acc[CHUNK][BLOCKS][PE_BLOCK];
     panel expanded;
     memset(acc, 0, sizeof acc[0] * (size_t)(row1 - row0));
@@ -205,22 +247,17 @@ ALWAYS_INLINE void panel_q4(const pe_product *p, int64_t row0, int64_t row1, int
         const int64_t columns = p->k - k < STEP ? p->k - k : STEP;
         const uint8_t *following = (const uint8_t *)p->w + (block0 * p->k + k + STEP) * PE_BLOCK / 2;
         expand(p, block0, k, columns, k + STEP < p->k ? following : next, &expanded);
-        for (int64_t row = row0; row < row1; row += ROWS) {
+        for (int64_t row = row0; row < row1; row += TILE) {
             float(*sums)[BLOCKS][PE_BLOCK] = acc + (row - row0);
-            switch (row1 - row) {
-            case 1: tile_q4(p, row, k, columns, &expanded, 1, minima, sums); break;
-            case 2: tile_q4(p, row, k, columns, &expanded, 2, minima, sums); break;
-            case 3: tile_q4(p, row, k, columns, &expanded, 3, minima, sums); break;
-            case 4: tile_q4(p, row, k, columns, &expanded, 4, minima, sums); break;
-            case 5: tile_q4(p, row, k, columns, &expanded, 5, minima, sums); break;
-            default: tile_q4(p, row, k, columns, &expanded, 6, minima, sums);
-            }
+            const int rows = row1 - row < TILE ? (int)(row1 - row) : TILE;
+            tile_of(p, row, k, columns, &expanded, rows, sums);
+            if (k + columns == p->k)
+                pe_finish_scaled(p, row, block0, rows, BLOCKS, (const __m512 *)(const void *)sums);
         }
     }
-    pe_finish_scaled(p, row0, block0, (int)(row1 - row0), BLOCKS, (const __m512 *)(const void *)acc);
 }
 
-ALWAYS_INLINE void product(const pe_product *p, int64_t block0, int64_t block1, const bool minima) {
+void pe_gemm_f32_q8r_q4g__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
     const int64_t block_bytes = PE_BLOCK * p->k / 2, chunks = (p->m + CHUNK - 1) / CHUNK;
     const uint8_t *w = p->w;
     int64_t block = block0;
@@ -228,17 +265,10 @@ ALWAYS_INLINE void product(const pe_product *p, int64_t block0, int64_t block1, 
         for (int64_t chunk = 0; chunk < chunks; chunk++) {
             const int64_t after = chunk + 1 < chunks ? block : block + BLOCKS;
             const uint8_t *next = after < block1 ? w + after * block_bytes : p->ahead;
-            panel_q4(p, p->m * chunk / chunks, p->m * (chunk + 1) / chunks, block, minima, next);
+            panel_q4(p, p->m * chunk / chunks, p->m * (chunk + 1) / chunks, block, next);
         }
     for (; block < block1; block++) {
         const uint8_t *own = w + block * block_bytes;
-        block_q4(p, block, minima, block + 1 < block1 ? own + block_bytes : p->ahead ? p->ahead : own);
+        block_q4(p, block, block + 1 < block1 ? own + block_bytes : p->ahead ? p->ahead : own);
     }
-}
-
-void pe_gemm_f32_q8r_q4g__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
-    if (p->group_min)
-        product(p, block0, block1, true);
-    else
-        product(p, block0, block1, false);
 }
