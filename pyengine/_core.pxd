@@ -93,6 +93,7 @@ cdef extern from "ops/ops.h" nogil:
     ctypedef enum pe_weight_type:
         PE_WEIGHT_F32
         PE_WEIGHT_Q8
+        PE_WEIGHT_Q4
 
     ctypedef enum pe_kv_type:
         PE_KV_F32
@@ -103,8 +104,11 @@ cdef extern from "ops/ops.h" nogil:
         int64_t n
         int64_t k
         const void *w
+        int64_t group
         const float *scale
         const int32_t *sum
+        const uint16_t *group_scale
+        const uint16_t *group_min
         const float *bias
 
     ctypedef struct pe_norm:
@@ -190,6 +194,7 @@ cdef extern from "model/model.h" nogil:
         pe_config config
         pe_kernels kernels
         bint int8_rows
+        bint row_sums
         pe_kv_type kv
         const float *positions
         pe_linear source_embed

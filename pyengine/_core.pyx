@@ -80,21 +80,18 @@ cdef class Model:
     """A model's weights, bound to the arrays that hold them, and the kernels that run it. Read-only once made.
 
     config     a pyengine.canonical.config.ModelConfig
-    tensors    packed tensors by name, as modelfile/layout.py lays them out for `weights`
+    tensors    packed tensors by name, as modelfile/layout.py lays them out; the dtype of a matrix tells its type
     positions  float32 [max_positions, width]
-    weights    "int8" or "float32"
     kv         "int8" or "float32": how keys and values are cached
     isa        None, or the name of an instruction set; OptionError if this CPU lacks it
     """
 
     cdef pe_model model
     cdef object arrays  # what the C structs point into
-    cdef readonly str weights
     cdef readonly str kv
 
-    def __cinit__(self, config, tensors, positions, *, str weights, str kv, isa=None):
+    def __cinit__(self, config, tensors, positions, *, str kv, isa=None):
         self.arrays = []
-        self.weights = weights
         self.kv = kv
         load_kernels(&self.model.kernels, isa)
         self.model.kv = PE_KV_Q8 if kv == "int8" else PE_KV_F32
@@ -183,27 +180,52 @@ cdef class Model:
         norm.bias = self._floats(tensors, name + ".bias", width)
 
     cdef _bind_linear(self, pe_linear *linear, tensors, name, int64_t n, int64_t k, bint has_bias):
-        cdef int64_t blocks = round_up(n, 16) // 16, k_packed = round_up(k, 4)
-        cdef int32_t[::1] sums
-        cdef bint valid
-        linear.type = PE_WEIGHT_Q8 if self.weights == "int8" else PE_WEIGHT_F32
+        cdef int64_t blocks = round_up(n, 16) // 16
         linear.n = n
         linear.k = k
         weight = tensors[name + ".weight"]
-        if linear.type == PE_WEIGHT_Q8:
-            self.model.int8_rows = True
-            linear.w = self._address(weight, np.int8, (blocks, k_packed // 4, 16, 4))
-            linear.scale = self._floats(tensors, name + ".scale", n)
-            sums = array = np.empty(blocks * 16, np.int32)
-            linear.sum = <const int32_t *>self._address(array, np.int32, (blocks * 16,))
-            with nogil:
-                valid = self.model.kernels.channel_sums(<const int8_t *>linear.w, k_packed, blocks, &sums[0])
-            if not valid:
-                raise ModelFileError(f"tensor {name}.weight: expected values in [-127, 127], found -128")
+        if weight.dtype == np.int8:
+            self._bind_int8(linear, tensors, name, weight, blocks)
+        elif weight.dtype == np.uint8:
+            self._bind_int4(linear, tensors, name, weight, blocks)
         else:
-            linear.w = self._address(weight, np.float32, (blocks, k_packed, 16))
+            linear.type = PE_WEIGHT_F32
+            linear.w = self._address(weight, np.float32, (blocks, round_up(k, 4), 16))
         if has_bias:
             linear.bias = self._floats(tensors, name + ".bias", n)
+
+    cdef _bind_int8(self, pe_linear *linear, tensors, name, weight, int64_t blocks):
+        cdef int64_t k = round_up(linear.k, 4)
+        cdef int32_t[::1] sums
+        cdef bint valid
+        self.model.int8_rows = True
+        linear.type = PE_WEIGHT_Q8
+        linear.w = self._address(weight, np.int8, (blocks, k // 4, 16, 4))
+        linear.scale = self._floats(tensors, name + ".scale", linear.n)
+        sums = array = np.empty(blocks * 16, np.int32)
+        linear.sum = <const int32_t *>self._address(array, np.int32, (blocks * 16,))
+        with nogil:
+            valid = self.model.kernels.channel_sums(<const int8_t *>linear.w, k, blocks, &sums[0])
+        if not valid:
+            raise ModelFileError(f"tensor {name}.weight: expected values in [-127, 127], found -128")
+
+    cdef _bind_int4(self, pe_linear *linear, tensors, name, weight, int64_t blocks):
+        scales = tensors[name + ".group_scale"]
+        groups = scales.shape[1]
+        # Fits one group only: K padded to so many groups of 32, 64 or 128 columns, all of them needed.
+        fits = [group for group in (32, 64, 128) if weight.shape[1] * 8 == groups * group]
+        if len(fits) != 1:
+            raise EngineError(f"{name}: {weight.shape[1] * 8} columns in {groups} groups: expected 32, 64 or 128 each")
+        self.model.int8_rows = self.model.row_sums = True
+        linear.type = PE_WEIGHT_Q4
+        linear.group = fits[0]
+        linear.w = self._address(weight, np.uint8, (blocks, round_up(linear.k, linear.group) // 8, 16, 4))
+        linear.scale = self._floats(tensors, name + ".scale", linear.n)
+        shape = (round_up(blocks, 2), groups, 16)
+        linear.group_scale = <const uint16_t *>self._address(scales, np.float16, shape)
+        minima = tensors.get(name + ".group_min")
+        if minima is not None:
+            linear.group_min = <const uint16_t *>self._address(minima, np.float16, shape)
 
 
 cdef class Session:

@@ -20,6 +20,8 @@ from tqdm import tqdm
 from pyengine.errors import PyengineError
 from pyengine.modelfile.layout import WEIGHTS
 from pyengine.quantize.pipeline import Report, TensorReport, convert, measure
+from pyengine.quantize.ranges import METHODS
+from pyengine.quantize.schemes import GROUPS
 from pyengine.version import __version__
 
 __all__ = ["main"]
@@ -42,7 +44,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="directory with config.json and the weights")
     parser.add_argument("-o", "--output", metavar="OUT", help="model directory to write")
     parser.add_argument(
-        "--weights", choices=WEIGHTS, default="int8", help="how weights are stored (default: %(default)s)"
+        "--weights",
+        choices=("float32", "int8", "int4"),
+        default="int8",
+        help="how weights are stored (default: %(default)s); with int4 embeddings and the output layer are int8",
+    )
+    parser.add_argument("--group", type=int, choices=GROUPS, help="columns of int4 that share a scale (default: 64)")
+    parser.add_argument("--minima", action="store_true", help="int4 groups have a minimum besides their scale")
+    parser.add_argument(
+        "--tensor",
+        action="append",
+        default=[],
+        metavar="PATTERN=TYPE",
+        help=f"another type for some matrices, such as 'encoder.*.ffn.*=int8'; lm_head is the output layer. "
+        f"Types: {', '.join(WEIGHTS)}; may be given again, later ones win",
+    )
+    parser.add_argument(
+        "--ranges",
+        choices=METHODS,
+        help="how the range of a channel or group is found (default: absmax for int8, mse for int4)",
     )
     parser.add_argument("--report-only", action="store_true", help="print the table and write nothing")
     parser.add_argument("--force", action="store_true", help="replace OUT if it is a model directory")
@@ -58,6 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give either -o OUT or --report-only")
     if options.report_only and options.force:
         parser.error("--force has no meaning with --report-only")
+    if options.weights != "int4" and (options.group or options.minima):
+        parser.error("--group and --minima have a meaning with --weights int4 only")
+    for setting in options.tensor:
+        if not all(setting.partition("=")[::2]):
+            parser.error(f"--tensor {setting!r}: expected PATTERN=TYPE")
     try:
         with _sigterm_as_exception():
             report = _run(options)
@@ -112,6 +137,13 @@ def _print(report: Report, output: str | None) -> None:
 
 
 def _run(options: argparse.Namespace) -> Report:
+    int4 = options.weights == "int4"
+    weights = f"int4g{options.group or 64}{'m' if options.minima else ''}" if int4 else options.weights
+    how: dict[str, Any] = {
+        "weights": weights,
+        "tensors": [setting.partition("=")[::2] for setting in options.tensor],
+        "method": options.ranges or ("mse" if int4 else "absmax"),
+    }
     # disable=None: a bar on a terminal, nothing in a log.
     with tqdm(unit="B", unit_scale=True, desc=options.weights, disable=None, leave=False) as bar:
 
@@ -120,14 +152,8 @@ def _run(options: argparse.Namespace) -> Report:
             bar.update(done - bar.n)
 
         if options.report_only:
-            return measure(options.checkpoint, weights=options.weights, progress=progress)
-        return convert(
-            options.checkpoint,
-            options.output,
-            weights=options.weights,
-            force=options.force,
-            progress=progress,
-        )
+            return measure(options.checkpoint, progress=progress, **how)
+        return convert(options.checkpoint, options.output, force=options.force, progress=progress, **how)
 
 
 def _table(report: Report) -> list[str]:

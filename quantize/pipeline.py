@@ -9,22 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from pyengine.canonical import CanonicalModel
 from pyengine.importers import open_checkpoint
-from pyengine.modelfile.layout import (
-    PackedSpec,
-    pack_float32,
-    pack_int8,
-    packed_specs,
-    pad_vector,
-    padded_shape,
-)
+from pyengine.modelfile.layout import packed_specs, pad_vector
 from pyengine.modelfile.writer import check_target, write_directory
-from pyengine.quantize.schemes import quantize_rows
+from pyengine.quantize.distortion import snr_db
+from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
+from pyengine.quantize.types import resolve_types
 from pyengine.text import open_tokenizer
 from pyengine.version import __version__
 
@@ -73,24 +68,28 @@ def convert(
     output: str | Path,
     *,
     weights: str = "int8",
+    tensors: Sequence[tuple[str, str]] = (),
+    method: str = "absmax",
     force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Write the model directory ``output`` from the training checkpoint ``checkpoint``.
 
-    ``weights`` is "int8" or "float32"; ``force`` replaces an existing model directory. Raises what
-    ``open_checkpoint``, ``open_tokenizer`` and ``write_directory`` raise; whatever is raised, nothing is left
-    behind.
+    ``weights`` and ``tensors`` give the types, see ``types.resolve_types``, ``method`` how ranges are found
+    (``ranges.METHODS``); ``force`` replaces an existing model directory. Raises what ``open_checkpoint``,
+    ``open_tokenizer``, ``resolve_types`` and ``write_directory`` raise; whatever is raised, nothing is left behind.
     """
     check_target(output, force=force)
     model = _open(checkpoint)
+    other_weights = resolve_types(model.config, weights, tensors)
     rows: list[TensorReport] = []
     size = write_directory(
         output,
         config=model.config,
         weights=weights,
+        other_weights=other_weights,
         generation=model.generation,
-        tensors=_pack(model, weights, rows, progress),
+        tensors=_pack(model, weights, other_weights, method, rows, progress),
         tokenizer=model.tokenizer,
         tokenizer_files=model.tokenizer_files,
         created_by=f"pyengine {__version__}",
@@ -99,11 +98,18 @@ def convert(
     return Report(weights, tuple(rows), size)
 
 
-def measure(checkpoint: str | Path, *, weights: str = "int8", progress: Progress | None = None) -> Report:
+def measure(
+    checkpoint: str | Path,
+    *,
+    weights: str = "int8",
+    tensors: Sequence[tuple[str, str]] = (),
+    method: str = "absmax",
+    progress: Progress | None = None,
+) -> Report:
     """What ``convert`` would report, without writing anything."""
     model = _open(checkpoint)
     rows: list[TensorReport] = []
-    for _, array in _pack(model, weights, rows, progress):
+    for _, array in _pack(model, weights, resolve_types(model.config, weights, tensors), method, rows, progress):
         del array  # as in the writer: the next tensor is made without this one beside it
     return Report(weights, tuple(rows), 0)
 
@@ -118,10 +124,15 @@ def _open(checkpoint: str | Path) -> CanonicalModel:
 
 
 def _pack(
-    model: CanonicalModel, weights: str, rows: list[TensorReport], progress: Progress | None
+    model: CanonicalModel,
+    weights: str,
+    other_weights: Mapping[str, str],
+    method: str,
+    rows: list[TensorReport],
+    progress: Progress | None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield every packed tensor in file order; append a row for each to ``rows`` as it is done."""
-    specs = packed_specs(model.config, weights)
+    specs = packed_specs(model.config, weights, other_weights)
     total = sum(4 * math.prod(tensor.shape) for tensor in model.tensors.values())
     done = 0
     for name, spec in specs.items():
@@ -129,10 +140,18 @@ def _pack(
             continue  # yielded with its weight
         shapes = [model.tensors[source].shape for source in spec.sources]
         shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        noise = 0.0
-        signal = 1.0
-        stored = 0
-        for part, array, signal, noise in _pack_one(model, name, spec):
+        stored, snr = 0, math.inf
+        if spec.kind == "vector":
+            parts = {name: pad_vector(np.concatenate([model.tensors[source].read() for source in spec.sources]))}
+        else:
+            matrix = name.removesuffix(".weight")
+            kind = other_weights.get(matrix, weights)
+            rounded = round_parts([model.tensors[source].read() for source in spec.sources], kind, method)
+            snr = _snr(rounded)
+            parts = {f"{matrix}.{part}": array for part, array in pack_parts(rounded).items()}
+            del rounded
+        for part in list(parts):
+            array = parts.pop(part)  # one reference: the writer forgets it before the next one is made
             stored += array.nbytes
             yield part, array
             del array
@@ -143,7 +162,7 @@ def _pack(
                 shape=shape,
                 float32_bytes=4 * math.prod(shape),
                 stored_bytes=stored,
-                snr_db=10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf,
+                snr_db=snr,
             )
         )
         done += rows[-1].float32_bytes
@@ -151,27 +170,8 @@ def _pack(
             progress(done, total)
 
 
-def _pack_one(
-    model: CanonicalModel, name: str, spec: PackedSpec
-) -> Iterator[tuple[str, np.ndarray, float, float]]:
-    """Yield (packed name, array, signal, noise) of one tensor and of its scales."""
-    tensors = [model.tensors[source] for source in spec.sources]
-    if spec.kind == "vector":
-        yield name, pad_vector(np.concatenate([tensor.read() for tensor in tensors])), 1.0, 0.0
-    elif spec.dtype == "F32":
-        stacked = sum(tensor.shape[0] for tensor in tensors)
-        matrix = np.zeros(padded_shape(stacked, tensors[0].shape[1]), np.float32)
-        start = 0
-        for tensor in tensors:
-            rows, columns = tensor.shape
-            matrix[start : start + rows, :columns] = tensor.read()
-            start += rows
-        yield name, pack_float32(matrix), 1.0, 0.0
-    else:
-        parts = [quantize_rows(tensor.read()) for tensor in tensors]
-        signal, noise = sum(part.signal for part in parts), sum(part.noise for part in parts)
-        scale = pad_vector(np.concatenate([part.scale for part in parts]))
-        packed = pack_int8(np.concatenate([part.q for part in parts]) if len(parts) > 1 else parts[0].q)
-        del parts
-        yield name, packed, signal, noise
-        yield f"{name.removesuffix('.weight')}.scale", scale, signal, noise
+def _snr(parts: Sequence[Rounded]) -> float:
+    """In dB, of the parts of a matrix together; infinite if nothing was rounded."""
+    rounded = [part for part in parts if not isinstance(part, np.ndarray)]
+    signal, noise = sum(part.signal for part in rounded), sum(part.noise for part in rounded)
+    return snr_db(signal, noise) if rounded else math.inf

@@ -88,4 +88,18 @@ static inline float pe_sum_lanes(const float lanes[PE_LANES]) {
     return s[0];
 }
 
+/* The value of an IEEE half: exact, since every half is a float. */
+static inline float pe_float_of_half(uint16_t half) {
+    const uint32_t sign = (uint32_t)(half >> 15) << 31, exponent = half >> 10 & 31, fraction = half & 1023;
+    if (exponent == 0) {
+        const float size = (float)fraction * 0x1p-24f;
+        return sign ? -size : size;
+    }
+    const uint32_t widened = exponent == 31 ? 255 : exponent + 112; /* infinities and NaN, else the bias 15 -> 127 */
+    const uint32_t bits = sign | widened << 23 | fraction << 13;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 #endif

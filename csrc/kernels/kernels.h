@@ -23,6 +23,7 @@ enum {
     PE_BLOCK = 16,  /* output channels in a block of packed weights */
     PE_QUAD = 4,    /* int8 values that one dot-product lane multiplies at a time */
     PE_SUMMED = 32, /* int8 values of a row whose sum accompanies them where they meet int4 weights */
+    PE_MAX_GROUP = 128, /* columns of int4 weights that have a scale in common, at most: 32, 64 or 128 */
     PE_PAGE = 16,   /* tokens in a page of the key-value cache, and in a block of the attention */
 };
 

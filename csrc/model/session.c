@@ -11,9 +11,10 @@ static void take_rows(pe_arena *arena, const pe_model *model, int64_t n, int64_t
     rows->ld = pe_round_up(width, PE_BLOCK);
     rows->x = pe_arena_take(arena, n * rows->ld, sizeof *rows->x);
     if (!model->int8_rows) return;
-    rows->ldq = pe_round_up(width, 64);
+    rows->ldq = pe_round_up(width, PE_MAX_GROUP);
     rows->q = pe_arena_take(arena, n * rows->ldq, sizeof *rows->q);
     rows->scale = pe_arena_take(arena, n, sizeof *rows->scale);
+    if (model->row_sums) rows->sums = pe_arena_take(arena, n * (rows->ldq / PE_SUMMED), sizeof *rows->sums);
 }
 
 static void lay_out(pe_session *s, int64_t max_sequences) {

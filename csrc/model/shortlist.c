@@ -10,14 +10,15 @@ enum {
     GATHER = 32, /* slots a task */
 };
 
-static int64_t lines_of(const pe_linear *output) {
-    const int64_t k = pe_round_up(output->k, PE_QUAD);
-    return output->type == PE_WEIGHT_Q8 ? k / PE_QUAD : k;
+static int64_t lines_of(const pe_linear *output) { return pe_block_bytes(output) / (PE_BLOCK * LANE); }
+
+static int64_t groups_of(const pe_linear *output) {
+    return output->type == PE_WEIGHT_Q4 ? pe_packed_k(output) / output->group : 0;
 }
 
 void pe_shortlist_create(pe_shortlist *s, const pe_linear *output, int64_t n_memories) {
     *s = (pe_shortlist){.output = output, .n_lists = n_memories};
-    s->rows = (pe_linear){.type = output->type, .k = output->k};
+    s->rows = (pe_linear){.type = output->type, .k = output->k, .group = output->group};
 }
 
 void pe_shortlist_destroy(pe_shortlist *s) {
@@ -35,6 +36,9 @@ static void lay_out(pe_slots *slots, const pe_linear *output) {
     if (output->scale) slots->scale = pe_arena_take(arena, n, sizeof *slots->scale);
     if (output->sum) slots->sum = pe_arena_take(arena, n, sizeof *slots->sum);
     if (output->bias) slots->bias = pe_arena_take(arena, n, sizeof *slots->bias);
+    const int64_t halves = n * groups_of(output);
+    if (output->group_scale) slots->group_scale = pe_arena_take(arena, halves, sizeof *slots->group_scale);
+    if (output->group_min) slots->group_min = pe_arena_take(arena, halves, sizeof *slots->group_min);
     slots->ids = pe_arena_take(arena, n, sizeof *slots->ids);
     slots->holders = pe_arena_take(arena, n, sizeof *slots->holders);
     slots->fresh = pe_arena_take(arena, n, sizeof *slots->fresh);
@@ -57,6 +61,8 @@ static pe_status grow(pe_shortlist *s, int64_t n) {
     copy(new.scale, old->scale, old->capacity, sizeof *new.scale);
     copy(new.sum, old->sum, old->capacity, sizeof *new.sum);
     copy(new.bias, old->bias, old->capacity, sizeof *new.bias);
+    copy(new.group_scale, old->group_scale, old->capacity * groups_of(s->output), sizeof *new.group_scale);
+    copy(new.group_min, old->group_min, old->capacity * groups_of(s->output), sizeof *new.group_min);
     copy(new.ids, old->ids, old->capacity, sizeof *new.ids);
     copy(new.holders, old->holders, old->capacity, sizeof *new.holders);
     copy(new.fresh, old->fresh, s->n_fresh, sizeof *new.fresh);
@@ -67,6 +73,8 @@ static pe_status grow(pe_shortlist *s, int64_t n) {
     s->rows.scale = new.scale;
     s->rows.sum = new.sum;
     s->rows.bias = new.bias;
+    s->rows.group_scale = new.group_scale;
+    s->rows.group_min = new.group_min;
     return PE_OK;
 }
 
@@ -152,6 +160,13 @@ const pe_list *pe_shortlist_of(const pe_shortlist *s, int64_t memory) {
     return s->lists ? s->lists + memory : &none;
 }
 
+/* A channel's scales or minima of groups, which lie 16 channels a group. */
+static void gather_groups(uint16_t *to, int32_t slot, const uint16_t *from, int32_t id, int64_t groups) {
+    to += slot / PE_BLOCK * groups * PE_BLOCK + slot % PE_BLOCK;
+    from += id / PE_BLOCK * groups * PE_BLOCK + id % PE_BLOCK;
+    for (int64_t g = 0; g < groups; g++) to[g * PE_BLOCK] = from[g * PE_BLOCK];
+}
+
 static void gather(const pe_shortlist *s, int32_t slot) {
     const pe_linear *output = s->output;
     const pe_slots *slots = &s->slots;
@@ -163,6 +178,8 @@ static void gather(const pe_shortlist *s, int32_t slot) {
     if (output->scale) slots->scale[slot] = output->scale[id];
     if (output->sum) slots->sum[slot] = output->sum[id];
     if (output->bias) slots->bias[slot] = output->bias[id];
+    if (output->group_scale) gather_groups(slots->group_scale, slot, output->group_scale, id, groups_of(output));
+    if (output->group_min) gather_groups(slots->group_min, slot, output->group_min, id, groups_of(output));
 }
 
 void pe_shortlist_gather(pe_thread *thread, const pe_shortlist *s) {

@@ -20,9 +20,10 @@
 typedef struct pe_slots {
     pe_arena arena;
     int64_t capacity; /* a multiple of PE_BLOCK */
-    uint8_t *w;       /* [capacity / 16][lines][16][4 bytes]: a line of int8 has 4 weights a slot, one of float32 one */
+    uint8_t *w;       /* [capacity / 16][lines][16][4 bytes]: 4 weights of int8, 8 of int4, 1 of float32 */
     float *scale, *bias;
     int32_t *sum;
+    uint16_t *group_scale, *group_min; /* [capacity / 16][groups][16] */
     int32_t *ids;     /* [capacity] -1: none yet */
     int32_t *holders; /* [capacity] lists */
     int32_t *fresh;   /* [n_fresh] ascending: slots that the next step gathers */

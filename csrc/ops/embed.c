@@ -1,16 +1,31 @@
-#include "base/intmath.h"
 #include "ops/ops.h"
 
-/* Row `token` of a packed table: its weights lie one quad (or one float) a line. */
+enum { LINE = PE_BLOCK * PE_QUAD }; /* bytes of a line of packed weights, of which a channel has 4 */
+
+static void unpack_q4(const pe_linear *table, int64_t token, const uint8_t *w, float *x) {
+    const int64_t groups = pe_packed_k(table) / table->group;
+    const int64_t at = token / PE_BLOCK * groups * PE_BLOCK + token % PE_BLOCK;
+    for (int64_t k = 0; k < table->k; k++) {
+        const uint8_t both = w[k / (2 * PE_QUAD) * LINE + k % PE_QUAD];
+        const float q = (float)(k / PE_QUAD % 2 ? both >> 4 : both & 15);
+        const int64_t group = at + k / table->group * PE_BLOCK;
+        const float scale = pe_float_of_half(table->group_scale[group]);
+        const float level = table->group_min ? scale * q + pe_float_of_half(table->group_min[group]) : scale * (q - 8);
+        x[k] = level * table->scale[token];
+    }
+}
+
+/* Row `token` of a packed table. */
 static void unpack_row(const pe_linear *table, int64_t token, float *x) {
-    const int64_t lane = token % PE_BLOCK, k_packed = pe_round_up(table->k, PE_QUAD);
-    const int64_t start = token / PE_BLOCK * PE_BLOCK * k_packed;
-    if (table->type == PE_WEIGHT_Q8) {
-        const int8_t *w = (const int8_t *)table->w + start + lane * PE_QUAD;
+    const uint8_t *line = (const uint8_t *)pe_block_at(table, token / PE_BLOCK) + token % PE_BLOCK * PE_QUAD;
+    if (table->type == PE_WEIGHT_Q4) {
+        unpack_q4(table, token, line, x);
+    } else if (table->type == PE_WEIGHT_Q8) {
+        const int8_t *w = (const int8_t *)line;
         for (int64_t k = 0; k < table->k; k++)
-            x[k] = (float)w[k / PE_QUAD * (PE_BLOCK * PE_QUAD) + k % PE_QUAD] * table->scale[token];
+            x[k] = (float)w[k / PE_QUAD * LINE + k % PE_QUAD] * table->scale[token];
     } else {
-        const float *w = (const float *)table->w + start + lane;
+        const float *w = (const float *)(const void *)line;
         for (int64_t k = 0; k < table->k; k++) x[k] = w[k * PE_BLOCK];
     }
 }

@@ -1,4 +1,3 @@
-#include "base/intmath.h"
 #include "ops/ops.h"
 
 enum {
@@ -8,55 +7,64 @@ enum {
 
 void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k) {
     if (!rows->q) return;
-    kernels->quantize(rows->x + row * rows->ld, k, pe_round_up(k, PE_QUAD), kernels->flip,
-                      rows->q + row * rows->ldq, rows->scale + row);
+    int8_t *q = rows->q + row * rows->ldq;
+    const int64_t padded = pe_round_up(k, rows->sums ? PE_MAX_GROUP : PE_QUAD);
+    kernels->quantize(rows->x + row * rows->ld, k, padded, kernels->flip, q, rows->scale + row);
+    if (rows->sums) kernels->group_sums(q, padded, kernels->flip, rows->sums + row * (rows->ldq / PE_SUMMED));
 }
 
 void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, const pe_rows *rows, int64_t n_rows, int64_t k) {
     for (int64_t r; pe_take(thread, n_rows, &r);) pe_prepare(kernels, rows, r, k);
 }
 
-/* Where a panel's weights start. */
-static const void *weights_of(const pe_linear *linear, int64_t panel) {
-    const int64_t size = linear->type == PE_WEIGHT_Q8 ? (int64_t)sizeof(int8_t) : (int64_t)sizeof(float);
-    return (const uint8_t *)linear->w + panel * PANEL * PE_BLOCK * pe_round_up(linear->k, PE_QUAD) * size;
+void pe_multiply(const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows, int64_t row, int64_t n,
+                 pe_product *p, int64_t block0, int64_t block1) {
+    const bool rounded = linear->type != PE_WEIGHT_F32;
+    p->m = n;
+    p->k = rounded ? pe_packed_k(linear) : linear->k;
+    p->x = rounded ? (const void *)(rows->q + row * rows->ldq) : rows->x + row * rows->ld;
+    p->ldx = rounded ? rows->ldq : rows->ld;
+    p->x_scale = rounded ? rows->scale + row : NULL;
+    p->x_sum = linear->type == PE_WEIGHT_Q4 ? rows->sums + row * (rows->ldq / PE_SUMMED) : NULL;
+    p->w = linear->w;
+    p->w_scale = linear->scale;
+    p->w_sum = linear->sum;
+    p->group = linear->group;
+    p->group_scale = linear->group_scale;
+    p->group_min = linear->group_min;
+    p->bias = linear->bias;
+    switch (linear->type) {
+    case PE_WEIGHT_F32: kernels->gemm_f32(p, block0, block1); break;
+    case PE_WEIGHT_Q8: kernels->gemm_q8(p, block0, block1); break;
+    case PE_WEIGHT_Q4: kernels->gemm_q4(p, block0, block1); break;
+    }
 }
 
 /* The weights that this thread reads first of a layer. */
 static const void *first_weights(const pe_thread *thread, const pe_linear *linear) {
     if (!linear) return NULL;
     const int64_t panels = pe_ceil_div(pe_ceil_div(linear->n, PE_BLOCK), PANEL);
-    return weights_of(linear, panels * thread->id / thread->team->threads);
+    return pe_block_at(linear, panels * thread->id / thread->team->threads * PANEL);
 }
 
 void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows,
                   int64_t n_rows, pe_activation activation, const float *residual, int64_t ldr, float *y,
                   int64_t ldy) {
-    const bool q8 = linear->type == PE_WEIGHT_Q8;
     const int64_t blocks = pe_ceil_div(linear->n, PE_BLOCK);
     const int64_t panels = pe_ceil_div(blocks, PANEL), slabs = pe_ceil_div(n_rows, ROWS_A_TASK);
     const int64_t own_end = pe_own_end(thread, panels * slabs);
     for (int64_t task; pe_take(thread, panels * slabs, &task);) {
         const int64_t block = task / slabs * PANEL, row = task % slabs * ROWS_A_TASK;
         const bool last = task + 1 == own_end;
-        const void *ahead = last ? first_weights(thread, linear->next) : weights_of(linear, (task + 1) / slabs);
-        const pe_product product = {
-            .m = pe_min(ROWS_A_TASK, n_rows - row),
-            .k = q8 ? pe_round_up(linear->k, PE_QUAD) : linear->k,
-            .x = q8 ? (const void *)(rows->q + row * rows->ldq) : rows->x + row * rows->ld,
-            .ldx = q8 ? rows->ldq : rows->ld,
-            .x_scale = q8 ? rows->scale + row : NULL,
-            .w = linear->w,
-            .w_scale = linear->scale,
-            .w_sum = linear->sum,
-            .bias = linear->bias,
+        pe_product product = {
             .residual = residual ? residual + row * ldr : NULL,
             .ldr = ldr,
             .y = y + row * ldy,
             .ldy = ldy,
             .activation = activation,
-            .ahead = ahead,
+            .ahead = last ? first_weights(thread, linear->next) : pe_block_at(linear, (task + 1) / slabs * PANEL),
         };
-        (q8 ? kernels->gemm_q8 : kernels->gemm_f32)(&product, block, pe_min(block + PANEL, blocks));
+        pe_multiply(kernels, linear, rows, row, pe_min(ROWS_A_TASK, n_rows - row), &product, block,
+                    pe_min(block + PANEL, blocks));
     }
 }

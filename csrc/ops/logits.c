@@ -1,7 +1,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/intmath.h"
 #include "ops/candidates.h"
 
 static best best_of(const pe_logits_scratch *s, const pe_logits_request *request, int thread, int64_t row) {
@@ -41,40 +40,25 @@ static void scan(const pe_kernels *kernels, const pe_logits_request *request, co
     compete(kernels, &b, *max, logits, n, NULL, (int32_t)first, s->indices + (int64_t)thread * PE_LOGIT_CHUNK);
 }
 
-/* Where a chunk's weights start. */
-static const void *weights_of(const pe_linear *output, int64_t chunk) {
-    const int64_t size = output->type == PE_WEIGHT_Q8 ? (int64_t)sizeof(int8_t) : (int64_t)sizeof(float);
-    return (const uint8_t *)output->w + chunk * PE_LOGIT_CHUNK * pe_round_up(output->k, PE_QUAD) * size;
-}
-
 void pe_op_logits(pe_thread *thread, const pe_kernels *kernels, const pe_linear *output, const pe_rows *rows,
                   const pe_logits_request *request, const pe_logits_scratch *s) {
-    const bool q8 = output->type == PE_WEIGHT_Q8;
-    const int64_t n_chunks = pe_ceil_div(output->n, PE_LOGIT_CHUNK), k_packed = pe_round_up(output->k, PE_QUAD);
+    const int64_t n_chunks = pe_ceil_div(output->n, PE_LOGIT_CHUNK);
     float *tile = s->tile + (int64_t)thread->id * PE_LOGIT_ROWS * PE_LOGIT_CHUNK;
     memset(s->counts + thread->id * request->n_rows, 0, (size_t)request->n_rows * sizeof *s->counts);
 
     const int64_t own_end = pe_own_end(thread, n_chunks);
     for (int64_t chunk; pe_take(thread, n_chunks, &chunk);) {
         const int64_t first = chunk * PE_LOGIT_CHUNK, n = pe_min(PE_LOGIT_CHUNK, output->n - first);
+        const pe_linear part = pe_linear_from(output, first / PE_BLOCK);
         for (int64_t row0 = 0; row0 < request->n_rows; row0 += PE_LOGIT_ROWS) {
             const int64_t m = pe_min(PE_LOGIT_ROWS, request->n_rows - row0);
-            const pe_product product = {
-                .m = m,
-                .k = q8 ? k_packed : output->k,
-                .x = q8 ? (const void *)(rows->q + row0 * rows->ldq) : rows->x + row0 * rows->ld,
-                .ldx = q8 ? rows->ldq : rows->ld,
-                .x_scale = q8 ? rows->scale + row0 : NULL,
-                .w = weights_of(output, chunk),
-                .w_scale = output->scale ? output->scale + first : NULL,
-                .w_sum = output->sum ? output->sum + first : NULL,
-                .bias = output->bias ? output->bias + first : NULL,
+            pe_product product = {
                 .y = tile,
                 .ldy = PE_LOGIT_CHUNK,
                 .activation = PE_IDENTITY,
-                .ahead = chunk + 1 < own_end ? weights_of(output, chunk + 1) : NULL,
+                .ahead = chunk + 1 < own_end ? pe_block_at(output, (first + PE_LOGIT_CHUNK) / PE_BLOCK) : NULL,
             };
-            (q8 ? kernels->gemm_q8 : kernels->gemm_f32)(&product, 0, pe_ceil_div(n, PE_BLOCK));
+            pe_multiply(kernels, &part, rows, row0, m, &product, 0, pe_ceil_div(n, PE_BLOCK));
             for (int64_t r = 0; r < m; r++)
                 scan(kernels, request, s, thread->id, row0 + r, chunk, n_chunks, tile + r * PE_LOGIT_CHUNK, first, n,
                      output->n);

@@ -10,21 +10,55 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/intmath.h"
 #include "base/team.h"
 #include "kernels/kernels.h"
 
-typedef enum pe_weight_type { PE_WEIGHT_F32, PE_WEIGHT_Q8 } pe_weight_type;
+typedef enum pe_weight_type { PE_WEIGHT_F32, PE_WEIGHT_Q8, PE_WEIGHT_Q4 } pe_weight_type;
 
 /* A linear layer or an embedding table: W [n, k] packed, and what belongs to its rows. */
 typedef struct pe_linear {
     pe_weight_type type;
     int64_t n, k;
-    const void *w;        /* see pe_product */
-    const float *scale;   /* [N16], int8 only */
-    const int32_t *sum;   /* [N16], int8 only */
-    const float *bias;    /* [N16] or NULL */
+    int64_t group;               /* int4 only, as all of these where pe_product says so */
+    const void *w;               /* see pe_product */
+    const float *scale;          /* [N16] */
+    const int32_t *sum;          /* [N16] */
+    const uint16_t *group_scale; /* [N/16][groups][16] */
+    const uint16_t *group_min;   /* the same, or NULL */
+    const float *bias;           /* [N16] or NULL */
     const struct pe_linear *next; /* whose weights a step reads after these, or NULL: they are prefetched */
 } pe_linear;
+
+/* Columns as they are packed. */
+static inline int64_t pe_packed_k(const pe_linear *linear) {
+    return pe_round_up(linear->k, linear->type == PE_WEIGHT_Q4 ? linear->group : PE_QUAD);
+}
+
+/* Bytes of a block of packed weights. */
+static inline int64_t pe_block_bytes(const pe_linear *linear) {
+    const int64_t weights = PE_BLOCK * pe_packed_k(linear);
+    return linear->type == PE_WEIGHT_Q4 ? weights / 2 : linear->type == PE_WEIGHT_Q8 ? weights : weights * 4;
+}
+
+/* Where a block's weights start. */
+static inline const void *pe_block_at(const pe_linear *linear, int64_t block) {
+    return (const uint8_t *)linear->w + block * pe_block_bytes(linear);
+}
+
+/* The channels from a block on. */
+static inline pe_linear pe_linear_from(const pe_linear *linear, int64_t block) {
+    const int64_t groups = linear->type == PE_WEIGHT_Q4 ? pe_packed_k(linear) / linear->group : 0;
+    pe_linear part = *linear;
+    part.n -= block * PE_BLOCK;
+    part.w = pe_block_at(linear, block);
+    if (part.scale) part.scale += block * PE_BLOCK;
+    if (part.sum) part.sum += block * PE_BLOCK;
+    if (part.group_scale) part.group_scale += block * groups * PE_BLOCK;
+    if (part.group_min) part.group_min += block * groups * PE_BLOCK;
+    if (part.bias) part.bias += block * PE_BLOCK;
+    return part;
+}
 
 typedef struct pe_norm {
     const float *weight, *bias; /* [width] */
@@ -37,6 +71,7 @@ typedef struct pe_rows {
     int8_t *q;     /* [rows, ldq]; NULL where no weights of the model are rounded */
     int64_t ldq;
     float *scale;  /* [rows] */
+    int32_t *sums; /* [rows, ldq / 32] of each 32 values of q; NULL where no weights of the model are int4 */
 } pe_rows;
 
 /* The rows from `row` on. */
@@ -47,6 +82,7 @@ static inline pe_rows pe_rows_from(const pe_rows *rows, int64_t row) {
         part.q += row * rows->ldq;
         part.scale += row;
     }
+    if (part.sums) part.sums += row * (rows->ldq / PE_SUMMED);
     return part;
 }
 
@@ -73,6 +109,11 @@ pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t layers, int64_t heads, int
 
 /* Makes the int8 form of rows->x[row], k columns, where rows have one. Not an op: one thread, one row. */
 void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k);
+
+/* One product: blocks [block0, block1) of a linear layer on rows [row, row + n), whatever its type. What an op adds to
+   it (activation, residual, what is read ahead) it sets in `product`; y is that of the layer's first channel. */
+void pe_multiply(const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows, int64_t row, int64_t n,
+                 pe_product *product, int64_t block0, int64_t block1);
 
 /* rows->x[r] = table[token] * scale + positions[position], prepared. positions: [max_positions, width]. */
 void pe_op_embed(pe_thread *thread, const pe_kernels *kernels, const pe_linear *table, float scale,

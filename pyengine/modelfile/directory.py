@@ -1,6 +1,7 @@
 """Names and JSON forms that the writer and the reader of a model directory share.
 
-    config.json         {"format": "pyengine", "version": 1, "weights", "model", "tokenizer", "created_by"}
+    config.json         {"format": "pyengine", "version", "weights", "other_weights", "model",
+                         "tokenizer", "created_by"}
     generation.json     defaults of the search
     model.safetensors   packed tensors, in the order of use
     ...                 tokenizer files, as they were
@@ -10,7 +11,8 @@
 from __future__ import annotations
 
 FORMAT = "pyengine"
-VERSION = 1
+VERSION = 2
+VERSION_1_WEIGHTS = ("float32", "int8")  # and no others beside them: written as version 1, which older readers know
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation.json"
 TENSORS_NAME = "model.safetensors"

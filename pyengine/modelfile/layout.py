@@ -13,8 +13,14 @@ and columns are padded with zeros to multiples of 16 and 4.
     sparse    lines       I8  [lines, 16, 4]  the lines of int8 that are not all zero, panel by panel
               line_start  I32 [N/16 + 1]      panel b has lines [line_start[b], line_start[b + 1])
               line_quad   U16 [lines]         g of each line, ascending in a panel
+
     int4      weight U8  [N/16, K/8, 16, 4]   weight[b, l, j, i] = q[16b + j, 8l + i] + 16 q[16b + j, 8l + 4 + i]
-              K padded to whole groups of 32, 64 or 128 columns; their scales: csrc/kernels/kernels.h
+              K padded to whole groups of 32, 64 or 128 columns
+              scale        F32 [N]
+              group_scale  F16 [P, K/group, 16]   of row 16b + j and group g: [b, g, j]; P is N/16 rounded up to 2
+              group_min    F16 [P, K/group, 16]   with minima only
+                  W[n, k] = scale[n] * group_scale[n, g] * (q[n, k] - 8), or
+                  W[n, k] = scale[n] * (group_scale[n, g] * q[n, k] + group_min[n, g])
 
     float32   weight F32 [N/16, K, 16]        weight[b, k, j] = W[16b + j, k]
 
@@ -25,7 +31,7 @@ Every tensor's size is a multiple of 64 bytes, so with aligned data each one is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 import numpy as np
 
@@ -33,10 +39,13 @@ from pyengine.canonical import ModelConfig, tensor_specs
 
 __all__ = [
     "DTYPES",
+    "INT4",
     "WEIGHTS",
     "PackedSpec",
     "dequantize_packed",
+    "matrix_names",
     "pack_float32",
+    "pack_groups",
     "pack_int4",
     "pack_int8",
     "pack_sparse",
@@ -47,8 +56,15 @@ __all__ = [
     "unpack_sparse",
 ]
 
-WEIGHTS = ("float32", "int8")
-DTYPES: dict[str, np.dtype[Any]] = {"I8": np.dtype(np.int8), "F32": np.dtype("<f4")}  # by safetensors' names
+# Types of a matrix: "int4g64m" is int4 in groups of 64 columns, with minima.
+INT4 = {f"int4g{group}{minima}": (group, bool(minima)) for group in (32, 64, 128) for minima in ("", "m")}
+WEIGHTS = ("float32", "int8", *INT4)
+DTYPES: dict[str, np.dtype[Any]] = {  # by safetensors' names
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+}
 PANEL = 16  # rows of a panel
 GROUP = 4  # columns that lie together
 
@@ -57,10 +73,10 @@ GROUP = 4  # columns that lie together
 class PackedSpec:
     """One tensor of model.safetensors, and the canonical tensors that it holds, stacked.
 
-    kind "weight": packed rows of matrices; "scale": a scale for each of those rows; "vector": values.
+    kind "weight": packed rows of matrices; "scale": what belongs to each of those rows; "vector": values.
     """
 
-    dtype: str  # as safetensors writes it: "I8" or "F32"
+    dtype: str  # as safetensors writes it, a key of DTYPES
     shape: tuple[int, ...]
     kind: str
     sources: tuple[str, ...]
@@ -95,8 +111,14 @@ def _groups(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "output", ("output",)
 
 
-def packed_specs(config: ModelConfig, weights: str) -> dict[str, PackedSpec]:
-    """Every tensor of model.safetensors for ``config``, in file order. ``weights`` is "int8" or "float32"."""
+def packed_specs(
+    config: ModelConfig, weights: str, other_weights: Mapping[str, str] | None = None
+) -> dict[str, PackedSpec]:
+    """Every tensor of model.safetensors for ``config``, in file order.
+
+    ``weights`` is the type of all matrices, one of WEIGHTS, but for those that ``other_weights`` names: packed name
+    without ".weight" -> type.
+    """
     canonical = tensor_specs(config)
     specs: dict[str, PackedSpec] = {}
     for name, parts in _groups(config):
@@ -106,19 +128,39 @@ def packed_specs(config: ModelConfig, weights: str) -> dict[str, PackedSpec]:
             specs[f"{name}.weight"] = PackedSpec("F32", (rows,), "vector", sources)
         elif sources:
             stacked = sum(canonical[source].shape[0] for source in sources)
-            rows, columns = padded_shape(stacked, canonical[sources[0]].shape[1])
-            if weights == "int8":
-                shape: tuple[int, ...] = (rows // PANEL, columns // GROUP, PANEL, GROUP)
-                specs[f"{name}.weight"] = PackedSpec("I8", shape, "weight", sources)
-                specs[f"{name}.scale"] = PackedSpec("F32", (rows,), "scale", sources)
-            else:
-                shape = (rows // PANEL, columns, PANEL)
-                specs[f"{name}.weight"] = PackedSpec("F32", shape, "weight", sources)
+            shape = (stacked, canonical[sources[0]].shape[1])
+            for part, (dtype, packed) in _matrix((other_weights or {}).get(name, weights), *shape).items():
+                specs[f"{name}.{part}"] = PackedSpec(dtype, packed, "weight" if part == "weight" else "scale", sources)
         sources = tuple(f"{part}.bias" for part in parts if f"{part}.bias" in canonical)
         if sources:
             rows = round_up(sum(canonical[source].shape[0] for source in sources), PANEL)
             specs[f"{name}.bias"] = PackedSpec("F32", (rows,), "vector", sources)
     return specs
+
+
+def matrix_names(config: ModelConfig) -> list[str]:
+    """The packed names of all matrices, without ".weight", in file order."""
+    specs = packed_specs(config, "float32")
+    return [name.removesuffix(".weight") for name, spec in specs.items() if spec.kind == "weight"]
+
+
+def _matrix(weights: str, rows: int, columns: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The parts of a matrix [rows, columns] of a type: name -> (dtype, shape)."""
+    rows, quads = padded_shape(rows, columns)
+    panels = rows // PANEL
+    if weights == "float32":
+        return {"weight": ("F32", (panels, quads, PANEL))}
+    if weights == "int8":
+        return {"weight": ("I8", (panels, quads // GROUP, PANEL, GROUP)), "scale": ("F32", (rows,))}
+    group, minima = INT4[weights]
+    halves = ("F16", (round_up(panels, 2), round_up(columns, group) // group, PANEL))
+    parts = {
+        "weight": ("U8", (panels, round_up(columns, group) // (2 * GROUP), PANEL, GROUP)),
+        "scale": ("F32", (rows,)),
+        "group_scale": halves,
+        "group_min": halves,
+    }
+    return parts if minima else {name: parts[name] for name in ("weight", "scale", "group_scale")}
 
 
 def padded_shape(rows: int, columns: int) -> tuple[int, int]:
@@ -171,6 +213,14 @@ def pack_int4(matrix: np.ndarray, group: int) -> np.ndarray:
     return halves[0] | halves[1] << 4
 
 
+def pack_groups(halves: np.ndarray) -> np.ndarray:
+    """float16 [N, G] -> [N/16 rounded up to 2, G, 16], zeros behind."""
+    rows, groups = halves.shape
+    padded = np.zeros((round_up(rows, 2 * PANEL), groups), np.float16)
+    padded[:rows] = halves
+    return padded.reshape(-1, PANEL, groups).transpose(0, 2, 1)
+
+
 def pack_float32(matrix: np.ndarray) -> np.ndarray:
     """float32 [N, K] -> [N/16, K, 16], a view of the padded matrix, made contiguous when it is stored."""
     padded = _padded(matrix)
@@ -185,9 +235,26 @@ def pad_vector(vector: np.ndarray) -> np.ndarray:
     return padded
 
 
-def dequantize_packed(weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """int8 [N/16, K/4, 16, 4] and scale [N] -> float32 [N/16, K, 16], what a float32 directory would hold."""
-    panels, groups = weight.shape[:2]
-    result = np.empty((panels, groups, GROUP, PANEL), np.float32)
-    np.multiply(weight.transpose(0, 1, 3, 2), scale.reshape(panels, 1, 1, PANEL), out=result)
-    return result.reshape(panels, groups * GROUP, PANEL)
+def dequantize_packed(stored: Mapping[str, np.ndarray], name: str, columns: int) -> np.ndarray:
+    """The matrix ``name`` of packed tensors, of any type -> float32 [N/16, K, 16], what a float32 directory would hold.
+
+    ``columns`` is K without padding.
+    """
+    weight = stored[f"{name}.weight"]
+    if weight.dtype == np.float32:
+        return weight
+    panels, depth = len(weight), round_up(columns, GROUP)
+    scale = stored[f"{name}.scale"].reshape(panels, 1, PANEL)
+    if weight.dtype == np.int8:
+        return np.multiply(weight.transpose(0, 1, 3, 2).reshape(panels, depth, PANEL), scale, order="C")
+    steps = stored[f"{name}.group_scale"][:panels].astype(np.float32)
+    minima = stored.get(f"{name}.group_min")
+    halves = np.stack([weight & 15, weight >> 4], axis=2)  # [N/16, K/8, 2, 16, 4]
+    levels = halves.transpose(0, 1, 2, 4, 3).reshape(*steps.shape[:2], -1, PANEL).astype(np.float32)
+    if minima is None:
+        levels = (levels - 8) * steps[:, :, None]
+    else:
+        levels = levels * steps[:, :, None] + minima[:panels, :, None].astype(np.float32)
+    result = levels.reshape(panels, -1, PANEL)[:, :depth] * scale
+    result[:, columns:] = 0  # what stands in the padding of int4 means nothing
+    return np.ascontiguousarray(result)

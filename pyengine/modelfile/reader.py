@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from pyengine.modelfile.directory import (
     TOKENIZER_FILES,
     VERSION,
 )
-from pyengine.modelfile.layout import DTYPES, WEIGHTS, packed_specs
+from pyengine.modelfile.layout import DTYPES, WEIGHTS, matrix_names, packed_specs
 
 __all__ = ["ModelDirectory", "ModelHead", "open_directory", "open_head", "open_weights"]
 
@@ -36,17 +36,23 @@ MOST_POSITION_VALUES = 1 << 26
 class ModelHead:
     """What a model directory says of itself.
 
-    ``weights`` is "int8" or "float32"; ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``bytes``
-    the size of all files.
+    ``weights`` is the type of all matrices (``layout.WEIGHTS``) but for those in ``other_weights``, by packed name;
+    ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``bytes`` the size of all files.
     """
 
     path: Path
     config: ModelConfig
     weights: str
+    other_weights: Mapping[str, str]
     generation: GenerationDefaults
     tokenizer_kind: str | None
     created_by: str
     bytes: int
+
+    @property
+    def rounded(self) -> bool:
+        """Whether any matrix is stored in less than float32."""
+        return {self.weights, *self.other_weights.values()} != {"float32"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,11 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
             f"{config_path}: model: max_positions: expected at most {MOST_POSITION_VALUES // config.width} for a "
             f"width of {config.width}, found {config.max_positions}"
         )
+    others = Fields(fields.take("other_weights", {}), f"{config_path}: other_weights", ModelFileError)
+    other_weights = {
+        name: others.choice(name, WEIGHTS) for name in matrix_names(config) if name in others.remaining()
+    }
+    others.finish()
     tokenizer = fields.choice("tokenizer", tuple(TOKENIZER_FILES))
     created_by = fields.text("created_by")
     fields.finish()
@@ -107,6 +118,7 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
         path=path,
         config=config,
         weights=weights,
+        other_weights=other_weights,
         generation=generation,
         tokenizer_kind=tokenizer,
         created_by=created_by,
@@ -119,7 +131,7 @@ def open_weights(head: ModelHead, copy: bool = False) -> ModelDirectory:
 
     Raises ModelFileError naming the file or tensor and what was expected.
     """
-    tensors = _open_tensors(head.path / TENSORS_NAME, head.config, head.weights, copy)
+    tensors = _open_tensors(head, copy)
     return ModelDirectory(**{each.name: getattr(head, each.name) for each in fields(head)}, tensors=tensors)
 
 
@@ -143,10 +155,11 @@ def _refuse_foreign(path: Path, head: dict[str, Any]) -> None:
         )
 
 
-def _open_tensors(path: Path, config: ModelConfig, weights: str, copy: bool) -> dict[str, np.ndarray]:
+def _open_tensors(head: ModelHead, copy: bool) -> dict[str, np.ndarray]:
+    path = head.path / TENSORS_NAME
     data = (copy_regular if copy else map_regular)(path, ModelFileError)
     entries = parse_header(data, str(path), ModelFileError)
-    specs = packed_specs(config, weights)
+    specs = packed_specs(head.config, head.weights, head.other_weights)
     problems = [mismatches({n: s.shape for n, s in specs.items()}, {n: e.shape for n, e in entries.items()})]
     for name in specs.keys() & entries.keys():
         entry, spec = entries[name], specs[name]
@@ -156,7 +169,7 @@ def _open_tensors(path: Path, config: ModelConfig, weights: str, copy: bool) -> 
             problems.append(f"{name} begins at byte {entry.begin}, expected a multiple of 64")
     if any(problems):
         found = "; ".join(problem for problem in problems if problem)
-        raise ModelFileError(f"{path}: the tensors do not match {CONFIG_NAME} ({weights}): {found}")
+        raise ModelFileError(f"{path}: the tensors do not match {CONFIG_NAME} ({head.weights}): {found}")
     tensors = {
         name: np.frombuffer(
             data, DTYPES[spec.dtype], count=int(np.prod(spec.shape)), offset=entries[name].begin

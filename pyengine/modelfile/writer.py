@@ -24,8 +24,9 @@ from pyengine.modelfile.directory import (
     TENSORS_NAME,
     TOKENIZER_FILES,
     VERSION,
+    VERSION_1_WEIGHTS,
 )
-from pyengine.modelfile.layout import DTYPES, packed_specs
+from pyengine.modelfile.layout import DTYPES, PackedSpec, packed_specs
 
 __all__ = ["check_target", "write_directory"]
 
@@ -65,6 +66,7 @@ def write_directory(
     *,
     config: ModelConfig,
     weights: str,
+    other_weights: Mapping[str, str] | None = None,
     generation: GenerationDefaults,
     tensors: Iterable[tuple[str, np.ndarray]],
     tokenizer: str | None,
@@ -74,8 +76,8 @@ def write_directory(
 ) -> int:
     """Write the model directory ``path`` and return its size in bytes.
 
-    ``tensors`` yields (packed name, array) in the order of ``packed_specs(config, weights)``; each array is
-    stored before the next one is asked for. Everything goes to a temporary directory beside ``path``, which
+    ``tensors`` yields (packed name, array) in the order of ``packed_specs(config, weights, other_weights)``; each
+    array is stored before the next one is asked for. Everything goes to a temporary directory beside ``path``, which
     is renamed at the end; whatever is raised in between (Ctrl-C too) leaves nothing behind. Raises
     OptionError as ``check_target`` does, and OSError from the file system.
     """
@@ -87,8 +89,9 @@ def write_directory(
         raise ModelFileError(f"{path}: a {tokenizer} tokenizer without {', '.join(missing)}")
     head = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": 1 if weights in VERSION_1_WEIGHTS and not other_weights else VERSION,
         "weights": weights,
+        **({"other_weights": dict(other_weights)} if other_weights else {}),
         "model": config.to_json(),
         "tokenizer": tokenizer,
         "created_by": created_by,
@@ -96,7 +99,8 @@ def write_directory(
     scratch = _beside(path)
     try:
         scratch.mkdir()
-        sums = {TENSORS_NAME: _write_tensors(scratch / TENSORS_NAME, config, weights, tensors)}
+        specs = packed_specs(config, weights, other_weights)
+        sums = {TENSORS_NAME: _write_tensors(scratch / TENSORS_NAME, specs, tensors)}
         _write(scratch / CONFIG_NAME, _json_bytes(head))
         _write(scratch / GENERATION_NAME, _json_bytes(generation.to_json()))
         for name, source in tokenizer_files.items():
@@ -121,10 +125,9 @@ def _beside(path: Path) -> Path:
 
 
 def _write_tensors(
-    path: Path, config: ModelConfig, weights: str, tensors: Iterable[tuple[str, np.ndarray]]
+    path: Path, specs: Mapping[str, PackedSpec], tensors: Iterable[tuple[str, np.ndarray]]
 ) -> str:
     """Stream the tensors to a safetensors file; returns its SHA-256."""
-    specs = packed_specs(config, weights)
     table = {name: (spec.dtype, spec.shape) for name, spec in specs.items()}
     header = build_header(table, {"format": FORMAT}, ALIGNMENT)
     digest = hashlib.sha256(header)

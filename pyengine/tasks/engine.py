@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from pyengine.canonical.config import GenerationDefaults, ModelConfig
-from pyengine.canonical.tensors import sinusoidal_positions
+from pyengine.canonical.tensors import sinusoidal_positions, tensor_specs
 from pyengine.cpus import usable_cpus
 from pyengine.errors import ClosedError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
@@ -153,7 +153,8 @@ def open_engine(
 
     threads  of all streams together; "auto": all CPUs that the process may use
     replicas streams, each with its share of the threads
-    compute  "int8" or "float32", the type of weights and activations; None: what the directory holds
+    compute  "int8": rounded weights as they are stored, and activations in int8; "float32": all in float32;
+             None: "int8" if the directory has rounded weights
     kv       "int8" or "float32", the type of cached keys and values; None: as compute
     Raises OptionError.
     """
@@ -162,8 +163,8 @@ def open_engine(
     for name, value in (("compute", compute), ("kv", kv)):
         if value is not None and value not in KINDS:
             raise OptionError(f'{name} is {value!r}; expected "int8" or "float32"')
-    compute = compute or directory.weights
-    if compute == "int8" and directory.weights != "int8":
+    compute = compute or ("int8" if directory.rounded else "float32")
+    if compute == "int8" and not directory.rounded:
         raise OptionError(
             f'compute is "int8", but {directory.path} holds {directory.weights} weights; quantize the '
             "checkpoint: python tools/quantize.py CHECKPOINT -o OUT --weights int8"
@@ -174,8 +175,8 @@ def open_engine(
         threads = min(cpus, MAX_THREADS)
     if type(replicas) is not int or not 1 <= replicas <= threads:
         raise OptionError(f"replicas is {replicas!r}; expected a whole number, 1..{threads}, the threads")
-    tensors = directory.tensors if compute == directory.weights else _dequantized(directory)
-    open_session, isa, threads_lost = _core_sessions(directory.config, tensors, compute, kv)
+    tensors = directory.tensors if compute == "int8" or not directory.rounded else _dequantized(directory)
+    open_session, isa, threads_lost = _core_sessions(directory.config, tensors, kv)
     engine = Engine(
         directory.config,
         directory.generation,
@@ -196,17 +197,17 @@ def _bytes(tensors: dict[str, np.ndarray]) -> int:
 
 def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
     """The packed tensors of a float32 directory with the values that the int8 ones stand for."""
-    stored = directory.tensors
+    columns = {name: spec.shape[1] for name, spec in tensor_specs(directory.config).items() if len(spec.shape) == 2}
     return {
-        name: dequantize_packed(stored[name], stored[name.removesuffix("weight") + "scale"])
+        name: dequantize_packed(directory.tensors, name.removesuffix(".weight"), columns[spec.sources[0]])
         if spec.kind == "weight"
-        else stored[name]
+        else directory.tensors[name]
         for name, spec in packed_specs(directory.config, "float32").items()
     }
 
 
 def _core_sessions(
-    config: ModelConfig, tensors: dict[str, np.ndarray], compute: str, kv: str
+    config: ModelConfig, tensors: dict[str, np.ndarray], kv: str
 ) -> tuple[Callable[[int], Session], str, Callable[[], bool]]:
     """What makes a session of so many threads, the kernels' instruction set, what tells whether a fork lost threads.
 
@@ -215,7 +216,7 @@ def _core_sessions(
     from pyengine import _core  # type: ignore[attr-defined]
 
     positions = sinusoidal_positions(config.max_positions, config.width)
-    model = _core.Model(config, tensors, positions, weights=compute, kv=kv)
+    model = _core.Model(config, tensors, positions, kv=kv)
 
     def open_session(threads: int) -> Session:
         session: Session = _core.Session(

@@ -13,6 +13,7 @@ from pyengine.canonical.config import ModelConfig
 from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.modelfile import layout
 from pyengine.plan import Plan, StepResult
+from pyengine.quantize.rounding import pack_parts, round_parts
 
 from ..oracle.tiny import model_config, random_tensors
 
@@ -22,13 +23,29 @@ __all__ = ["COMPUTE", "SANITIZED", "TinyModel", "make_plan", "model_config", "ne
 SANITIZED = hasattr(ctypes.CDLL(None), "__asan_init")
 
 # (weights, kv)
-COMPUTE = (("float32", "float32"), ("float32", "int8"), ("int8", "float32"), ("int8", "int8"))
+COMPUTE = (
+    ("float32", "float32"), ("float32", "int8"), ("int8", "float32"), ("int8", "int8"), ("int4g32", "int8"),
+    ("int4g64m", "float32"),
+)  # fmt: skip
 
 
-def quantize(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [N, K] -> int8 [N, K] and the scale of each row."""
-    scale = (np.abs(w).max(axis=1) / np.float32(127)).astype(np.float32)
-    return np.rint(np.divide(w, scale[:, None], out=np.zeros_like(w), where=scale[:, None] > 0)).astype(np.int8), scale
+def round_matrices(
+    config: ModelConfig, floats: dict[str, np.ndarray], weights: str
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Packed tensors of a model whose matrices are all of one type, and the canonical ones that they stand for."""
+    packed: dict[str, np.ndarray] = {}
+    floats = dict(floats)
+    for name, spec in layout.packed_specs(config, weights).items():
+        parts = [floats[source] for source in spec.sources]
+        if spec.kind == "vector":
+            packed[name] = layout.pad_vector(np.concatenate(parts))
+        elif spec.kind == "weight":
+            name = name.removesuffix(".weight")
+            rounded = round_parts(parts, weights)
+            packed |= {f"{name}.{part}": np.ascontiguousarray(array) for part, array in pack_parts(rounded).items()}
+            for source, part, matrix in zip(spec.sources, parts, rounded, strict=True):
+                floats[source] = matrix if isinstance(matrix, np.ndarray) else matrix.dequantize(part.shape[1])
+    return packed, floats
 
 
 @dataclass(frozen=True)
@@ -44,28 +61,15 @@ class TinyModel:
     def random(cls, weights: str = "float32", seed: int = 1, std: float = 0.5, **changes: object) -> TinyModel:
         config = model_config(**changes)
         floats = random_tensors(config, seed, std)
-        packed = {}
-        for name, spec in layout.packed_specs(config, weights).items():
-            parts = [floats[source] for source in spec.sources]
-            if spec.kind == "vector":
-                packed[name] = layout.pad_vector(np.concatenate(parts))
-            elif spec.kind == "scale":
-                packed[name] = layout.pad_vector(np.concatenate([quantize(part)[1] for part in parts]))
-            elif weights == "int8":
-                packed[name] = np.ascontiguousarray(layout.pack_int8(np.concatenate([quantize(p)[0] for p in parts])))
-            else:
-                packed[name] = np.ascontiguousarray(layout.pack_float32(np.concatenate(parts)))
-            assert packed[name].shape == spec.shape
-        if weights == "int8":
-            for name, tensor in floats.items():
-                if tensor.ndim == 2:
-                    q, scale = quantize(tensor)
-                    floats[name] = q * scale[:, None]
+        packed, floats = round_matrices(config, floats, weights)
+        assert {name: array.shape for name, array in packed.items()} == {
+            name: spec.shape for name, spec in layout.packed_specs(config, weights).items()
+        }
         return cls(config, weights, packed, floats)
 
     def core(self, kv: str = "float32", isa: str | None = None) -> _core.Model:
         positions = sinusoidal_positions(self.config.max_positions, self.config.width)
-        return _core.Model(self.config, self.packed, positions, weights=self.weights, kv=kv, isa=isa)
+        return _core.Model(self.config, self.packed, positions, kv=kv, isa=isa)
 
 
 def new_session(

@@ -50,7 +50,7 @@ def test_positions_must_have_their_shape() -> None:
     tiny = TinyModel.random()
     positions = sinusoidal_positions(tiny.config.max_positions - 1, tiny.config.width)
     with pytest.raises(EngineError, match=r"\(40, 16\), found float32 \(39, 16\)"):
-        _core.Model(tiny.config, tiny.packed, positions, weights="float32", kv="float32")
+        _core.Model(tiny.config, tiny.packed, positions, kv="float32")
 
 
 def test_the_model_keeps_its_arrays_alive() -> None:

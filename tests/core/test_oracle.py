@@ -77,7 +77,8 @@ class Case:
         if (tiny.weights, kv) == ("float32", "float32"):
             assert np.abs(got - exact).max() <= rounding
             return
-        rounded = QuantizedReference(tiny.config, tiny.floats, activations=tiny.weights == "int8", cache=kv == "int8")
+        activations = tiny.weights != "float32"
+        rounded = QuantizedReference(tiny.config, tiny.floats, activations=activations, cache=kv == "int8")
         error = got - self.oracle(rounded)
         assert np.median(np.abs(error)) <= rounding
         assert np.sqrt(np.mean(error**2)) <= 0.5 * np.sqrt(np.mean((got - exact) ** 2)) + rounding

@@ -7,6 +7,7 @@ import pytest
 
 from pyengine.canonical import ModelConfig, StackConfig, tensor_specs
 from pyengine.modelfile.layout import (
+    INT4,
     dequantize_packed,
     pack_float32,
     pack_int4,
@@ -17,6 +18,8 @@ from pyengine.modelfile.layout import (
     round_up,
     unpack_sparse,
 )
+
+from pyengine.quantize.rounding import pack_parts, round_matrix
 
 from .unpack import unpack_float32, unpack_int8
 
@@ -83,6 +86,18 @@ def test_unpacking_is_the_inverse(rows: int, columns: int) -> None:
     assert found.dtype == np.float32 and found.flags.c_contiguous
 
 
+@pytest.mark.parametrize("weights", INT4)
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_dequantizing_packed_int4_is_packing_dequantized(rows: int, columns: int, weights: str) -> None:
+    matrix = np.random.default_rng(3).normal(size=(rows, columns)).astype(np.float32)
+    rounded = round_matrix(matrix, weights)
+    stored = {f"x.{part}": np.ascontiguousarray(array) for part, array in pack_parts([rounded]).items()}
+    found = dequantize_packed(stored, "x", columns)
+    np.testing.assert_array_equal(found, pack_float32(rounded.dequantize(columns)))
+    assert np.abs(found - pack_float32(matrix)).max() < 0.5  # steps of about a seventh of the largest of some 100
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+
+
 @pytest.mark.parametrize("density", (0.0, 0.3, 1.0))
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_sparse_lines_are_those_of_int8_that_are_not_zero(rows: int, columns: int, density: float) -> None:
@@ -104,7 +119,8 @@ def test_dequantizing_packed_is_packing_dequantized(rows: int, columns: int) -> 
     small, _ = matrices(rows, columns)
     scale = np.random.default_rng(1).random(rows).astype(np.float32)
     expected = pack_float32(small * scale[:, None])
-    found = dequantize_packed(np.ascontiguousarray(pack_int8(small)), pad_vector(scale))
+    stored = {"x.weight": np.ascontiguousarray(pack_int8(small)), "x.scale": pad_vector(scale)}
+    found = dequantize_packed(stored, "x", columns)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == np.float32 and found.flags.c_contiguous
 

@@ -222,11 +222,11 @@ def test_a_table_that_cannot_be_written_is_one_line(tmp_path: Path, arguments: l
 def test_too_little_memory_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(matrix: np.ndarray) -> None:
+    def exhausted(*_: object) -> None:
         raise MemoryError
 
     source = handmade.write_checkpoint(tmp_path / "in")
-    monkeypatch.setattr(pipeline, "quantize_rows", exhausted)
+    monkeypatch.setattr(pipeline, "round_parts", exhausted)
     status, out, err = run([str(source), "-o", str(tmp_path / "out")], capsys)
     assert (status, out, err) == (2, "", "pyengine-quantize: error: out of memory\n")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -8,20 +8,6 @@ void pe_group_sums_s32_q8r__ref(const int8_t *q, int64_t n, uint8_t flip, int32_
     }
 }
 
-/* Exact: every half is a float. */
-static float float_of(uint16_t half) {
-    const uint32_t sign = (uint32_t)(half >> 15) << 31, exponent = half >> 10 & 31, fraction = half & 1023;
-    if (exponent == 0) {
-        const float size = (float)fraction * 0x1p-24f;
-        return sign ? -size : size;
-    }
-    const uint32_t widened = exponent == 31 ? 255 : exponent + 112; /* infinities and NaN, else the bias 15 -> 127 */
-    const uint32_t bits = sign | widened << 23 | fraction << 13;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 /* The value q of column k in a channel's lane of packed lines. */
 static int32_t nibble(const uint8_t *lane, int64_t k) {
     const uint8_t both = lane[k / (2 * PE_QUAD) * (PE_BLOCK * PE_QUAD) + k % PE_QUAD];
@@ -43,8 +29,8 @@ void pe_gemm_f32_q8r_q4g__ref(const pe_product *p, int64_t block0, int64_t block
                     sum += x[row * p->ldx + k] * nibble(lane, k);
                 for (int64_t i = g * p->group / PE_SUMMED; i < (g + 1) * p->group / PE_SUMMED; i++)
                     x_sum += p->x_sum[row * (p->ldx / PE_SUMMED) + i];
-                acc = fmaf((float)(p->group_min ? sum : sum - 8 * x_sum), float_of(p->group_scale[at]), acc);
-                if (p->group_min) acc = fmaf((float)x_sum, float_of(p->group_min[at]), acc);
+                acc = fmaf((float)(p->group_min ? sum : sum - 8 * x_sum), pe_float_of_half(p->group_scale[at]), acc);
+                if (p->group_min) acc = fmaf((float)x_sum, pe_float_of_half(p->group_min[at]), acc);
             }
             const float bias = p->bias ? p->bias[n] : 0.0f;
             p->y[row * p->ldy + n] = pe_finish(p, row, n, fmaf(acc, p->x_scale[row] * p->w_scale[n], bias));

@@ -1,0 +1,55 @@
+"""From float32 matrices to what a model directory stores of them, for each type of ``modelfile.layout.WEIGHTS``."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from pyengine.modelfile.layout import INT4, pack_float32, pack_groups, pack_int4, pack_int8, pad_vector
+from pyengine.quantize.grid import round_to_grid
+from pyengine.quantize.ranges import choose_grid
+from pyengine.quantize.schemes import GroupedMatrix, QuantizedMatrix, Scheme, quantize_rows
+
+__all__ = ["Rounded", "pack_parts", "round_matrix", "round_parts", "scheme_of"]
+
+Rounded = QuantizedMatrix | GroupedMatrix | np.ndarray
+
+
+def scheme_of(weights: str) -> Scheme:
+    """The scheme of a type that rounds."""
+    return Scheme(*INT4[weights]) if weights in INT4 else Scheme()
+
+
+def round_matrix(matrix: np.ndarray, weights: str, method: str = "absmax") -> Rounded:
+    """A float32 matrix [N, K] rounded without calibration; itself as float32. ``method``: one of ``ranges.METHODS``."""
+    if weights == "float32":
+        return matrix
+    if weights == "int8" and method == "absmax":
+        return quantize_rows(matrix)
+    return round_to_grid(matrix, choose_grid(matrix, scheme_of(weights), method=method))
+
+
+def round_parts(parts: Sequence[np.ndarray], weights: str, method: str = "absmax") -> list[Rounded]:
+    """Each of the matrices that are stacked into one by itself, as ``round_matrix``."""
+    return [round_matrix(part, weights, method) for part in parts]
+
+
+def pack_parts(parts: Sequence[Rounded]) -> dict[str, np.ndarray]:
+    """Matrices of one type, stacked and packed: the last parts of the packed names -> arrays, in file order."""
+    first = parts[0]
+    if isinstance(first, np.ndarray):
+        return {"weight": pack_float32(_stacked(parts))}
+    scale = pad_vector(_stacked([part.scale for part in parts]))
+    q = _stacked([part.q for part in parts])
+    if isinstance(first, QuantizedMatrix):
+        return {"weight": pack_int8(q), "scale": scale}
+    packed = {"weight": pack_int4(q, first.group), "scale": scale}
+    packed["group_scale"] = pack_groups(_stacked([part.group_scale for part in parts]))
+    if first.group_min is not None:
+        packed["group_min"] = pack_groups(_stacked([part.group_min for part in parts]))
+    return packed
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
