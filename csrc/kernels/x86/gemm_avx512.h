@@ -10,12 +10,15 @@ enum { ROWS = 6, BLOCKS = 4, FEW = 8 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* The floats of a sum that a loop collected. Pinned to a register at the loop's end: GCC 12 takes the conversion, which
-   reads memory as well, as a reason to keep the sums of large tiles there, all through the loop. */
-ALWAYS_INLINE __m512 pe_floats_of(__m512i sum) {
-    __asm__("" : "+v"(sum));
-    return _mm512_cvtepi32_ps(sum);
+/* `v`, in a register where this stands: GCC 12 else reads an operand again from memory for each of its uses, and keeps
+   the sums of large tiles there, all through a loop, because the conversion that follows it could read them there. */
+ALWAYS_INLINE __m512i pe_in_register(__m512i v) {
+    __asm__("" : "+v"(v));
+    return v;
 }
+
+/* The floats of a sum that a loop collected. */
+ALWAYS_INLINE __m512 pe_floats_of(__m512i sum) { return _mm512_cvtepi32_ps(pe_in_register(sum)); }
 
 /* One look at the kind for all blocks, whose long chains overlap. */
 ALWAYS_INLINE void pe_activate_blocks(pe_activation kind, __m512 value[BLOCKS], const int blocks) {

@@ -3,20 +3,25 @@
    vpdpbusd multiplies unsigned by signed bytes: rows come flipped (x + 128), the unsigned operand, and nibbles
    (0 to 15) are the signed one. So 128 times the sum of a group's nibbles is subtracted, which is found on the way.
 
-   Up to 8 rows take one block of 16 channels at a time, as a single stream of memory: each line is cut into nibbles
-   once for all rows. So do more rows with the last blocks, where these are no whole panel.
+   Up to 8 rows, 4 at a time, take one block of 16 channels or two: memory is the limit for one row, it is fastest as a
+   single stream; for more rows the arithmetic is, and two blocks share what is read of a row. So do more rows with the
+   last blocks, where these are no whole panel.
 
    More rows take a panel of 4 blocks. STEP columns of it at a time become bytes in a buffer in the first-level cache,
-   which every tile of 6 rows by 4 blocks reads, as those of int8 weights do. The 24 sums of a tile turn into floats at
-   the end of each group, and wait in a second buffer for the steps to come. */
+   which every tile of 3 rows by 4 blocks reads. Such a tile holds 12 sums of integers and as many of floats in
+   registers, so that nothing is stored at the end of a group; 6 rows by 4 blocks, as int8 products have, would store 24
+   vectors there, and be slower. At the end of a step the floats wait in a second buffer for the next one. */
 #include "kernels/x86/gemm_avx512.h"
 
 enum {
-    STEP = 256,
-    CHUNK = 96,  /* rows that a panel's bytes are made for */
-    TILE = 3, /* rows of a tile */
-    UNROLLED = 4,
-    LINE = 2 * PE_QUAD, /* columns of a line of 64 bytes */
+    LINE = 2 * PE_QUAD,                 /* columns of a line of 64 bytes */
+    LINES = PE_SUMMED / LINE,           /* lines that a loop takes at a time, */
+    QUADS = 4,                          /* or quads of bytes: what is left of their loops costs less than it saves */
+    ROWS_OF_BLOCK = 4, ROWS_OF_TILE = 3,
+    PAIRED = 3,                         /* rows from which on two blocks are faster than one */
+    STEP = 256,                         /* columns that become bytes at a time: whole groups of any size */
+    CHUNK = 96,                         /* rows that a panel's bytes are made for */
+    AHEAD = 10240,                      /* bytes from a line that is read to the one that is fetched */
 };
 
 /* Columns of a panel, and what a group of them needs. */
@@ -64,85 +69,108 @@ static inline int32_t x_sum_of(const pe_product *p, int64_t row, int64_t k) {
     return p->group > 64 ? two + sums[2] + sums[3] : two;
 }
 
-/* acc[rows] of rows [row0, row0 + rows) and one block. One line of weights follows the other in memory, and the block
-   at `next` is fetched meanwhile. */
-ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, const int rows, const bool minima,
-                            const uint8_t *next) {
-    const int64_t ldx = p->ldx, group = p->group, groups = p->k / group;
+/* Rows [row0, row0 + rows) and `blocks` blocks, 1 or 2, from `block` on; what is read after `next` is fetched meanwhile.
+   One block has two chains of sums for a row, of low and of high nibbles. */
+ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, const int rows, const int blocks,
+                            const bool minima, const uint8_t *next) {
+    const int64_t ldx = p->ldx, group = p->group, groups = p->k / group, block_bytes = PE_BLOCK * p->k / 2;
     const int8_t *x = (const int8_t *)p->x + row0 * ldx;
-    const uint8_t *w = (const uint8_t *)p->w + block * PE_BLOCK * p->k / 2;
-    const int chains = rows <= 4 ? 2 : 1;
-    __m512 acc[FEW]; /* registers: its address must not leave this function */
+    const uint8_t *w = (const uint8_t *)p->w + block * block_bytes;
+    __m512 total[ROWS_OF_BLOCK * 2]; /* registers, as sum: their addresses must not leave this function */
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) acc[r] = _mm512_setzero_ps();
+    for (int i = 0; i < rows * blocks; i++) total[i] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; g++) {
-        const int64_t k0 = g * group, at = (block * groups + g) * PE_BLOCK;
-        __m512i q_sum = _mm512_setzero_si512(), sum[FEW * 2];
-        int32_t x_sum[FEW];
+        __m512i q_sum[2], sum[ROWS_OF_BLOCK * 2];
+#pragma GCC unroll 2
+        for (int b = 0; b < blocks; b++) q_sum[b] = _mm512_setzero_si512();
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            x_sum[r] = x_sum_of(p, row0 + r, k0);
-            sum[r * chains] = minima ? _mm512_setzero_si512() : _mm512_set1_epi32(-8 * x_sum[r]);
-            if (chains == 2) sum[r * chains + 1] = _mm512_setzero_si512();
-        }
-        for (int64_t k = k0; k < k0 + group; k += LINE) {
-            const __m512i line = _mm512_loadu_si512(w + k * PE_BLOCK / 2);
-            const __m512i low = low_nibbles(line), high = high_nibbles(line);
-            _mm_prefetch((const char *)next + k * PE_BLOCK / 2, _MM_HINT_T0);
-            q_sum = add_nibbles(q_sum, low, high);
-#pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) {
-                const int8_t *from = x + r * ldx + k;
-                sum[r * chains] = _mm512_dpbusd_epi32(sum[r * chains], quad(from), low);
-                const int other = r * chains + chains - 1;
-                sum[other] = _mm512_dpbusd_epi32(sum[other], quad(from + PE_QUAD), high);
+        for (int i = 0; i < rows * 2; i++) sum[i] = _mm512_setzero_si512();
+        for (int64_t k0 = g * group; k0 < (g + 1) * group; k0 += LINES * LINE) {
+#pragma GCC unroll 4
+            for (int i = 0; i < LINES; i++) {
+                const int64_t k = k0 + i * LINE;
+                __m512i low[2], high[2];
+#pragma GCC unroll 2
+                for (int b = 0; b < blocks; b++) {
+                    const int64_t at = b * block_bytes + k * PE_BLOCK / 2;
+                    const __m512i line = pe_in_register(_mm512_loadu_si512(w + at));
+                    _mm_prefetch((const char *)next + at, _MM_HINT_T0);
+                    low[b] = low_nibbles(line);
+                    high[b] = high_nibbles(line);
+                    q_sum[b] = add_nibbles(q_sum[b], low[b], high[b]);
+                }
+#pragma GCC unroll 4
+                for (int r = 0; r < rows; r++) {
+                    const __m512i first = quad(x + r * ldx + k), second = quad(x + r * ldx + k + PE_QUAD);
+#pragma GCC unroll 2
+                    for (int b = 0; b < blocks; b++) {
+                        const int one = r * 2 + b, other = r * 2 + (blocks == 1 ? 1 : b);
+                        sum[one] = _mm512_dpbusd_epi32(sum[one], first, low[b]);
+                        sum[other] = _mm512_dpbusd_epi32(sum[other], second, high[b]);
+                    }
+                }
             }
         }
-        const __m512 scale = halves(p->group_scale + at), min = minima ? halves(p->group_min + at) : scale;
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            __m512i total = _mm512_sub_epi32(sum[r * chains], q_sum);
-            if (chains == 2) total = _mm512_add_epi32(total, sum[r * chains + 1]);
-            acc[r] = _mm512_fmadd_ps(pe_floats_of(total), scale, acc[r]);
-            if (minima) acc[r] = _mm512_fmadd_ps(_mm512_set1_ps((float)x_sum[r]), min, acc[r]);
+#pragma GCC unroll 2
+        for (int b = 0; b < blocks; b++) {
+            const int64_t at = ((block + b) * groups + g) * PE_BLOCK;
+            const __m512 scale = halves(p->group_scale + at), min = minima ? halves(p->group_min + at) : scale;
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                const int32_t x_sum = x_sum_of(p, row0 + r, g * group);
+                const __m512i offset = minima ? q_sum[b] : _mm512_add_epi32(q_sum[b], _mm512_set1_epi32(8 * x_sum));
+                __m512i whole = _mm512_sub_epi32(sum[r * 2 + b], offset);
+                if (blocks == 1) whole = _mm512_add_epi32(whole, sum[r * 2 + 1]);
+                __m512 *to = &total[r * blocks + b];
+                *to = _mm512_fmadd_ps(pe_floats_of(whole), scale, *to);
+                if (minima) *to = _mm512_fmadd_ps(_mm512_set1_ps((float)x_sum), min, *to);
+            }
         }
     }
-    __m512 done[FEW];
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) done[r] = acc[r];
-    pe_finish_scaled(p, row0, block, rows, 1, done);
-}
-
-/* A function of its own, as tile_of. */
-static __attribute__((noinline)) void few_of(const pe_product *p, int64_t row0, int64_t block, int rows,
-                                             const uint8_t *next) {
-    const bool minima = p->group_min != NULL;
-    switch (rows + minima * FEW) {
-    case 1: tile_few(p, row0, block, 1, false, next); break;
-    case 2: tile_few(p, row0, block, 2, false, next); break;
-    case 3: tile_few(p, row0, block, 3, false, next); break;
-    case 4: tile_few(p, row0, block, 4, false, next); break;
-    case 5: tile_few(p, row0, block, 5, false, next); break;
-    case 6: tile_few(p, row0, block, 6, false, next); break;
-    case 7: tile_few(p, row0, block, 7, false, next); break;
-    case 8: tile_few(p, row0, block, 8, false, next); break;
-    case 9: tile_few(p, row0, block, 1, true, next); break;
-    case 10: tile_few(p, row0, block, 2, true, next); break;
-    case 11: tile_few(p, row0, block, 3, true, next); break;
-    case 12: tile_few(p, row0, block, 4, true, next); break;
-    case 13: tile_few(p, row0, block, 5, true, next); break;
-    case 14: tile_few(p, row0, block, 6, true, next); break;
-    case 15: tile_few(p, row0, block, 7, true, next); break;
-    default: tile_few(p, row0, block, 8, true, next);
+#pragma GCC unroll 2
+    for (int b = 0; b < blocks; b++) {
+        __m512 done[ROWS_OF_BLOCK];
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) done[r] = total[r * blocks + b];
+        pe_finish_scaled(p, row0, block + b, rows, 1, done);
     }
 }
 
-/* All rows by one block, in parts of about the same size. */
-static void block_q4(const pe_product *p, int64_t block, const uint8_t *next) {
-    const int64_t parts = (p->m + FEW - 1) / FEW;
-    for (int64_t part = 0; part < parts; part++) {
-        const int64_t row = p->m * part / parts;
-        few_of(p, row, block, (int)(p->m * (part + 1) / parts - row), next);
+/* tile_few of any kind. A function of its own: tiles keep to registers only where little surrounds them. */
+static __attribute__((noinline)) void few_of(const pe_product *p, int64_t row0, int64_t block, int rows, int blocks,
+                                             const uint8_t *next) {
+    switch (rows + (p->group_min ? 4 : 0) + (blocks == 2 ? 8 : 0)) {
+    case 1: tile_few(p, row0, block, 1, 1, false, next); break;
+    case 2: tile_few(p, row0, block, 2, 1, false, next); break;
+    case 3: tile_few(p, row0, block, 3, 1, false, next); break;
+    case 4: tile_few(p, row0, block, 4, 1, false, next); break;
+    case 5: tile_few(p, row0, block, 1, 1, true, next); break;
+    case 6: tile_few(p, row0, block, 2, 1, true, next); break;
+    case 7: tile_few(p, row0, block, 3, 1, true, next); break;
+    case 8: tile_few(p, row0, block, 4, 1, true, next); break;
+    case 9: tile_few(p, row0, block, 1, 2, false, next); break;
+    case 10: tile_few(p, row0, block, 2, 2, false, next); break;
+    case 11: tile_few(p, row0, block, 3, 2, false, next); break;
+    case 12: tile_few(p, row0, block, 4, 2, false, next); break;
+    case 13: tile_few(p, row0, block, 1, 2, true, next); break;
+    case 14: tile_few(p, row0, block, 2, 2, true, next); break;
+    case 15: tile_few(p, row0, block, 3, 2, true, next); break;
+    default: tile_few(p, row0, block, 4, 2, true, next);
+    }
+}
+
+/* All rows by blocks [block, block1), 1 or 2 at a time and rows in parts of about the same size. */
+static void few_rows(const pe_product *p, int64_t block, int64_t block1) {
+    const int64_t block_bytes = PE_BLOCK * p->k / 2, parts = (p->m + ROWS_OF_BLOCK - 1) / ROWS_OF_BLOCK;
+    const uint8_t *end = (const uint8_t *)p->w + block1 * block_bytes;
+    for (int blocks; block < block1; block += blocks) {
+        blocks = p->m >= PAIRED && block + 1 < block1 ? 2 : 1;
+        const int64_t left = (block1 - block) * block_bytes;
+        const uint8_t *next = p->ahead && left <= AHEAD ? (const uint8_t *)p->ahead + AHEAD - left : end - left + AHEAD;
+        for (int64_t part = 0; part < parts; part++) {
+            const int64_t row = p->m * part / parts;
+            few_of(p, row, block, (int)(p->m * (part + 1) / parts - row), blocks, next);
+        }
     }
 }
 
@@ -174,12 +202,12 @@ ALWAYS_INLINE void tile_q4(const pe_product *p, int64_t row0, int64_t k0, int64_
                            const int rows, const bool minima, float (*acc)[BLOCKS][PE_BLOCK]) {
     const int64_t ldx = p->ldx, group = p->group;
     const int8_t *x = (const int8_t *)p->x + row0 * ldx + k0;
-    __m512 total[TILE * BLOCKS]; /* registers, as sum: their addresses must not leave this function */
+    const uint8_t(*lines)[BLOCKS][PE_BLOCK * PE_QUAD] = from->lines;
+    __m512 total[ROWS_OF_TILE * BLOCKS]; /* registers, as sum: their addresses must not leave this function */
 #pragma GCC unroll 12
     for (int i = 0; i < rows * BLOCKS; i++) total[i] = _mm512_load_ps(acc[i / BLOCKS][i % BLOCKS]);
-    const uint8_t(*lines)[BLOCKS][PE_BLOCK * PE_QUAD] = from->lines;
     for (int64_t g = 0; g < columns / group; g++) {
-        __m512i sum[TILE * BLOCKS];
+        __m512i sum[ROWS_OF_TILE * BLOCKS];
 #pragma GCC unroll 3
         for (int r = 0; r < rows; r++) {
             const __m512i offset = _mm512_set1_epi32(minima ? 0 : 8 * x_sum_of(p, row0 + r, k0 + g * group));
@@ -187,12 +215,12 @@ ALWAYS_INLINE void tile_q4(const pe_product *p, int64_t row0, int64_t k0, int64_
             for (int b = 0; b < BLOCKS; b++)
                 sum[r * BLOCKS + b] = _mm512_sub_epi32(_mm512_load_si512(from->start[g][b]), offset);
         }
-        for (int64_t k = 0; k < group; k += UNROLLED * PE_QUAD, lines += UNROLLED, x += UNROLLED * PE_QUAD) {
+        for (int64_t k = 0; k < group; k += QUADS * PE_QUAD, lines += QUADS, x += QUADS * PE_QUAD) {
 #pragma GCC unroll 4
-            for (int i = 0; i < UNROLLED; i++) {
+            for (int i = 0; i < QUADS; i++) {
                 __m512i line[BLOCKS];
 #pragma GCC unroll 4
-                for (int b = 0; b < BLOCKS; b++) { line[b] = _mm512_load_si512(lines[i][b]); __asm__("" : "+v"(line[b])); }
+                for (int b = 0; b < BLOCKS; b++) line[b] = pe_in_register(_mm512_load_si512(lines[i][b]));
 #pragma GCC unroll 3
                 for (int r = 0; r < rows; r++) {
                     const __m512i a = quad(x + r * ldx + i * PE_QUAD);
@@ -224,11 +252,10 @@ ALWAYS_INLINE void tile_q4(const pe_product *p, int64_t row0, int64_t k0, int64_
     for (int i = 0; i < rows * BLOCKS; i++) _mm512_store_ps(acc[i / BLOCKS][i % BLOCKS], total[i]);
 }
 
-/* A function of its own: the compiler keeps the tile in registers only where little surrounds it. */
+/* tile_q4 of any kind; a function of its own, as few_of. */
 static __attribute__((noinline)) void tile_of(const pe_product *p, int64_t row0, int64_t k0, int64_t columns,
                                               const panel *from, int rows, float (*acc)[BLOCKS][PE_BLOCK]) {
-    const bool minima = p->group_min != NULL;
-    switch (rows + minima * TILE) {
+    switch (rows + (p->group_min ? 3 : 0)) {
     case 1: tile_q4(p, row0, k0, columns, from, 1, false, acc); break;
     case 2: tile_q4(p, row0, k0, columns, from, 2, false, acc); break;
     case 3: tile_q4(p, row0, k0, columns, from, 3, false, acc); break;
@@ -247,9 +274,9 @@ static void panel_q4(const pe_product *p, int64_t row0, int64_t row1, int64_t bl
         const int64_t columns = p->k - k < STEP ? p->k - k : STEP;
         const uint8_t *following = (const uint8_t *)p->w + (block0 * p->k + k + STEP) * PE_BLOCK / 2;
         expand(p, block0, k, columns, k + STEP < p->k ? following : next, &expanded);
-        for (int64_t row = row0; row < row1; row += TILE) {
+        for (int64_t row = row0; row < row1; row += ROWS_OF_TILE) {
+            const int rows = row1 - row < ROWS_OF_TILE ? (int)(row1 - row) : ROWS_OF_TILE;
             float(*sums)[BLOCKS][PE_BLOCK] = acc + (row - row0);
-            const int rows = row1 - row < TILE ? (int)(row1 - row) : TILE;
             tile_of(p, row, k, columns, &expanded, rows, sums);
             if (k + columns == p->k)
                 pe_finish_scaled(p, row, block0, rows, BLOCKS, (const __m512 *)(const void *)sums);
@@ -259,16 +286,12 @@ static void panel_q4(const pe_product *p, int64_t row0, int64_t row1, int64_t bl
 
 void pe_gemm_f32_q8r_q4g__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
     const int64_t block_bytes = PE_BLOCK * p->k / 2, chunks = (p->m + CHUNK - 1) / CHUNK;
-    const uint8_t *w = p->w;
     int64_t block = block0;
     for (; p->m > FEW && block + BLOCKS <= block1; block += BLOCKS)
         for (int64_t chunk = 0; chunk < chunks; chunk++) {
             const int64_t after = chunk + 1 < chunks ? block : block + BLOCKS;
-            const uint8_t *next = after < block1 ? w + after * block_bytes : p->ahead;
+            const uint8_t *next = after < block1 ? (const uint8_t *)p->w + after * block_bytes : p->ahead;
             panel_q4(p, p->m * chunk / chunks, p->m * (chunk + 1) / chunks, block, next);
         }
-    for (; block < block1; block++) {
-        const uint8_t *own = w + block * block_bytes;
-        block_q4(p, block, block + 1 < block1 ? own + block_bytes : p->ahead ? p->ahead : own);
-    }
+    few_rows(p, block, block1);
 }
