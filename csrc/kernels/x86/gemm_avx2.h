@@ -20,6 +20,13 @@ ALWAYS_INLINE void pe_prefetch(const uint8_t *ahead, int64_t line) {
     if (ahead) _mm_prefetch((const char *)ahead + line * 64, _MM_HINT_T1);
 }
 
+/* The floats of a sum that a loop collected. Pinned to a register at the loop's end: GCC 12 else keeps the sums of
+   large tiles in memory, all through the loop, because the conversion could read them there. */
+ALWAYS_INLINE __m256 pe_floats_of(__m256i sum) {
+    __asm__("" : "+x"(sum));
+    return _mm256_cvtepi32_ps(sum);
+}
+
 /* 8 elements of a row with their bias, through activation and residual. */
 ALWAYS_INLINE void pe_finish8(const pe_product *p, int64_t row, int64_t channel, __m256 v) {
     v = pe_activate8(p->activation, v);

@@ -69,8 +69,8 @@ static inline int32_t x_sum_of(const pe_product *p, int64_t row, int64_t k) {
     return p->group > 64 ? two + sums[2] + sums[3] : two;
 }
 
-/* Rows [row0, row0 + rows) and `blocks` blocks, 1 or 2, from `block` on; what is read after `next` is fetched meanwhile.
-   One block has two chains of sums for a row, of low and of high nibbles. */
+/* Rows [row0, row0 + rows) and `blocks` blocks, 1 or 2, from `block` on, while as much is fetched from `next` on. One
+   block has two chains of sums for a row, of low and of high nibbles. */
 ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, const int rows, const int blocks,
                             const bool minima, const uint8_t *next) {
     const int64_t ldx = p->ldx, group = p->group, groups = p->k / group, block_bytes = PE_BLOCK * p->k / 2;
