@@ -1,0 +1,78 @@
+"""Operands of the products that kernels.py measures: weights in huge pages, and quantized rows."""
+
+from __future__ import annotations
+
+import mmap
+import time
+
+import numpy as np
+
+from pyengine import _core
+from pyengine.modelfile import layout
+from pyengine.pages import HUGE_PAGE
+
+__all__ = ["Pair", "Product"]
+
+
+def in_huge_pages(values: np.ndarray, copies: int) -> np.ndarray:
+    """[copies, ...] of the same values."""
+    size = copies * values.nbytes
+    memory = mmap.mmap(-1, size + HUGE_PAGE)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    start = -np.frombuffer(memory, np.uint8).ctypes.data % HUGE_PAGE
+    result = np.frombuffer(memory, values.dtype, copies * values.size, start).reshape(copies, *values.shape)
+    result[:] = values
+    return result
+
+
+class Product:
+    """`copies` int8 matrices of K x N in huge pages, and `rows` quantized rows."""
+
+    def __init__(self, kernels: _core.Kernels, rows: int, k: int, n: int, copies: int = 1) -> None:
+        self._kernels = kernels
+        w = np.random.default_rng(1).integers(-127, 128, (n // 16, k // 4, 16, 4), np.int8)
+        self._w = in_huge_pages(w, copies)
+        self._sums = np.empty(n, np.int32)
+        kernels.channel_sums(self._w[0], self._sums)
+        self._scales, self._bias = np.full(n, 0.01, np.float32), np.ones(n, np.float32)
+        self.rows(rows)
+
+    def rows(self, rows: int) -> None:
+        k, n = self._w.shape[2] * 4, len(self._bias)
+        self._x = np.random.default_rng(2).integers(-127, 128, (rows, k), np.int8)
+        self._x_scale, self._y = np.ones(rows, np.float32), np.empty((rows, n), np.float32)
+
+    def seconds(self, repeat: int) -> float:
+        """Of `repeat` products, the matrices in turn."""
+        start = time.perf_counter()
+        self._kernels.gemm_q8(self._x, self._x_scale, self._w, self._scales, self._sums, self._y, self._bias,
+                              activation="relu", repeat=repeat)  # fmt: skip
+        return time.perf_counter() - start
+
+
+class Pair:
+    """`copies` matrices of K x N with lines of zeros, once with and once without them, and the same rows for both."""
+
+    def __init__(self, kernels: _core.Kernels, rows: int, k: int, n: int, density: float, copies: int) -> None:
+        self._kernels = kernels
+        rng = np.random.default_rng(1)
+        keep = np.repeat(np.repeat(rng.random((n // 16, k // 4)) < density, 16, axis=0), 4, axis=1)
+        w = rng.integers(-127, 128, (n, k), np.int8) * keep
+        lines, line_start, line_quad = layout.pack_sparse(w)
+        self._dense, self._lines = in_huge_pages(layout.pack_int8(w), copies), in_huge_pages(lines, copies)
+        self._start = (line_start + np.arange(copies)[:, None] * len(lines)).astype(np.int32)
+        self._quad = in_huge_pages(line_quad, copies)
+        # Rows at distances that are no power of two, as kernels.h advises.
+        x = in_huge_pages(rng.integers(-127, 128, (rows, k + 64), np.int8), 1)[0]
+        self._rows = x[:, :k], np.ones(rows, np.float32)
+        self._channels = np.full(n, 0.01, np.float32), w.sum(axis=1, dtype=np.int32)
+        self._y = in_huge_pages(np.zeros((rows, n), np.float32), 1)[0]
+        self._options = {"bias": np.ones(n, np.float32), "activation": "relu"}
+
+    def dense(self, repeat: int) -> None:
+        """`repeat` products, the matrices in turn."""
+        self._kernels.gemm_q8(*self._rows, self._dense, *self._channels, self._y, **self._options, repeat=repeat)
+
+    def sparse(self, repeat: int) -> None:
+        weights = self._lines, self._start, self._quad
+        self._kernels.gemm_q8s(*self._rows, *weights, *self._channels, self._y, **self._options, repeat=repeat)
