@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import mmap
 import time
 
 import numpy as np
 
 from pyengine import _core
 from pyengine.modelfile import layout
-from pyengine.pages import HUGE_PAGE
+from pyengine.pages import huge_room
 
 __all__ = ["Pair", "Product"]
 
 
 def in_huge_pages(values: np.ndarray, copies: int) -> np.ndarray:
     """[copies, ...] of the same values."""
-    size = copies * values.nbytes
-    memory = mmap.mmap(-1, size + HUGE_PAGE)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    start = -np.frombuffer(memory, np.uint8).ctypes.data % HUGE_PAGE
-    result = np.frombuffer(memory, values.dtype, copies * values.size, start).reshape(copies, *values.shape)
+    room = huge_room(copies * values.nbytes)
+    result = np.frombuffer(room, values.dtype).reshape(copies, *values.shape)
     result[:] = values
     return result
 
