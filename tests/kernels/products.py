@@ -135,7 +135,9 @@ def _grouped(values: np.ndarray) -> np.ndarray:
 
 
 def _run_int4(kernels, p: Product, edge: str, gap: int, y: np.ndarray, options: dict[str, Any]) -> None:
-    packed = pack_int4(p.w, p.group)
+    # 15 where columns are padded: there rows of X hold zeros, and the weights may hold anything.
+    padding = np.full((len(p.w), -p.w.shape[1] % p.group), 15, np.uint8)
+    packed = pack_int4(np.concatenate([p.w, padding], axis=1), p.group)
     k = packed.shape[1] * 8
     x = _flipped(kernels, p.x, k, edge, gap)
     sums = output((len(x), k // 32), np.int32, edge, (k + gap) // 32)

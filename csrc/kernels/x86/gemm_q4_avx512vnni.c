@@ -17,7 +17,8 @@ enum {
     LINE = 2 * PE_QUAD,                 /* columns of a line of 64 bytes */
     LINES = PE_SUMMED / LINE,           /* lines that a loop takes at a time, */
     QUADS = 4,                          /* or quads of bytes: what is left of their loops costs less than it saves */
-    ROWS_OF_BLOCK = 4, ROWS_OF_TILE = 3,
+    ROWS_OF_BLOCK = 4,                  /* rows that are taken together with one block or two, */
+    ROWS_OF_TILE = 3,                   /* and with a panel */
     PAIRED = 3,                         /* rows from which on two blocks are faster than one */
     STEP = 256,                         /* columns that become bytes at a time: whole groups of any size */
     CHUNK = 96,                         /* rows that a panel's bytes are made for */
@@ -174,18 +175,22 @@ static void few_rows(const pe_product *p, int64_t block, int64_t block1) {
     }
 }
 
-/* Columns [k0, k0 + columns) of the blocks from block0 on as bytes; those at `next` are fetched meanwhile. */
+/* Columns [k0, k0 + columns) of the blocks from block0 on as bytes; the weights at `next` and the scales of the columns
+   that follow are fetched meanwhile. */
 static void expand(const pe_product *p, int64_t block0, int64_t k0, int64_t columns, const uint8_t *next, panel *to) {
     const int64_t block_bytes = PE_BLOCK * p->k / 2, groups = p->k / p->group;
+    const int64_t step_scales = STEP / p->group * PE_BLOCK;
     for (int b = 0; b < BLOCKS; b++) {
         const uint8_t *w = (const uint8_t *)p->w + (block0 + b) * block_bytes + k0 * PE_BLOCK / 2;
         for (int64_t g = 0; g < columns / p->group; g++) {
             const int64_t at = ((block0 + b) * groups + k0 / p->group + g) * PE_BLOCK;
+            _mm_prefetch((const char *)(p->group_scale + at + step_scales), _MM_HINT_T1);
+            if (p->group_min) _mm_prefetch((const char *)(p->group_min + at + step_scales), _MM_HINT_T1);
             __m512i q_sum = _mm512_setzero_si512();
             for (int64_t k = g * p->group; k < (g + 1) * p->group; k += LINE) {
                 const __m512i line = _mm512_loadu_si512(w + k * PE_BLOCK / 2);
                 const __m512i low = low_nibbles(line), high = high_nibbles(line);
-                if (next) _mm_prefetch((const char *)next + b * block_bytes + k * PE_BLOCK / 2, _MM_HINT_T0);
+                if (next) _mm_prefetch((const char *)next + b * block_bytes + k * PE_BLOCK / 2, _MM_HINT_T1);
                 _mm512_store_si512(to->lines[k / PE_QUAD][b], low);
                 _mm512_store_si512(to->lines[k / PE_QUAD + 1][b], high);
                 q_sum = add_nibbles(q_sum, low, high);
