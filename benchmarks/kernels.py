@@ -1,14 +1,15 @@
 """The kernels of each instruction set, as a share of what this machine can do in the same run.
 
-    python benchmarks/kernels.py [--only gemm|rows|sparse|logits|barriers|float32|attention|rowwise]
+    python benchmarks/kernels.py [--only gemm|rows|int4|sparse|logits|barriers|float32|attention|rowwise]
 
-The input is quantized already, the epilogue (scales, bias, activation) is included. The best of many short runs
-counts. `gemm`: a layer of many rows, against the int8 peak. `rows`: a few rows over matrices of 512 x 2,048 that are
-walked in turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `sparse`: products without
-the lines of zeros against int8 products with them, in turn; random lines, one thread. `logits`: the last product fused
-with its normalizer and the best 5 ids, against the product alone. `barriers`: those of a decoder step. `float32`:
-products in float32, one thread. `attention`: a row of 8 heads of 64 dimensions over keys and values in the cache.
-`rowwise`: layer normalisation and quantization of a row; the last two against the bandwidth of 1 MB.
+The input is quantized already, the epilogue (scales, bias, activation) is included. The best of many short runs counts.
+`gemm`: a layer of many rows, against the int8 peak. `rows`: a few rows over matrices of 512 x 2,048 that are walked in
+turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `int4`: weights in groups, with and
+without minima, a few rows as in `rows`, and many against int8 weights in turn. `sparse`: products without the lines of
+zeros against int8 products with them, in turn; random lines, one thread. `logits`: the last product fused with its
+normalizer and the best 5 ids, against the product alone. `barriers`: those of a decoder step. `float32`: products in
+float32, one thread. `attention`: a row of 8 heads of 64 dimensions over keys and values in the cache. `rowwise`: layer
+normalisation and quantization of a row; the last two against the bandwidth of 1 MB.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from dataclasses import dataclass
 
 import limits
 import numpy as np
-from products import Pair, Product
+from products import Int4Product, Pair, Product
 from report import Report, Table, Verdict, parser, publish
 
 from pyengine import _core
 from pyengine.cpus import usable_cpus
 
-TABLES = ("gemm", "rows", "sparse", "logits", "barriers", "float32", "attention", "rowwise")
+TABLES = ("gemm", "rows", "int4", "sparse", "logits", "barriers", "float32", "attention", "rowwise")
 STEP_BARRIERS = 6 * 8 + 4
 """Of a decoder step of the base-size model with few rows: eight a layer, embedding, rows asked for, logits."""
 GAINS = {0.5: 1.8, 0.25: 3.2}
@@ -179,6 +180,53 @@ def rows(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
     report.tables.append(table)
 
 
+def int4(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
+    kinds = tuple(itertools.product((32, 64, 128), (False, True)))
+    columns = {"isa": "", "group": "d", "minima": "", "weights, MB": ".0f", "rows": "d", "GB/s": ".1f",
+               "% of the bandwidth": ".0f", "time of one row": ".2f"}  # fmt: skip
+    few = Table("int4 products of few rows over matrices of 512 x 2,048 in turn, one thread", columns)
+    for isa, buffer in itertools.product(isas, extent.buffers):
+        limit, least = peaks.read(buffer, every=False, huge=True), 100.0
+        for group, minima in kinds:
+            product = Int4Product(_core.Kernels(isa), 1, 512, 2048, group, minima, buffer)
+            times: dict[int, list[float]] = {count: [] for count in extent.few}
+            deadline = time.perf_counter() + extent.seconds * len(times)
+            while len(times[1]) < 3 or time.perf_counter() < deadline:
+                for count, found in times.items():
+                    product.rows(count)
+                    found.append(product.seconds(product.copies) / product.copies)
+            for count, found in times.items():
+                rate = product.size / min(found)
+                cells = [rate / 1e9, 100 * rate / limit, min(found) / min(times[1])]
+                few.rows.append([isa, group, "yes" if minima else "no", buffer / 1e6, count, *cells])
+            least = min(least, 100 * product.size / min(times[1]) / limit)
+        if isa == isas[-1]:
+            demand = f"{isa}, int4, {buffer / 1e6:.0f} MB: one row at 80 % of the bandwidth"
+            report.verdicts.append(Verdict(demand, f"at least {least:.0f} %", least >= 80))
+    columns = {"isa": "", "K x N": "", "rows": "d", "group": "d", "minima": "", "GOPS": ".0f", "speed of int8": ".2f"}
+    many = Table("int4 products of many rows, one thread, and int8 ones in turn", columns)
+    worst: dict[tuple[int, bool], float] = {}
+    for isa, (k, n), count in itertools.product(isas, extent.shapes, extent.many[:2]):
+        kernels, operations = _core.Kernels(isa), 2 * count * k * n
+        products = [Product(kernels, count, k, n), *(Int4Product(kernels, count, k, n, *kind) for kind in kinds)]
+        repeat, best_of = max(1, 10**9 // operations), [float("inf")] * len(products)
+        deadline = time.perf_counter() + extent.seconds
+        while best_of[-1] == float("inf") or time.perf_counter() < deadline:
+            best_of = [min(found, each.seconds(repeat)) for found, each in zip(best_of, products, strict=True)]
+        for (group, minima), seconds in zip(kinds, best_of[1:], strict=True):
+            ratio = best_of[0] / seconds
+            shown = [isa, f"{k} x {n}", count, group, "yes" if minima else "no"]
+            many.rows.append([*shown, operations * repeat / seconds / 1e9, ratio])
+            if isa == isas[-1]:
+                worst[group, minima] = min(worst.get((group, minima), ratio), ratio)
+    for (group, minima), ratio in worst.items():
+        least = 0.6 if group == 32 else 0.8
+        kind = f"groups of {group}" + (" with minima" if minima else "")
+        demand = f"{isas[-1]}, int4, {kind}: 96 rows and more at {least} times the speed of int8"
+        report.verdicts.append(Verdict(demand, f"at least {ratio:.2f}", ratio >= least))
+    report.tables.extend((few, many))
+
+
 def sparse(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
     columns = {"isa": "", "K x N": "", "rows": "d", "dense weights, MB": ".0f", "density": ".2f"}
     columns |= {"dense, us": ".0f", "sparse, us": ".0f", "ratio": ".2f"}
@@ -287,7 +335,8 @@ def main() -> None:
     isas = [isa for isa in _core.available_isas() if options.all or isa != "ref"]
     peaks = limits.measure(limits.SECOND_LEVEL, *extent.buffers)
     report = Report("kernels", {"limits": peaks.figures})
-    for name, measure in zip(TABLES, (gemm, rows, sparse, logits, barriers, float32, attention, rowwise), strict=True):
+    measures = (gemm, rows, int4, sparse, logits, barriers, float32, attention, rowwise)
+    for name, measure in zip(TABLES, measures, strict=True):
         if options.only in (None, name):
             measure(isas, extent, peaks, report)
     publish(report, options)

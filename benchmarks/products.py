@@ -10,7 +10,7 @@ from pyengine import _core
 from pyengine.modelfile import layout
 from pyengine.pages import huge_room
 
-__all__ = ["Pair", "Product"]
+__all__ = ["Int4Product", "Pair", "Product"]
 
 
 def in_huge_pages(values: np.ndarray, copies: int) -> np.ndarray:
@@ -25,25 +25,59 @@ class Product:
     """`copies` int8 matrices of K x N in huge pages, and `rows` quantized rows."""
 
     def __init__(self, kernels: _core.Kernels, rows: int, k: int, n: int, copies: int = 1) -> None:
-        self._kernels = kernels
+        self._k = k
+        self._prepare(kernels, n)
         w = np.random.default_rng(1).integers(-127, 128, (n // 16, k // 4, 16, 4), np.int8)
         self._w = in_huge_pages(w, copies)
         self._sums = np.empty(n, np.int32)
         kernels.channel_sums(self._w[0], self._sums)
-        self._scales, self._bias = np.full(n, 0.01, np.float32), np.ones(n, np.float32)
         self.rows(rows)
 
+    def _prepare(self, kernels: _core.Kernels, n: int) -> None:
+        self._kernels = kernels
+        self._scales, self._bias = np.full(n, 0.01, np.float32), np.ones(n, np.float32)
+
     def rows(self, rows: int) -> None:
-        k, n = self._w.shape[2] * 4, len(self._bias)
-        self._x = np.random.default_rng(2).integers(-127, 128, (rows, k), np.int8)
-        self._x_scale, self._y = np.ones(rows, np.float32), np.empty((rows, n), np.float32)
+        self._x = np.random.default_rng(2).integers(-127, 128, (rows, self._k), np.int8)
+        self._x_scale, self._y = np.ones(rows, np.float32), np.empty((rows, len(self._bias)), np.float32)
 
     def seconds(self, repeat: int) -> float:
         """Of `repeat` products, the matrices in turn."""
         start = time.perf_counter()
+        self._multiply(repeat)
+        return time.perf_counter() - start
+
+    def _multiply(self, repeat: int) -> None:
         self._kernels.gemm_q8(self._x, self._x_scale, self._w, self._scales, self._sums, self._y, self._bias,
                               activation="relu", repeat=repeat)  # fmt: skip
-        return time.perf_counter() - start
+
+
+class Int4Product(Product):
+    """The same with int4 weights in groups of `group` columns.
+
+    `size`: bytes of one matrix, group scales and minima too.
+    """
+
+    def __init__(
+        self, kernels: _core.Kernels, rows: int, k: int, n: int, group: int, minima: bool, buffer: int = 1
+    ) -> None:
+        """As many matrices as `buffer` bytes hold, at least one."""
+        self._k, self.size = k, n * k // 2 + n * k // group * (4 if minima else 2)
+        self.copies = max(1, buffer // self.size)
+        self._prepare(kernels, n)
+        w = np.random.default_rng(1).integers(0, 256, (n // 16, k // 8, 16, 4), np.uint8)
+        scales = np.full((n // 16, k // group, 16), 0.01, np.float16)
+        self._w, self._group_scale = in_huge_pages(w, self.copies), in_huge_pages(scales, self.copies)
+        self._group_min = in_huge_pages(-8 * scales, self.copies) if minima else None
+        self.rows(rows)
+
+    def rows(self, rows: int) -> None:
+        super().rows(rows)
+        self._x_sum = self._x.reshape(rows, -1, 32).sum(axis=2, dtype=np.int32)
+
+    def _multiply(self, repeat: int) -> None:
+        self._kernels.gemm_q4(self._x, self._x_scale, self._x_sum, self._w, self._scales, self._group_scale, self._y,
+                              self._group_min, self._bias, activation="relu", repeat=repeat)  # fmt: skip
 
 
 class Pair:
