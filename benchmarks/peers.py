@@ -168,15 +168,18 @@ def _best(
 
 def weights_of_a_step(config: ModelConfig) -> int:
     """Weights that a decoder step multiplies with, one row's worth of products."""
-    width, ffn = config.width, config.decoder.ffn_width
-    return config.decoder.layers * (6 * width * width + 2 * width * ffn) + config.target_vocab * width
+    stack = config.decoder
+    heads = sum(4 * layer.heads + 2 * (layer.cross_heads or 0) for layer in stack.layers)
+    neurons = sum(layer.ffn_width for layer in stack.layers)
+    return config.width * (heads * stack.head_width + 2 * neurons + config.target_vocab)
 
 
 def operations(config: ModelConfig, beams: int) -> float:
     """int8 operations for one sentence of task (b): encoder, memory, and every step's rows."""
-    width = config.width
-    encoder = config.encoder.layers * (4 * width * width + 2 * width * config.encoder.ffn_width)
-    memory = config.decoder.layers * 2 * width * width
+    stack = config.encoder
+    encoder = config.width * sum(4 * layer.heads * stack.head_width + 2 * layer.ffn_width for layer in stack.layers)
+    heads = sum(layer.cross_heads or 0 for layer in config.decoder.layers)
+    memory = 2 * config.width * heads * config.decoder.head_width
     rows = 1 + (WRITTEN - 1) * beams  # the first step's beams are one row
     return 2.0 * (READ * (encoder + memory) + rows * weights_of_a_step(config))
 

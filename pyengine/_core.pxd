@@ -99,6 +99,10 @@ cdef extern from "ops/ops.h" nogil:
         PE_KV_F32
         PE_KV_Q8
 
+    ctypedef struct pe_heads:
+        int64_t n
+        int64_t first
+
     ctypedef struct pe_linear:
         pe_weight_type type
         int64_t n
@@ -156,8 +160,7 @@ cdef extern from "ops/ops.h" nogil:
 cdef extern from "model/model.h" nogil:
     ctypedef struct pe_stack:
         int64_t layers
-        int64_t heads
-        int64_t ffn_width
+        int64_t head_width
 
     ctypedef struct pe_config:
         int64_t width
@@ -171,6 +174,7 @@ cdef extern from "model/model.h" nogil:
         float norm_epsilon
 
     ctypedef struct pe_encoder_layer:
+        pe_heads self_heads
         pe_linear self_qkv
         pe_linear self_output
         pe_norm self_norm
@@ -179,6 +183,8 @@ cdef extern from "model/model.h" nogil:
         pe_norm ffn_norm
 
     ctypedef struct pe_decoder_layer:
+        pe_heads self_heads
+        pe_heads cross_heads
         pe_linear self_qkv
         pe_linear self_output
         pe_norm self_norm

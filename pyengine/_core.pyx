@@ -112,14 +112,18 @@ cdef class Model:
     cdef _set_config(self, config):
         cdef pe_config *c = &self.model.config
         for stack in (config.encoder, config.decoder):
-            if stack.heads < 1 or config.width % stack.heads or config.width // stack.heads > PE_MAX_HEAD_DIM:
-                raise EngineError(f"{stack.heads} heads of a width of {config.width}: expected at most "
-                                  f"{PE_MAX_HEAD_DIM} a head")
-            if max(config.width, stack.ffn_width) > MAX_K:
-                raise EngineError(f"a width of {max(config.width, stack.ffn_width)}: expected at most {MAX_K}")
+            if not 1 <= stack.head_width <= PE_MAX_HEAD_DIM:
+                raise EngineError(f"a head of width {stack.head_width}: expected 1 to {PE_MAX_HEAD_DIM}")
+            for layer in stack.layers:
+                heads = (layer.heads,) if layer.cross_heads is None else (layer.heads, layer.cross_heads)
+                if min(heads) < 1:
+                    raise EngineError(f"an attention of {min(heads)} heads: expected at least 1")
+                widest = max(config.width, layer.ffn_width, max(heads) * stack.head_width)
+                if widest > MAX_K:
+                    raise EngineError(f"a width of {widest}: expected at most {MAX_K}")
         c.width = config.width
-        c.encoder = pe_stack(config.encoder.layers, config.encoder.heads, config.encoder.ffn_width)
-        c.decoder = pe_stack(config.decoder.layers, config.decoder.heads, config.decoder.ffn_width)
+        c.encoder = pe_stack(len(config.encoder.layers), config.encoder.head_width)
+        c.decoder = pe_stack(len(config.decoder.layers), config.decoder.head_width)
         c.source_vocab = config.source_vocab
         c.target_vocab = config.target_vocab
         c.max_positions = config.max_positions
@@ -128,7 +132,7 @@ cdef class Model:
         c.norm_epsilon = config.norm_epsilon
 
     cdef _bind(self, config, tensors, positions):
-        cdef int64_t width = config.width, i
+        cdef int64_t width = config.width, i, inner, ffn, first = 0, cross_first = 0
         cdef pe_encoder_layer *e
         cdef pe_decoder_layer *d
         self.model.positions = <const float *>self._address(positions, np.float32, (config.max_positions, width))
@@ -142,27 +146,35 @@ cdef class Model:
             self.model.output.bias = self._floats(tensors, "output.bias", config.target_vocab)
         else:
             self._bind_linear(&self.model.output, tensors, "output", config.target_vocab, width, True)
-        for i in range(config.encoder.layers):
+        for i, layer in enumerate(config.encoder.layers):
             e = &self.model.encoder[i]
             name = f"encoder.layers.{i}."
-            self._bind_linear(&e.self_qkv, tensors, name + "self_attention.qkv", 3 * width, width, True)
-            self._bind_linear(&e.self_output, tensors, name + "self_attention.output", width, width, True)
+            inner, ffn = layer.heads * config.encoder.head_width, layer.ffn_width
+            e.self_heads = pe_heads(layer.heads, 0)  # the encoder's pages hold one layer at a time
+            self._bind_linear(&e.self_qkv, tensors, name + "self_attention.qkv", 3 * inner, width, True)
+            self._bind_linear(&e.self_output, tensors, name + "self_attention.output", width, inner, True)
             self._bind_norm(&e.self_norm, tensors, name + "self_attention.norm", width)
-            self._bind_linear(&e.ffn_up, tensors, name + "ffn.up", config.encoder.ffn_width, width, True)
-            self._bind_linear(&e.ffn_down, tensors, name + "ffn.down", width, config.encoder.ffn_width, True)
+            self._bind_linear(&e.ffn_up, tensors, name + "ffn.up", ffn, width, True)
+            self._bind_linear(&e.ffn_down, tensors, name + "ffn.down", width, ffn, True)
             self._bind_norm(&e.ffn_norm, tensors, name + "ffn.norm", width)
-        for i in range(config.decoder.layers):
+        for i, layer in enumerate(config.decoder.layers):
             d = &self.model.decoder[i]
             name = f"decoder.layers.{i}."
-            self._bind_linear(&d.self_qkv, tensors, name + "self_attention.qkv", 3 * width, width, True)
-            self._bind_linear(&d.self_output, tensors, name + "self_attention.output", width, width, True)
+            inner, ffn = layer.heads * config.decoder.head_width, layer.ffn_width
+            d.self_heads = pe_heads(layer.heads, first)
+            first += layer.heads
+            self._bind_linear(&d.self_qkv, tensors, name + "self_attention.qkv", 3 * inner, width, True)
+            self._bind_linear(&d.self_output, tensors, name + "self_attention.output", width, inner, True)
             self._bind_norm(&d.self_norm, tensors, name + "self_attention.norm", width)
-            self._bind_linear(&d.cross_q, tensors, name + "cross_attention.q", width, width, True)
-            self._bind_linear(&d.cross_kv, tensors, name + "cross_attention.kv", 2 * width, width, True)
-            self._bind_linear(&d.cross_output, tensors, name + "cross_attention.output", width, width, True)
+            inner = layer.cross_heads * config.decoder.head_width
+            d.cross_heads = pe_heads(layer.cross_heads, cross_first)
+            cross_first += layer.cross_heads
+            self._bind_linear(&d.cross_q, tensors, name + "cross_attention.q", inner, width, True)
+            self._bind_linear(&d.cross_kv, tensors, name + "cross_attention.kv", 2 * inner, width, True)
+            self._bind_linear(&d.cross_output, tensors, name + "cross_attention.output", width, inner, True)
             self._bind_norm(&d.cross_norm, tensors, name + "cross_attention.norm", width)
-            self._bind_linear(&d.ffn_up, tensors, name + "ffn.up", config.decoder.ffn_width, width, True)
-            self._bind_linear(&d.ffn_down, tensors, name + "ffn.down", width, config.decoder.ffn_width, True)
+            self._bind_linear(&d.ffn_up, tensors, name + "ffn.up", ffn, width, True)
+            self._bind_linear(&d.ffn_down, tensors, name + "ffn.down", width, ffn, True)
             self._bind_norm(&d.ffn_norm, tensors, name + "ffn.norm", width)
 
     cdef const void *_address(self, array, dtype, shape) except? NULL:

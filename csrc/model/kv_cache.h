@@ -1,10 +1,11 @@
 /* The paged key-value cache: pages of 16 tokens for all layers and heads, counted references, a list a sequence.
+   A page serves self-attention or a memory: it has room for whichever has more heads.
 
    A beam is a fork of a page list. Full pages are shared and never change; when a sequence is about to write into a
    page that others share, it gets a copy first (pe_kv_extend). A page is handed around as a pointer to its data; its
    header lies in the line before:
 
-       | header: references, next free | data: [layers][heads][head_bytes] |                                        */
+       | header: references, next free | data: [heads of all layers][head_bytes] |                                  */
 #ifndef PE_MODEL_KV_CACHE_H
 #define PE_MODEL_KV_CACHE_H
 

@@ -6,7 +6,7 @@
 #include "ops/ops.h"
 
 typedef struct pe_stack {
-    int64_t layers, heads, ffn_width;
+    int64_t layers, head_width;
 } pe_stack;
 
 typedef struct pe_config {
@@ -19,9 +19,11 @@ typedef struct pe_config {
     float norm_epsilon;
 } pe_config;
 
+/* `self`, `cross`: heads * head_width of the attention; `ffn`: of the layer. */
 typedef struct pe_encoder_layer {
-    pe_linear self_qkv;    /* [3 width, width] queries, keys, values */
-    pe_linear self_output; /* [width, width] */
+    pe_heads self_heads;
+    pe_linear self_qkv;    /* [3 self, width] queries, keys, values */
+    pe_linear self_output; /* [width, self] */
     pe_norm self_norm;
     pe_linear ffn_up;   /* [ffn, width] */
     pe_linear ffn_down; /* [width, ffn] */
@@ -29,12 +31,13 @@ typedef struct pe_encoder_layer {
 } pe_encoder_layer;
 
 typedef struct pe_decoder_layer {
+    pe_heads self_heads, cross_heads;
     pe_linear self_qkv;
     pe_linear self_output;
     pe_norm self_norm;
-    pe_linear cross_q;      /* [width, width] */
-    pe_linear cross_kv;     /* [2 width, width] keys, values of the memory */
-    pe_linear cross_output; /* [width, width] */
+    pe_linear cross_q;      /* [cross, width] */
+    pe_linear cross_kv;     /* [2 cross, width] keys, values of the memory */
+    pe_linear cross_output; /* [width, cross] */
     pe_norm cross_norm;
     pe_linear ffn_up;
     pe_linear ffn_down;

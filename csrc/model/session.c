@@ -17,15 +17,40 @@ static void take_rows(pe_arena *arena, const pe_model *model, int64_t n, int64_t
     if (model->row_sums) rows->sums = pe_arena_take(arena, n * (rows->ldq / PE_SUMMED), sizeof *rows->sums);
 }
 
+/* Columns that the widest layer of the model needs. */
+typedef struct widths {
+    int64_t context, wide;
+} widths;
+
+static void widen(widths *w, int64_t context, int64_t wide) {
+    w->context = pe_max(w->context, context);
+    w->wide = pe_max(w->wide, wide);
+}
+
+static widths widths_of(const pe_model *model) {
+    const pe_config *config = &model->config;
+    widths w = {.context = config->width}; /* the rows that logits are asked of */
+    for (int64_t i = 0; i < config->encoder.layers; i++) {
+        const pe_encoder_layer *layer = &model->encoder[i];
+        widen(&w, layer->self_output.k, pe_max(layer->self_qkv.n, layer->ffn_up.n));
+    }
+    for (int64_t i = 0; i < config->decoder.layers; i++) {
+        const pe_decoder_layer *layer = &model->decoder[i];
+        widen(&w, layer->self_output.k, pe_max(layer->self_qkv.n, layer->ffn_up.n));
+        widen(&w, layer->cross_output.k, layer->cross_kv.n);
+    }
+    return w;
+}
+
 static void lay_out(pe_session *s, int64_t max_sequences) {
     const pe_config *config = &s->model->config;
     const int64_t n = s->max_rows, threads = s->threads;
-    const int64_t ffn = pe_max(config->encoder.ffn_width, config->decoder.ffn_width);
+    const widths w = widths_of(s->model);
     const int64_t chunks = pe_ceil_div(config->target_vocab, PE_LOGIT_CHUNK);
     pe_arena *a = &s->arena;
     take_rows(a, s->model, n, config->width, &s->hidden);
-    take_rows(a, s->model, n, config->width, &s->context);
-    take_rows(a, s->model, n, pe_max(3 * config->width, ffn), &s->wide);
+    take_rows(a, s->model, n, w.context, &s->context);
+    take_rows(a, s->model, n, w.wide, &s->wide);
     s->sum = pe_arena_take(a, n * s->hidden.ld, sizeof *s->sum);
     s->source_rows = pe_arena_take(a, n, sizeof *s->source_rows);
     s->rows = pe_arena_take(a, n, sizeof *s->rows);
@@ -42,13 +67,27 @@ static void lay_out(pe_session *s, int64_t max_sequences) {
     s->listed.indices = pe_arena_take(a, threads * PE_LOGIT_CHUNK, sizeof(int32_t));
 }
 
+/* One layer's keys and values at a time. */
+static pe_kv_layout encoder_layout_of(const pe_model *model) {
+    const pe_stack *stack = &model->config.encoder;
+    int64_t heads = 0;
+    for (int64_t i = 0; i < stack->layers; i++) heads = pe_max(heads, model->encoder[i].self_heads.n);
+    return pe_kv_layout_of(model->kv, heads, stack->head_width);
+}
+
+static pe_kv_layout decoder_layout_of(const pe_model *model) {
+    const pe_stack *stack = &model->config.decoder;
+    const pe_heads self = model->decoder[stack->layers - 1].self_heads;
+    const pe_heads cross = model->decoder[stack->layers - 1].cross_heads;
+    return pe_kv_layout_of(model->kv, pe_max(self.first + self.n, cross.first + cross.n), stack->head_width);
+}
+
 pe_status pe_session_create(pe_session *s, const pe_model *model, int threads, int64_t max_rows,
                             int64_t max_sequences, int64_t max_memories) {
     const pe_config *config = &model->config;
     *s = (pe_session){.model = model, .threads = threads, .max_rows = max_rows};
-    s->encoder_layout = pe_kv_layout_of(model->kv, 1, config->encoder.heads, config->width / config->encoder.heads);
-    const pe_kv_layout layout = pe_kv_layout_of(model->kv, config->decoder.layers, config->decoder.heads,
-                                                config->width / config->decoder.heads);
+    s->encoder_layout = encoder_layout_of(model);
+    const pe_kv_layout layout = decoder_layout_of(model);
     pe_shortlist_create(&s->shortlist, &model->output, max_memories);
     lay_out(s, max_sequences); /* dry */
     pe_status status = pe_arena_allocate(&s->arena);

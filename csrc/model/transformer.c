@@ -60,39 +60,40 @@ static void add_and_norm(pe_thread *thread, const stream *s, const pe_linear *ou
 }
 
 /* context = attention, prepared */
-static void attend(pe_thread *thread, const stream *s, const pe_kv_layout *layout, int64_t layer,
+static void attend(pe_thread *thread, const stream *s, const pe_kv_layout *layout, pe_heads heads,
                    pe_attention *attention) {
     attention->split_heads = s->n < FEW_ROWS * thread->team->threads;
-    pe_op_attend(thread, s->kernels, layout, layer, attention, s->row, s->n, &s->context);
+    pe_op_attend(thread, s->kernels, layout, heads, attention, s->row, s->n, &s->context);
     if (attention->split_heads)
-        prepare(thread, s, &s->context, s->width);
+        prepare(thread, s, &s->context, heads.n * layout->head_dim);
     else
         pe_barrier(thread);
 }
 
-static void self_attention(pe_thread *thread, const stream *s, const pe_kv_layout *layout, int64_t layer,
+static void self_attention(pe_thread *thread, const stream *s, const pe_kv_layout *layout, pe_heads heads,
                            const pe_linear *qkv, const pe_linear *output, const pe_norm *norm) {
     const pe_rows *wide = &s->wide;
-    const float *q = wide->x, *k = q + s->width, *v = k + s->width;
+    const int64_t width = heads.n * layout->head_dim;
+    const float *q = wide->x, *k = q + width, *v = k + width;
     pe_op_linear(thread, s->kernels, qkv, &s->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
     pe_barrier(thread);
     pe_attention attention = {.side = PE_SELF, .q = q, .k = k, .v = v, .ld = wide->ld};
     if (s->longest > 1) {
-        pe_op_kv_append(thread, s->kernels, layout, layer, PE_SELF, s->row, s->n, k, v, wide->ld);
+        pe_op_kv_append(thread, s->kernels, layout, heads, PE_SELF, s->row, s->n, k, v, wide->ld);
         pe_barrier(thread);
         attention.k = attention.v = NULL;
     }
-    attend(thread, s, layout, layer, &attention);
+    attend(thread, s, layout, heads, &attention);
     add_and_norm(thread, s, output, &s->context, norm);
 }
 
-static void cross_attention(pe_thread *thread, const stream *s, const pe_kv_layout *layout, int64_t layer,
+static void cross_attention(pe_thread *thread, const stream *s, const pe_kv_layout *layout, pe_heads heads,
                             const pe_linear *query, const pe_linear *output, const pe_norm *norm) {
     const pe_rows *wide = &s->wide;
     pe_op_linear(thread, s->kernels, query, &s->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
     pe_barrier(thread);
     pe_attention attention = {.side = PE_MEMORY, .q = wide->x, .ld = wide->ld};
-    attend(thread, s, layout, layer, &attention);
+    attend(thread, s, layout, heads, &attention);
     add_and_norm(thread, s, output, &s->context, norm);
 }
 
@@ -117,17 +118,18 @@ static void encode(pe_thread *thread, const stream *s) {
     pe_barrier(thread);
     for (int64_t i = 0; i < model->config.encoder.layers; i++) {
         const pe_encoder_layer *layer = &model->encoder[i];
-        self_attention(thread, s, &session->encoder_layout, 0, &layer->self_qkv, &layer->self_output,
-                       &layer->self_norm);
+        self_attention(thread, s, &session->encoder_layout, layer->self_heads, &layer->self_qkv,
+                       &layer->self_output, &layer->self_norm);
         feed_forward(thread, s, &layer->ffn_up, &layer->ffn_down, &layer->ffn_norm);
     }
     /* The memory: keys and values of every decoder layer's cross-attention. */
     for (int64_t i = 0; i < model->config.decoder.layers; i++) {
-        const float *k = wide->x, *v = k + s->width;
+        const pe_heads heads = model->decoder[i].cross_heads;
+        const float *k = wide->x, *v = k + heads.n * session->cache.layout.head_dim;
         pe_op_linear(thread, s->kernels, &model->decoder[i].cross_kv, &s->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x,
                      wide->ld);
         pe_barrier(thread);
-        pe_op_kv_append(thread, s->kernels, &session->cache.layout, i, PE_MEMORY, s->row, s->n, k, v, wide->ld);
+        pe_op_kv_append(thread, s->kernels, &session->cache.layout, heads, PE_MEMORY, s->row, s->n, k, v, wide->ld);
         pe_barrier(thread);
     }
 }
@@ -141,8 +143,10 @@ static void decode(pe_thread *thread, const stream *s) {
     pe_barrier(thread);
     for (int64_t i = 0; i < model->config.decoder.layers; i++) {
         const pe_decoder_layer *layer = &model->decoder[i];
-        self_attention(thread, s, layout, i, &layer->self_qkv, &layer->self_output, &layer->self_norm);
-        cross_attention(thread, s, layout, i, &layer->cross_q, &layer->cross_output, &layer->cross_norm);
+        self_attention(thread, s, layout, layer->self_heads, &layer->self_qkv, &layer->self_output,
+                       &layer->self_norm);
+        cross_attention(thread, s, layout, layer->cross_heads, &layer->cross_q, &layer->cross_output,
+                        &layer->cross_norm);
         feed_forward(thread, s, &layer->ffn_up, &layer->ffn_down, &layer->ffn_norm);
     }
 }

@@ -3,13 +3,9 @@
 #include "base/intmath.h"
 #include "ops/ops.h"
 
-pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t layers, int64_t heads, int64_t head_dim) {
+pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t heads, int64_t head_dim) {
     const int64_t head_bytes = type == PE_KV_Q8 ? pe_page_bytes_q8(head_dim) : pe_page_bytes_f32(head_dim);
-    return (pe_kv_layout){type, layers, heads, head_dim, head_bytes, layers * heads * head_bytes};
-}
-
-static int64_t head_offset(const pe_kv_layout *layout, int64_t layer, int64_t head) {
-    return (layer * layout->heads + head) * layout->head_bytes;
+    return (pe_kv_layout){type, head_dim, head_bytes, heads * head_bytes};
 }
 
 /* One token's key and value of one head into slot t of a page; layouts in kernels.h. */
@@ -31,13 +27,13 @@ static void store_f32(int64_t d, const float *k, const float *v, uint8_t *page, 
     memcpy(values + t * pe_round_up(d, 16), v, (size_t)d * sizeof *v);
 }
 
-/* Stores heads [head, head + heads) of a row's key and value. */
-static void append(const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer, pe_side side,
-                   const pe_row *row, const float *k, const float *v, int64_t head, int64_t heads) {
+/* Stores heads [head, end) of a row's key and value; `first`: heads before the layer's. */
+static void append(const pe_kernels *kernels, const pe_kv_layout *layout, int64_t first, pe_side side,
+                   const pe_row *row, const float *k, const float *v, int64_t head, int64_t end) {
     const int64_t d = layout->head_dim, slot = row->position % PE_PAGE;
     uint8_t *page = (side == PE_SELF ? row->pages : row->memory_pages)[row->position / PE_PAGE];
-    for (int64_t end = head + heads; head < end; head++) {
-        uint8_t *part = page + head_offset(layout, layer, head);
+    for (; head < end; head++) {
+        uint8_t *part = page + (first + head) * layout->head_bytes;
         if (layout->type == PE_KV_Q8)
             store_q8(kernels, d, k + head * d, v + head * d, part, slot);
         else
@@ -45,29 +41,31 @@ static void append(const pe_kernels *kernels, const pe_kv_layout *layout, int64_
     }
 }
 
-void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
+void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, pe_heads heads,
                      pe_side side, const pe_row *row, int64_t n_rows, const float *k, const float *v, int64_t ld) {
     for (int64_t r; pe_take(thread, n_rows, &r);)
-        append(kernels, layout, layer, side, row + r, k + r * ld, v + r * ld, 0, layout->heads);
+        append(kernels, layout, heads.first, side, row + r, k + r * ld, v + r * ld, 0, heads.n);
 }
 
-void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
+void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, pe_heads heads,
                   const pe_attention *a, const pe_row *row, int64_t n_rows, const pe_rows *rows) {
-    const int64_t d = layout->head_dim, parts = a->split_heads ? layout->heads : 1, heads = layout->heads / parts;
+    const int64_t d = layout->head_dim, parts = a->split_heads ? heads.n : 1, each = heads.n / parts;
     for (int64_t task; pe_take(thread, n_rows * parts, &task);) {
-        const int64_t r = task / parts, first = task % parts * heads;
-        if (a->k) append(kernels, layout, layer, a->side, row + r, a->k + r * a->ld, a->v + r * a->ld, first, heads);
+        const int64_t r = task / parts, head = task % parts * each;
+        if (a->k)
+            append(kernels, layout, heads.first, a->side, row + r, a->k + r * a->ld, a->v + r * a->ld, head,
+                   head + each);
         const pe_attend attend = {
-            .heads = heads,
+            .heads = each,
             .head_dim = d,
             .n_keys = a->side == PE_SELF ? row[r].n_keys : row[r].n_memory,
             .scale = 1.0f / sqrtf((float)d),
-            .q = a->q + r * a->ld + first * d,
+            .q = a->q + r * a->ld + head * d,
             .pages = (const uint8_t *const *)(a->side == PE_SELF ? row[r].pages : row[r].memory_pages),
-            .offset = head_offset(layout, layer, first),
-            .y = rows->x + r * rows->ld + first * d,
+            .offset = (heads.first + head) * layout->head_bytes,
+            .y = rows->x + r * rows->ld + head * d,
         };
         (layout->type == PE_KV_Q8 ? kernels->attend_q8 : kernels->attend_f32)(&attend);
-        if (!a->split_heads) pe_prepare(kernels, rows, r, layout->heads * d);
+        if (!a->split_heads) pe_prepare(kernels, rows, r, heads.n * d);
     }
 }

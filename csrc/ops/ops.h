@@ -98,14 +98,20 @@ typedef struct pe_row {
 
 typedef enum pe_kv_type { PE_KV_F32, PE_KV_Q8 } pe_kv_type;
 
-/* How a page is divided: [layers][heads][head_bytes]. */
+/* How a page is divided: [heads][head_bytes], the heads of all layers one after another. */
 typedef struct pe_kv_layout {
     pe_kv_type type;
-    int64_t layers, heads, head_dim;
+    int64_t head_dim;
     int64_t head_bytes, page_bytes;
 } pe_kv_layout;
 
-pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t layers, int64_t heads, int64_t head_dim);
+pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t heads, int64_t head_dim);
+
+/* A layer's heads, and where they lie in a page. */
+typedef struct pe_heads {
+    int64_t n;
+    int64_t first; /* heads of the layers before it */
+} pe_heads;
 
 /* Makes the int8 form of rows->x[row], k columns, where rows have one. Not an op: one thread, one row. */
 void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k);
@@ -135,7 +141,7 @@ typedef enum pe_side { PE_SELF, PE_MEMORY } pe_side;
 
 /* Stores k[r], v[r] [heads * head_dim] at the row's position of one layer: of its own pages, or, for rows of a
    segment that was encoded, of the memory's. */
-void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
+void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, pe_heads heads,
                      pe_side side, const pe_row *row, int64_t n_rows, const float *k, const float *v, int64_t ld);
 
 /* Where an attention's queries lie, and its keys and values if they are yet to be stored. */
@@ -149,7 +155,7 @@ typedef struct pe_attention {
 
 /* rows->x[r] = attention of q[r] over the row's keys, all heads, prepared. Storing keys and values on the way needs
    rows of as many sequences, since a row reads those of the rows before it. */
-void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, int64_t layer,
+void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, pe_heads heads,
                   const pe_attention *attention, const pe_row *row, int64_t n_rows, const pe_rows *rows);
 
 /* What the last product is asked for, a row, and where the answers go. */

@@ -1,6 +1,6 @@
 """What a model is: one configuration and one table of tensors, wherever the model came from."""
 
-from pyengine.canonical.config import GenerationDefaults, ModelConfig, StackConfig
+from pyengine.canonical.config import GenerationDefaults, LayerConfig, ModelConfig, StackConfig
 from pyengine.canonical.model import CanonicalModel, LazyTensor
 from pyengine.canonical.tensors import TensorSpec, tensor_specs
 

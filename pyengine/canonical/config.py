@@ -14,7 +14,7 @@ from typing import Any
 from pyengine.errors import ModelFileError, PyengineError
 from pyengine.formats.strict_json import Fields
 
-__all__ = ["ACTIVATIONS", "MAX_BEAMS", "GenerationDefaults", "ModelConfig", "StackConfig"]
+__all__ = ["ACTIVATIONS", "MAX_BEAMS", "GenerationDefaults", "LayerConfig", "ModelConfig", "StackConfig"]
 
 # "gelu" is x * Phi(x) with erf, "gelu_tanh" its tanh approximation, "silu" x * sigmoid(x).
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
@@ -33,18 +33,92 @@ def _check(name: str, value: int, high: int) -> None:
         raise ValueError(f"{name}: expected an integer from 1 to {high}, found {value}")
 
 
-@dataclass(frozen=True)
-class StackConfig:
-    """One stack of layers, encoder or decoder."""
+def head_width_of(width: int, heads: int) -> int:
+    """What ``heads`` heads of a ``width`` have each; ValueError if they do not share it out evenly."""
+    if heads < 1 or width % heads:
+        raise ValueError(f"heads: {heads} does not divide width {width}")
+    if width // heads > MAX_HEAD_WIDTH:
+        raise ValueError(
+            f"heads: {heads} heads in width {width} are {width // heads} wide, at most {MAX_HEAD_WIDTH} are supported"
+        )
+    return width // heads
 
-    layers: int
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One layer: heads of its self-attention and, in a decoder, of its cross-attention; width of its feed-forward."""
+
     heads: int
     ffn_width: int
+    cross_heads: int | None = None
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """One stack of layers, encoder or decoder. A head has the same width in all of them.
+
+    heads * head_width need not be the model's width: what an attention reads and adds to has the model's width,
+    its queries, keys and values have heads * head_width.
+    """
+
+    layers: tuple[LayerConfig, ...]
+    head_width: int
 
     def __post_init__(self) -> None:
-        _check("layers", self.layers, MAX_LAYERS)
-        _check("heads", self.heads, MAX_WIDTH)
-        _check("ffn_width", self.ffn_width, MAX_FFN_WIDTH)
+        _check("layers", len(self.layers), MAX_LAYERS)
+        _check("head_width", self.head_width, MAX_HEAD_WIDTH)
+        for i, layer in enumerate(self.layers):
+            _check(f"ffn_width of layer {i}", layer.ffn_width, MAX_FFN_WIDTH)
+            _check(f"heads of layer {i}", layer.heads, MAX_WIDTH // self.head_width)
+            if layer.cross_heads is not None:
+                _check(f"cross_heads of layer {i}", layer.cross_heads, MAX_WIDTH // self.head_width)
+
+    @classmethod
+    def uniform(cls, layers: int, heads: int, ffn_width: int, *, width: int, cross: bool) -> StackConfig:
+        """``layers`` equal layers whose heads share out ``width``; ``cross``: of a decoder."""
+        _check("layers", layers, MAX_LAYERS)
+        layer = LayerConfig(heads, ffn_width, heads if cross else None)
+        return cls((layer,) * layers, head_width_of(width, heads))
+
+    def to_json(self) -> dict[str, Any]:
+        """{layers, heads, ffn_width, head_width}; where layers differ a list for each of their numbers."""
+        first, count = self.layers[0], len(self.layers)
+        values: dict[str, Any] = {"layers": count, "heads": first.heads, "ffn_width": first.ffn_width}
+        if self.layers != (first,) * count or first.cross_heads not in (None, first.heads):
+            values["heads"] = [layer.heads for layer in self.layers]
+            values["ffn_width"] = [layer.ffn_width for layer in self.layers]
+            if first.cross_heads is not None:
+                values["cross_heads"] = [layer.cross_heads for layer in self.layers]
+        return {**values, "head_width": self.head_width}
+
+    @classmethod
+    def from_json(cls, data: object, where: str, width: int, cross: bool) -> StackConfig:
+        """Read ``to_json``'s form; ModelFileError, or ValueError for heads that do not fit.
+
+        Equal layers without ``head_width`` share out ``width``: directories from before layers could differ.
+        """
+        fields = Fields(data, where, ModelFileError)
+        count = fields.integer("layers", 1, MAX_LAYERS)
+
+        def one_each(name: str, high: int) -> tuple[int, ...]:
+            values = fields.integers(name, 1, high)
+            if len(values) != count:
+                fields.fail(name, f"{count} numbers, one a layer", list(values))
+            return values
+
+        if isinstance(fields.remaining().get("heads"), list):
+            heads = one_each("heads", MAX_WIDTH)
+            cross_heads = one_each("cross_heads", MAX_WIDTH) if cross else (None,) * count
+            ffn_widths = one_each("ffn_width", MAX_FFN_WIDTH)
+            head_width = fields.integer("head_width", 1, MAX_HEAD_WIDTH)
+        else:
+            heads = (fields.integer("heads", 1, MAX_WIDTH),) * count
+            cross_heads = heads if cross else (None,) * count
+            ffn_widths = (fields.integer("ffn_width", 1, MAX_FFN_WIDTH),) * count
+            stated = "head_width" in fields.remaining()
+            head_width = fields.integer("head_width", 1, MAX_HEAD_WIDTH) if stated else head_width_of(width, heads[0])
+        fields.finish()
+        return cls(tuple(map(LayerConfig, heads, ffn_widths, cross_heads)), head_width)
 
 
 @dataclass(frozen=True)
@@ -76,14 +150,10 @@ class ModelConfig:
         _check("max_positions", self.max_positions, MAX_POSITIONS)
         if self.width % 2:
             raise ValueError(f"width: expected an even number (half sines, half cosines), found {self.width}")
-        for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
-            if self.width % stack.heads:
-                raise ValueError(f"{name}.heads: {stack.heads} does not divide width {self.width}")
-            if self.width // stack.heads > MAX_HEAD_WIDTH:
-                raise ValueError(
-                    f"{name}.heads: {stack.heads} heads in width {self.width} are "
-                    f"{self.width // stack.heads} wide, at most {MAX_HEAD_WIDTH} are supported"
-                )
+        if any(layer.cross_heads is not None for layer in self.encoder.layers):
+            raise ValueError("encoder.cross_heads: expected none, an encoder has no cross-attention")
+        if any(layer.cross_heads is None for layer in self.decoder.layers):
+            raise ValueError("decoder.cross_heads: expected a number for every layer")
         if self.activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation: expected one of {known}, found {self.activation!r}")
@@ -98,28 +168,27 @@ class ModelConfig:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal config."""
-        return dataclasses.asdict(self)
+        stacks = {"encoder": self.encoder.to_json(), "decoder": self.decoder.to_json()}
+        return {field.name: stacks.get(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, data: object, where: str) -> ModelConfig:
         """Read ``to_json``'s form; ModelFileError for an unknown, missing, mistyped or out-of-range field."""
         fields = Fields(data, where, ModelFileError)
 
-        def stack(name: str) -> StackConfig:
-            inner = Fields(fields.take(name), f"{where}: {name}", ModelFileError)
-            result = StackConfig(
-                layers=inner.integer("layers", 1, MAX_LAYERS),
-                heads=inner.integer("heads", 1, MAX_WIDTH),
-                ffn_width=inner.integer("ffn_width", 1, MAX_FFN_WIDTH),
-            )
-            inner.finish()
-            return result
+        width = fields.integer("width", 1, MAX_WIDTH)
+
+        def stack(name: str, cross: bool) -> StackConfig:
+            try:
+                return StackConfig.from_json(fields.take(name), f"{where}: {name}", width, cross)
+            except ValueError as exc:
+                raise ModelFileError(f"{where}: {name}.{exc}") from None
 
         values: dict[str, Any] = {
             "family": fields.text("family"),
-            "width": fields.integer("width", 1, MAX_WIDTH),
-            "encoder": stack("encoder"),
-            "decoder": stack("decoder"),
+            "width": width,
+            "encoder": stack("encoder", cross=False),
+            "decoder": stack("decoder", cross=True),
             "source_vocab": fields.integer("source_vocab", 1, MAX_VOCAB),
             "target_vocab": fields.integer("target_vocab", 1, MAX_VOCAB),
             "max_positions": fields.integer("max_positions", 1, MAX_POSITIONS),

@@ -33,20 +33,22 @@ def _norm(name: str, width: int) -> Iterator[tuple[str, TensorSpec]]:
     yield f"{name}.bias", TensorSpec((width,), "vector")
 
 
-def _attention(name: str, width: int) -> Iterator[tuple[str, TensorSpec]]:
-    for part in ("q", "k", "v", "output"):
-        yield from _linear(f"{name}.{part}", width, width)
+def _attention(name: str, inner: int, width: int) -> Iterator[tuple[str, TensorSpec]]:
+    """``inner``: heads times their width."""
+    for part in ("q", "k", "v"):
+        yield from _linear(f"{name}.{part}", inner, width)
+    yield from _linear(f"{name}.output", width, inner)
     yield from _norm(f"{name}.norm", width)
 
 
-def _stack(name: str, stack: StackConfig, width: int, cross: bool) -> Iterator[tuple[str, TensorSpec]]:
-    for i in range(stack.layers):
+def _stack(name: str, stack: StackConfig, width: int) -> Iterator[tuple[str, TensorSpec]]:
+    for i, sizes in enumerate(stack.layers):
         layer = f"{name}.layers.{i}"
-        yield from _attention(f"{layer}.self_attention", width)
-        if cross:
-            yield from _attention(f"{layer}.cross_attention", width)
-        yield from _linear(f"{layer}.ffn.up", stack.ffn_width, width)
-        yield from _linear(f"{layer}.ffn.down", width, stack.ffn_width)
+        yield from _attention(f"{layer}.self_attention", sizes.heads * stack.head_width, width)
+        if sizes.cross_heads is not None:
+            yield from _attention(f"{layer}.cross_attention", sizes.cross_heads * stack.head_width, width)
+        yield from _linear(f"{layer}.ffn.up", sizes.ffn_width, width)
+        yield from _linear(f"{layer}.ffn.down", width, sizes.ffn_width)
         yield from _norm(f"{layer}.ffn.norm", width)
 
 
@@ -55,9 +57,9 @@ def tensor_specs(config: ModelConfig) -> dict[str, TensorSpec]:
     specs: dict[str, TensorSpec] = {}
     if not config.share_embeddings:
         specs["encoder.embed.weight"] = TensorSpec((config.source_vocab, config.width), "embedding")
-    specs.update(_stack("encoder", config.encoder, config.width, cross=False))
+    specs.update(_stack("encoder", config.encoder, config.width))
     specs["decoder.embed.weight"] = TensorSpec((config.target_vocab, config.width), "embedding")
-    specs.update(_stack("decoder", config.decoder, config.width, cross=True))
+    specs.update(_stack("decoder", config.decoder, config.width))
     if not config.tie_output:
         specs["output.weight"] = TensorSpec((config.target_vocab, config.width), "linear")
     specs["output.bias"] = TensorSpec((config.target_vocab,), "vector")

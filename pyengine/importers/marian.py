@@ -117,21 +117,24 @@ def _read_settings(path: Path, raw: Mapping[str, Any]) -> _Settings:
     fields = Fields(given, str(path), CheckpointError)
     limit = 1 << 31
 
-    def stack(name: str) -> StackConfig:
+    width = fields.integer("d_model", 1, limit, 1024)
+
+    def stack(name: str, cross: bool) -> StackConfig:
         layers = fields.integer(f"{name}_layers", 1, limit, 12)
         heads = fields.integer(f"{name}_attention_heads", 1, limit, 16)
+        ffn_width = fields.integer(f"{name}_ffn_dim", 1, limit, 4096)
         try:
-            return StackConfig(layers, heads, fields.integer(f"{name}_ffn_dim", 1, limit, 4096))
+            return StackConfig.uniform(layers, heads, ffn_width, width=width, cross=cross)
         except ValueError as exc:
-            raise UnsupportedError(f"{path}: {name}: {exc}") from None
+            raise UnsupportedError(f"{path}: {name}.{exc}") from None
 
     vocab_size = fields.integer("vocab_size", 1, limit, 58101)
     settings = _Settings(
         vocab_size=vocab_size,
         decoder_vocab_size=fields.integer("decoder_vocab_size", 1, limit, vocab_size),
-        d_model=fields.integer("d_model", 1, limit, 1024),
-        encoder=stack("encoder"),
-        decoder=stack("decoder"),
+        d_model=width,
+        encoder=stack("encoder", cross=False),
+        decoder=stack("decoder", cross=True),
         max_position_embeddings=fields.integer("max_position_embeddings", 1, limit, 1024),
         activation_function=fields.text("activation_function", "gelu"),
         scale_embedding=fields.flag("scale_embedding", False),
@@ -188,8 +191,9 @@ def _layer_names(encoder_layers: int, decoder_layers: int) -> Iterator[tuple[str
 def _layer_shape(name: str, settings: _Settings) -> tuple[int, ...]:
     """The shape of a tensor inside the layers, by canonical name."""
     stack = settings.encoder if name.startswith("encoder.") else settings.decoder
-    outputs = stack.ffn_width if ".ffn.up." in name else settings.d_model
-    inputs = stack.ffn_width if ".ffn.down." in name else settings.d_model
+    ffn_width = stack.layers[0].ffn_width  # that of all, in a checkpoint
+    outputs = ffn_width if ".ffn.up." in name else settings.d_model
+    inputs = ffn_width if ".ffn.down." in name else settings.d_model
     return (outputs,) if name.endswith(".bias") or ".norm." in name else (outputs, inputs)
 
 
@@ -231,7 +235,7 @@ class _Tables:
 def _check_names(path: Path, settings: _Settings, weights: Mapping[str, StoredTensor]) -> None:
     """Compare raw names and shapes with what ``settings`` ask for: one error for all that is wrong."""
     width, source, target = settings.d_model, settings.vocab_size, settings.decoder_vocab_size
-    names = _layer_names(settings.encoder.layers, settings.decoder.layers)
+    names = _layer_names(len(settings.encoder.layers), len(settings.decoder.layers))
     expected = {raw: _layer_shape(name, settings) for raw, name in names}
     for table, rows in ((_ENCODER_TABLE, source), (_DECODER_TABLE, target), (_OUTPUT_TABLE, target)):
         places = _candidates(settings, table)
@@ -328,6 +332,6 @@ def _canonical_tensors(
         bias.dtype if bias else "float32",
         (lambda: bias.read()[0]) if bias else (lambda: np.zeros(config.target_vocab, np.float32)),
     )
-    for raw, name in _layer_names(config.encoder.layers, config.decoder.layers):
+    for raw, name in _layer_names(len(config.encoder.layers), len(config.decoder.layers)):
         add(name, weights[raw])
     return tensors

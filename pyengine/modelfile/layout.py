@@ -106,8 +106,8 @@ def _groups(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
             for part in ("up", "down", "norm"):
                 yield f"{layer}.ffn.{part}", (f"{layer}.ffn.{part}",)
 
-    yield from stack("encoder", config.encoder.layers, cross=False)
-    yield from stack("decoder", config.decoder.layers, cross=True)
+    yield from stack("encoder", len(config.encoder.layers), cross=False)
+    yield from stack("decoder", len(config.decoder.layers), cross=True)
     yield "output", ("output",)
 
 

@@ -12,6 +12,7 @@ import pytest
 from pyengine.canonical import (
     CanonicalModel,
     GenerationDefaults,
+    LayerConfig,
     LazyTensor,
     ModelConfig,
     StackConfig,
@@ -23,8 +24,8 @@ from pyengine.errors import CheckpointError, ModelFileError
 CONFIG = ModelConfig(
     family="marian",
     width=12,
-    encoder=StackConfig(layers=2, heads=2, ffn_width=20),
-    decoder=StackConfig(layers=1, heads=3, ffn_width=9),
+    encoder=StackConfig.uniform(2, 2, 20, width=12, cross=False),
+    decoder=StackConfig.uniform(1, 3, 9, width=12, cross=True),
     source_vocab=21,
     target_vocab=21,
     max_positions=32,
@@ -33,6 +34,12 @@ CONFIG = ModelConfig(
     norm_epsilon=1e-5,
     share_embeddings=True,
     tie_output=True,
+)
+# Heads and neurons of some layers have been removed.
+PRUNED = dataclasses.replace(
+    CONFIG,
+    encoder=StackConfig((LayerConfig(2, 20), LayerConfig(1, 7)), head_width=6),
+    decoder=StackConfig((LayerConfig(1, 9, 3), LayerConfig(3, 1, 2)), head_width=4),
 )
 DEFAULTS = GenerationDefaults(
     decoder_start_token_id=20,
@@ -55,10 +62,98 @@ def through_json(value: Any) -> Any:
 
 
 def test_round_trips() -> None:
-    assert ModelConfig.from_json(through_json(CONFIG.to_json()), "here") == CONFIG
+    for config in (CONFIG, PRUNED):
+        assert ModelConfig.from_json(through_json(config.to_json()), "here") == config
     assert GenerationDefaults.from_json(through_json(DEFAULTS.to_json()), "here", CONFIG) == DEFAULTS
     new = dataclasses.replace(DEFAULTS, max_new_tokens=9, min_new_tokens=0)
     assert GenerationDefaults.from_json(through_json(new.to_json()), "here", CONFIG) == new
+
+
+def test_the_forms_of_a_stack() -> None:
+    """Numbers where all layers are alike, else a list for each number."""
+    assert CONFIG.to_json()["encoder"] == {"layers": 2, "heads": 2, "ffn_width": 20, "head_width": 6}
+    assert CONFIG.to_json()["decoder"] == {"layers": 1, "heads": 3, "ffn_width": 9, "head_width": 4}
+    pruned = PRUNED.to_json()
+    assert pruned["encoder"] == {"layers": 2, "heads": [2, 1], "ffn_width": [20, 7], "head_width": 6}
+    lists = {"heads": [1, 3], "cross_heads": [3, 2], "ffn_width": [9, 1]}
+    assert pruned["decoder"] == {"layers": 2, **lists, "head_width": 4}
+
+
+@pytest.mark.parametrize(
+    "layers",
+    (
+        (LayerConfig(2, 9, 2),) * 3,
+        (LayerConfig(2, 9, 1),) * 3,
+        (LayerConfig(2, 9, 2), LayerConfig(2, 8, 2)),
+        (LayerConfig(2, 9, 2), LayerConfig(1, 9, 2)),
+        (LayerConfig(2, 9, 2), LayerConfig(2, 9, 1)),
+        (LayerConfig(1, 1, 1),),
+        (LayerConfig(4096, 65536, 4096),) * 256,
+    ),
+)
+def test_stacks_round_trip(layers: tuple[LayerConfig, ...]) -> None:
+    config = dataclasses.replace(CONFIG, decoder=StackConfig(layers, head_width=4))
+    assert ModelConfig.from_json(through_json(config.to_json()), "here") == config
+
+
+def test_a_config_from_before_layers_could_differ() -> None:
+    """No head_width: the heads share out the width."""
+    data = through_json(CONFIG.to_json())
+    del data["encoder"]["head_width"], data["decoder"]["head_width"]
+    assert ModelConfig.from_json(data, "here") == CONFIG
+    data["encoder"]["heads"] = 5
+    with pytest.raises(ModelFileError, match="^here: encoder.heads: 5 does not divide width 12$"):
+        ModelConfig.from_json(data, "here")
+    data.update(width=512, encoder={"layers": 1, "heads": 1, "ffn_width": 1})
+    with pytest.raises(ModelFileError, match="^here: encoder.heads: 1 heads in width 512 are 512 wide, at most 256"):
+        ModelConfig.from_json(data, "here")
+
+
+@pytest.mark.parametrize(
+    ("stack", "changes", "message"),
+    (
+        ("encoder", {"heads": []}, r"heads: expected 2 numbers, one a layer, found \[\]"),
+        ("encoder", {"heads": [2, 1, 1]}, r"heads: expected 2 numbers, one a layer, found \[2, 1, 1\]"),
+        ("encoder", {"heads": [2, 0]}, "heads: expected a list of integers from 1 to 16384"),
+        ("encoder", {"heads": [2, True]}, "heads: expected a list of integers"),
+        ("encoder", {"heads": [2, 1.0]}, "heads: expected a list of integers"),
+        ("encoder", {"heads": [2, None]}, "heads: expected a list of integers"),
+        ("encoder", {"heads": [2, [1]]}, "heads: expected a list of integers"),
+        ("encoder", {"heads": [2, 1 << 62]}, "heads: expected a list of integers"),
+        ("encoder", {"heads": [2, 2731]}, "heads of layer 1: expected an integer from 1 to 2730, found 2731"),
+        ("encoder", {"heads": 2}, r"ffn_width: expected an integer from 1 to 65536, found \[20, 7\]"),
+        ("encoder", {"ffn_width": 20}, "ffn_width: expected a list of integers from 1 to 65536, found 20"),
+        ("encoder", {"ffn_width": [20]}, "ffn_width: expected 2 numbers, one a layer"),
+        ("encoder", {"ffn_width": [20, 0]}, "ffn_width: expected a list of integers"),
+        ("encoder", {"ffn_width": [20, 65537]}, "ffn_width: expected a list of integers"),
+        ("encoder", {"cross_heads": [1, 1]}, "unknown fields: 'cross_heads'"),
+        ("encoder", {"layers": [1, 1]}, "layers: expected an integer from 1 to 256"),
+        ("encoder", {"layers": 3}, "heads: expected 3 numbers, one a layer"),
+        ("encoder", {"head_width": 0}, "head_width: expected an integer from 1 to 256"),
+        ("encoder", {"head_width": 257}, "head_width: expected an integer from 1 to 256"),
+        ("encoder", {"head_width": None}, "head_width: expected an integer from 1 to 256"),
+        ("encoder", {"head_width": [6, 6]}, "head_width: expected an integer from 1 to 256"),
+        ("decoder", {"cross_heads": 3}, "cross_heads: expected a list of integers"),
+        ("decoder", {"cross_heads": [3]}, "cross_heads: expected 2 numbers, one a layer"),
+        ("decoder", {"cross_heads": [3, None]}, "cross_heads: expected a list of integers"),
+        ("decoder", {"cross_heads": [3, 4097]}, "cross_heads of layer 1: expected an integer from 1 to 4096"),
+        ("decoder", {"heads": 1, "ffn_width": 9}, "unknown fields: 'cross_heads'"),
+    ),
+    ids=str,
+)
+def test_a_wrong_stack(stack: str, changes: dict[str, Any], message: str) -> None:
+    data = through_json(PRUNED.to_json())
+    data[stack].update(changes)
+    with pytest.raises(ModelFileError, match=rf"^here: {stack}[:.] ?{message}"):
+        ModelConfig.from_json(data, "here")
+
+
+@pytest.mark.parametrize("name", ("heads", "cross_heads", "ffn_width", "head_width"))
+def test_lists_lack_nothing(name: str) -> None:
+    data = through_json(PRUNED.to_json())
+    del data["decoder"][name]
+    with pytest.raises(ModelFileError, match=name):
+        ModelConfig.from_json(data, "here")
 
 
 def test_lengths_without_the_prompt_may_be_absent() -> None:
@@ -78,7 +173,7 @@ def test_lengths_without_the_prompt_may_be_absent() -> None:
         ("encoder", None),
         ("encoder.layers", 0),
         ("encoder.layers", 257),
-        ("encoder.heads", 5),
+        ("encoder.heads", 2731),
         ("decoder.heads", 0),
         ("decoder.ffn_width", -1),
         ("source_vocab", (1 << 21) + 1),
@@ -121,13 +216,31 @@ def test_unknown_fields() -> None:
         GenerationDefaults.from_json({**DEFAULTS.to_json(), "top_k": 1}, "here", CONFIG)
 
 
-def test_wide_heads_and_odd_widths_are_refused_by_the_constructor() -> None:
-    with pytest.raises(ValueError, match="encoder.heads: 1 heads in width 512 are 512 wide"):
-        ModelConfig(
-            **{**vars(CONFIG), "width": 512, "encoder": StackConfig(1, 1, 1), "decoder": StackConfig(1, 2, 1)}
-        )
+def test_the_constructors_refuse_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="even"):
         ModelConfig(**{**vars(CONFIG), "width": 15})
+    with pytest.raises(ValueError, match="^heads: 1 heads in width 512 are 512 wide"):
+        StackConfig.uniform(1, 1, 1, width=512, cross=False)
+    with pytest.raises(ValueError, match="^heads: 0 does not divide width 512"):
+        StackConfig.uniform(1, 0, 1, width=512, cross=False)
+    with pytest.raises(ValueError, match="^layers: expected an integer from 1 to 256"):
+        StackConfig.uniform(1 << 40, 1, 1, width=12, cross=False)
+    for layers, head_width, name in (
+        ((), 4, "layers"),
+        ((LayerConfig(1, 1),), 257, "head_width"),
+        ((LayerConfig(1, 1),), 0, "head_width"),
+        ((LayerConfig(1, 1), LayerConfig(0, 1)), 4, "heads of layer 1"),
+        ((LayerConfig(4097, 1),), 4, "heads of layer 0"),
+        ((LayerConfig(1, 0),), 4, "ffn_width of layer 0"),
+        ((LayerConfig(1, 1, 0),), 4, "cross_heads of layer 0"),
+        ((LayerConfig(1, 1, 4097),), 4, "cross_heads of layer 0"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected an integer"):
+            StackConfig(layers, head_width)
+    with pytest.raises(ValueError, match="encoder.cross_heads: expected none"):
+        dataclasses.replace(CONFIG, encoder=CONFIG.decoder)
+    with pytest.raises(ValueError, match="decoder.cross_heads: expected a number"):
+        dataclasses.replace(CONFIG, decoder=CONFIG.encoder)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +300,19 @@ def test_the_table_of_tensors(share: bool, tie: bool) -> None:
     assert kinds["decoder.layers.0.cross_attention.norm.weight"] == "vector"
     # q, k, v, output: weight and bias; a norm of two; ffn: up and down with bias, a norm of two.
     assert len(specs) == 2 * (10 + 6) + (20 + 6) + 1 + (not share) + 1 + (not tie)
+
+
+def test_tensors_of_layers_that_differ() -> None:
+    specs = {name: spec.shape for name, spec in tensor_specs(PRUNED).items()}
+    assert specs["encoder.layers.1.self_attention.v.weight"] == (6, 12)
+    assert specs["encoder.layers.1.self_attention.v.bias"] == (6,)
+    assert specs["encoder.layers.1.self_attention.output.weight"] == (12, 6)
+    assert specs["encoder.layers.1.self_attention.output.bias"] == (12,)
+    assert specs["encoder.layers.1.ffn.up.weight"] == (7, 12)
+    assert specs["decoder.layers.0.self_attention.q.weight"] == (4, 12)
+    assert specs["decoder.layers.0.cross_attention.k.weight"] == (12, 12)
+    assert specs["decoder.layers.1.cross_attention.output.weight"] == (12, 8)
+    assert specs["decoder.layers.1.ffn.down.weight"] == (12, 1)
 
 
 def test_all_differences_in_one_error() -> None:

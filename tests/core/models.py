@@ -15,9 +15,9 @@ from pyengine.modelfile import layout
 from pyengine.plan import Plan, StepResult
 from pyengine.quantize.rounding import pack_parts, round_parts
 
-from ..oracle.tiny import model_config, random_tensors
+from ..oracle.tiny import UNEVEN, model_config, random_tensors
 
-__all__ = ["COMPUTE", "SANITIZED", "TinyModel", "make_plan", "model_config", "new_session", "step"]
+__all__ = ["COMPUTE", "SANITIZED", "UNEVEN", "TinyModel", "make_plan", "model_config", "new_session", "step"]
 
 # Whether the address sanitizer is here: it aborts where malloc fails, and keeps freed memory for a while.
 SANITIZED = hasattr(ctypes.CDLL(None), "__asan_init")

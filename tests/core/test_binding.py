@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pyengine import _core
 from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.errors import EngineError, ModelFileError, OptionError
 
-from .models import TinyModel
+from .models import UNEVEN, TinyModel
 
 NAMES_CHECKER = Path(__file__).parents[2] / "tools" / "check_names.py"
 
@@ -34,9 +35,10 @@ def test_a_weight_of_minus_128_is_refused(name: str, isa: str) -> None:
         TinyModel(tiny.config, "int8", {**tiny.packed, name: weight}, tiny.floats).core(isa=isa)
 
 
+@pytest.mark.parametrize("stacks", [{}, UNEVEN], ids=["layers alike", "layers that differ"])
 @pytest.mark.parametrize("weights", ["float32", "int8"])
-def test_every_tensor_must_have_its_shape_and_type(weights: str) -> None:
-    tiny = TinyModel.random(weights, share_embeddings=False, tie_output=False)
+def test_every_tensor_must_have_its_shape_and_type(weights: str, stacks: dict[str, Any]) -> None:
+    tiny = TinyModel.random(weights, share_embeddings=False, tie_output=False, **stacks)
     for name, tensor in tiny.packed.items():
         wrong_type = np.zeros(tensor.shape, np.float64)
         wrong_shape = np.zeros((tensor.shape[0] + 1, *tensor.shape[1:]), tensor.dtype)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pyengine.canonical.config import StackConfig
 
-from .models import COMPUTE, TinyModel, new_session, step
+from .models import COMPUTE, UNEVEN, TinyModel, new_session, step
 
 SOURCE = list(range(19))
 
 
-@pytest.fixture(scope="module", params=[COMPUTE[0], COMPUTE[3]], ids=["float32", "int8"])
+EVEN = dict(width=24, decoder=(3, 3, 20))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(*COMPUTE[0], EVEN), (*COMPUTE[3], EVEN), (*COMPUTE[3], UNEVEN)],
+    ids=["float32", "int8", "int8, layers that differ"],
+)
 def model(request: pytest.FixtureRequest):
-    weights, kv = request.param
-    changes = dict(width=24, decoder=StackConfig(3, 3, 20), source_vocab=50, target_vocab=50, max_positions=100)
-    return TinyModel.random(weights, seed=21, **changes).core(kv)
+    weights, kv, stacks = request.param
+    changes = dict(source_vocab=50, target_vocab=50, max_positions=100)
+    return TinyModel.random(weights, seed=21, **changes, **stacks).core(kv)
 
 
 def tokens(n: int, seed: int = 0) -> list[int]:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pyengine import _core
-from pyengine.canonical.config import StackConfig
 from pyengine.errors import EngineError
 from pyengine.plan import StepResult
 from pyengine.scheduling.slicing import run_plan
@@ -19,7 +18,7 @@ from .models import TinyModel, make_plan, new_session, step
 
 VOCAB = 2100
 CHANGES = dict(
-    width=20, encoder=StackConfig(1, 5, 33), decoder=StackConfig(2, 2, 40), source_vocab=90, target_vocab=VOCAB,
+    width=20, encoder=(1, 5, 33), decoder=(2, 2, 40), source_vocab=90, target_vocab=VOCAB,
     share_embeddings=False, max_positions=64,
 )  # fmt: skip
 SIZES = (1, 2, 15, 16, 17, 300, 1023, 1024, 1025, 2048, VOCAB)

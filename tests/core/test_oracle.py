@@ -15,34 +15,35 @@ import numpy as np
 import pytest
 
 from pyengine import _core
-from pyengine.canonical.config import ACTIVATIONS, StackConfig
+from pyengine.canonical.config import ACTIVATIONS
 
 from ..oracle.quantized import QuantizedReference
 from ..oracle.reference import ReferenceModel
-from .models import COMPUTE, TinyModel, new_session, step
+from .models import COMPUTE, UNEVEN, TinyModel, new_session, step
 
 UNIT = 2.0**-24
 
 APART = {"share_embeddings": False, "tie_output": False}
 SHAPES = {
     "width 12": dict(
-        width=12, encoder=StackConfig(2, 3, 10), decoder=StackConfig(2, 4, 7), source_vocab=5, target_vocab=9, **APART
+        width=12, encoder=(2, 3, 10), decoder=(2, 4, 7), source_vocab=5, target_vocab=9, **APART
     ),
     "width 20, 3000 ids": dict(
-        width=20, encoder=StackConfig(1, 5, 33), decoder=StackConfig(3, 1, 20), source_vocab=30, target_vocab=3000,
+        width=20, encoder=(1, 5, 33), decoder=(3, 1, 20), source_vocab=30, target_vocab=3000,
         share_embeddings=False,
     ),
     "heads of 1": dict(
-        width=6, encoder=StackConfig(2, 6, 5), decoder=StackConfig(1, 6, 1), source_vocab=30, target_vocab=1025, **APART
+        width=6, encoder=(2, 6, 5), decoder=(1, 6, 1), source_vocab=30, target_vocab=1025, **APART
     ),
     "width 64, 1024 ids": dict(
-        width=64, encoder=StackConfig(1, 4, 128), decoder=StackConfig(2, 8, 96), source_vocab=1024, target_vocab=1024,
+        width=64, encoder=(1, 4, 128), decoder=(2, 8, 96), source_vocab=1024, target_vocab=1024,
         tie_output=False,
     ),
     "width 66": dict(
-        width=66, encoder=StackConfig(1, 2, 70), decoder=StackConfig(1, 1, 66), source_vocab=2047, target_vocab=2047
+        width=66, encoder=(1, 2, 70), decoder=(1, 1, 66), source_vocab=2047, target_vocab=2047
     ),
-    "one head of 256": dict(width=256, encoder=StackConfig(1, 1, 64), decoder=StackConfig(1, 1, 64)),
+    "one head of 256": dict(width=256, encoder=(1, 1, 64), decoder=(1, 1, 64)),
+    "layers that differ": dict(UNEVEN, source_vocab=90, target_vocab=1100, **APART),
     "one id": dict(source_vocab=1, target_vocab=1),
 }  # fmt: skip
 SOURCE_LENGTHS, TARGET_LENGTHS = (1, 5, 17, 33), (20, 1, 35, 18)
@@ -102,7 +103,7 @@ def test_other_numbers_of_the_config(changes: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(("weights", "kv"), COMPUTE)
-@pytest.mark.parametrize("shape", ["width 12", "width 20, 3000 ids", "width 66"])
+@pytest.mark.parametrize("shape", ["width 12", "width 20, 3000 ids", "width 66", "layers that differ"])
 def test_every_instruction_set_gives_the_same_bytes(shape: str, weights: str, kv: str) -> None:
     case = Case(TinyModel.random(weights, seed=6, activation="gelu", **SHAPES[shape]))
     results = {isa: case.core(kv, isa=isa).tobytes() for isa in _core.available_isas()}

@@ -7,22 +7,24 @@ import threading
 import numpy as np
 import pytest
 
-from pyengine.canonical.config import StackConfig
 from pyengine.plan import StepResult
 from pyengine.scheduling.slicing import run_plan
 
-from .models import COMPUTE, TinyModel, make_plan, new_session, step
+from .models import COMPUTE, UNEVEN, TinyModel, make_plan, new_session, step
 
-CHANGES = dict(
-    width=20, encoder=StackConfig(2, 5, 33), decoder=StackConfig(2, 2, 40), source_vocab=90, target_vocab=2100,
-    share_embeddings=False, max_positions=64,
-)  # fmt: skip
+CHANGES = dict(source_vocab=90, target_vocab=2100, share_embeddings=False, max_positions=64)
+EVEN = dict(width=20, encoder=(2, 5, 33), decoder=(2, 2, 40))
+MODELS = [(*compute, EVEN) for compute in COMPUTE] + [(*compute, UNEVEN) for compute in (COMPUTE[0], COMPUTE[3])]
 
 
-@pytest.fixture(scope="module", params=COMPUTE, ids=["weights {}, kv {}".format(*pair) for pair in COMPUTE])
+def name_of(weights: str, kv: str, stacks: dict) -> str:
+    return f"weights {weights}, kv {kv}" + (", layers that differ" if stacks is UNEVEN else "")
+
+
+@pytest.fixture(scope="module", params=MODELS, ids=[name_of(*one) for one in MODELS])
 def model(request: pytest.FixtureRequest):
-    weights, kv = request.param
-    return TinyModel.random(weights, seed=11, **CHANGES).core(kv)
+    weights, kv, stacks = request.param
+    return TinyModel.random(weights, seed=11, **CHANGES, **stacks).core(kv)
 
 
 def sentences(count: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -3,7 +3,7 @@
 
 #include "check_core.h"
 
-enum { WIDTH = 24, HEADS = 2, FFN = 40, SOURCE_VOCAB = 50, VOCAB = 37, POSITIONS = 32, ROWS = 9 };
+enum { WIDTH = 24, HEADS = 3, HEAD_WIDTH = 12, FFN = 40, SOURCE_VOCAB = 50, VOCAB = 37, POSITIONS = 32, ROWS = 9 };
 
 static pe_linear random_linear(pe_weight_type type, int64_t n, int64_t k) {
     const int64_t n16 = pe_round_up(n, PE_BLOCK), k4 = pe_round_up(k, PE_QUAD);
@@ -39,9 +39,9 @@ static pe_norm random_norm(void) {
 /* Its memory lives as long as the program. */
 static void make_model(pe_model *model, const pe_kernels *kernels, pe_weight_type type) {
     *model = (pe_model){
-        .config = {WIDTH, {2, HEADS, FFN}, {2, HEADS, FFN}, SOURCE_VOCAB, VOCAB, POSITIONS, PE_SILU, 4.0f, 1e-5f},
+        .config = {WIDTH, {2, HEAD_WIDTH}, {2, HEAD_WIDTH}, SOURCE_VOCAB, VOCAB, POSITIONS, PE_SILU, 4.0f, 1e-5f},
         .kernels = *kernels,
-        .weights = type,
+        .int8_rows = type == PE_WEIGHT_Q8,
         .kv = type == PE_WEIGHT_Q8 ? PE_KV_Q8 : PE_KV_F32,
         .positions = random_floats(POSITIONS * WIDTH),
         .source_embed = random_linear(type, SOURCE_VOCAB, WIDTH),
@@ -49,16 +49,19 @@ static void make_model(pe_model *model, const pe_kernels *kernels, pe_weight_typ
         .output = random_linear(type, VOCAB, WIDTH),
     };
     expect_near("pe_model_allocate", pe_model_allocate(model), PE_OK, 0);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++) { /* the second layer has lost a head, and another attention has more */
+        const int64_t heads = HEADS - i, self = heads * HEAD_WIDTH, cross = (i + 1) * HEAD_WIDTH, ffn = FFN - 3 * i;
         model->encoder[i] = (pe_encoder_layer){
-            random_linear(type, 3 * WIDTH, WIDTH), random_linear(type, WIDTH, WIDTH), random_norm(),
-            random_linear(type, FFN, WIDTH), random_linear(type, WIDTH, FFN), random_norm(),
+            {heads, 0},
+            random_linear(type, 3 * self, WIDTH), random_linear(type, WIDTH, self), random_norm(),
+            random_linear(type, ffn, WIDTH), random_linear(type, WIDTH, ffn), random_norm(),
         };
         model->decoder[i] = (pe_decoder_layer){
-            random_linear(type, 3 * WIDTH, WIDTH), random_linear(type, WIDTH, WIDTH), random_norm(),
-            random_linear(type, WIDTH, WIDTH), random_linear(type, 2 * WIDTH, WIDTH),
-            random_linear(type, WIDTH, WIDTH), random_norm(),
-            random_linear(type, FFN, WIDTH), random_linear(type, WIDTH, FFN), random_norm(),
+            {heads, i * HEADS}, {i + 1, i},
+            random_linear(type, 3 * self, WIDTH), random_linear(type, WIDTH, self), random_norm(),
+            random_linear(type, cross, WIDTH), random_linear(type, 2 * cross, WIDTH),
+            random_linear(type, WIDTH, cross), random_norm(),
+            random_linear(type, ffn, WIDTH), random_linear(type, WIDTH, ffn), random_norm(),
         };
     }
 }

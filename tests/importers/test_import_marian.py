@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine.canonical import CanonicalModel
+from pyengine.canonical import CanonicalModel, LayerConfig, StackConfig
 from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.importers import open_checkpoint
@@ -160,16 +160,8 @@ def test_different_stacks(tmp_path: Path) -> None:
         encoder_layers=1, decoder_layers=3, decoder_ffn_dim=5, encoder_attention_heads=6
     )
     model = open_checkpoint(handmade.write_checkpoint(tmp_path, config))
-    assert (model.config.encoder.layers, model.config.encoder.heads, model.config.encoder.ffn_width) == (
-        1,
-        6,
-        20,
-    )
-    assert (model.config.decoder.layers, model.config.decoder.heads, model.config.decoder.ffn_width) == (
-        3,
-        3,
-        5,
-    )
+    assert model.config.encoder == StackConfig((LayerConfig(heads=6, ffn_width=20),), head_width=2)
+    assert model.config.decoder == StackConfig((LayerConfig(heads=3, ffn_width=5, cross_heads=3),) * 3, head_width=4)
 
 
 def test_all_that_is_wrong_in_one_message(tmp_path: Path) -> None:

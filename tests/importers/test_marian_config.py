@@ -166,7 +166,7 @@ def test_values_of_the_wrong_type(tmp_path: Path, key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     (
-        ({"encoder_layers": 300}, "encoder: layers: expected an integer from 1 to 256, found 300"),
+        ({"encoder_layers": 300}, "encoder.layers: expected an integer from 1 to 256, found 300"),
         ({"encoder_attention_heads": 5}, "encoder.heads: 5 does not divide width 12"),
         ({"max_position_embeddings": 1 << 21}, "max_positions: expected an integer from 1 to 1048576"),
     ),

@@ -30,8 +30,8 @@ def config(share: bool = True, tie: bool = True) -> ModelConfig:
     return ModelConfig(
         family="marian",
         width=12,
-        encoder=StackConfig(layers=1, heads=2, ffn_width=20),
-        decoder=StackConfig(layers=2, heads=3, ffn_width=9),
+        encoder=StackConfig.uniform(1, 2, 20, width=12, cross=False),
+        decoder=StackConfig.uniform(2, 3, 9, width=12, cross=True),
         source_vocab=21,
         target_vocab=21,
         max_positions=32,

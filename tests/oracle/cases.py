@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.canonical.config import StackConfig
 from tests.oracle.tiny import SearchCase
 
 __all__ = ["PLAIN", "mixture"]
@@ -19,7 +18,7 @@ _UNTIED = {
     "activation": "relu",
     "embedding_scale": 1.0,
 }
-_DEEP = {"encoder": StackConfig(3, 4, 40), "decoder": StackConfig(1, 2, 36), "activation": "gelu"}
+_DEEP = {"encoder": (3, 4, 40), "decoder": (1, 2, 36), "activation": "gelu"}
 
 MODELS: dict[str, dict[str, Any]] = {"": {}, "untied": _UNTIED, "deep": _DEEP}
 

@@ -24,6 +24,7 @@ ACTIVATIONS = {"silu": "swish", "gelu_tanh": "gelu_new"}
 
 def marian_model(config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> transformers.MarianMTModel:
     """A MarianMTModel in float32 that computes what canonical `tensors` say."""
+    (encoder,), (decoder,) = set(config.encoder.layers), set(config.decoder.layers)
     scaled = config.embedding_scale != 1.0
     assert not scaled or config.embedding_scale == config.width**0.5
     model = transformers.MarianMTModel(
@@ -31,12 +32,12 @@ def marian_model(config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> tran
             vocab_size=config.source_vocab,
             decoder_vocab_size=config.target_vocab,
             d_model=config.width,
-            encoder_layers=config.encoder.layers,
-            encoder_attention_heads=config.encoder.heads,
-            encoder_ffn_dim=config.encoder.ffn_width,
-            decoder_layers=config.decoder.layers,
-            decoder_attention_heads=config.decoder.heads,
-            decoder_ffn_dim=config.decoder.ffn_width,
+            encoder_layers=len(config.encoder.layers),
+            encoder_attention_heads=encoder.heads,
+            encoder_ffn_dim=encoder.ffn_width,
+            decoder_layers=len(config.decoder.layers),
+            decoder_attention_heads=decoder.heads,
+            decoder_ffn_dim=decoder.ffn_width,
             max_position_embeddings=config.max_positions,
             activation_function=ACTIVATIONS.get(config.activation, config.activation),
             scale_embedding=scaled,

@@ -44,21 +44,17 @@ class QuantizedReference(ReferenceModel):
     def _attention(self, name: str, x: np.ndarray, memory: np.ndarray, causal: bool = False) -> np.ndarray:
         if not self._round_cache:
             return super()._attention(name, x, memory, causal)
-        stack = self.config.encoder if name.startswith("encoder") else self.config.decoder
-        d = self.config.width // stack.heads
-
-        def heads(part: str, rows: np.ndarray) -> np.ndarray:  # [n, W] -> [heads, n, d]
-            return self._linear(f"{name}.{part}", rows).reshape(len(rows), stack.heads, d).transpose(1, 0, 2)
-
-        q, k, v = round_rows(heads("q", x)), round_rows(heads("k", memory)), round_rows(heads("v", memory))
-        mixed = np.zeros((len(x), stack.heads, d))
+        parts = (("q", x), ("k", memory), ("v", memory))
+        q, k, v = (round_rows(self._heads(name, part, rows)) for part, rows in parts)
+        heads, _, d = q.shape
+        mixed = np.zeros((len(x), heads, d))
         for row in range(len(x)):
             seen = row + 1 if causal else len(memory)
-            for head in range(stack.heads):
+            for head in range(heads):
                 scores = k[head, :seen] @ q[head, row] / np.sqrt(d)
                 weights = np.exp(scores - scores.max())
                 mixed[row, head] = self._mix(weights, v[head, :seen]) / weights.sum()
-        return self._linear(f"{name}.output", mixed.reshape(len(x), self.config.width))
+        return self._linear(f"{name}.output", mixed.reshape(len(x), heads * d))
 
     @staticmethod
     def _mix(weights: np.ndarray, v: np.ndarray) -> np.ndarray:

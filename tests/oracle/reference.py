@@ -66,7 +66,7 @@ class ReferenceModel:
     def encode(self, source: np.ndarray) -> np.ndarray:
         """int [T] -> [T, W]: the memory that the decoder's cross-attention reads."""
         x = self._embed("decoder" if self.config.share_embeddings else "encoder", source)
-        for layer in range(self.config.encoder.layers):
+        for layer in range(len(self.config.encoder.layers)):
             name = f"encoder.layers.{layer}"
             x = self._add_norm(
                 x, self._attention(f"{name}.self_attention", x, x), f"{name}.self_attention.norm"
@@ -77,7 +77,7 @@ class ReferenceModel:
     def decode(self, target: np.ndarray, memory: np.ndarray) -> np.ndarray:
         """int [U], [T, W] -> logits [U, V], row i from target tokens 0..i."""
         x = self._embed("decoder", target)
-        for layer in range(self.config.decoder.layers):
+        for layer in range(len(self.config.decoder.layers)):
             name = f"decoder.layers.{layer}"
             attended = self._attention(f"{name}.self_attention", x, x, causal=True)
             x = self._add_norm(x, attended, f"{name}.self_attention.norm")
@@ -107,17 +107,20 @@ class ReferenceModel:
         normed = centred / np.sqrt(variance + self.dtype(self.config.norm_epsilon))
         return normed * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
 
+    def _heads(self, name: str, part: str, rows: np.ndarray) -> np.ndarray:
+        """[n, W] -> [heads, n, d]: queries, keys or values of an attention, by head."""
+        stack, layer, attention = name.replace(".layers", "").split(".")
+        sizes = self.config.encoder if stack == "encoder" else self.config.decoder
+        own = sizes.layers[int(layer)]
+        heads = own.cross_heads if attention == "cross_attention" else own.heads
+        return self._linear(f"{name}.{part}", rows).reshape(len(rows), heads, sizes.head_width).transpose(1, 0, 2)
+
     def _attention(self, name: str, x: np.ndarray, memory: np.ndarray, causal: bool = False) -> np.ndarray:
-        """softmax(Q K^T / sqrt(d)) V for each head, heads concatenated and projected; d = W / heads."""
-        stack = self.config.encoder if name.startswith("encoder") else self.config.decoder
-        d = self.config.width // stack.heads
-
-        def heads(part: str, rows: np.ndarray) -> np.ndarray:  # [n, W] -> [heads, n, d]
-            return self._linear(f"{name}.{part}", rows).reshape(len(rows), stack.heads, d).transpose(1, 0, 2)
-
-        scores = heads("q", x) @ heads("k", memory).transpose(0, 2, 1) / self.dtype(math.sqrt(d))
+        """softmax(Q K^T / sqrt(d)) V for each head, heads concatenated and projected; d is a head's width."""
+        q, k, v = (self._heads(name, part, rows) for part, rows in (("q", x), ("k", memory), ("v", memory)))
+        scores = q @ k.transpose(0, 2, 1) / self.dtype(math.sqrt(q.shape[2]))
         if causal:
             scores = np.where(np.tril(np.ones(scores.shape[1:], bool)), scores, self.dtype(-np.inf))
         weights = np.exp(log_softmax(scores))
-        mixed = (weights @ heads("v", memory)).transpose(1, 0, 2).reshape(len(x), self.config.width)
+        mixed = (weights @ v).transpose(1, 0, 2).reshape(len(x), -1)
         return self._linear(f"{name}.output", mixed)

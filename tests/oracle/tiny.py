@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.canonical.config import GenerationDefaults, ModelConfig, StackConfig
+from pyengine.canonical.config import GenerationDefaults, LayerConfig, ModelConfig, StackConfig
 from pyengine.canonical.tensors import tensor_specs
 from pyengine.decoding.search import Found
 from pyengine.options import TranslationOptions
@@ -16,6 +16,7 @@ from pyengine.plan import Session
 from pyengine.scheduling.scheduler import Request, Scheduler
 
 __all__ = [
+    "UNEVEN",
     "Expected",
     "SearchCase",
     "generation",
@@ -26,13 +27,24 @@ __all__ = [
 ]
 
 
+# Stacks whose layers differ. The heads of an attention have less or more than the width of 20 together.
+UNEVEN: dict[str, Any] = {
+    "width": 20,
+    "encoder": StackConfig((LayerConfig(5, 33), LayerConfig(1, 7), LayerConfig(2, 1)), head_width=4),
+    "decoder": StackConfig((LayerConfig(3, 9, 1), LayerConfig(1, 40, 5), LayerConfig(2, 100, 2)), head_width=6),
+}
+
+
 def model_config(**changes: Any) -> ModelConfig:
-    """Two layers a stack, width 16, 23 ids, one table for both sides and the output."""
+    """Two layers a stack, width 16, 23 ids, one table for both sides and the output.
+
+    A stack may be given as (layers, heads, ffn_width): equal layers whose heads share out the width.
+    """
     values: dict[str, Any] = {
         "family": "tiny",
         "width": 16,
-        "encoder": StackConfig(layers=2, heads=2, ffn_width=24),
-        "decoder": StackConfig(layers=2, heads=4, ffn_width=20),
+        "encoder": (2, 2, 24),
+        "decoder": (2, 4, 20),
         "source_vocab": 23,
         "target_vocab": 23,
         "max_positions": 40,
@@ -41,8 +53,12 @@ def model_config(**changes: Any) -> ModelConfig:
         "norm_epsilon": 1e-5,
         "share_embeddings": True,
         "tie_output": True,
+        **changes,
     }
-    return ModelConfig(**{**values, **changes})
+    for name in ("encoder", "decoder"):
+        if isinstance(values[name], tuple):
+            values[name] = StackConfig.uniform(*values[name], width=values["width"], cross=name == "decoder")
+    return ModelConfig(**values)
 
 
 def generation(**changes: Any) -> GenerationDefaults:
