@@ -246,9 +246,14 @@ cdef extern from "model/session.h" nogil:
         const int32_t *logit_rows
         pe_logits_request logits
 
+    ctypedef void pe_observer(void *context, const pe_linear *linear, const float *x, int64_t n_rows,
+                              int64_t ld) noexcept
+
     ctypedef struct pe_session:
         pe_kv_cache cache
         pe_shortlist shortlist
+        pe_observer *observer
+        void *observed_for
         char *message
 
     pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,

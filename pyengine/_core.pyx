@@ -88,10 +88,12 @@ cdef class Model:
 
     cdef pe_model model
     cdef object arrays  # what the C structs point into
+    cdef dict layers  # packed name of each linear layer, by the address of its struct
     cdef readonly str kv
 
     def __cinit__(self, config, tensors, positions, *, str kv, isa=None):
         self.arrays = []
+        self.layers = {}
         self.kv = kv
         load_kernels(&self.model.kernels, isa)
         self.model.kv = PE_KV_Q8 if kv == "int8" else PE_KV_F32
@@ -144,6 +146,7 @@ cdef class Model:
         if config.tie_output:
             self.model.output = self.model.target_embed
             self.model.output.bias = self._floats(tensors, "output.bias", config.target_vocab)
+            self.layers[<uintptr_t>&self.model.output] = "output"
         else:
             self._bind_linear(&self.model.output, tensors, "output", config.target_vocab, width, True)
         for i, layer in enumerate(config.encoder.layers):
@@ -195,6 +198,7 @@ cdef class Model:
         cdef int64_t blocks = round_up(n, 16) // 16
         linear.n = n
         linear.k = k
+        self.layers[<uintptr_t>linear] = name
         weight = tensors[name + ".weight"]
         if weight.dtype == np.int8:
             self._bind_int8(linear, tensors, name, weight, blocks)
@@ -240,6 +244,29 @@ cdef class Model:
             linear.group_min = <const uint16_t *>self._address(minima, np.float16, shape)
 
 
+class _Rows:
+    """Rows in the working memory of a session, which they keep alive: read-only, for np.asarray."""
+
+    def __init__(self, session, uintptr_t address, int64_t rows, int64_t columns, int64_t row_bytes):
+        self.session = session
+        self.__array_interface__ = {
+            "version": 3, "typestr": np.dtype(np.float32).str, "data": (address, True), "shape": (rows, columns),
+            "strides": (row_bytes, sizeof(float)),
+        }
+
+
+cdef void show(void *context, const pe_linear *linear, const float *x, int64_t n_rows, int64_t ld) noexcept with gil:
+    """The pe_observer of a session with a callback, run by the thread that called step(). The first error is kept."""
+    cdef Session session = <Session>context
+    if session.raised is not None:
+        return
+    try:
+        rows = _Rows(session, <uintptr_t>x, n_rows, linear.k, ld * <int64_t>sizeof(float))
+        session.callback(session.owner.layers[<uintptr_t>linear], np.asarray(rows))
+    except BaseException as error:  # Ctrl-C, too: it ends the step's caller
+        session.raised = error
+
+
 cdef class Session:
     """Runs plans (pyengine.plan.Plan) on a model: owns a key-value cache and working memory.
 
@@ -254,6 +281,8 @@ cdef class Session:
     cdef readonly int64_t max_memories
     cdef readonly int threads
     cdef bint busy
+    cdef object callback  # of observe()
+    cdef object raised  # what it raised in this step
 
     def __cinit__(self, Model model not None, *, int64_t threads, int64_t max_rows, int64_t max_sequences,
                   int64_t max_memories):
@@ -284,6 +313,20 @@ cdef class Session:
         """Forgets every sequence and memory."""
         self._require_idle()
         pe_session_clear(&self.session)
+
+    def observe(self, callback):
+        """Steps call callback(name, x) before each product of a linear layer; None ends it.
+
+        name  the layer's packed name, "decoder.layers.0.ffn.down"; "output" for the rows that ask for logits
+        x     float32 [n_rows, K], what the layer reads: a read-only view, valid during the call
+        What it raises ends the calls, and step() raises it when it is over.
+        """
+        self._require_idle()
+        self.callback = callback
+        self.session.observed_for = <void *>self
+        self.session.observer = NULL
+        if callback is not None:
+            self.session.observer = show
 
     cdef int _require_idle(self) except -1:
         if self.busy:
@@ -374,6 +417,9 @@ cdef class Session:
             self._refuse("steps ahead need the rows of the sentences in these slots, and room in their histories")
         else:
             status, advanced = (<Beams>plan.ahead.beams).go_ahead(&self.session, &c, plan.ahead.steps, plan.ahead.live)
+        if self.raised is not None:
+            error, self.raised = self.raised, None
+            raise error
         if status != PE_OK:
             raise_status(status, self.session.message.decode("utf-8", "replace"))
         return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits, passed, advanced)

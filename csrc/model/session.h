@@ -34,6 +34,11 @@ typedef struct pe_plan {
     pe_logits_request logits;
 } pe_plan;
 
+/* Sees what a linear layer of the model reads, float32 [n_rows, ld] of which the first linear->k columns count, before
+   each product. Called by the thread that runs the step, while the others go on; the rows are valid during the call.
+   Rows that ask for logits are shown as those of model->output, lists or not. */
+typedef void pe_observer(void *context, const pe_linear *linear, const float *x, int64_t n_rows, int64_t ld);
+
 typedef struct pe_session {
     const pe_model *model;
     int threads;
@@ -65,6 +70,9 @@ typedef struct pe_session {
     pe_listed_scratch listed; /* logits are grown when a step asks for more */
     size_t n_listed;
     bool answers_lists; /* the rows that this step answers have lists */
+
+    pe_observer *observer; /* or NULL; set between steps */
+    void *observed_for;    /* its context */
 
     char message[192]; /* why the last plan was refused */
 } pe_session;

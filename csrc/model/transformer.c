@@ -46,11 +46,24 @@ static void prepare(pe_thread *thread, const stream *s, const pe_rows *rows, int
     leave_rows(thread, entered);
 }
 
+/* Shows an observer the rows that a linear layer is about to read: complete since the last barrier, and left as they
+   are until thread 0 comes to the next one. */
+static void observe(const pe_thread *thread, const stream *s, const pe_linear *linear, const pe_rows *rows, int64_t n) {
+    const pe_session *session = s->session;
+    if (session->observer && thread->id == 0) session->observer(session->observed_for, linear, rows->x, n, rows->ld);
+}
+
+static void multiply(pe_thread *thread, const stream *s, const pe_linear *linear, const pe_rows *rows,
+                     pe_activation activation, const float *residual, int64_t ldr, float *y, int64_t ldy) {
+    observe(thread, s, linear, rows, s->n);
+    pe_op_linear(thread, s->kernels, linear, rows, s->n, activation, residual, ldr, y, ldy);
+}
+
 /* hidden = norm(hidden + W context) */
 static void add_and_norm(pe_thread *thread, const stream *s, const pe_linear *output, const pe_rows *from,
                          const pe_norm *norm) {
     const pe_rows *hidden = &s->hidden;
-    pe_op_linear(thread, s->kernels, output, from, s->n, PE_IDENTITY, hidden->x, hidden->ld, s->sum, hidden->ld);
+    multiply(thread, s, output, from, PE_IDENTITY, hidden->x, hidden->ld, s->sum, hidden->ld);
     pe_solo solo;
     pe_thread *entered = enter_rows(thread, s, &solo);
     if (entered)
@@ -75,7 +88,7 @@ static void self_attention(pe_thread *thread, const stream *s, const pe_kv_layou
     const pe_rows *wide = &s->wide;
     const int64_t width = heads.n * layout->head_dim;
     const float *q = wide->x, *k = q + width, *v = k + width;
-    pe_op_linear(thread, s->kernels, qkv, &s->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
+    multiply(thread, s, qkv, &s->hidden, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
     pe_barrier(thread);
     pe_attention attention = {.side = PE_SELF, .q = q, .k = k, .v = v, .ld = wide->ld};
     if (s->longest > 1) {
@@ -90,7 +103,7 @@ static void self_attention(pe_thread *thread, const stream *s, const pe_kv_layou
 static void cross_attention(pe_thread *thread, const stream *s, const pe_kv_layout *layout, pe_heads heads,
                             const pe_linear *query, const pe_linear *output, const pe_norm *norm) {
     const pe_rows *wide = &s->wide;
-    pe_op_linear(thread, s->kernels, query, &s->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
+    multiply(thread, s, query, &s->hidden, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
     pe_barrier(thread);
     pe_attention attention = {.side = PE_MEMORY, .q = wide->x, .ld = wide->ld};
     attend(thread, s, layout, heads, &attention);
@@ -100,8 +113,7 @@ static void cross_attention(pe_thread *thread, const stream *s, const pe_kv_layo
 static void feed_forward(pe_thread *thread, const stream *s, const pe_linear *up, const pe_linear *down,
                          const pe_norm *norm) {
     const pe_rows *wide = &s->wide;
-    pe_op_linear(thread, s->kernels, up, &s->hidden, s->n, s->session->model->config.activation, NULL, 0, wide->x,
-                 wide->ld);
+    multiply(thread, s, up, &s->hidden, s->session->model->config.activation, NULL, 0, wide->x, wide->ld);
     if (wide->q)
         prepare(thread, s, wide, down->k);
     else
@@ -126,8 +138,7 @@ static void encode(pe_thread *thread, const stream *s) {
     for (int64_t i = 0; i < model->config.decoder.layers; i++) {
         const pe_heads heads = model->decoder[i].cross_heads;
         const float *k = wide->x, *v = k + heads.n * session->cache.layout.head_dim;
-        pe_op_linear(thread, s->kernels, &model->decoder[i].cross_kv, &s->hidden, s->n, PE_IDENTITY, NULL, 0, wide->x,
-                     wide->ld);
+        multiply(thread, s, &model->decoder[i].cross_kv, &s->hidden, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
         pe_barrier(thread);
         pe_op_kv_append(thread, s->kernels, &session->cache.layout, heads, PE_MEMORY, s->row, s->n, k, v, wide->ld);
         pe_barrier(thread);
@@ -169,10 +180,11 @@ static int64_t start_at(const stream *s, int64_t row) {
 }
 
 /* Sends the rows through a stack, all threads together, layer by layer; or, where there are rows enough, in groups
-   that one thread each takes through all the layers: no barriers, and the rows stay in its cache. */
+   that one thread each takes through all the layers: no barriers, and the rows stay in its cache. Not where an observer
+   is to see all rows of a layer at once. */
 static void run(pe_thread *thread, const stream *all, void stack(pe_thread *, const stream *)) {
     const int threads = thread->team->threads;
-    if (all->n < threads * LEAST_ROWS || all->longest > GROUP_ROWS) {
+    if (all->n < threads * LEAST_ROWS || all->longest > GROUP_ROWS || all->session->observer) {
         stack(thread, all);
         return;
     }
@@ -201,6 +213,7 @@ static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *pla
         pe_prepare(s->kernels, asked, i, s->width);
     }
     pe_barrier(thread);
+    observe(thread, s, &session->model->output, asked, plan->logits.n_rows);
     if (session->answers_lists) {
         const pe_listed_scratch *listed = &session->listed;
         pe_op_linear(thread, s->kernels, &session->shortlist.rows, asked, plan->logits.n_rows, PE_IDENTITY, NULL, 0,
