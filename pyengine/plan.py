@@ -13,12 +13,16 @@ There is no padding anywhere: segments and rows are ragged and lie end to end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Ahead", "Plan", "Session", "StepResult"]
+__all__ = ["Ahead", "Observer", "Plan", "Session", "StepResult"]
+
+Observer = Callable[[str, np.ndarray], None]
+"""Gets the packed name of a linear layer and what it reads, float32 [rows, K], valid during the call."""
 
 
 def _no_ids() -> np.ndarray:
@@ -136,3 +140,6 @@ class Session(Protocol):
 
     def clear(self) -> None:
         """Free every sequence and memory."""
+
+    def observe(self, callback: Observer | None) -> None:
+        """Show every step's inputs of linear layers to `callback`; None ends it. What it raises, step() raises."""

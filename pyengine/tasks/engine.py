@@ -18,10 +18,10 @@ from pyengine.errors import ClosedError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
 from pyengine.modelfile.layout import dequantize_packed
 from pyengine.pages import huge_bytes
-from pyengine.plan import Plan, Session, StepResult
+from pyengine.plan import Observer, Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
 
-__all__ = ["Engine", "open_engine"]
+__all__ = ["Engine", "make_engine", "open_engine"]
 
 STEP_ROWS = 1024
 """Rows that a session has working memory for; longer plans run in several steps."""
@@ -79,11 +79,13 @@ class Engine:
         return max(1, self._cpus // threads)
 
     @contextmanager
-    def session(self, deadline: Deadline, replicas: int | None = None) -> Iterator[Session]:
+    def session(
+        self, deadline: Deadline, replicas: int | None = None, observer: Observer | None = None
+    ) -> Iterator[Session]:
         """A session for the length of a `with` block, which leaves it empty. ClosedError once closed.
 
         Its steps have the threads of one of `replicas` streams, by default the model's. A step that waits for
-        others until `deadline` is over raises DeadlineError.
+        others until `deadline` is over raises DeadlineError. An `observer` sees what they compute meanwhile.
         """
         count = max(1, self.threads // (replicas or self.replicas))
         with self._lock:
@@ -93,8 +95,12 @@ class Engine:
             session = idle.pop() if idle else self._open_session(count)
         session.clear()  # a second Ctrl-C may have come while the last call cleaned up
         try:
+            if observer is not None:
+                session.observe(observer)
             yield _GatedSession(session, self, count, deadline)
         finally:
+            if observer is not None:
+                session.observe(None)
             with self._lock:
                 if self._open_session is not None and len(idle) < self._steps_at_once(count):
                     idle.append(session)
@@ -126,6 +132,7 @@ class _GatedSession:
         self.max_sequences = session.max_sequences
         self.max_memories = session.max_memories
         self.clear = session.clear
+        self.observe = session.observe
         self._session = session
         self._engine = engine
         self._threads = threads
@@ -158,8 +165,6 @@ def open_engine(
     kv       "int8" or "float32", the type of cached keys and values; None: as compute
     Raises OptionError.
     """
-    if threads != "auto" and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
-        raise OptionError(f'threads is {threads!r}; expected a whole number, 1..{MAX_THREADS}, or "auto"')
     for name, value in (("compute", compute), ("kv", kv)):
         if value is not None and value not in KINDS:
             raise OptionError(f'{name} is {value!r}; expected "int8" or "float32"')
@@ -169,17 +174,43 @@ def open_engine(
             f'compute is "int8", but {directory.path} holds {directory.weights} weights; quantize the '
             "checkpoint: python tools/quantize.py CHECKPOINT -o OUT --weights int8"
         )
-    kv = kv or compute
+    tensors = directory.tensors if compute == "int8" or not directory.rounded else _dequantized(directory)
+    return make_engine(
+        directory.config,
+        directory.generation,
+        tensors,
+        threads=threads,
+        replicas=replicas,
+        compute=compute,
+        kv=kv or compute,
+    )
+
+
+def make_engine(
+    config: ModelConfig,
+    generation: GenerationDefaults,
+    tensors: dict[str, np.ndarray],
+    *,
+    threads: int | Literal["auto"] = "auto",
+    replicas: int = 1,
+    compute: str = "float32",
+    kv: str = "float32",
+) -> tuple[Engine, dict[str, object]]:
+    """What `open_engine` returns, of packed tensors in memory, laid out for weights of the type `compute`.
+
+    Raises OptionError for `threads` and `replicas`.
+    """
+    if threads != "auto" and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+        raise OptionError(f'threads is {threads!r}; expected a whole number, 1..{MAX_THREADS}, or "auto"')
     cpus = usable_cpus()
     if threads == "auto":
         threads = min(cpus, MAX_THREADS)
     if type(replicas) is not int or not 1 <= replicas <= threads:
         raise OptionError(f"replicas is {replicas!r}; expected a whole number, 1..{threads}, the threads")
-    tensors = directory.tensors if compute == "int8" or not directory.rounded else _dequantized(directory)
-    open_session, isa, threads_lost = _core_sessions(directory.config, tensors, kv)
+    open_session, isa, threads_lost = _core_sessions(config, tensors, kv)
     engine = Engine(
-        directory.config,
-        directory.generation,
+        config,
+        generation,
         open_session,
         threads=threads,
         replicas=replicas,

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.oracle.reference import ReferenceModel
 
-from pyengine.plan import Plan, StepResult
+from pyengine.plan import Observer, Plan, StepResult
 
 __all__ = ["ReferenceSession"]
 
@@ -78,6 +78,10 @@ class ReferenceSession:
         self.sequences.clear()
         self.memories.clear()
         self.lists.clear()
+
+    def observe(self, callback: Observer | None) -> None:
+        """Whole prefixes are computed again and again here: there is nothing to show row by row."""
+        assert callback is None
 
     def _encode(self, plan: Plan) -> None:
         assert plan.encode_lengths.sum() == len(plan.encode_tokens)
