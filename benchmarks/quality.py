@@ -19,6 +19,7 @@ from report import Report, Table, Verdict, parser, publish
 from tqdm import tqdm
 
 import pyengine
+from pyengine.quantize.divergence import token_divergence
 
 SETS = ("val", "test_2016_flickr")
 BEAMS = (4, 1)
@@ -54,17 +55,6 @@ def bleu(translator: pyengine.Translator, pairs: Pairs, beams: int, label: str) 
     return sacrebleu.corpus_bleu(lines, [references]).score
 
 
-def divergence(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
-    """float64 [T]: KL divergence of the distributions of float32 logits [T, vocab], `exact` the true ones."""
-    p, q = _log_softmax(exact), _log_softmax(rounded)
-    return np.einsum("tv,tv->t", np.exp(p), p - q, dtype=np.float64)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
-
-
 def divergences(
     exact: pyengine.Translator, rounded: dict[str, pyengine.Translator], pairs: Pairs, label: str
 ) -> dict[str, np.ndarray]:
@@ -73,7 +63,7 @@ def divergences(
     for source, reference in tqdm(zip(*pairs, strict=True), desc=label, total=len(pairs[0]), leave=False):
         truth = exact.logits(source, reference)
         for name, translator in rounded.items():
-            found[name].append(divergence(truth, translator.logits(source, reference)))
+            found[name].append(token_divergence(truth, translator.logits(source, reference)))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

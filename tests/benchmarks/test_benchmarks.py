@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import pyengine
@@ -105,17 +104,3 @@ def test_the_page_shows_the_committed_results(tmp_path: Path) -> None:
     assert results
     run("report", *map(str, results), "--update", str(copy))
     assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
-
-
-def test_divergence_is_that_of_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import quality
-
-    rng = np.random.default_rng(0)
-    exact = rng.normal(0, 3, (5, 1000)).astype(np.float32)
-    rounded = exact + rng.normal(0, 0.01, exact.shape).astype(np.float32)
-    p, q = (np.exp(logits.astype(np.float64)) for logits in (exact, rounded))
-    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
-    wanted = (p * np.log(p / q)).sum(axis=1)
-    assert np.abs(quality.divergence(exact, rounded) - wanted).max() < 1e-6
-    assert not quality.divergence(exact, exact).any()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,16 @@ def test_a_value_that_is_not_finite_leaves_nothing(tmp_path: Path) -> None:
     ):
         convert(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_conversion_without_data_needs_no_engine(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "in")
+    code = (
+        f"import sys; from pyengine.quantize import convert; convert({str(source)!r}, {str(tmp_path / 'out')!r}); "
+        "print([name for name in ('pyengine._core', 'pyengine.quantize.calibration') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_target_is_checked_first(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Divergence of two models: its formula in one line of float64, and what it is of a model and itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pyengine.errors import InputError
+from pyengine.quantize.calibration import in_memory_engine
+from pyengine.quantize.divergence import divergence, token_divergence
+from pyengine.tasks.translator import Translator
+
+from ..oracle.tiny import generation, model_config, random_sources, random_tensors
+
+CONFIG = model_config()
+TENSORS = random_tensors(CONFIG, 5, 0.2)
+PAIRS = list(zip(random_sources(1, 20), random_sources(2, 20), strict=True))
+
+
+def translator(tensors: dict[str, np.ndarray] = TENSORS) -> Translator:
+    return Translator(in_memory_engine(CONFIG, generation(), tensors, threads=1), None, {})
+
+
+def changed(std: float) -> dict[str, np.ndarray]:
+    rng = np.random.RandomState(0)
+    return {name: (each + rng.normal(0, std, each.shape)).astype(np.float32) for name, each in TENSORS.items()}
+
+
+def test_the_divergence_of_tokens_is_its_formula() -> None:
+    rng = np.random.default_rng(0)
+    exact = rng.normal(0, 3, (150, 1000)).astype(np.float32)  # more than two pieces
+    rounded = exact + rng.normal(0, 0.01, exact.shape).astype(np.float32)
+    p, q = (np.exp(logits.astype(np.float64)) for logits in (exact, rounded))
+    p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+    assert np.abs(token_divergence(exact, rounded) - (p * np.log(p / q)).sum(axis=1)).max() < 1e-13
+    assert not token_divergence(exact, exact).any()
+
+
+def test_large_logits_do_not_overflow() -> None:
+    exact, rounded = np.float32([[3e4, 0]]), np.float32([[0, 3e4]])
+    assert token_divergence(exact, rounded) == pytest.approx([3e4])
+
+
+def test_a_model_and_itself() -> None:
+    found = divergence(translator(), translator(), PAIRS)
+    assert (found.kl, found.top1, found.tokens) == (0.0, 1.0, sum(len(target) for _, target in PAIRS))
+
+
+def test_two_models() -> None:
+    exact, other = translator(), translator(changed(0.02))
+    steps: list[tuple[int, int]] = []
+    found = divergence(exact, other, PAIRS, lambda done, total: steps.append((done, total)))
+    a, b = (np.concatenate([each.logits(*pair) for pair in PAIRS]) for each in (exact, other))
+    assert found.kl == pytest.approx(token_divergence(a, b).mean(), rel=1e-12)
+    assert found.top1 == (a.argmax(axis=1) == b.argmax(axis=1)).mean()
+    assert found.kl > 0 and 0 < found.top1 <= 1
+    assert divergence(exact, translator(changed(0.2)), PAIRS).kl > found.kl  # a tenfold change of weights
+    assert steps == [(i + 1, 20) for i in range(20)]
+
+
+def test_errors() -> None:
+    with pytest.raises(InputError, match="a divergence needs sentences, found none"):
+        divergence(translator(), translator(), [])
+    broken = {**TENSORS, "output.bias": np.full(23, math.nan, np.float32)}
+    with pytest.raises(InputError, match="pair 1: expected finite logits of the other model"):
+        divergence(translator(), translator(broken), PAIRS)
