@@ -193,7 +193,8 @@ def test_a_state_that_cannot_be_written(tmp_path: Path) -> None:
 def test_values_that_are_not_finite_have_a_layer_and_a_line(tensor: str, layer: str, line: int) -> None:
     broken = TENSORS[tensor].copy()
     broken[3] = np.inf
-    with pytest.raises(InputError, match=rf"input of {layer}, line {line} of the text: expected finite numbers, found "):
+    message = rf"input of {layer}, line {line} of the text: expected finite numbers, found "
+    with pytest.raises(InputError, match=message):
         calibrate(engine(tensors={**TENSORS, tensor: broken}), None, TEXT)
 
 
@@ -216,7 +217,8 @@ def test_a_short_text_says_how_much_is_needed() -> None:
     rows = min(sum(len(side) for side in sides) for sides in zip(*TEXT, strict=True))
     assert min(each.count for each in calibrate(engine(), None, TEXT, needed=rows).values()) == rows
     for text in (TEXT, [(source, None) for source, _ in TEXT]):
-        with pytest.raises(InputError, match=r"needs 9000 rows in every layer, but the text of 50 lines gives \d+; about"):
+        message = r"needs 9000 rows in every layer, but the text of 50 lines gives \d+; about"
+        with pytest.raises(InputError, match=message):
             calibrate(engine(), None, text, needed=9000)
     with pytest.raises(InputError, match=f"gives {rows}; about 51 lines like these are enough"):
         calibrate(engine(), None, TEXT, needed=rows + 1)
