@@ -60,8 +60,12 @@ class TinyModel:
     @classmethod
     def random(cls, weights: str = "float32", seed: int = 1, std: float = 0.5, **changes: object) -> TinyModel:
         config = model_config(**changes)
-        floats = random_tensors(config, seed, std)
-        packed, floats = round_matrices(config, floats, weights)
+        return cls.of(config, random_tensors(config, seed, std), weights)
+
+    @classmethod
+    def of(cls, config: ModelConfig, tensors: Mapping[str, np.ndarray], weights: str) -> TinyModel:
+        """Of canonical `tensors`, float32."""
+        packed, floats = round_matrices(config, dict(tensors), weights)
         assert {name: array.shape for name, array in packed.items()} == {
             name: spec.shape for name, spec in layout.packed_specs(config, weights).items()
         }

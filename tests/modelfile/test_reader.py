@@ -117,6 +117,11 @@ CONFIGS: dict[str, tuple[Change, str]] = {
     "unknown field": (lambda c: c.update(extra=1), "unknown fields: 'extra'"),
     "model is a list": (lambda c: c.update(model=[]), "model: expected an object"),
     "another width": (lambda c: c["model"].update(width=24), "mis-shaped"),
+    "fewer heads": (lambda c: c["model"]["encoder"].update(heads=1), "mis-shaped.*encoder.layers.0.self_attention.qkv"),
+    "fewer heads in one layer": (
+        lambda c: c["model"]["encoder"].update(heads=[2, 1], ffn_width=[20, 20]),
+        "4 mis-shaped: encoder.layers.1.self_attention.qkv.weight .*, encoder.layers.1.self_attention.output.weight",
+    ),
     "more layers": (lambda c: c["model"]["decoder"].update(layers=2), "missing: decoder.layers.1"),
     "fewer layers": (lambda c: c["model"]["encoder"].update(layers=1), "unexpected: encoder.layers.1"),
     "another vocabulary": (lambda c: c["model"].update(source_vocab=90, target_vocab=90), "mis-shaped"),
@@ -130,6 +135,18 @@ def test_a_wrong_config(directory: Path, name: str) -> None:
     directories.edit_json(directory / "config.json", change)
     with pytest.raises(ModelFileError, match=message):
         open_directory(directory)
+
+
+def test_a_directory_from_before_layers_could_differ(directory: Path) -> None:
+    """Without head_width: the heads share out the width."""
+    expected = open_directory(directory).config
+
+    def remove(content: dict[str, Any]) -> None:
+        for stack in ("encoder", "decoder"):
+            del content["model"][stack]["head_width"]
+
+    directories.edit_json(directory / "config.json", remove)
+    assert open_directory(directory).config == expected
 
 
 def test_a_smaller_vocabulary_that_pads_to_the_same_size(directory: Path) -> None:

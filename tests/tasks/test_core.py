@@ -18,7 +18,18 @@ from pyengine.plan import Plan, Session, StepResult
 from pyengine.scheduling.slicing import run_plan
 from tests.oracle.cases import PLAIN
 from tests.oracle.golden_generate import read_golden
-from tests.oracle.tiny import Expected, SearchCase, generation, model_config, random_tensors
+from tests.oracle.reference import ReferenceModel
+from tests.oracle.reference_session import ReferenceSession
+from tests.oracle.tiny import (
+    UNEVEN,
+    Expected,
+    SearchCase,
+    generation,
+    model_config,
+    random_sources,
+    random_tensors,
+    search,
+)
 from tests.tasks.models import write_float32
 
 
@@ -43,6 +54,21 @@ def test_float32_searches_are_those_of_transformers(name: str, case: SearchCase,
         assert [each.ids for each in result.hypotheses] == [each.ids for each in wanted]
         scores = [each.score for each in result.hypotheses]
         assert scores == pytest.approx([each.score for each in wanted], abs=1e-4, rel=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_model_whose_layers_differ_is_searched_like_any_other(beams: int, tmp_path: Path) -> None:
+    config, defaults, sources = model_config(**UNEVEN), generation(), random_sources(7, 6)
+    tensors = random_tensors(config, 7)
+    write_float32(tmp_path / "m", config, defaults, tensors)
+    with pyengine.load(tmp_path / "m", threads=2) as translator:
+        results = translator.translate(sources, num_beams=beams)
+        assert translator.info()["model"] == config.to_json()
+    reference = ReferenceSession(ReferenceModel(config, tensors))
+    expected = search(reference, defaults, config, {"num_beams": beams}, sources)
+    for (wanted,), result in zip(expected, results, strict=True):
+        assert result.ids == tuple(id for id in wanted.ids if id != 0)
+        assert result.score == pytest.approx(wanted.score, abs=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 4])
