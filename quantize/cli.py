@@ -20,13 +20,22 @@ from tqdm import tqdm
 from pyengine.errors import PyengineError
 from pyengine.modelfile.layout import WEIGHTS
 from pyengine.quantize.pipeline import Report, TensorReport, convert, measure
-from pyengine.quantize.ranges import METHODS
+from pyengine.quantize.calibrated import CALIBRATED
+from pyengine.quantize.ranges import METHODS as RANGES
 from pyengine.quantize.schemes import GROUPS
 from pyengine.version import __version__
 
 __all__ = ["main"]
 
 _PROGRAM = "pyengine-quantize"
+
+METHODS = {
+    "absmax": "the largest weight of a channel or group is the last level; the default of int8, in seconds",
+    "percentile": "clips the largest of 10,000 weights; for matrices with single outliers, in seconds",
+    "mse": "the step of least squared error of the weights; the default of int4 without text, in seconds",
+    "weighted": "int4 with text: the step of least squared error, each column weighted by what it multiplies",
+    "gptq": "int4 with text: columns make up for each other's errors; the default with --calibrate, minutes for 74M",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         prog=_PROGRAM,
         description="Convert a training checkpoint, as Hugging Face exports it, to a model directory.",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="directory with config.json and the weights")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help="directory with config.json and the weights")
     parser.add_argument("-o", "--output", metavar="OUT", help="model directory to write")
     parser.add_argument(
         "--weights",
@@ -60,9 +69,21 @@ def _parser() -> argparse.ArgumentParser:
         f"Types: {', '.join(WEIGHTS)}; may be given again, later ones win",
     )
     parser.add_argument(
-        "--ranges",
-        choices=METHODS,
-        help="how the range of a channel or group is found (default: absmax for int8, mse for int4)",
+        "--method",
+        choices=("auto", *METHODS),
+        default="auto",
+        help="how weights are rounded (default: %(default)s: absmax for int8; for int4 gptq with --calibrate, else "
+        "mse); see --list-methods",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FILE",
+        help="text that int4 is calibrated on: a line a source sentence, its translation behind a tab; without one the "
+        "model translates",
+    )
+    parser.add_argument("--resume", metavar="FILE", help="keep the calibration there; if it was interrupted, go on")
+    parser.add_argument(
+        "--list-methods", action="store_true", help="say what there is, when to use it, and what it costs"
     )
     parser.add_argument("--report-only", action="store_true", help="print the table and write nothing")
     parser.add_argument("--force", action="store_true", help="replace OUT if it is a model directory")
@@ -74,12 +95,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: those of the process) and return its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.list_methods:
+        print("\n".join(f"{name:10}  {what}" for name, what in METHODS.items()))
+        return 0
+    if options.checkpoint is None:
+        parser.error("the following arguments are required: CHECKPOINT")
     if options.report_only == (options.output is not None):
         parser.error("give either -o OUT or --report-only")
     if options.report_only and options.force:
         parser.error("--force has no meaning with --report-only")
     if options.weights != "int4" and (options.group or options.minima):
         parser.error("--group and --minima have a meaning with --weights int4 only")
+    if options.method in CALIBRATED and not options.calibrate:
+        parser.error(f"--method {options.method} needs text: --calibrate FILE")
+    if options.calibrate and (options.method in RANGES or options.report_only):
+        parser.error("--calibrate has no meaning with --report-only or a --method that needs no text")
+    if options.resume and not options.calibrate:
+        parser.error("--resume has a meaning with --calibrate only")
     for setting in options.tensor:
         if not all(setting.partition("=")[::2]):
             parser.error(f"--tensor {setting!r}: expected PATTERN=TYPE")
@@ -142,8 +174,12 @@ def _run(options: argparse.Namespace) -> Report:
     how: dict[str, Any] = {
         "weights": weights,
         "tensors": [setting.partition("=")[::2] for setting in options.tensor],
-        "method": options.ranges or ("mse" if int4 else "absmax"),
+        "method": _method(options),
     }
+    if options.calibrate:
+        from pyengine.quantize.calibration import load_text  # with the engine, which else is not started
+
+        how |= {"text": load_text(options.calibrate), "state": options.resume}
     # disable=None: a bar on a terminal, nothing in a log.
     with tqdm(unit="B", unit_scale=True, desc=options.weights, disable=None, leave=False) as bar:
 
@@ -153,7 +189,20 @@ def _run(options: argparse.Namespace) -> Report:
 
         if options.report_only:
             return measure(options.checkpoint, progress=progress, **how)
-        return convert(options.checkpoint, options.output, force=options.force, progress=progress, **how)
+        with tqdm(desc="calibrate", disable=None, leave=False) as steps:
+
+            def calibrating(done: int, total: int) -> None:
+                steps.total = total
+                steps.update(done - steps.n)
+
+            how["calibrating"] = calibrating
+            return convert(options.checkpoint, options.output, force=options.force, progress=progress, **how)
+
+
+def _method(options: argparse.Namespace) -> str:
+    if options.method != "auto":
+        return options.method
+    return "gptq" if options.calibrate else "mse" if options.weights == "int4" else "absmax"
 
 
 def _table(report: Report) -> list[str]:

@@ -1,7 +1,8 @@
 """Convert a checkpoint tensor by tensor: read, quantize, pack, store, forget.
 
 At any time one matrix is held in float32 and, beside it, its packed form; nothing else that grows with the
-model.
+model. Only a calibration holds more: the model in float32 while it runs, the Gram matrix of each layer's inputs,
+and then a byte for each weight that it rounded.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel
 from pyengine.importers import open_checkpoint
-from pyengine.modelfile.layout import packed_specs, pad_vector
+from pyengine.modelfile.layout import matrix_names, packed_specs, pad_vector
 from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.quantize.distortion import snr_db
 from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
 from pyengine.quantize.types import resolve_types
-from pyengine.text import open_tokenizer
+from pyengine.text import Tokenizer, open_tokenizer
 from pyengine.version import __version__
 
 __all__ = ["Report", "TensorReport", "convert", "measure"]
 
+Text = Sequence[tuple[str, "str | None"]]  # (source, target)
 Progress = Callable[[int, int], None]  # (bytes of float32 tensors done, of all)
 
 
@@ -70,18 +72,29 @@ def convert(
     weights: str = "int8",
     tensors: Sequence[tuple[str, str]] = (),
     method: str = "absmax",
+    text: Text | None = None,
+    state: str | Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    calibrating: Progress | None = None,
 ) -> Report:
     """Write the model directory ``output`` from the training checkpoint ``checkpoint``.
 
-    ``weights`` and ``tensors`` give the types, see ``types.resolve_types``, ``method`` how ranges are found
-    (``ranges.METHODS``); ``force`` replaces an existing model directory. Raises what ``open_checkpoint``,
-    ``open_tokenizer``, ``resolve_types`` and ``write_directory`` raise; whatever is raised, nothing is left behind.
+    ``weights`` and ``tensors`` give the types, see ``types.resolve_types``. ``method`` is one of ``ranges.METHODS``, or
+    one of ``calibrated.CALIBRATED`` for int4 matrices with ``text`` (source, target) to calibrate on, as
+    ``calibration.load_text`` gives it; ``state`` is a file from which an interrupted calibration goes on.
+    ``calibrating`` is told of steps before ``progress`` begins. ``force`` replaces an existing model directory. Raises
+    what ``open_checkpoint``, ``open_tokenizer``, ``resolve_types``, ``calibration.calibrate`` and ``write_directory``
+    raise; whatever is raised, nothing is left behind.
     """
     check_target(output, force=force)
-    model = _open(checkpoint)
+    model, tokenizer = _open(checkpoint)
     other_weights = resolve_types(model.config, weights, tensors)
+    done: dict[str, list[Rounded]] = {}
+    if text is not None:
+        types = {name: other_weights.get(name, weights) for name in matrix_names(model.config)}
+        model, done = _calibrated(model, tokenizer, text, types, method, state, calibrating)
+        method = "absmax"  # of what is left: int8
     rows: list[TensorReport] = []
     size = write_directory(
         output,
@@ -89,7 +102,7 @@ def convert(
         weights=weights,
         other_weights=other_weights,
         generation=model.generation,
-        tensors=_pack(model, weights, other_weights, method, rows, progress),
+        tensors=_pack(model, weights, other_weights, method, rows, progress, done),
         tokenizer=model.tokenizer,
         tokenizer_files=model.tokenizer_files,
         created_by=f"pyengine {__version__}",
@@ -107,20 +120,41 @@ def measure(
     progress: Progress | None = None,
 ) -> Report:
     """What ``convert`` would report, without writing anything."""
-    model = _open(checkpoint)
+    model, _ = _open(checkpoint)
     rows: list[TensorReport] = []
-    for _, array in _pack(model, weights, resolve_types(model.config, weights, tensors), method, rows, progress):
+    for _, array in _pack(model, weights, resolve_types(model.config, weights, tensors), method, rows, progress, {}):
         del array  # as in the writer: the next tensor is made without this one beside it
     return Report(weights, tuple(rows), 0)
 
 
-def _open(checkpoint: str | Path) -> CanonicalModel:
+def _open(checkpoint: str | Path) -> tuple[CanonicalModel, Tokenizer | None]:
     """The checkpoint, with a tokenizer that opens: else the model directory could be written and not used."""
     model = open_checkpoint(checkpoint)
-    if model.tokenizer is not None:
-        sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
-        open_tokenizer(checkpoint, model.tokenizer, **sizes)
-    return model
+    if model.tokenizer is None:
+        return model, None
+    sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
+    return model, open_tokenizer(checkpoint, model.tokenizer, **sizes)
+
+
+def _calibrated(
+    model: CanonicalModel,
+    tokenizer: Tokenizer | None,
+    text: Text,
+    types: Mapping[str, str],
+    method: str,
+    state: str | Path | None,
+    progress: Progress | None,
+) -> tuple[CanonicalModel, dict[str, list[Rounded]]]:
+    """The model run on the text in float32, and its int4 matrices rounded by what was seen."""
+    # Imported here: a conversion without text starts no engine.
+    from pyengine.quantize.calibrated import round_calibrated, rows_needed
+    from pyengine.quantize.calibration import calibrate, in_memory_engine
+
+    engine = in_memory_engine(model.config, model.generation, model.tensors)
+    needed = rows_needed(model, types, method)
+    statistics = calibrate(engine, tokenizer, text, needed=needed, state=state, progress=progress)
+    engine.close()
+    return round_calibrated(model, types, statistics, method, progress)
 
 
 def _pack(
@@ -130,8 +164,12 @@ def _pack(
     method: str,
     rows: list[TensorReport],
     progress: Progress | None,
+    done_before: Mapping[str, list[Rounded]],
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield every packed tensor in file order; append a row for each to ``rows`` as it is done."""
+    """Yield every packed tensor in file order; append a row for each to ``rows`` as it is done.
+
+    ``done_before``: matrices that are rounded already, by packed name.
+    """
     specs = packed_specs(model.config, weights, other_weights)
     total = sum(4 * math.prod(tensor.shape) for tensor in model.tensors.values())
     done = 0
@@ -146,7 +184,9 @@ def _pack(
         else:
             matrix = name.removesuffix(".weight")
             kind = other_weights.get(matrix, weights)
-            rounded = round_parts([model.tensors[source].read() for source in spec.sources], kind, method)
+            rounded = done_before.get(matrix) or round_parts(
+                [model.tensors[source].read() for source in spec.sources], kind, method
+            )
             snr = _snr(rounded)
             parts = {f"{matrix}.{part}": array for part, array in pack_parts(rounded).items()}
             del rounded

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 FORMAT = "pyengine"
 VERSION = 2
-VERSION_1_WEIGHTS = ("float32", "int8")  # and no others beside them: written as version 1, which older readers know
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation.json"
 TENSORS_NAME = "model.safetensors"

@@ -24,7 +24,6 @@ from pyengine.modelfile.directory import (
     TENSORS_NAME,
     TOKENIZER_FILES,
     VERSION,
-    VERSION_1_WEIGHTS,
 )
 from pyengine.modelfile.layout import DTYPES, PackedSpec, packed_specs
 
@@ -89,7 +88,7 @@ def write_directory(
         raise ModelFileError(f"{path}: a {tokenizer} tokenizer without {', '.join(missing)}")
     head = {
         "format": FORMAT,
-        "version": 1 if weights in VERSION_1_WEIGHTS and not other_weights else VERSION,
+        "version": VERSION,
         "weights": weights,
         **({"other_weights": dict(other_weights)} if other_weights else {}),
         "model": config.to_json(),

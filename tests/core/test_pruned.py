@@ -74,9 +74,12 @@ def silenced_and_pruned(weights: str, seed: int) -> tuple[TinyModel, TinyModel]:
 
 
 @pytest.mark.parametrize("isa", _core.available_isas())
-@pytest.mark.parametrize(("weights", "kv"), COMPUTE)
+@pytest.mark.parametrize(("weights", "kv"), [pair for pair in COMPUTE if pair[0] in ("float32", "int8")])
 def test_what_adds_nothing_can_go(weights: str, kv: str, isa: str) -> None:
-    """Heads whose values are zero and neurons that stay silent: without them not a byte of the logits changes."""
+    """Heads whose values are zero and neurons that stay silent: without them not a byte of the logits changes.
+
+    Not so with int4, whose groups of columns shift.
+    """
     rng = np.random.default_rng(2)
     sources = {i: rng.integers(0, 50, n) for i, n in enumerate((1, 9, 33))}
     rows = [(i, i, rng.integers(0, 50, n)) for i, n in enumerate((20, 1, 34))]

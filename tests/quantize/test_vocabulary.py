@@ -267,7 +267,7 @@ def convert(model: CanonicalModel, path: Path, weights: str) -> pyengine.Transla
         config=model.config,
         weights=weights,
         generation=model.generation,
-        tensors=_pack(model, weights, {}, "absmax", [], None),
+        tensors=_pack(model, weights, {}, "absmax", [], None, {}),
         tokenizer=model.tokenizer,
         tokenizer_files=model.tokenizer_files,
         created_by="test",

@@ -1,0 +1,125 @@
+"""Ways to round the example's weights: sizes, BLEU, and how far the distributions move.
+
+    python benchmarks/quantization.py --data DIR [--sentences N]
+
+DIR holds train, val and test_2016_flickr of Multi30k (NAME.de and NAME.en); test_2016_flickr is in `examples/`, too.
+Calibration runs on the first lines of train, figures are of test_2016_flickr and, for choices, of val. The KL
+divergence of a token is that of the next-token distributions at its place in the reference, float32 against the
+rounded model, with activations and cache in int8. `base` times the same methods on a random model of 74 million
+parameters, calibration included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import models
+import numpy as np
+from quality import bleu, find_sets
+from report import Report, Table, Verdict, parser, publish
+from tqdm import tqdm
+
+import pyengine
+from pyengine.quantize import convert
+from pyengine.quantize.divergence import divergence
+
+LINES = 2_000  # of text to calibrate on
+PLAIN = "int4g64, absmax"
+BEST = "int4g64, gptq"
+# name -> arguments of convert; those with a method of `calibrated` get the text.
+WAYS: dict[str, dict[str, object]] = {
+    "float32": {"weights": "float32"},
+    "int8": {},
+    PLAIN: {"weights": "int4g64", "method": "absmax"},
+    "int4g64, mse": {"weights": "int4g64", "method": "mse"},
+    "int4g64, weighted": {"weights": "int4g64", "method": "weighted"},
+    BEST: {"weights": "int4g64", "method": "gptq"},
+    "int4g32, gptq": {"weights": "int4g32", "method": "gptq"},
+    "int4g128, gptq": {"weights": "int4g128", "method": "gptq"},
+    "int4g64m, gptq": {"weights": "int4g64m", "method": "gptq"},
+    "int4g64, gptq, embeddings too": {
+        "weights": "int4g64", "method": "gptq", "tensors": [("decoder.embed", "int4g64")],
+    },
+}  # fmt: skip
+BLEU_BOUNDS = {"int8": 0.3, BEST: 0.6}
+KL_SHARE = 2 / 3  # of plain rounding's, at the same size
+SECONDS = 300
+
+
+def with_text(way: dict[str, object], text: list[tuple[str, str]]) -> dict[str, object]:
+    return {**way, "text": text} if way.get("method") in ("weighted", "gptq") else way
+
+
+def quality(data: Path, text: list[tuple[str, str]], limit: int | None, threads: int, report: Report) -> Table:
+    sets = find_sets(data, limit)
+    columns = {"weights": "", "bytes": ",d", "seconds": ".1f"}
+    for name in sets:
+        columns |= {f"BLEU, {name}": ".2f", f"KL, {name}": ".5f", f"top 1, {name}": ".4f"}
+    table = Table("The example, beam 4", columns)
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        exact = None
+        for number, (label, way) in enumerate(tqdm(WAYS.items(), desc="ways", leave=False)):
+            place = Path(scratch) / str(number)
+            start = time.perf_counter()
+            convert(models.EXAMPLE, place, **with_text(way, text))  # type: ignore[arg-type]
+            row: list[object] = [label, models.directory_bytes(place), time.perf_counter() - start]
+            engine = pyengine.load(place, threads=threads)
+            exact = exact or engine
+            for name, pairs in sets.items():
+                moved = divergence(exact, engine, list(zip(*pairs, strict=True)))
+                row += [bleu(engine, pairs, 4, f"{label}, {name}"), moved.kl, moved.top1]
+            table.rows.append(row)
+            found[label] = row[-3:]
+    for label, bound in BLEU_BOUNDS.items():
+        change = found[label][0] - found["float32"][0]
+        report.verdicts.append(Verdict(f"{label}: BLEU within {bound} of float32", f"{change:+.2f}", change >= -bound))
+    share = found[BEST][1] / found[PLAIN][1]
+    demand = f"{BEST}: KL divergence at most two thirds of plain rounding's at the same size"
+    report.verdicts.append(Verdict(demand, f"{share:.2f}", share <= KL_SHARE))
+    return table
+
+
+def base(threads: int, lines: int, report: Report, work: Path) -> Table:
+    """The base-size model on random ids: the time does not depend on what they say."""
+    checkpoint = models.checkpoint(models.BASE_NAME, work)
+    rng = np.random.default_rng(0)
+    text = [(rng.integers(3, 58_000, 31), rng.integers(3, 58_000, 32)) for _ in range(lines)]
+    table = Table("Seconds for a random model of base size", {"weights": "", "seconds": ".1f"})
+    with tempfile.TemporaryDirectory() as scratch:
+        for label in ("int8", PLAIN, "int4g64, mse", "int4g64, weighted", BEST):
+            start = time.perf_counter()
+            place = Path(scratch) / label.replace(", ", "-")
+            convert(checkpoint, place, **with_text(WAYS[label], text))  # type: ignore[arg-type]
+            table.rows.append([label, time.perf_counter() - start])
+    slowest = max(row[1] for row in table.rows)
+    demand = f"a base-size model in under {SECONDS} seconds, calibration on {lines} pairs included"
+    report.verdicts.append(Verdict(demand, f"{slowest:.0f} s", slowest < SECONDS))
+    return table
+
+
+def options() -> argparse.Namespace:
+    made = parser(__doc__)
+    models.add_options(made)
+    made.add_argument("--data", type=Path, required=True, metavar="DIR", help="where train.de, train.en and so on lie")
+    made.add_argument("--sentences", type=int, metavar="N", help="the first N of each set only, and no base-size model")
+    made.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
+    return made.parse_args()
+
+
+def main() -> None:
+    chosen = options()
+    sources, targets = models.read_pairs(chosen.data / "train", chosen.sentences or LINES)
+    text = list(zip(sources, targets, strict=True))
+    report = Report("quantization", {"calibration": len(text), "sentences": chosen.sentences or "all"})
+    report.tables.append(quality(chosen.data, text, chosen.sentences, chosen.threads, report))
+    if chosen.sentences is None:
+        report.tables.append(base(chosen.threads, LINES, report, Path(chosen.work)))
+    publish(report, chosen)
+
+
+if __name__ == "__main__":
+    main()
