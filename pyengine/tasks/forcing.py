@@ -58,36 +58,64 @@ def target_log_probs(
 
 
 def target_logits(
-    session: Session, source: np.ndarray, target: np.ndarray, start: int, vocab: int, deadline: Deadline
-) -> np.ndarray:
-    """float32 [T, vocab]: raw logits before each of the T tokens of int32 `target`, given those before it."""
-    logits = np.empty((len(target), vocab), np.float32)
-    rows = _shifted(target, start)
+    session: Session,
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    start: int,
+    vocab: int,
+    *,
+    budget: int,
+    deadline: Deadline,
+) -> Iterator[np.ndarray]:
+    """For each (source, target) of int32 ids, float32 [T, vocab]: raw logits before each of the target's T tokens,
+    given those before it.
+
+    Encodes as many pairs in a step as `budget` rows take, one at least; `start` is the start token.
+    """
     try:
-        deadline.check()
-        zero = np.zeros(1, np.int32)
-        run_plan(
-            session,
-            Plan(
-                encode_tokens=source, encode_lengths=np.array([len(source)], np.int32), encode_memories=zero
-            ),
-        )
-        for begin in range(0, len(rows), LOGIT_ROWS):
+        for batch in _batches(pairs, budget):
             deadline.check()
-            tokens = rows[begin : begin + LOGIT_ROWS]
-            ids = np.zeros(len(tokens), np.int32)
-            plan = Plan(
-                tokens=tokens,
-                sequences=ids,
-                memories=ids,
-                logit_rows=np.arange(len(tokens), dtype=np.int32),
-                exclude_offsets=np.zeros(len(tokens) + 1, np.int32),
-                full_logits=True,
+            run_plan(
+                session,
+                Plan(
+                    encode_tokens=np.concatenate([source for source, _ in batch]),
+                    encode_lengths=np.array([len(source) for source, _ in batch], np.int32),
+                    encode_memories=np.arange(len(batch), dtype=np.int32),
+                ),
             )
-            logits[begin : begin + len(tokens)] = run_plan(session, plan).logits
+            pieces = _logit_pieces(session, [_shifted(target, start) for _, target in batch], deadline)
+            piece = np.empty((0, vocab), np.float32)
+            for _, target in batch:
+                logits = np.empty((len(target), vocab), np.float32)
+                filled = 0
+                while filled < len(target):
+                    piece = piece if len(piece) else next(pieces)
+                    part = piece[: len(target) - filled]
+                    logits[filled : filled + len(part)] = part
+                    filled, piece = filled + len(part), piece[len(part) :]
+                yield logits
+            session.clear()
     finally:
         session.clear()
-    return logits
+
+
+def _logit_pieces(session: Session, inputs: list[np.ndarray], deadline: Deadline) -> Iterator[np.ndarray]:
+    """float32 [n, vocab], n at most LOGIT_ROWS: logits after each token of the inputs, end to end; input i has memory
+    and sequence i.
+    """
+    rows = np.concatenate(inputs)
+    input_of = np.repeat(np.arange(len(inputs), dtype=np.int32), [len(each) for each in inputs])
+    for begin in range(0, len(rows), LOGIT_ROWS):
+        deadline.check()
+        own = slice(begin, begin + LOGIT_ROWS)
+        plan = Plan(
+            tokens=rows[own],
+            sequences=input_of[own],
+            memories=input_of[own],
+            logit_rows=np.arange(len(rows[own]), dtype=np.int32),
+            exclude_offsets=np.zeros(len(rows[own]) + 1, np.int32),
+            full_logits=True,
+        )
+        yield run_plan(session, plan).logits
 
 
 def _shifted(target: np.ndarray, start: int) -> np.ndarray:

@@ -346,17 +346,7 @@ class Translator:
         budget = whole("max_batch_tokens", max_batch_tokens)
         one = is_one(source)
         sources, targets = ([source], [target]) if one else (source, target)
-        if is_one(targets):
-            raise InputError(f"expected a list of {len(sources)} targets, one for each source, found one")
-        if len(sources) != len(targets):
-            raise InputError(f"{len(sources)} sources, but {len(targets)} targets; expected as many")
-        pairs, cut = [], []
-        for number, (left, right) in enumerate(zip(sources, targets, strict=True)):
-            deadline.check()
-            read = self._source(left, truncate, "the source" if one else f"source {number + 1}")
-            given = self._inputs.target(right, "the target" if one else f"target {number + 1}")
-            pairs.append((read.ids, given))
-            cut.append(read.truncated)
+        pairs, cut = self._pairs(sources, targets, truncate, one, deadline)
         with self._engine.session(deadline, 1) as session:
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)
@@ -376,16 +366,26 @@ class Translator:
     def logits(self, source: Sentence, target: Sentence, *, timeout: float | None = None) -> np.ndarray:
         """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
         deadline = Deadline(seconds(timeout))
-        ids = self._source(source, False, "the source").ids
+        pair = self._source(source, False, "the source").ids, self._inputs.target(target)
+        [logits] = self._logits_stream([pair], 1, deadline)
+        return logits
+
+    def logits_iter(
+        self, sources: Sentences, targets: Sentences, *, max_batch_tokens: int = BATCH_TOKENS
+    ) -> Iterator[np.ndarray]:
+        """What `logits` returns of each source and its target, several in a step."""
+        deadline = Deadline()
+        budget = whole("max_batch_tokens", max_batch_tokens)
+        pairs, _ = self._pairs(sources, targets, False, False, deadline)
+        return self._logits_stream(pairs, budget, deadline)
+
+    def _logits_stream(
+        self, pairs: list[tuple[np.ndarray, np.ndarray]], budget: int, deadline: Deadline
+    ) -> Iterator[np.ndarray]:
+        start, vocab = self._engine.generation.decoder_start_token_id, self._engine.config.target_vocab
         with self._engine.session(deadline, 1) as session:
-            return target_logits(
-                session,
-                ids,
-                self._inputs.target(target),
-                self._engine.generation.decoder_start_token_id,
-                self._engine.config.target_vocab,
-                deadline,
-            )
+            rows = min(budget, session.max_rows)
+            yield from target_logits(session, pairs, start, vocab, budget=rows, deadline=deadline)
 
     def info(self) -> dict[str, object]:
         """What is loaded and how it runs: numbers, names and sizes, ready for JSON."""
@@ -416,6 +416,25 @@ class Translator:
         asked = TranslationOptions.from_keywords(keywords) if options is None else options
         config = self._engine.config
         return asked.resolve(self._engine.generation, config.target_vocab, config.max_positions)
+
+    def _pairs(
+        self, sources: Any, targets: Any, truncate: bool, one: bool, deadline: Deadline
+    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
+        """Ids of as many sources as targets for teacher forcing, and which sources were cut; `one`: how to call it."""
+        if is_one(sources):
+            raise InputError("expected a list of sources, found one")
+        if is_one(targets):
+            raise InputError(f"expected a list of {len(sources)} targets, one for each source, found one")
+        if len(sources) != len(targets):
+            raise InputError(f"{len(sources)} sources, but {len(targets)} targets; expected as many")
+        pairs, cut = [], []
+        for number, (left, right) in enumerate(zip(sources, targets, strict=True)):
+            deadline.check()
+            read = self._source(left, truncate, "the source" if one else f"source {number + 1}")
+            given = self._inputs.target(right, "the target" if one else f"target {number + 1}")
+            pairs.append((read.ids, given))
+            cut.append(read.truncated)
+        return pairs, cut
 
     def _source(self, sentence: Sentence, truncate: bool, name: str) -> Source:
         """A source for teacher forcing, where even an empty text is read by the model."""

@@ -160,6 +160,18 @@ def test_scores_agree(int8: Translator, german: list[str]) -> None:
         assert int8.score(text, list(best.ids)).log_probs == pytest.approx(by_hand.tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_logits_of_many_have_the_bytes_of_each(int8_directory: Path, german: list[str], threads: int) -> None:
+    """Pieces of 64 rows end in the middle of targets, and targets in the middle of pieces."""
+    sources = [*german[:-1], german[0]]
+    targets = [*("A man rides a bike." for _ in german[:-1]), "a very long street " * 40]
+    with pyengine.load(int8_directory, threads=threads) as translator:
+        alone = [translator.logits(*pair).tobytes() for pair in zip(sources, targets, strict=True)]
+        for budget in (1, 100, 1024):
+            found = translator.logits_iter(sources, targets, max_batch_tokens=budget)
+            assert [logits.tobytes() for logits in found] == alone
+
+
 def test_compute_is_what_the_directory_holds(int8_directory: Path, float32_directory: Path) -> None:
     text = "Ein Mann fährt Fahrrad."
     for path, compute, kv in ((int8_directory, "int8", "int8"), (float32_directory, "float32", "float32")):

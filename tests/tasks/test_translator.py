@@ -227,6 +227,23 @@ def test_logits_are_the_models() -> None:
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
+def test_logits_of_many_are_those_of_each() -> None:
+    tiny = translator()
+    sources, targets = ["abc", "k", "hello", "fghijk", "dad"], ["de", "", "abcdefgh" * 4, "k", "aaaaaaaaa"]
+    alone = [tiny.logits(*pair) for pair in zip(sources, targets, strict=True)]
+    small = translator(lambda: ReferenceSession(MODEL, max_rows=40, max_sequences=3, max_memories=3))
+    for found in (
+        *(tiny.logits_iter(sources, targets, max_batch_tokens=budget) for budget in (1, 12, 1000)),
+        small.logits_iter(sources, targets),
+    ):
+        for logits, expected in zip(found, alone, strict=True):
+            assert logits.dtype == np.float32 and logits.tobytes() == expected.tobytes()
+    assert list(tiny.logits_iter([], [])) == []
+    for bad in (("abc", ["d", "e", "f"]), (["abc"], "d"), (["abc"], []), ([""], ["de"]), (["abc"], ["a" * 40])):
+        with pytest.raises(InputError):
+            tiny.logits_iter(*bad)  # type: ignore[arg-type]
+
+
 class Interrupting(ReferenceSession):
     """Raises at its second step, once."""
 
