@@ -60,10 +60,10 @@ def divergences(
 ) -> dict[str, np.ndarray]:
     """Of every token of the references, for each of the `rounded` engines."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in rounded}
-    for source, reference in tqdm(zip(*pairs, strict=True), desc=label, total=len(pairs[0]), leave=False):
-        truth = exact.logits(source, reference)
-        for name, translator in rounded.items():
-            found[name].append(token_divergence(truth, translator.logits(source, reference)))
+    streams = zip(*(each.logits_iter(*pairs) for each in (exact, *rounded.values())), strict=True)
+    for truth, *others in tqdm(streams, desc=label, total=len(pairs[0]), leave=False):
+        for name, logits in zip(rounded, others, strict=True):
+            found[name].append(token_divergence(truth, logits))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 

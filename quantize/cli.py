@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         prog=_PROGRAM,
         description="Convert a training checkpoint, as Hugging Face exports it, to a model directory.",
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help="directory with config.json and the weights")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", nargs="?", help="directory with config.json and the weights"
+    )
     parser.add_argument("-o", "--output", metavar="OUT", help="model directory to write")
     parser.add_argument(
         "--weights",

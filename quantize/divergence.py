@@ -62,8 +62,9 @@ def divergence(
     if not pairs:
         raise InputError("a divergence needs sentences, found none")
     total, agreed, tokens = 0.0, 0, 0
-    for number, (source, target) in enumerate(pairs, 1):
-        exact, rounded = reference.logits(source, target), other.logits(source, target)
+    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+    found = zip(reference.logits_iter(sources, targets), other.logits_iter(sources, targets), strict=True)
+    for number, (exact, rounded) in enumerate(found, 1):
         for which, logits in (("reference", exact), ("other model", rounded)):
             if not np.isfinite(logits).all():
                 raise InputError(f"pair {number}: expected finite logits of the {which}, found others")
