@@ -1,6 +1,6 @@
 """Ways to round the example's weights: sizes, BLEU, and how far the distributions move.
 
-    python benchmarks/quantization.py --data DIR [--sentences N]
+    python benchmarks/quantization.py --data DIR [--sentences N] [--lines N]
 
 DIR holds train, val and test_2016_flickr of Multi30k (NAME.de and NAME.en); test_2016_flickr is in `examples/`, too.
 Calibration runs on the first lines of train, figures are of test_2016_flickr and, for choices, of val. The KL
@@ -26,7 +26,7 @@ import pyengine
 from pyengine.quantize import convert
 from pyengine.quantize.divergence import divergence
 
-LINES = 2_000  # of text to calibrate on
+BASE_LINES = 500  # for the base-size model: GPTQ needs 2,048 rows
 PLAIN = "int4g64, absmax"
 BEST = "int4g64, gptq"
 # name -> arguments of convert; those with a method of `calibrated` get the text.
@@ -83,7 +83,7 @@ def quality(data: Path, text: list[tuple[str, str]], limit: int | None, threads:
     return table
 
 
-def base(threads: int, lines: int, report: Report, work: Path) -> Table:
+def base(lines: int, report: Report, work: Path) -> Table:
     """The base-size model on random ids: the time does not depend on what they say."""
     checkpoint = models.checkpoint(models.BASE_NAME, work)
     rng = np.random.default_rng(0)
@@ -106,18 +106,19 @@ def options() -> argparse.Namespace:
     models.add_options(made)
     made.add_argument("--data", type=Path, required=True, metavar="DIR", help="where train.de, train.en and so on lie")
     made.add_argument("--sentences", type=int, metavar="N", help="the first N of each set only, and no base-size model")
+    made.add_argument("--lines", type=int, default=1_000, metavar="N", help="to calibrate on (default: %(default)s)")
     made.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     return made.parse_args()
 
 
 def main() -> None:
     chosen = options()
-    sources, targets = models.read_pairs(chosen.data / "train", chosen.sentences or LINES)
+    sources, targets = models.read_pairs(chosen.data / "train", chosen.lines)
     text = list(zip(sources, targets, strict=True))
     report = Report("quantization", {"calibration": len(text), "sentences": chosen.sentences or "all"})
     report.tables.append(quality(chosen.data, text, chosen.sentences, chosen.threads, report))
     if chosen.sentences is None:
-        report.tables.append(base(chosen.threads, LINES, report, Path(chosen.work)))
+        report.tables.append(base(BASE_LINES, report, chosen.work))
     publish(report, chosen)
 
 
