@@ -23,7 +23,8 @@ from report import Report, Table, Verdict, parser, publish
 from tqdm import tqdm
 
 import pyengine
-from pyengine.quantize import convert
+from pyengine.quantize import Calibration, convert
+from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.divergence import divergence
 
 BASE_LINES = 500  # for the base-size model: GPTQ needs 2,048 rows
@@ -50,7 +51,10 @@ SECONDS = 300
 
 
 def with_text(way: dict[str, object], text: list[tuple[str, str]]) -> dict[str, object]:
-    return {**way, "text": text} if way.get("method") in ("weighted", "gptq") else way
+    method = way.get("method")
+    if method not in CALIBRATED:
+        return way
+    return {**{name: value for name, value in way.items() if name != "method"}, "calibration": Calibration(text, method)}
 
 
 def quality(data: Path, text: list[tuple[str, str]], limit: int | None, threads: int, report: Report) -> Table:

@@ -4,6 +4,6 @@ Installed as ``pyengine.quantize``; the rest of pyengine never imports it.
 """
 
 from pyengine.quantize.cli import main
-from pyengine.quantize.pipeline import Report, TensorReport, convert, measure
+from pyengine.quantize.pipeline import Calibration, Report, TensorReport, convert, measure
 
-__all__ = ["Report", "TensorReport", "convert", "main", "measure"]
+__all__ = ["Calibration", "Report", "TensorReport", "convert", "main", "measure"]

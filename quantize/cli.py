@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from pyengine.errors import PyengineError
 from pyengine.modelfile.layout import WEIGHTS
-from pyengine.quantize.pipeline import Report, TensorReport, convert, measure
+from pyengine.quantize.pipeline import Calibration, Report, TensorReport, convert, measure
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.ranges import METHODS as RANGES
 from pyengine.quantize.schemes import GROUPS
@@ -83,6 +84,23 @@ def _parser() -> argparse.ArgumentParser:
         help="text that int4 is calibrated on: a line a source sentence, its translation behind a tab; without one the "
         "model translates",
     )
+    parser.add_argument(
+        "--target-size",
+        type=_size,
+        metavar="SIZE",
+        help="of all tensors, such as 60MB: measured sensitivity chooses between int4 groups and int8, with --calibrate",
+    )
+    parser.add_argument(
+        "--max-kld",
+        type=float,
+        metavar="NATS",
+        help="the same for an expected KL divergence a token, such as 0.002, in as few bytes as it takes",
+    )
+    parser.add_argument(
+        "--vocabulary",
+        metavar="FILE",
+        help="keep only tokens that this text uses: a source and behind a tab its translation a line",
+    )
     parser.add_argument("--resume", metavar="FILE", help="keep the calibration there; if it was interrupted, go on")
     parser.add_argument(
         "--list-methods", action="store_true", help="say what there is, when to use it, and what it costs"
@@ -91,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace OUT if it is a model directory")
     parser.add_argument("--version", action="version", version=f"pyengine {__version__}")
     return parser
+
+
+def _size(text: str) -> int:
+    """ "60MB" -> bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected a size such as 60MB, found {text!r}")
+    return round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,6 +138,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--method {options.method} needs text: --calibrate FILE")
     if options.calibrate and (options.method in RANGES or options.report_only):
         parser.error("--calibrate has no meaning with --report-only or a --method that needs no text")
+    if (options.target_size is not None or options.max_kld is not None) and not options.calibrate:
+        parser.error("--target-size and --max-kld measure on text: --calibrate FILE")
+    if options.target_size is not None and options.max_kld is not None:
+        parser.error("give either --target-size or --max-kld")
+    if options.max_kld is not None and not (0 < options.max_kld < math.inf):
+        parser.error(f"--max-kld: expected a positive number, found {options.max_kld}")
     if options.resume and not options.calibrate:
         parser.error("--resume has a meaning with --calibrate only")
     for setting in options.tensor:
@@ -178,10 +210,11 @@ def _run(options: argparse.Namespace) -> Report:
         "tensors": [setting.partition("=")[::2] for setting in options.tensor],
         "method": _method(options),
     }
-    if options.calibrate:
+    text = None
+    if options.calibrate or options.vocabulary:
         from pyengine.quantize.calibration import load_text  # with the engine, which else is not started
 
-        how |= {"text": load_text(options.calibrate), "state": options.resume}
+        text = load_text(options.calibrate) if options.calibrate else None
     # disable=None: a bar on a terminal, nothing in a log.
     with tqdm(unit="B", unit_scale=True, desc=options.weights, disable=None, leave=False) as bar:
 
@@ -197,7 +230,13 @@ def _run(options: argparse.Namespace) -> Report:
                 steps.total = total
                 steps.update(done - steps.n)
 
-            how["calibrating"] = calibrating
+            if text is not None:
+                how["calibration"] = Calibration(
+                    text, how["method"], options.resume, options.target_size, options.max_kld, calibrating
+                )
+                how["method"] = "absmax"  # of what stays int8
+            if options.vocabulary:
+                how["vocabulary"] = load_text(options.vocabulary)
             return convert(options.checkpoint, options.output, force=options.force, progress=progress, **how)
 
 

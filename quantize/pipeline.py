@@ -8,6 +8,7 @@ and then a byte for each weight that it rounded.
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
@@ -21,13 +22,36 @@ from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.quantize.distortion import snr_db
 from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
 from pyengine.quantize.types import resolve_types
+from pyengine.quantize.vocabulary import trim_vocabulary
 from pyengine.text import Tokenizer, open_tokenizer
 from pyengine.version import __version__
 
-__all__ = ["Report", "TensorReport", "convert", "measure"]
+__all__ = ["Calibration", "Report", "TensorReport", "convert", "measure"]
+
+PROBED = 32  # lines that sensitivity is measured on
 
 Text = Sequence[tuple[str, "str | None"]]  # (source, target)
 Progress = Callable[[int, int], None]  # (bytes of float32 tensors done, of all)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Text to calibrate int4 matrices on, and what to do with it.
+
+    text     (source, target) as ``calibration.load_text`` gives it
+    method   one of ``calibrated.CALIBRATED``
+    state    a file from which an interrupted calibration goes on
+    target_bytes    of all tensors, or
+    max_divergence  KL, a token: measured sensitivity chooses the types of the matrices, see ``mixed``
+    progress is told the steps done and all of them, for each stage anew
+    """
+
+    text: Text
+    method: str = "gptq"
+    state: str | Path | None = None
+    target_bytes: int | None = None
+    max_divergence: float | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -72,42 +96,44 @@ def convert(
     weights: str = "int8",
     tensors: Sequence[tuple[str, str]] = (),
     method: str = "absmax",
-    text: Text | None = None,
-    state: str | Path | None = None,
+    calibration: Calibration | None = None,
+    vocabulary: Text | None = None,
     force: bool = False,
     progress: Progress | None = None,
-    calibrating: Progress | None = None,
 ) -> Report:
     """Write the model directory ``output`` from the training checkpoint ``checkpoint``.
 
-    ``weights`` and ``tensors`` give the types, see ``types.resolve_types``. ``method`` is one of ``ranges.METHODS``, or
-    one of ``calibrated.CALIBRATED`` for int4 matrices with ``text`` (source, target) to calibrate on, as
-    ``calibration.load_text`` gives it; ``state`` is a file from which an interrupted calibration goes on.
-    ``calibrating`` is told of steps before ``progress`` begins. ``force`` replaces an existing model directory. Raises
-    what ``open_checkpoint``, ``open_tokenizer``, ``resolve_types``, ``calibration.calibrate`` and ``write_directory``
-    raise; whatever is raised, nothing is left behind.
+    ``weights`` and ``tensors`` give the types, see ``types.resolve_types``. ``method``, one of ``ranges.METHODS``, is
+    how ranges are found without ``calibration``. ``vocabulary``: text (source, target) whose tokens are kept, see
+    ``vocabulary.trim_vocabulary``; the rest of the vocabulary is removed. ``force`` replaces an existing model
+    directory. Raises what ``open_checkpoint``, ``open_tokenizer``, ``resolve_types``, ``calibration.calibrate``,
+    ``trim_vocabulary`` and ``write_directory`` raise; whatever is raised, nothing is left behind.
     """
     check_target(output, force=force)
     model, tokenizer = _open(checkpoint)
     other_weights = resolve_types(model.config, weights, tensors)
     done: dict[str, list[Rounded]] = {}
-    if text is not None:
-        types = {name: other_weights.get(name, weights) for name in matrix_names(model.config)}
-        model, done = _calibrated(model, tokenizer, text, types, method, state, calibrating)
-        method = "absmax"  # of what is left: int8
-    rows: list[TensorReport] = []
-    size = write_directory(
-        output,
-        config=model.config,
-        weights=weights,
-        other_weights=other_weights,
-        generation=model.generation,
-        tensors=_pack(model, weights, other_weights, method, rows, progress, done),
-        tokenizer=model.tokenizer,
-        tokenizer_files=model.tokenizer_files,
-        created_by=f"pyengine {__version__}",
-        force=force,
-    )
+    with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch:
+        if vocabulary is not None:
+            model, tokenizer = _trimmed(model, vocabulary, Path(scratch))
+        if calibration is not None:
+            types = {name: other_weights.get(name, weights) for name in matrix_names(model.config)}
+            fixed = resolve_types(model.config, "", tensors)
+            model, types, done = _calibrated(model, tokenizer, calibration, types, fixed)
+            other_weights = {name: kind for name, kind in types.items() if kind != weights}
+        rows: list[TensorReport] = []
+        size = write_directory(
+            output,
+            config=model.config,
+            weights=weights,
+            other_weights=other_weights,
+            generation=model.generation,
+            tensors=_pack(model, weights, other_weights, method, rows, progress, done),
+            tokenizer=model.tokenizer,
+            tokenizer_files=model.tokenizer_files,
+            created_by=f"pyengine {__version__}",
+            force=force,
+        )
     return Report(weights, tuple(rows), size)
 
 
@@ -136,25 +162,38 @@ def _open(checkpoint: str | Path) -> tuple[CanonicalModel, Tokenizer | None]:
     return model, open_tokenizer(checkpoint, model.tokenizer, **sizes)
 
 
+def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer | None]:
+    """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
+    trimmed = trim_vocabulary(model, [(source, target or "") for source, target in text], scratch).model
+    assert trimmed.tokenizer is not None  # else there was nothing to trim by
+    return trimmed, open_tokenizer(scratch, trimmed.tokenizer)
+
+
 def _calibrated(
     model: CanonicalModel,
     tokenizer: Tokenizer | None,
-    text: Text,
-    types: Mapping[str, str],
-    method: str,
-    state: str | Path | None,
-    progress: Progress | None,
-) -> tuple[CanonicalModel, dict[str, list[Rounded]]]:
-    """The model run on the text in float32, and its int4 matrices rounded by what was seen."""
+    calibration: Calibration,
+    types: dict[str, str],
+    fixed: Mapping[str, str],
+) -> tuple[CanonicalModel, dict[str, str], dict[str, list[Rounded]]]:
+    """Run the model on the text in float32, choose the types that are not ``fixed`` where asked to, round int4."""
     # Imported here: a conversion without text starts no engine.
     from pyengine.quantize.calibrated import round_calibrated, rows_needed
     from pyengine.quantize.calibration import calibrate, in_memory_engine
+    from pyengine.quantize.mixed import choose_types, measure_sensitivity
 
+    text, progress = calibration.text, calibration.progress
     engine = in_memory_engine(model.config, model.generation, model.tensors)
-    needed = rows_needed(model, types, method)
-    statistics = calibrate(engine, tokenizer, text, needed=needed, state=state, progress=progress)
+    needed = rows_needed(model, types, calibration.method)
+    statistics = calibrate(engine, tokenizer, text, needed=needed, state=calibration.state, progress=progress)
     engine.close()
-    return round_calibrated(model, types, statistics, method, progress)
+    if calibration.target_bytes is not None or calibration.max_divergence is not None:
+        pairs = [(source, target) for source, target in text[:PROBED] if target is not None]
+        sensitivity = measure_sensitivity(model, tokenizer, pairs, statistics, progress)
+        sensitivity = sensitivity.fixing(fixed)
+        types = choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence).types
+    model, done = round_calibrated(model, types, statistics, calibration.method, progress)
+    return model, types, done
 
 
 def _pack(

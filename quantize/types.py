@@ -18,10 +18,11 @@ def resolve_types(config: ModelConfig, weights: str, tensors: Sequence[tuple[str
     With int4, embedding tables and the output layer are int8: each of their errors meets every token. ``tensors``
     are (pattern, type), later ones win; a pattern with ``*`` and ``?`` matches packed names
     ("encoder.layers.0.ffn.up"), canonical ones ("encoder.layers.0.self_attention.q") and "lm_head", the matrix that
-    gives the logits. Raises OptionError for an unknown type, and for a pattern that matches nothing.
+    gives the logits. An empty ``weights`` leaves only what ``tensors`` names. Raises OptionError for an unknown type,
+    and for a pattern that matches nothing.
     """
     for kind in (weights, *(kind for _, kind in tensors)):
-        if kind not in WEIGHTS:
+        if kind and kind not in WEIGHTS:
             raise OptionError(f"weights: expected one of {', '.join(WEIGHTS)}, found {kind!r}")
     names = _names(config)
     types = dict.fromkeys(names, weights)

@@ -11,7 +11,7 @@ import pyengine
 from pyengine.errors import InputError
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
-from pyengine.quantize import convert
+from pyengine.quantize import Calibration, convert
 from pyengine.quantize.calibrated import CALIBRATED, round_calibrated, rows_needed
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.distortion import output_error
@@ -38,7 +38,7 @@ def pairs() -> list[tuple[str, str]]:
 def directories(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("rounded")
     ways = {"float32": {"weights": "float32"}, "absmax": {"weights": "int4g64"}}
-    ways |= {name: {"weights": "int4g64", "method": name, "text": pairs[:400]} for name in CALIBRATED}
+    ways |= {name: {"weights": "int4g64", "calibration": Calibration(pairs[:400], name)} for name in CALIBRATED}
     for name, way in ways.items():
         convert(EXAMPLE, folder / name, **way)  # type: ignore[arg-type]
     return {name: folder / name for name in ways}
@@ -88,7 +88,7 @@ def test_how_much_text_gptq_needs(tmp_path: Path) -> None:
     assert rows_needed(model, types, "weighted") == 256
     assert rows_needed(model, {LAYER: "int8"}, "gptq") == 1
     with pytest.raises(InputError, match="calibration needs 1024 rows in every layer"):
-        convert(EXAMPLE, tmp_path / "out", weights="int4g64", method="gptq", text=[("Ein Hund.", "A dog.")])
+        convert(EXAMPLE, tmp_path / "out", weights="int4g64", calibration=Calibration([("Ein Hund.", "A dog.")]))
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,140 @@
+"""Types by measured sensitivity: which matrices can be int4, in which groups, and which had better stay int8.
+
+    e_it   output error of matrix i in type t, tr(dW H dW^T) / tr(W H W^T), from the inputs seen in calibration
+    g_i    KL divergence a token of the model with only matrix i in PROBE, over e_i,PROBE: how much an error there matters
+    sum_i g_i e_it   the KL divergence to expect if errors add up; ``budget`` makes it or the bytes small
+
+Stacked matrices (queries, keys and values) are one unit: they are one matrix when the model runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Callable, Mapping, Sequence
+
+import numpy as np
+
+from pyengine.canonical import CanonicalModel
+from pyengine.errors import OptionError
+from pyengine.modelfile.layout import DTYPES, matrix_names, packed_specs
+from pyengine.quantize.budget import Candidate, Choice, least_bytes, least_error
+from pyengine.quantize.calibration import in_memory_engine
+from pyengine.quantize.distortion import output_power
+from pyengine.quantize.divergence import divergence
+from pyengine.quantize.grid import round_to_grid
+from pyengine.quantize.ranges import choose_grid
+from pyengine.quantize.rounding import scheme_of
+from pyengine.quantize.statistics import InputStatistics
+from pyengine.tasks.inputs import Sentence
+from pyengine.tasks.translator import Translator
+from pyengine.text import Tokenizer
+
+__all__ = ["CANDIDATES", "Sensitivity", "choose_types", "measure_sensitivity"]
+
+CANDIDATES = ("int4g128", "int4g64", "int4g32", "int8")
+PROBE = "int4g64"
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What each type costs each matrix, by packed name, and how much an error of the matrix matters.
+
+    ``rest`` are the bytes of all tensors that are no matrices.
+    """
+
+    units: Mapping[str, Mapping[str, Candidate]]
+    weights: Mapping[str, float]
+    rest: int
+
+    def fixing(self, types: Mapping[str, str]) -> Sensitivity:
+        """With no choice but these for the matrices that they name, as far as their type is one of CANDIDATES."""
+        units = {
+            name: {types[name]: costs[types[name]]} if types.get(name) in costs else costs
+            for name, costs in self.units.items()
+        }
+        return replace(self, units=units)
+
+
+def measure_sensitivity(
+    model: CanonicalModel,
+    tokenizer: Tokenizer | None,
+    pairs: Sequence[tuple[Sentence, Sentence]],
+    statistics: Mapping[str, InputStatistics],
+    progress: Callable[[int, int], None] | None = None,
+) -> Sensitivity:
+    """Try each matrix in each of CANDIDATES, and the model with it alone in PROBE over ``pairs`` (source, target).
+
+    ``statistics`` are of ``calibration.calibrate``. Holds the model in float32 twice. ``progress`` is told the
+    matrices done, and their number.
+    """
+    tensors = {name: tensor.read() for name, tensor in model.tensors.items()}
+    exact = Translator(in_memory_engine(model.config, model.generation, tensors), tokenizer, {})
+    sizes = {kind: _matrix_bytes(model, kind) for kind in CANDIDATES}
+    names = matrix_names(model.config)
+    specs = packed_specs(model.config, "float32")
+    units, weights = {}, {}
+    for number, name in enumerate(names, 1):
+        sources = specs[f"{name}.weight"].sources
+        seen = statistics.get("output" if name == "decoder.embed" and model.config.tie_output else name)
+        errors, rounded = {}, {}
+        for kind in CANDIDATES:
+            rounded[kind] = {source: _rounded(tensors[source], kind, seen) for source in sources}
+            errors[kind] = _error([(tensors[source], rounded[kind][source]) for source in sources], seen)
+        units[name] = {kind: Candidate(sizes[kind][name], errors[kind]) for kind in CANDIDATES}
+        other = Translator(
+            in_memory_engine(model.config, model.generation, {**tensors, **rounded[PROBE]}), tokenizer, {}
+        )
+        moved = divergence(exact, other, pairs).kl
+        weights[name] = moved / errors[PROBE] if errors[PROBE] > 0 else 0.0
+        if progress:
+            progress(number, len(names))
+    rest = sum(
+        int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize for spec in specs.values() if spec.kind == "vector"
+    )
+    return Sensitivity(units, weights, rest)
+
+
+def choose_types(
+    sensitivity: Sensitivity, target_bytes: int | None = None, max_divergence: float | None = None
+) -> Choice:
+    """The types of least expected KL divergence in ``target_bytes`` of all tensors, or of fewest bytes within
+    ``max_divergence``; ``Choice.bytes`` is that of all tensors.
+
+    Exactly one of the two. Raises OptionError, saying what is possible, where nothing fits.
+    """
+    units, weights, rest = sensitivity.units, sensitivity.weights, sensitivity.rest
+    if target_bytes is not None:
+        smallest = rest + sum(min(c.bytes for c in types.values()) for types in units.values())
+        if target_bytes < smallest:
+            raise OptionError(f"target size: expected at least {smallest:,} bytes, the smallest, found {target_bytes:,}")
+        found = least_error(units, target_bytes - rest, weights=weights)
+    else:
+        assert max_divergence is not None
+        found = least_bytes(units, max_divergence, weights=weights)
+    return Choice(found.types, found.bytes + rest, found.error)
+
+
+def _matrix_bytes(model: CanonicalModel, kind: str) -> dict[str, int]:
+    """Packed name -> bytes of a matrix with its scales, in a type."""
+    sizes: dict[str, int] = {}
+    for packed, spec in packed_specs(model.config, kind).items():
+        if spec.kind != "vector":
+            name = packed.rpartition(".")[0]
+            sizes[name] = sizes.get(name, 0) + int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize
+    return sizes
+
+
+def _rounded(matrix: np.ndarray, kind: str, seen: InputStatistics | None) -> np.ndarray:
+    """The weights as they count, float32 [N, K]; without what was seen all columns count alike."""
+    grid = choose_grid(matrix, scheme_of(kind), weights=None if seen is None else seen.second_moment)
+    return round_to_grid(matrix, grid).dequantize(matrix.shape[1])
+
+
+def _error(parts: Sequence[tuple[np.ndarray, np.ndarray]], seen: InputStatistics | None) -> float:
+    """The output error of (matrix, rounded) parts together."""
+    noise = signal = 0.0
+    for matrix, rounded in parts:
+        gram = np.eye(matrix.shape[1]) if seen is None else seen.gram
+        noise += float(output_power(rounded.astype(np.float64) - matrix, gram).sum())
+        signal += float(output_power(matrix, gram).sum())
+    return noise / signal if signal > 0 else 0.0
