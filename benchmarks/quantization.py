@@ -54,7 +54,8 @@ def with_text(way: dict[str, object], text: list[tuple[str, str]]) -> dict[str, 
     method = way.get("method")
     if method not in CALIBRATED:
         return way
-    return {**{name: value for name, value in way.items() if name != "method"}, "calibration": Calibration(text, method)}
+    rest = {name: value for name, value in way.items() if name != "method"}
+    return {**rest, "calibration": Calibration(text, method)}
 
 
 def quality(data: Path, text: list[tuple[str, str]], limit: int | None, threads: int, report: Report) -> Table:

@@ -81,14 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibrate",
         metavar="FILE",
-        help="text that int4 is calibrated on: a line a source sentence, its translation behind a tab; without one the "
-        "model translates",
+        help="text that int4 and --prune are calibrated on: a line a source sentence, its translation behind a tab; "
+        "without one the model translates",
     )
     parser.add_argument(
         "--target-size",
         type=_size,
         metavar="SIZE",
-        help="of all tensors, such as 60MB: measured sensitivity chooses between int4 groups and int8, with --calibrate",
+        help="of all tensors, such as 60MB: measured sensitivity, with --calibrate, chooses between int4 and int8",
     )
     parser.add_argument(
         "--max-kld",
@@ -102,6 +102,14 @@ def _parser() -> argparse.ArgumentParser:
         help="keep only tokens that this text uses: a source and behind a tab its translation a line",
     )
     parser.add_argument("--resume", metavar="FILE", help="keep the calibration there; if it was interrupted, go on")
+    parser.add_argument(
+        "--prune",
+        action="append",
+        default=[],
+        metavar="WHAT=SHARE",
+        help="first remove a share of all neurons of feed-forward layers, such as ffn=0.25, or of attention heads, "
+        "such as heads=0.2, and fit the rest to --calibrate; may be given again",
+    )
     parser.add_argument(
         "--list-methods", action="store_true", help="say what there is, when to use it, and what it costs"
     )
@@ -136,7 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--group and --minima have a meaning with --weights int4 only")
     if options.method in CALIBRATED and not options.calibrate:
         parser.error(f"--method {options.method} needs text: --calibrate FILE")
-    if options.calibrate and (options.method in RANGES or options.report_only):
+    if options.prune and not options.calibrate:
+        parser.error("--prune needs text: --calibrate FILE")
+    if options.calibrate and (options.method in RANGES and not options.prune or options.report_only):
         parser.error("--calibrate has no meaning with --report-only or a --method that needs no text")
     if (options.target_size is not None or options.max_kld is not None) and not options.calibrate:
         parser.error("--target-size and --max-kld measure on text: --calibrate FILE")
@@ -149,9 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for setting in options.tensor:
         if not all(setting.partition("=")[::2]):
             parser.error(f"--tensor {setting!r}: expected PATTERN=TYPE")
+    prune = dict(_share(parser, setting) for setting in options.prune)
     try:
         with _sigterm_as_exception():
-            report = _run(options)
+            report = _run(options, prune)
         _print(report, options.output)
     except BrokenPipeError:
         return 141
@@ -166,6 +177,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{_PROGRAM}: terminated", file=sys.stderr)
         return 143
     return 0
+
+
+def _share(parser: argparse.ArgumentParser, setting: str) -> tuple[str, float]:
+    name, _, share = setting.partition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        parser.error(f"--prune {setting!r}: expected WHAT=SHARE, such as ffn=0.25")
 
 
 class _Terminated(SystemExit):
@@ -192,6 +211,9 @@ def _sigterm_as_exception() -> Iterator[None]:
 
 def _print(report: Report, output: str | None) -> None:
     lines = _table(report)
+    for row in report.removed:
+        kept = f"{row.error_after:.2%} of the layer's variance lost, {row.error_before:.2%} before the fit"
+        lines.append(f"{row.layer}: {row.removed} of {row.total} {row.what} removed; {kept}")
     if output is not None:
         lines.append(f"{output}: {report.directory_bytes:,} bytes, {report.weights}")
     try:
@@ -202,7 +224,7 @@ def _print(report: Report, output: str | None) -> None:
         raise
 
 
-def _run(options: argparse.Namespace) -> Report:
+def _run(options: argparse.Namespace, prune: dict[str, float]) -> Report:
     int4 = options.weights == "int4"
     weights = f"int4g{options.group or 64}{'m' if options.minima else ''}" if int4 else options.weights
     how: dict[str, Any] = {
@@ -234,10 +256,13 @@ def _run(options: argparse.Namespace) -> Report:
                 how["calibration"] = Calibration(
                     text, how["method"], options.resume, options.target_size, options.max_kld, calibrating
                 )
-                how["method"] = "absmax"  # of what stays int8
+                if how["method"] in CALIBRATED:
+                    how["method"] = "absmax"  # of what stays int8
             if options.vocabulary:
                 how["vocabulary"] = load_text(options.vocabulary)
-            return convert(options.checkpoint, options.output, force=options.force, progress=progress, **how)
+            return convert(
+                options.checkpoint, options.output, prune=prune, force=options.force, progress=progress, **how
+            )
 
 
 def _method(options: argparse.Namespace) -> str:

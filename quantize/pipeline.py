@@ -11,20 +11,26 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from pyengine.canonical import CanonicalModel
+from pyengine.errors import OptionError
 from pyengine.importers import open_checkpoint
-from pyengine.modelfile.layout import matrix_names, packed_specs, pad_vector
+from pyengine.modelfile.layout import INT4, matrix_names, packed_specs, pad_vector
 from pyengine.modelfile.writer import check_target, write_directory
+from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.distortion import snr_db
+from pyengine.quantize.prune.budget import check_shares
 from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
 from pyengine.quantize.types import resolve_types
 from pyengine.quantize.vocabulary import trim_vocabulary
 from pyengine.text import Tokenizer, open_tokenizer
 from pyengine.version import __version__
+
+if TYPE_CHECKING:
+    from pyengine.quantize.prune.model import Removed
 
 __all__ = ["Calibration", "Report", "TensorReport", "convert", "measure"]
 
@@ -39,7 +45,7 @@ class Calibration:
     """Text to calibrate int4 matrices on, and what to do with it.
 
     text     (source, target) as ``calibration.load_text`` gives it
-    method   one of ``calibrated.CALIBRATED``
+    method   one of ``calibrated.CALIBRATED``; another one: the text is for pruning alone
     state    a file from which an interrupted calibration goes on
     target_bytes    of all tensors, or
     max_divergence  KL, a token: measured sensitivity chooses the types of the matrices, see ``mixed``
@@ -52,6 +58,11 @@ class Calibration:
     target_bytes: int | None = None
     max_divergence: float | None = None
     progress: Progress | None = None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether types are to be chosen."""
+        return self.target_bytes is not None or self.max_divergence is not None
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,12 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All tensors of a conversion, and the size of the model directory (0 if none was written)."""
+    """All tensors of a conversion, the size of the model directory (0 if none was written), and what was pruned."""
 
     weights: str
     tensors: tuple[TensorReport, ...]
     directory_bytes: int
+    removed: tuple[Removed, ...] = ()
 
     @property
     def float32_bytes(self) -> int:
@@ -97,6 +109,7 @@ def convert(
     tensors: Sequence[tuple[str, str]] = (),
     method: str = "absmax",
     calibration: Calibration | None = None,
+    prune: Mapping[str, float] | None = None,
     vocabulary: Text | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -105,22 +118,32 @@ def convert(
 
     ``weights`` and ``tensors`` give the types, see ``types.resolve_types``. ``method``, one of ``ranges.METHODS``, is
     how ranges are found without ``calibration``. ``vocabulary``: text (source, target) whose tokens are kept, see
-    ``vocabulary.trim_vocabulary``; the rest of the vocabulary is removed. ``force`` replaces an existing model
-    directory. Raises what ``open_checkpoint``, ``open_tokenizer``, ``resolve_types``, ``calibration.calibrate``,
-    ``trim_vocabulary`` and ``write_directory`` raise; whatever is raised, nothing is left behind.
+    ``vocabulary.trim_vocabulary``; the rest of the vocabulary is removed. ``prune``: "ffn" and "heads" -> the share of
+    neurons and of attention heads to remove first, see ``prune.model.prune_model``; it needs a ``calibration``.
+    ``force`` replaces an existing model directory. Raises what ``open_checkpoint``, ``open_tokenizer``,
+    ``resolve_types``, ``calibration.calibrate``, ``trim_vocabulary``, ``prune_model`` and ``write_directory`` raise;
+    whatever is raised, nothing is left behind.
     """
     check_target(output, force=force)
+    if prune:
+        check_shares(prune)
+        if calibration is None:
+            raise OptionError("prune: expected text to calibrate on, found none")
     model, tokenizer = _open(checkpoint)
     other_weights = resolve_types(model.config, weights, tensors)
+    removed: list[Removed] = []
     done: dict[str, list[Rounded]] = {}
     with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch:
         if vocabulary is not None:
             model, tokenizer = _trimmed(model, vocabulary, Path(scratch))
-        if calibration is not None:
+        if prune and calibration is not None:
+            model, removed = _pruned(model, tokenizer, calibration, prune)
+        if calibration is not None and calibration.method in CALIBRATED:
             types = {name: other_weights.get(name, weights) for name in matrix_names(model.config)}
-            fixed = resolve_types(model.config, "", tensors)
-            model, types, done = _calibrated(model, tokenizer, calibration, types, fixed)
-            other_weights = {name: kind for name, kind in types.items() if kind != weights}
+            if calibration.chooses or not INT4.keys().isdisjoint(types.values()):
+                fixed = resolve_types(model.config, "", tensors)
+                model, types, done = _calibrated(model, tokenizer, calibration, types, fixed)
+                other_weights = {name: kind for name, kind in types.items() if kind != weights}
         rows: list[TensorReport] = []
         size = write_directory(
             output,
@@ -134,7 +157,7 @@ def convert(
             created_by=f"pyengine {__version__}",
             force=force,
         )
-    return Report(weights, tuple(rows), size)
+    return Report(weights, tuple(rows), size, tuple(removed))
 
 
 def measure(
@@ -164,9 +187,21 @@ def _open(checkpoint: str | Path) -> tuple[CanonicalModel, Tokenizer | None]:
 
 def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer | None]:
     """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
-    trimmed = trim_vocabulary(model, [(source, target or "") for source, target in text], scratch).model
+    pairs = [(source, target) for source, target in text if target is not None]
+    if len(pairs) < len(text):
+        raise OptionError("vocabulary: expected a translation behind a tab in every line, found lines without")
+    trimmed = trim_vocabulary(model, pairs, scratch).model
     assert trimmed.tokenizer is not None  # else there was nothing to trim by
     return trimmed, open_tokenizer(scratch, trimmed.tokenizer)
+
+
+def _pruned(
+    model: CanonicalModel, tokenizer: Tokenizer | None, calibration: Calibration, prune: Mapping[str, float]
+) -> tuple[CanonicalModel, list[Removed]]:
+    """The model without the shares ``prune`` of its neurons and heads."""
+    from pyengine.quantize.prune.model import prune_model  # with the engine, as below
+
+    return prune_model(model, tokenizer, calibration.text, progress=calibration.progress, **prune)
 
 
 def _calibrated(
@@ -187,7 +222,7 @@ def _calibrated(
     needed = rows_needed(model, types, calibration.method)
     statistics = calibrate(engine, tokenizer, text, needed=needed, state=calibration.state, progress=progress)
     engine.close()
-    if calibration.target_bytes is not None or calibration.max_divergence is not None:
+    if calibration.chooses:
         pairs = [(source, target) for source, target in text[:PROBED] if target is not None]
         sensitivity = measure_sensitivity(model, tokenizer, pairs, statistics, progress)
         sensitivity = sensitivity.fixing(fixed)

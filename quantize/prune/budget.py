@@ -1,14 +1,23 @@
-"""How much to remove from each layer, given what it costs there."""
+"""How much to remove: shares of a model, and what of them goes from each layer, given what it costs there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pyengine.errors import OptionError
 
-__all__ = ["split_removals"]
+__all__ = ["check_shares", "split_removals"]
+
+
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Raise OptionError unless these are shares of "ffn" and "heads" from 0 up to, not including, 1."""
+    for name, share in shares.items():
+        if name not in ("ffn", "heads"):
+            raise OptionError(f"prune: expected ffn or heads, found {name!r}")
+        if not 0 <= share < 1:
+            raise OptionError(f"{name}: expected a share of at least 0 and less than 1, found {share}")
 
 
 def split_removals(curves: Sequence[Sequence[float]], total: int) -> list[int]:

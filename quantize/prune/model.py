@@ -1,0 +1,248 @@
+"""Prune a model: fewer attention heads and fewer neurons, those whose loss its text shows to be least.
+
+The model is run on the text in float32. Heads go first: what each attention loses with every head that goes is
+estimated, and of all attentions together those go that cost least. The model without them runs on the text again,
+and feed-forward neurons go the same way. What a layer writes after that is fitted to what it wrote before, by least
+squares and with its bias. See ``structured`` for the method and its papers.
+
+Costs are variances of what is added to the model's vectors, a token: where a layer adds little, little can be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig
+from pyengine.canonical.config import LayerConfig
+from pyengine.errors import OptionError
+from pyengine.quantize.calibration import calibrate, in_memory_engine
+from pyengine.quantize.prune import structured
+from pyengine.quantize.prune.budget import check_shares, split_removals
+from pyengine.quantize.prune.gram import row_errors
+from pyengine.quantize.statistics import InputStatistics
+from pyengine.tasks.inputs import Sentence
+from pyengine.text import Tokenizer
+
+__all__ = ["Removed", "prune_model"]
+
+Text = Sequence[tuple[Sentence, "Sentence | None"]]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What went from one layer: ``removed`` of ``total`` "heads" or "neurons" of ``layer``, by canonical name.
+
+    Errors are shares of the variance of the layer's outputs on the text: where the rest stays as it was, and as it
+    is now, fitted.
+    """
+
+    what: str
+    layer: str
+    removed: int
+    total: int
+    error_before: float
+    error_after: float
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """An attention or a feed-forward layer: ``inputs`` give ``columns`` values that ``output`` reads.
+
+    ``unit`` columns are one head or neuron; ``step`` columns go at a time.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+    columns: int
+    unit: int
+    step: int
+
+    @property
+    def steps(self) -> int:
+        """How many steps can go: one head, or 16 neurons, must stay."""
+        return max(0, self.columns // self.step - 1)
+
+
+def prune_model(
+    model: CanonicalModel,
+    tokenizer: Tokenizer | None,
+    text: Text,
+    *,
+    ffn: float = 0.0,
+    heads: float = 0.0,
+    reconstruct: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[CanonicalModel, list[Removed]]:
+    """``model`` without the share ``heads`` of all its attention heads, and ``ffn`` of its neurons in steps of 16.
+
+    ``text`` is (source, target) as texts or ids, see ``calibration.calibrate``. Each attention keeps a head, each
+    feed-forward layer 16 neurons. Without ``reconstruct`` the same go, and the weights of the others stay as they
+    were. ``progress`` is told the steps done and all of them, for each stage anew. Raises OptionError for shares that
+    ``check_shares`` refuses or that leave too little; and what ``calibrate`` raises: InputError for text that is too
+    short, with fewer rows than a layer has columns.
+    """
+    check_shares({"ffn": ffn, "heads": heads})
+    shares = {"heads": heads, "neurons": ffn}
+    totals = {what: _total(what, share, _layers(model.config, what)) for what, share in shares.items()}
+    pruned, removed = model, []
+    for what, total in totals.items():
+        if total:
+            reduced = _reduce(pruned, tokenizer, text, what, total, progress)
+            kept = {layer.name: each.kept for layer, each in reduced}
+            pruned = _without(pruned, kept, dict(_fitted(reduced)))
+            model = _without(model, kept, {})
+            removed += [_row(what, layer, each, reconstruct) for layer, each in reduced]
+    return pruned if reconstruct else model, removed
+
+
+def _layers(config: ModelConfig, what: str) -> list[_Layer]:
+    """Those that have "heads" or "neurons", in the order of use."""
+    found = []
+    for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
+        for i, layer in enumerate(sizes.layers):
+            name = f"{stack}.layers.{i}"
+            if what == "neurons":
+                found.append(_Layer(f"{name}.ffn", ("up",), "down", layer.ffn_width, 1, structured.NEURONS))
+                continue
+            for part, heads in (("self", layer.heads), ("cross", layer.cross_heads)):
+                if heads is not None:
+                    width = sizes.head_width
+                    attention = f"{name}.{part}_attention"
+                    found.append(_Layer(attention, ("q", "k", "v"), "output", heads * width, width, width))
+    return found
+
+
+def _total(what: str, share: float, layers: Sequence[_Layer]) -> int:
+    """Steps to remove from all layers together."""
+    wanted = round(share * sum(layer.columns / layer.step for layer in layers))
+    limit = sum(layer.steps for layer in layers)
+    if wanted > limit:
+        units = sum(layer.columns // layer.unit for layer in layers)
+        most = sum(layer.steps * layer.step // layer.unit for layer in layers)
+        raise OptionError(f"{what}: expected a share that leaves some everywhere; {most} of {units} can go, not {share}")
+    return wanted
+
+
+def _reduce(
+    model: CanonicalModel,
+    tokenizer: Tokenizer | None,
+    text: Text,
+    what: str,
+    total: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[tuple[_Layer, structured.ReducedLayer]]:
+    """The layers of which something goes, and what is left of them."""
+    layers = _layers(model.config, what)
+    engine = in_memory_engine(model.config, model.generation, model.tensors)
+    needed = max(layer.columns for layer in layers)
+    statistics = calibrate(engine, tokenizer, text, needed=needed, reservoir=0, progress=progress)
+    engine.close()
+    removals, curves = [], []
+    for number, layer in enumerate(layers, 1):
+        weight, _, seen = _output(model, layer, statistics)
+        steps = min(layer.steps, total)
+        if what == "neurons":
+            removal = structured.neuron_removal(weight, seen.gram, seen.mean, seen.count, steps=steps)
+        else:
+            removal = structured.head_removal(
+                weight, seen.gram, seen.mean, seen.count, head_width=layer.unit, steps=steps
+            )
+        removals.append(removal)
+        curves.append(removal.loss * _variance(weight, seen))
+        if progress:
+            progress(number, len(layers))
+    reduced = []
+    for layer, removal, count in zip(layers, removals, split_removals(curves, total), strict=True):
+        if count:
+            weight, bias, seen = _output(model, layer, statistics)
+            kept = removal.kept(count, layer.columns)
+            each = structured.reconstruct(weight, bias, seen.gram, seen.mean, seen.count, kept)
+            reduced.append((layer, each))
+    return reduced
+
+
+def _output(
+    model: CanonicalModel, layer: _Layer, statistics: Mapping[str, InputStatistics]
+) -> tuple[np.ndarray, np.ndarray, InputStatistics]:
+    """Weight and bias of what writes a layer's outputs, and the statistics of its inputs."""
+    name = f"{layer.name}.{layer.output}"
+    return model.tensors[f"{name}.weight"].read(), model.tensors[f"{name}.bias"].read(), statistics[name]
+
+
+def _variance(weight: np.ndarray, seen: InputStatistics) -> float:
+    """Of the outputs, all together, a row."""
+    centred = seen.gram / seen.count - np.outer(seen.mean, seen.mean)
+    return float(row_errors(weight, centred).sum())
+
+
+def _fitted(reduced: Sequence[tuple[_Layer, structured.ReducedLayer]]) -> Iterator[tuple[str, np.ndarray]]:
+    for layer, each in reduced:
+        yield f"{layer.name}.{layer.output}.weight", each.weight
+        yield f"{layer.name}.{layer.output}.bias", each.bias
+
+
+def _without(
+    model: CanonicalModel, kept: Mapping[str, np.ndarray], fitted: Mapping[str, np.ndarray]
+) -> CanonicalModel:
+    """The model with the ``kept`` columns (layer -> int64 ascending) only, and ``fitted`` tensors in place of its own.
+
+    Rows are selected when they are read; what is fitted is held in memory.
+    """
+    tensors = dict(model.tensors)
+    for layer in (*_layers(model.config, "heads"), *_layers(model.config, "neurons")):
+        if layer.name not in kept:
+            continue
+        columns = kept[layer.name]
+        for part in layer.inputs:
+            for kind in ("weight", "bias"):
+                name = f"{layer.name}.{part}.{kind}"
+                tensors[name] = _selected(tensors[name], columns, 0)
+        name = f"{layer.name}.{layer.output}.weight"
+        tensors[name] = _selected(tensors[name], columns, 1)
+    for name, values in fitted.items():
+        tensors[name] = LazyTensor(name, values.shape, "float32", lambda values=values: values)
+    pruned = replace(model, config=_resized(model.config, kept), tensors=tensors)
+    pruned.validate()
+    return pruned
+
+
+def _selected(tensor: LazyTensor, kept: np.ndarray, axis: int) -> LazyTensor:
+    shape = (*tensor.shape[:axis], len(kept), *tensor.shape[axis + 1 :])
+    return replace(tensor, shape=shape, load=lambda: tensor.read().take(kept, axis=axis))
+
+
+def _resized(config: ModelConfig, kept: Mapping[str, np.ndarray]) -> ModelConfig:
+    stacks = {}
+    for name, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
+
+        def left(layer: str, total: int, width: int, name: str = name) -> int:
+            columns = kept.get(f"{name}.layers.{layer}")
+            return total if columns is None else len(columns) // width
+
+        layers = tuple(
+            LayerConfig(
+                heads=left(f"{i}.self_attention", layer.heads, stack.head_width),
+                ffn_width=left(f"{i}.ffn", layer.ffn_width, 1),
+                cross_heads=None
+                if layer.cross_heads is None
+                else left(f"{i}.cross_attention", layer.cross_heads, stack.head_width),
+            )
+            for i, layer in enumerate(stack.layers)
+        )
+        stacks[name] = replace(stack, layers=layers)
+    return replace(config, **stacks)
+
+
+def _row(what: str, layer: _Layer, reduced: structured.ReducedLayer, reconstruct: bool) -> Removed:
+    return Removed(
+        what=what,
+        layer=layer.name,
+        removed=(layer.columns - len(reduced.kept)) // layer.unit,
+        total=layer.columns // layer.unit,
+        error_before=reduced.removal_error,
+        error_after=reduced.error if reconstruct else reduced.removal_error,
+    )
