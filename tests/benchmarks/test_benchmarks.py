@@ -69,10 +69,11 @@ def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None
     [
         ("speed", ["--quick"]), ("footprint", ["--quick"]), ("quality", ["--sentences", "3"]),
         ("peers", ["mt", "--quick"]), ("shortlist", ["--quick"]), ("neighbour", ["--quick"]),
+        ("pruning", ["--quick"]),
     ],
 )  # fmt: skip
 def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str], tmp_path: Path) -> None:
-    if name in ("quality", "peers", "shortlist"):
+    if name in ("quality", "peers", "shortlist", "pruning"):
         pytest.importorskip("sacrebleu")
     saved = tmp_path / "saved.json"
     printed = run(name, *arguments, "--work", str(tmp_path / "work"), "--json", str(saved), "--markdown")
