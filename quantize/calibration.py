@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,7 @@ from pyengine.tasks.inputs import Inputs, Sentence
 from pyengine.tasks.translator import Translator
 from pyengine.text import Tokenizer
 
-__all__ = ["calibrate", "in_memory_engine", "load_text"]
+__all__ = ["calibrate", "in_memory_engine", "load_text", "paired_inputs"]
 
 BATCH_ROWS = 1024  # of a step, encoder and decoder together
 BLOCK_ROWS = 256  # that statistics take in at a time
@@ -142,6 +142,36 @@ def calibrate(
                 progress(done, len(pairs))
     _require_rows(min(each.count for each in statistics.values()), needed, len(pairs))
     return statistics
+
+
+def paired_inputs(
+    engines: Sequence[Engine],
+    tokenizer: Tokenizer | None,
+    text: Sequence[tuple[Sentence, Sentence | None]],
+    names: Sequence[str],
+) -> Iterator[tuple[int, list[dict[str, np.ndarray]]]]:
+    """Lines done, and what the layers ``names`` of each engine read of some more: float32 rows, of the same tokens.
+
+    ``text`` and the errors raised are as in ``calibrate``; missing targets are translations of the first engine.
+    """
+    pairs = _read(engines[0], tokenizer, text)
+    for start in range(0, len(pairs), CHUNK_LINES):
+        chunk = _translated(engines[0], pairs[start : start + CHUNK_LINES])
+        yield start + len(chunk), [_seen(engine, chunk, names) for engine in engines]
+
+
+def _seen(
+    engine: Engine, chunk: list[tuple[np.ndarray, np.ndarray]], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
+
+    def observe(name: str, x: np.ndarray) -> None:
+        if name in rows:
+            rows[name].append(x.copy())
+
+    with engine.session(Deadline(), 1, observe) as session:
+        _force(engine, session, chunk)
+    return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
 class _Gatherer:

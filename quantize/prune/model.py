@@ -22,6 +22,7 @@ from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.prune import structured
 from pyengine.quantize.prune.budget import check_shares, split_removals
 from pyengine.quantize.prune.gram import row_errors
+from pyengine.quantize.prune.teacher import fit_to_teacher
 from pyengine.quantize.statistics import InputStatistics
 from pyengine.tasks.inputs import Sentence
 from pyengine.text import Tokenizer
@@ -35,8 +36,8 @@ Text = Sequence[tuple[Sentence, "Sentence | None"]]
 class Removed:
     """What went from one layer: ``removed`` of ``total`` "heads" or "neurons" of ``layer``, by canonical name.
 
-    Errors are shares of the variance of the layer's outputs on the text: where the rest stays as it was, and as it
-    is now, fitted.
+    Errors are shares of the variance of the layer's outputs on the text: where the rest stays as it was, and where it
+    is fitted to the layer.
     """
 
     what: str
@@ -88,7 +89,7 @@ def prune_model(
     check_shares({"ffn": ffn, "heads": heads})
     shares = {"heads": heads, "neurons": ffn}
     totals = {what: _total(what, share, _layers(model.config, what)) for what, share in shares.items()}
-    pruned, removed = model, []
+    whole, pruned, removed = model, model, []
     for what, total in totals.items():
         if total:
             reduced = _reduce(pruned, tokenizer, text, what, total, progress)
@@ -96,7 +97,9 @@ def prune_model(
             pruned = _without(pruned, kept, dict(_fitted(reduced)))
             model = _without(model, kept, {})
             removed += [_row(what, layer, each, reconstruct) for layer, each in reduced]
-    return pruned if reconstruct else model, removed
+    if not removed or not reconstruct:
+        return model, removed
+    return fit_to_teacher(pruned, whole, tokenizer, text, progress), removed
 
 
 def _layers(config: ModelConfig, what: str) -> list[_Layer]:
@@ -123,7 +126,7 @@ def _total(what: str, share: float, layers: Sequence[_Layer]) -> int:
     if wanted > limit:
         units = sum(layer.columns // layer.unit for layer in layers)
         most = sum(layer.steps * layer.step // layer.unit for layer in layers)
-        raise OptionError(f"{what}: expected a share that leaves some everywhere; {most} of {units} can go, not {share}")
+        raise OptionError(f"{what}: expected a share that leaves some of each; {most} of {units} can go, not {share}")
     return wanted
 
 

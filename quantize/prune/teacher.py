@@ -1,0 +1,62 @@
+"""The last feed-forward layer of each stack, fitted to what the whole model computes there.
+
+Pruned layers change what those behind them read, and errors add up. The last layer of a stack can make up for what is
+linear in it: with x the vectors that go into it, h its neurons, and the teacher's x', h' of the same token,
+
+    x + V h + b  ~  x' + W' h' + b'        by least squares, in closed form, see ``recover``
+
+One place a stack: fits of several layers from one run would each make up for the same error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pyengine.canonical import CanonicalModel, LazyTensor
+from pyengine.quantize.calibration import in_memory_engine, paired_inputs
+from pyengine.quantize.prune.recover import TeacherStatistics, recover
+from pyengine.tasks.inputs import Sentence
+from pyengine.text import Tokenizer
+
+__all__ = ["fit_to_teacher"]
+
+
+def fit_to_teacher(
+    model: CanonicalModel,
+    teacher: CanonicalModel,
+    tokenizer: Tokenizer | None,
+    text: Sequence[tuple[Sentence, Sentence | None]],
+    progress: Callable[[int, int], None] | None = None,
+) -> CanonicalModel:
+    """``model`` with new weights and biases of the last ffn.down of each stack.
+
+    ``text`` and the errors raised are as in ``calibration.calibrate``; ``progress`` is told the lines done, of all.
+    """
+    stacks = {"encoder": model.config.encoder, "decoder": model.config.decoder}
+    layers = [f"{name}.layers.{len(stack.layers) - 1}.ffn" for name, stack in stacks.items()]
+    whole = {layer: _down(teacher, layer) for layer in layers}
+    mine = {layer: _down(model, layer) for layer in layers}
+    statistics = {layer: TeacherStatistics(weight.shape[1], len(weight)) for layer, (weight, _) in mine.items()}
+    engines = [in_memory_engine(each.config, each.generation, each.tensors) for each in (teacher, model)]
+    names = [f"{layer}.{part}" for layer in layers for part in ("up", "down")]
+    for done, (theirs, own) in paired_inputs(engines, tokenizer, text, names):
+        for layer, (weight, bias) in whole.items():
+            wanted = theirs[f"{layer}.up"] + theirs[f"{layer}.down"] @ weight.T + bias - own[f"{layer}.up"]
+            statistics[layer].add(own[f"{layer}.down"], wanted)
+        if progress:
+            progress(done, len(text))
+    for engine in engines:
+        engine.close()
+    tensors = dict(model.tensors)
+    for layer, (weight, bias) in mine.items():
+        fitted = recover(weight, bias, statistics[layer])
+        for name, values in ((f"{layer}.down.weight", fitted.weight), (f"{layer}.down.bias", fitted.bias)):
+            tensors[name] = LazyTensor(name, values.shape, "float32", lambda values=values: values)
+    return replace(model, tensors=tensors)
+
+
+def _down(model: CanonicalModel, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    return model.tensors[f"{layer}.down.weight"].read(), model.tensors[f"{layer}.down.bias"].read()
