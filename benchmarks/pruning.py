@@ -50,7 +50,7 @@ class Extent:
 
     lines: int = 1_000
     sentences: int | None = None
-    timed: int = 256
+    timed: int = 992
     rounds: int = 15
 
 
