@@ -1,6 +1,6 @@
 """From a training checkpoint to a model directory: quantizing and packing.
 
-Installed as ``pyengine.quantize``; the rest of pyengine never imports it.
+Installed as ``pyengine.quantize``; the engine never imports it, and of the commands only ``compare`` does.
 """
 
 from pyengine.quantize.cli import main

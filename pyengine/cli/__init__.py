@@ -1,4 +1,5 @@
-"""The command line: `python -m pyengine translate -m DIR [TEXT ...]`, `... info DIR` and `... bench -m DIR`.
+"""The command line: `python -m pyengine translate -m DIR [TEXT ...]`, `... info DIR`, `... bench -m DIR`
+and `... compare A B --data FILE`.
 
 Exit status: 0; 2 after an error, with one line on standard error; 130 after Ctrl-C; 141 when the reader of
 the output went away.
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pyengine.cli import bench, info, translate
+from pyengine.cli import bench, compare, info, translate
 from pyengine.cli.printing import printable
 from pyengine.errors import PyengineError
 from pyengine.version import __version__
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="pyengine", description="Runs quantized Transformer models on CPUs.")
     parser.add_argument("--version", action="version", version=f"pyengine {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (translate, info, bench):
+    for module in (translate, info, bench, compare):
         module.add_command(commands)
     options = parser.parse_args(arguments)
     if sys.stdout is None:  # else the next file that is opened would take its place
