@@ -16,7 +16,15 @@ from pyengine.quantize.distortion import snr_db
 from pyengine.tasks.inputs import Inputs
 from pyengine.tasks.translator import Translator
 
-__all__ = ["MatrixPair", "compare_matrices", "matrix_shapes", "read_matrix", "read_pairs", "require_same_tokens"]
+__all__ = [
+    "MatrixPair",
+    "comparable",
+    "compare_matrices",
+    "matrix_shapes",
+    "read_matrix",
+    "read_pairs",
+    "require_same_tokens",
+]
 
 Text = Sequence[tuple[str, "str | None"]]  # (source, target)
 Pairs = list[tuple[np.ndarray, np.ndarray]]  # int32 ids
@@ -44,11 +52,17 @@ def compare_matrices(a: ModelDirectory, b: ModelDirectory) -> Iterator[MatrixPai
     """
     shapes = (matrix_shapes(a.config), matrix_shapes(b.config))
     for name in {**shapes[0], **shapes[1]}:
-        alike = shapes[0].get(name) == shapes[1].get(name) and _depth(a.config, name) == _depth(b.config, name)
         left, right = (
             _stored(each, name) if name in known else (None, None) for each, known in zip((a, b), shapes)
         )
-        yield MatrixPair(name, (left[0], right[0]), (left[1], right[1]), _snr(a, b, name) if alike else None)
+        snr = _snr(a, b, name) if comparable(a.config, b.config, name) else None
+        yield MatrixPair(name, (left[0], right[0]), (left[1], right[1]), snr)
+
+
+def comparable(a: ModelConfig, b: ModelConfig, name: str) -> bool:
+    """Whether the matrix of that packed name is the same one in both models, and has the same shape."""
+    shapes = [matrix_shapes(config).get(name) for config in (a, b)]
+    return shapes[0] == shapes[1] and _depth(a, name) == _depth(b, name)
 
 
 def matrix_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:

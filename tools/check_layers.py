@@ -39,7 +39,9 @@ ARROWS: dict[str, str] = {
     "tasks": "cpus errors options pages results plan canonical modelfile text shortlist _core scheduling decoding",
     "pyengine": "errors options results version tasks",
     "cli": "cpus errors options results version modelfile text tasks quantize pyengine",
-    "quantize": "errors options plan version formats canonical checkpoints importers modelfile text scheduling tasks",
+    "quantize": (
+        "cpus errors options plan version formats canonical checkpoints importers modelfile text scheduling tasks"
+    ),
     "tools": "pyengine quantize errors modelfile text shortlist",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",

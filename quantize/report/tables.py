@@ -182,7 +182,7 @@ def run_table(report: CompressionReport) -> Markup:
 
 def _layer_name(layer: Layer) -> Markup:
     name = _code(layer.name)
-    if layer.parts in ((), (layer.name,)):
+    if layer.parts in ((), (layer.name,), (f"{layer.name}.weight",)):
         return name
     # What all parts begin with is said once; a lone part is shown whole.
     words = [part.split(".") for part in layer.parts]

@@ -1,0 +1,199 @@
+"""The report of a conversion: what was written, against the checkpoint that it was made of.
+
+With text, its last lines are held out: calibration must not see them, and errors are measured on them.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from pyengine.canonical import CanonicalModel
+from pyengine.cpus import usable_cpus
+from pyengine.errors import OptionError
+from pyengine.importers import open_checkpoint
+from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
+from pyengine.quantize.calibrated import CALIBRATED
+from pyengine.quantize.calibration import calibrate, in_memory_engine
+from pyengine.quantize.comparison import Pairs, Text, comparable, matrix_shapes, read_matrix, read_pairs
+from pyengine.quantize.distortion import output_error
+from pyengine.quantize.divergence import divergence
+from pyengine.quantize.pipeline import Report, TensorReport
+from pyengine.quantize.report import (
+    Calibration,
+    CompressionReport,
+    EndToEnd,
+    Histogram,
+    Layer,
+    Outlier,
+    check_report_target,
+    require_matplotlib,
+    write_report,
+)
+from pyengine.quantize.statistics import InputStatistics
+from pyengine.tasks.inputs import Inputs
+from pyengine.tasks.translator import Translator, load
+from pyengine.text import open_tokenizer
+from pyengine.version import __version__
+
+__all__ = ["Reporter"]
+
+_HELD_OUT = 200  # lines at most, and a tenth of the text
+_BINS = 64
+_OUTLIERS, _OUTLIER_RATIO = 8, 4.0  # channels of a layer at most; times the median at least
+
+
+class Reporter:
+    """Makes the report of one conversion; made before it, so that what cannot be reported fails early.
+
+    ``calibration`` is what of ``text`` (source, target; none: nothing is measured) the conversion may use. Raises
+    OptionError for a ``directory`` that cannot be written or without matplotlib, InputError for text that the model
+    cannot take, and what ``open_checkpoint`` and ``open_tokenizer`` raise.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        output: str | Path,
+        directory: str | Path,
+        *,
+        text: Text | None = None,
+        file: str = "",
+        force: bool = False,
+    ) -> None:
+        require_matplotlib()
+        check_report_target(directory, force=force)
+        _require_apart(Path(directory), Path(output))
+        self._output, self._directory, self._force = output, directory, force
+        self._model = open_checkpoint(checkpoint)
+        self._tokenizer = None
+        config = self._model.config
+        if self._model.tokenizer is not None:
+            sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
+            self._tokenizer = open_tokenizer(checkpoint, self._model.tokenizer, **sizes)
+        self._inputs = Inputs(config, self._model.generation.eos_token_id, self._tokenizer)
+        held = 0 if text is None else min(_HELD_OUT, len(text) // 10)
+        self._first = len(text or ()) - held  # lines before the held out ones
+        self._held_out = list(text or ())[self._first :]
+        self.calibration = None if text is None else list(text)[: self._first]
+        self._used = None
+        if text is not None:
+            tokens = self._count(text, 1)
+            self._used = Calibration((file,), len(text), tokens, self._count(self._held_out, self._first + 1))
+
+    def write(self, report: Report, *, method: str, command: str) -> None:
+        """Write the report of the directory that is there now. ``method`` is the one that ``convert`` was given."""
+        directory = open_directory(self._output)
+        notes = []
+        end_to_end, statistics, machine = None, {}, [platform.machine(), f"{usable_cpus()} CPUs"]
+        vocabularies = [(each.source_vocab, each.target_vocab) for each in (self._model.config, directory.config)]
+        if self._used is not None and not self._held_out:
+            notes.append("The text has fewer than 10 lines: none was held out, and no error measured.")
+        elif self._used is not None and vocabularies[0] != vocabularies[1]:
+            notes.append("The vocabulary is another than the checkpoint's: no error was measured on text.")
+        elif self._used is not None:
+            end_to_end, statistics, isa = self._measure()
+            machine.append(isa)
+        layers = [
+            self._layer(row, directory, method, statistics) for row in report.tensors if row.kind == "matrix"
+        ]
+        write_report(
+            self._directory,
+            CompressionReport(
+                command=command,
+                versions={
+                    "pyengine": __version__,
+                    "Python": platform.python_version(),
+                    **{name: version(name) for name in ("numpy", "scipy", "matplotlib")},
+                },
+                machine=tuple(machine),
+                bytes_before=sum(4 * math.prod(tensor.shape) for tensor in self._model.tensors.values()),
+                bytes_after=report.stored_bytes,
+                calibration=self._used,
+                layers=tuple(layers),
+                end_to_end=end_to_end,
+                notes=tuple(notes),
+            ),
+            force=self._force,
+        )
+
+    def _count(self, text: Text, first: int) -> int:
+        """Tokens of the sources and of the targets that are given."""
+        tokens = 0
+        for number, (source, target) in enumerate(text, first):
+            tokens += len(self._inputs.source(source, truncate=True, name=f"the source of line {number}").ids)
+            if target is not None:
+                tokens += len(self._inputs.target(target, f"the target of line {number}"))
+        return tokens
+
+    def _measure(self) -> tuple[EndToEnd, dict[str, InputStatistics], str]:
+        """Both models on the held out lines, what the checkpoint's layers read there, and the instruction set."""
+        model = self._model
+        engine = in_memory_engine(model.config, model.generation, model.tensors)
+        with Translator(engine, self._tokenizer, {}) as original, load(self._output) as compressed:
+            pairs: Pairs = read_pairs(original, self._inputs, self._held_out, self._first + 1)[0]
+            found = divergence(original, compressed, pairs)
+            statistics = calibrate(engine, self._tokenizer, pairs)
+            isa = str(compressed.info()["isa"])
+        return EndToEnd(found.tokens, found.kl, found.top1), statistics, isa
+
+    def _layer(
+        self, row: TensorReport, directory: ModelDirectory, method: str, statistics: dict[str, InputStatistics]
+    ) -> Layer:
+        name = row.name.removesuffix(".weight")
+        config = self._model.config
+        kind = directory.other_weights.get(name, directory.weights)
+        parts = packed_specs(directory.config, "float32")[row.name].sources
+        seen = statistics.get("output" if name == "decoder.embed" and config.tie_output else name)
+        histogram, error = None, None
+        if comparable(config, directory.config, name):
+            matrix = _stacked(self._model, parts)
+            histogram = _histogram(matrix)
+            if seen is not None:
+                error = output_error(matrix, read_matrix(directory, name), seen.gram)
+        return Layer(
+            name=name,
+            parts=parts,
+            shape=row.shape,
+            type_before="float32",
+            type_after=kind,
+            bytes_before=4 * math.prod(matrix_shapes(config).get(name, row.shape)),
+            bytes_after=row.stored_bytes,
+            snr_db=row.snr_db if math.isfinite(row.snr_db) else None,
+            output_error=error if error is not None and math.isfinite(error) else None,
+            outliers=() if seen is None else _outliers(seen.absmax),
+            histogram=histogram,
+            method="" if kind == "float32" else "absmax" if kind == "int8" and method in CALIBRATED else method,
+        )
+
+
+def _require_apart(directory: Path, output: Path) -> None:
+    """The model directory is replaced as a whole, and the report directory too."""
+    report, model = directory.resolve(), output.resolve()
+    if report == model or report in model.parents or model in report.parents:
+        raise OptionError(f"{directory}: the report and the model directory {output} must not lie in each other")
+
+
+def _stacked(model: CanonicalModel, parts: Sequence[str]) -> np.ndarray:
+    return np.concatenate([model.tensors[part].read() for part in parts])
+
+
+def _histogram(matrix: np.ndarray) -> Histogram:
+    counts, edges = np.histogram(matrix.astype(np.float64), bins=_BINS)
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
+
+
+def _outliers(absmax: np.ndarray) -> tuple[Outlier, ...]:
+    """The input channels that stand out most, largest first."""
+    median = float(np.median(absmax))
+    if not median:
+        return ()
+    ratios = absmax.astype(np.float64) / median
+    largest = np.argsort(-ratios, kind="stable")[:_OUTLIERS]
+    outliers = (Outlier(int(channel), float(ratios[channel])) for channel in largest)
+    return tuple(each for each in outliers if each.ratio >= _OUTLIER_RATIO)

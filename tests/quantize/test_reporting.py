@@ -1,0 +1,246 @@
+"""The report of a conversion: its figures are those of the directory that was written, its text was held out."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyengine
+from pyengine.importers import open_checkpoint
+from pyengine.modelfile import open_directory
+from pyengine.quantize import Calibration, convert, main
+from pyengine.quantize.calibration import in_memory_engine
+from pyengine.quantize.comparison import read_matrix
+from pyengine.quantize.divergence import divergence
+from pyengine.quantize.reporting import Reporter
+from pyengine.scheduling.deadline import Deadline
+from pyengine.tasks.forcing import target_log_probs
+from pyengine.tasks.inputs import Inputs
+from pyengine.tasks.translator import Translator
+from pyengine.text import open_tokenizer
+
+from ..checkpoints import handmade
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "multi30k-de-en"
+LINES = 120  # of which 12 are held out
+LAYER = "encoder.layers.1.ffn.down"
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[tuple[str, str]]:
+    german, english = ((EXAMPLE / f"test_2016_flickr.{side}").read_text("utf-8").splitlines() for side in ("de", "en"))
+    return list(zip(german, english, strict=True))[:LINES]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> Path:
+    path = tmp_path_factory.mktemp("text") / "text"
+    path.write_text("".join(f"{source}\t{target}\n" for source, target in pairs), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def int4(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
+    """A folder with the model "out" and its report "page", both made by the command."""
+    folder = tmp_path_factory.mktemp("int4")
+    assert main(arguments(folder, text)) == 0
+    return folder
+
+
+def arguments(folder: Path, text: Path) -> list[str]:
+    words = [EXAMPLE, "-o", folder / "out", "--weights", "int4", "--report", folder / "page"]
+    return [*map(str, words), "--calibrate", str(text), "--method", "weighted"]
+
+
+def report_of(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / "report.json").read_text("utf-8"))
+    return found
+
+
+class Tags(HTMLParser):
+    """Fails on a tag that is closed in the wrong place."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(page.read_text("utf-8"))
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "wbr"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_of_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(EXAMPLE), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "a page")]
+    assert main(words) == 0
+    Tags(tmp_path / "a page" / "index.html")
+    found = report_of(tmp_path / "a page")
+    assert shlex.split(found["command"]) == ["pyengine-quantize", *words]
+    assert found["end_to_end"] is None and found["calibration"] is None and found["notes"] == []
+    model = open_checkpoint(EXAMPLE)
+    rows = {each["name"]: each for each in found["layers"]}
+    for each in rows.values():
+        assert (each["type_before"], each["type_after"], each["method"]) == ("float32", "int8", "absmax")
+        assert each["bytes_before"] == 4 * math.prod(each["shape"])
+        weights = np.concatenate([model.tensors[part].read() for part in each["parts"]])
+        edges = each["histogram"]["edges"]
+        assert (edges[0], edges[-1], len(edges)) == (weights.min(), weights.max(), 65)
+        assert sum(each["histogram"]["counts"]) == weights.size
+        middle = ((weights >= edges[20]) & (weights < edges[21])).sum()
+        assert each["histogram"]["counts"][20] == middle
+    stored = capsys.readouterr().out
+    row = next(line.split() for line in stored.splitlines() if line.startswith(LAYER))
+    assert f"{rows[LAYER]['snr_db']:.1f}" == row[-1] and f"{rows[LAYER]['bytes_after']:,}" == row[-2]
+
+
+def test_the_page_of_int4(int4: Path, text: Path) -> None:
+    Tags(int4 / "page" / "index.html")
+    found = report_of(int4 / "page")
+    assert shlex.split(found["command"])[1:] == arguments(int4, text)
+    methods = {(each["type_after"], each["method"]) for each in found["layers"]}
+    assert methods == {("int4g64", "weighted"), ("int8", "absmax")}
+    assert found["calibration"]["lines"] == LINES and found["calibration"]["files"] == [str(text)]
+    assert all(0 < each["output_error"] < 0.1 for each in found["layers"])
+
+
+def test_the_same_bytes_twice(int4: Path, text: Path) -> None:
+    before = {each.name: each.read_bytes() for each in (int4 / "page").iterdir()}
+    assert sorted(before) == ["index.html", "report.json"]
+    assert main([*arguments(int4, text), "--force"]) == 0
+    after = {each.name: each.read_bytes().replace(b" --force", b"") for each in (int4 / "page").iterdir()}
+    assert after == before
+
+
+def test_calibration_does_not_see_what_is_held_out(int4: Path, tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    """The directory is that of a calibration on the first nine tenths, byte by byte."""
+    convert(EXAMPLE, tmp_path / "out", weights="int4g64", calibration=Calibration(pairs[: LINES * 9 // 10], "weighted"))
+    weights = [(folder / "out" / "model.safetensors").read_bytes() for folder in (tmp_path, int4)]
+    assert weights[0] == weights[1]
+
+
+def test_divergence_is_that_of_the_held_out_lines(
+    int4: Path, float32_directory: Path, pairs: list[tuple[str, str]]
+) -> None:
+    with pyengine.load(float32_directory) as a, pyengine.load(int4 / "out") as b:
+        expected = divergence(a, b, pairs[LINES * 9 // 10 :])
+    found = report_of(int4 / "page")["end_to_end"]
+    assert found["tokens"] == expected.tokens and found["top1_agreement"] == expected.top1
+    assert found["kl_divergence"] == pytest.approx(expected.kl, rel=1e-6) and expected.kl > 0
+
+
+def test_output_errors_are_of_what_the_layer_reads(int4: Path, pairs: list[tuple[str, str]]) -> None:
+    """Against the products themselves, of the inputs that the float32 model shows."""
+    model = open_checkpoint(EXAMPLE)
+    config = model.config
+    assert model.tokenizer is not None
+    tokenizer = open_tokenizer(
+        EXAMPLE, model.tokenizer, source_vocab=config.source_vocab, target_vocab=config.target_vocab
+    )
+    inputs = Inputs(config, model.generation.eos_token_id, tokenizer)
+    ids = [
+        (inputs.source(source, truncate=False).ids, inputs.target(target))
+        for source, target in pairs[LINES * 9 // 10 :]
+    ]
+    seen: list[np.ndarray] = []
+    with Translator(in_memory_engine(config, model.generation, model.tensors), tokenizer, {}) as translator:
+        engine = translator._engine
+        with engine.session(Deadline(), 1, lambda name, x: seen.append(x.copy()) if name == LAYER else None) as session:
+            start = model.generation.decoder_start_token_id
+            target_log_probs(session, ids, start, budget=512, deadline=Deadline())
+    x = np.concatenate(seen).astype(np.float64)
+    matrix = model.tensors[f"{LAYER}.weight"].read()
+    stored = read_matrix(open_directory(int4 / "out"), LAYER)
+    expected = ((x @ (matrix - stored).T) ** 2).sum() / ((x @ matrix.T) ** 2).sum()
+    row = next(each for each in report_of(int4 / "page")["layers"] if each["name"] == LAYER)
+    assert row["output_error"] == pytest.approx(expected, rel=1e-4)
+    peaks = np.abs(x).max(axis=0)
+    ratios = peaks / np.median(peaks)
+    largest = [int(channel) for channel in np.argsort(-ratios, kind="stable")[:8] if ratios[channel] >= 4]
+    assert [each["channel"] for each in row["outliers"]] == largest
+
+
+def test_too_little_text_to_hold_out(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs[:9], file="text")
+    assert reporter.calibration == pairs[:9]
+    reporter.write(convert(EXAMPLE, tmp_path / "out"), method="absmax", command="command")
+    found = report_of(tmp_path / "page")
+    assert found["end_to_end"] is None and found["calibration"]["held_out_tokens"] == 0
+    assert "fewer than 10 lines" in found["notes"][0]
+
+
+def test_at_most_200_lines_are_held_out(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs[:100] * 30, file="text")
+    assert reporter.calibration == pairs[:100] * 28
+
+
+def test_another_vocabulary_is_a_note(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")
+    reporter.write(
+        convert(handmade.write_checkpoint(tmp_path / "in"), tmp_path / "out"), method="absmax", command="command"
+    )
+    found = report_of(tmp_path / "page")
+    assert found["end_to_end"] is None and "vocabulary" in found["notes"][0]
+    rows = {each["name"]: each for each in found["layers"]}
+    assert rows["encoder.layers.0.ffn.up"]["histogram"] is None
+    assert rows["encoder.layers.0.ffn.up"]["bytes_before"] == 4 * 1024 * 256
+
+
+WRONG = {
+    "a report in its place": (["--report", "foreign"], "no report directory"),
+    "the same place": (["--report", "out"], "must not lie in each other"),
+    "the model inside": (["--report", "."], "no report directory"),
+    "no folder": (["--report", "none/page"], "the directory none does not exist"),
+    "too long": (["--report", "page", "--weights", "int4", "--calibrate", "long"], "the target of line 10 has"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors_come_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    words, message = WRONG[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "file").write_text("")
+    (tmp_path / "long").write_text("Ein Hund.\tA dog.\n" * 9 + f"Ein Hund.\t{'A dog. ' * 200}\n")
+    assert main([str(EXAMPLE), "-o", "out", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["foreign", "long"]
+
+
+def test_the_model_must_not_lie_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page").mkdir()
+    assert main([str(EXAMPLE), "-o", str(tmp_path / "page" / "out"), "--report", str(tmp_path / "page")]) == 2
+    assert "must not lie in each other" in capsys.readouterr().err
+    assert list((tmp_path / "page").iterdir()) == []
+
+
+def test_without_matplotlib(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main([str(EXAMPLE), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "page")]) == 2
+    assert re.search(r"pip install pyengine\[report\]", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_only_makes_no_page(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(EXAMPLE), "--report-only", "--report", "page"])
+    assert "--report has no meaning with --report-only" in capsys.readouterr().err
