@@ -1,7 +1,8 @@
 """Types by measured sensitivity: which matrices can be int4, in which groups, and which had better stay int8.
 
     e_it   output error of matrix i in type t, tr(dW H dW^T) / tr(W H W^T), from the inputs seen in calibration
-    g_i    KL divergence a token of the model with only matrix i in PROBE, over e_i,PROBE: how much an error there matters
+    g_i    KL divergence a token of the model with only matrix i in PROBE, over e_i,PROBE: how much an error there
+           matters
     sum_i g_i e_it   the KL divergence to expect if errors add up; ``budget`` makes it or the bytes small
 
 Stacked matrices (queries, keys and values) are one unit: they are one matrix when the model runs.
@@ -106,7 +107,9 @@ def choose_types(
     if target_bytes is not None:
         smallest = rest + sum(min(c.bytes for c in types.values()) for types in units.values())
         if target_bytes < smallest:
-            raise OptionError(f"target size: expected at least {smallest:,} bytes, the smallest, found {target_bytes:,}")
+            raise OptionError(
+                f"target size: expected at least {smallest:,} bytes, the smallest, found {target_bytes:,}"
+            )
         found = least_error(units, target_bytes - rest, weights=weights)
     else:
         assert max_divergence is not None

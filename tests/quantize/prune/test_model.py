@@ -12,7 +12,7 @@ from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.errors import InputError, OptionError
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
-from pyengine.quantize import convert
+from pyengine.quantize import Calibration, convert
 from pyengine.quantize.calibration import calibrate, in_memory_engine, paired_inputs
 from pyengine.quantize.prune.model import Removed, prune_model
 from pyengine.quantize.prune.teacher import fit_to_teacher
@@ -155,8 +155,7 @@ def test_a_pruned_directory_loads_and_translates(weights: str, tmp_path: Path) -
     method = "gptq" if weights == "int4g32" else "absmax"
     ids = [tuple([min(id, 19) for id in side] for side in pair) for pair in TEXT]
     prune = {"ffn": 0.4, "heads": 0.3}
-    how = {"weights": weights, "method": method, "text": ids, "prune": prune}
-    made = convert(source, tmp_path / "out", **how)  # type: ignore[arg-type]
+    made = convert(source, tmp_path / "out", weights=weights, calibration=Calibration(ids, method), prune=prune)
     assert made.removed
     found = open_directory(tmp_path / "out", verify=True).config
     widths = [[layer.ffn_width for stack in (each.encoder, each.decoder) for layer in stack.layers]
@@ -169,5 +168,5 @@ def test_a_pruned_directory_loads_and_translates(weights: str, tmp_path: Path) -
 def test_what_convert_refuses_before_it_reads(tmp_path: Path) -> None:
     for prune, message in (({"ffn": 0.2}, "expected text"), ({"layers": 0.1}, "found 'layers'"), ({"ffn": 1}, "ffn")):
         with pytest.raises(OptionError, match=message):
-            text = None if message == "expected text" else [("a", "b")]
-            convert(tmp_path / "missing", tmp_path / "out", prune=prune, text=text)
+            text = None if message == "expected text" else Calibration([("a", "b")])
+            convert(tmp_path / "missing", tmp_path / "out", prune=prune, calibration=text)
