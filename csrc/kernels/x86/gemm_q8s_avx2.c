@@ -31,7 +31,7 @@ ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const 
     }
     __m256 done[ROWS * 2];
 #pragma GCC unroll 8
-    for (int i = 0; i < rows * 2; i++) done[i] = _mm256_cvtepi32_ps(sum[i]);
+    for (int i = 0; i < rows * 2; i++) done[i] = pe_floats_of(sum[i]);
     pe_finish_scaled(p, row0, block, rows, done);
 }
 

@@ -84,7 +84,7 @@ ALWAYS_INLINE void tile(const pe_product *p, int64_t row0, int64_t block, const 
         done[r] = sum[r * chains];
 #pragma GCC unroll 4
         for (int c = 1; c < chains; c++) done[r] = _mm512_add_epi32(done[r], sum[r * chains + c]);
-        __asm__("" : "+v"(done[r])); /* or GCC moves what follows into the loop and keeps its sums in memory */
+        done[r] = pe_in_register(done[r]);
     }
     finish(p, row0, block, rows, done);
 }
