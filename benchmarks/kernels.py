@@ -203,7 +203,7 @@ def int4(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
         if isa == isas[-1]:
             demand = f"{isa}, int4, {buffer / 1e6:.0f} MB: one row at 80 % of the bandwidth"
             report.verdicts.append(Verdict(demand, f"at least {least:.0f} %", least >= 80))
-    columns = {"isa": "", "K x N": "", "rows": "d", "group": "d", "minima": "", "GOPS": ".0f", "speed of int8": ".2f"}
+    columns = {"isa": "", "group": "d", "minima": "", "K x N": "", "rows": "d", "GOPS": ".0f", "speed of int8": ".2f"}
     many = Table("int4 products of many rows, one thread, and int8 ones in turn", columns)
     worst: dict[tuple[int, bool], float] = {}
     for isa, (k, n), count in itertools.product(isas, extent.shapes, extent.many[:2]):
@@ -215,7 +215,7 @@ def int4(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
             best_of = [min(found, each.seconds(repeat)) for found, each in zip(best_of, products, strict=True)]
         for (group, minima), seconds in zip(kinds, best_of[1:], strict=True):
             ratio = best_of[0] / seconds
-            shown = [isa, f"{k} x {n}", count, group, "yes" if minima else "no"]
+            shown = [isa, group, "yes" if minima else "no", f"{k} x {n}", count]
             many.rows.append([*shown, operations * repeat / seconds / 1e9, ratio])
             if isa == isas[-1]:
                 worst[group, minima] = min(worst.get((group, minima), ratio), ratio)
