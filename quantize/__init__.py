@@ -4,6 +4,7 @@ Installed as ``pyengine.quantize``; the engine never imports it, and of the comm
 """
 
 from pyengine.quantize.cli import main
-from pyengine.quantize.pipeline import Calibration, Report, TensorReport, convert, measure
+from pyengine.quantize.packing import TensorReport
+from pyengine.quantize.pipeline import Calibration, Report, convert, measure
 
 __all__ = ["Calibration", "Report", "TensorReport", "convert", "main", "measure"]

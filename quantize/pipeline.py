@@ -7,23 +7,20 @@ and then a byte for each weight that it rounded.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator, Mapping, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 from pyengine.canonical import CanonicalModel
 from pyengine.errors import OptionError
 from pyengine.importers import open_checkpoint
-from pyengine.modelfile.layout import INT4, matrix_names, packed_specs, pad_vector
+from pyengine.modelfile.layout import INT4, matrix_names
 from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.quantize.calibrated import CALIBRATED
-from pyengine.quantize.distortion import snr_db
+from pyengine.quantize.packing import Progress, TensorReport, pack_tensors
 from pyengine.quantize.prune.budget import check_shares
-from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
+from pyengine.quantize.rounding import Rounded
 from pyengine.quantize.types import resolve_types
 from pyengine.quantize.vocabulary import trim_vocabulary
 from pyengine.text import Tokenizer, open_tokenizer
@@ -32,12 +29,11 @@ from pyengine.version import __version__
 if TYPE_CHECKING:
     from pyengine.quantize.prune.model import Removed
 
-__all__ = ["Calibration", "Report", "TensorReport", "convert", "measure"]
+__all__ = ["Calibration", "Report", "convert", "measure"]
 
 PROBED = 32  # lines that sensitivity is measured on
 
 Text = Sequence[tuple[str, "str | None"]]  # (source, target)
-Progress = Callable[[int, int], None]  # (bytes of float32 tensors done, of all)
 
 
 @dataclass(frozen=True)
@@ -63,22 +59,6 @@ class Calibration:
     def chooses(self) -> bool:
         """Whether types are to be chosen."""
         return self.target_bytes is not None or self.max_divergence is not None
-
-
-@dataclass(frozen=True)
-class TensorReport:
-    """A packed matrix (its scales included) or vector: bytes in float32 and as stored, signal to noise.
-
-    ``shape`` is that of the stacked sources, without padding. ``snr_db`` is
-    10 log10(sum W^2 / sum (W - W')^2), infinite if nothing was rounded.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    float32_bytes: int
-    stored_bytes: int
-    snr_db: float
 
 
 @dataclass(frozen=True)
@@ -151,7 +131,7 @@ def convert(
             weights=weights,
             other_weights=other_weights,
             generation=model.generation,
-            tensors=_pack(model, weights, other_weights, method, rows, progress, done),
+            tensors=pack_tensors(model, weights, other_weights, method, rows, progress, done),
             tokenizer=model.tokenizer,
             tokenizer_files=model.tokenizer_files,
             created_by=f"pyengine {__version__}",
@@ -171,7 +151,8 @@ def measure(
     """What ``convert`` would report, without writing anything."""
     model, _ = _open(checkpoint)
     rows: list[TensorReport] = []
-    for _, array in _pack(model, weights, resolve_types(model.config, weights, tensors), method, rows, progress, {}):
+    other_weights = resolve_types(model.config, weights, tensors)
+    for _, array in pack_tensors(model, weights, other_weights, method, rows, progress, {}):
         del array  # as in the writer: the next tensor is made without this one beside it
     return Report(weights, tuple(rows), 0)
 
@@ -229,63 +210,3 @@ def _calibrated(
         types = choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence).types
     model, done = round_calibrated(model, types, statistics, calibration.method, progress)
     return model, types, done
-
-
-def _pack(
-    model: CanonicalModel,
-    weights: str,
-    other_weights: Mapping[str, str],
-    method: str,
-    rows: list[TensorReport],
-    progress: Progress | None,
-    done_before: Mapping[str, list[Rounded]],
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield every packed tensor in file order; append a row for each to ``rows`` as it is done.
-
-    ``done_before``: matrices that are rounded already, by packed name.
-    """
-    specs = packed_specs(model.config, weights, other_weights)
-    total = sum(4 * math.prod(tensor.shape) for tensor in model.tensors.values())
-    done = 0
-    for name, spec in specs.items():
-        if spec.kind == "scale":
-            continue  # yielded with its weight
-        shapes = [model.tensors[source].shape for source in spec.sources]
-        shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        stored, snr = 0, math.inf
-        if spec.kind == "vector":
-            parts = {name: pad_vector(np.concatenate([model.tensors[source].read() for source in spec.sources]))}
-        else:
-            matrix = name.removesuffix(".weight")
-            kind = other_weights.get(matrix, weights)
-            rounded = done_before.get(matrix) or round_parts(
-                [model.tensors[source].read() for source in spec.sources], kind, method
-            )
-            snr = _snr(rounded)
-            parts = {f"{matrix}.{part}": array for part, array in pack_parts(rounded).items()}
-            del rounded
-        for part in list(parts):
-            array = parts.pop(part)  # one reference: the writer forgets it before the next one is made
-            stored += array.nbytes
-            yield part, array
-            del array
-        rows.append(
-            TensorReport(
-                name=name,
-                kind="matrix" if spec.kind == "weight" else "vector",
-                shape=shape,
-                float32_bytes=4 * math.prod(shape),
-                stored_bytes=stored,
-                snr_db=snr,
-            )
-        )
-        done += rows[-1].float32_bytes
-        if progress:
-            progress(done, total)
-
-
-def _snr(parts: Sequence[Rounded]) -> float:
-    """In dB, of the parts of a matrix together; infinite if nothing was rounded."""
-    rounded = [part for part in parts if not isinstance(part, np.ndarray)]
-    signal, noise = sum(part.signal for part in rounded), sum(part.noise for part in rounded)
-    return snr_db(signal, noise) if rounded else math.inf

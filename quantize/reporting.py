@@ -23,7 +23,8 @@ from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.comparison import Pairs, Text, comparable, matrix_shapes, read_matrix, read_pairs
 from pyengine.quantize.distortion import output_error
 from pyengine.quantize.divergence import divergence
-from pyengine.quantize.pipeline import Report, TensorReport
+from pyengine.quantize.packing import TensorReport
+from pyengine.quantize.pipeline import Report
 from pyengine.quantize.report import (
     Calibration,
     CompressionReport,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pyengine.modelfile import open_directory
-from pyengine.quantize import main, pipeline
+from pyengine.quantize import main, packing
 
 from ..checkpoints import handmade
 from ..modelfile.directories import checkpoint_with_tokenizer, edit_json
@@ -228,7 +228,7 @@ def test_too_little_memory_is_one_line(
         raise MemoryError
 
     source = handmade.write_checkpoint(tmp_path / "in")
-    monkeypatch.setattr(pipeline, "round_parts", exhausted)
+    monkeypatch.setattr(packing, "round_parts", exhausted)
     status, out, err = run([str(source), "-o", str(tmp_path / "out")], capsys)
     assert (status, out, err) == (2, "", "pyengine-quantize: error: out of memory\n")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -19,7 +19,7 @@ from pyengine.errors import InputError, OptionError, TokenizerError, Unsupported
 from pyengine.importers import open_checkpoint
 from pyengine.importers.tokenizer_files import find_tokenizer
 from pyengine.modelfile import write_directory
-from pyengine.quantize.pipeline import _pack
+from pyengine.quantize.packing import pack_tensors
 from pyengine.quantize.vocabulary import TrimmedVocabulary, trim_vocabulary
 from pyengine.text import Tokenizer, open_tokenizer
 from tests.oracle.tiny import generation, model_config, random_tensors
@@ -267,7 +267,7 @@ def convert(model: CanonicalModel, path: Path, weights: str) -> pyengine.Transla
         config=model.config,
         weights=weights,
         generation=model.generation,
-        tensors=_pack(model, weights, {}, "absmax", [], None, {}),
+        tensors=pack_tensors(model, weights, {}, "absmax", [], None, {}),
         tokenizer=model.tokenizer,
         tokenizer_files=model.tokenizer_files,
         created_by="test",

@@ -1,0 +1,173 @@
+"""The arguments of ``pyengine-quantize``: what there is, and which go together."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from typing import NoReturn, Sequence
+
+from pyengine.modelfile.layout import WEIGHTS
+from pyengine.quantize.calibrated import CALIBRATED
+from pyengine.quantize.ranges import METHODS as RANGES
+from pyengine.quantize.schemes import GROUPS
+from pyengine.version import __version__
+
+__all__ = ["METHODS", "PROGRAM", "read_arguments"]
+
+PROGRAM = "pyengine-quantize"
+
+METHODS = {
+    "absmax": "the largest weight of a channel or group is the last level; the default of int8, in seconds",
+    "percentile": "clips the largest of 10,000 weights; for matrices with single outliers, in seconds",
+    "mse": "the step of least squared error of the weights; the default of int4 without text, in seconds",
+    "weighted": "int4 with text: the step of least squared error, each column weighted by what it multiplies",
+    "gptq": "int4 with text: columns make up for each other's errors; the default with --calibrate, minutes for 74M",
+}
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What is asked for; ``arguments`` default to those of the process. Exits, saying why, where they do not fit.
+
+    Settings are parsed: ``tensor`` is a list of (pattern, type), ``prune`` what -> share.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.list_methods:
+        return options
+    _check(parser, options)
+    options.prune = dict(_share(parser, setting) for setting in options.prune)
+    options.tensor = [setting.partition("=")[::2] for setting in options.tensor]
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{PROGRAM}: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Convert a training checkpoint, as Hugging Face exports it, to a model directory.",
+    )
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", nargs="?", help="directory with config.json and the weights"
+    )
+    parser.add_argument("-o", "--output", metavar="OUT", help="model directory to write")
+    parser.add_argument(
+        "--weights",
+        choices=("float32", "int8", "int4"),
+        default="int8",
+        help="how weights are stored (default: %(default)s); with int4 embeddings and the output layer are int8",
+    )
+    parser.add_argument("--group", type=int, choices=GROUPS, help="columns of int4 that share a scale (default: 64)")
+    parser.add_argument("--minima", action="store_true", help="int4 groups have a minimum besides their scale")
+    parser.add_argument(
+        "--tensor",
+        action="append",
+        default=[],
+        metavar="PATTERN=TYPE",
+        help=f"another type for some matrices, such as 'encoder.*.ffn.*=int8'; lm_head is the output layer. "
+        f"Types: {', '.join(WEIGHTS)}; may be given again, later ones win",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("auto", *METHODS),
+        default="auto",
+        help="how weights are rounded (default: %(default)s: absmax for int8; for int4 gptq with --calibrate, else "
+        "mse); see --list-methods",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FILE",
+        help="text that int4 and --prune are calibrated on: a line a source sentence, its translation behind a tab; "
+        "without one the model translates",
+    )
+    parser.add_argument(
+        "--target-size",
+        type=_size,
+        metavar="SIZE",
+        help="of all tensors, such as 60MB: measured sensitivity, with --calibrate, chooses between int4 and int8",
+    )
+    parser.add_argument(
+        "--max-kld",
+        type=float,
+        metavar="NATS",
+        help="the same for an expected KL divergence a token, such as 0.002, in as few bytes as it takes",
+    )
+    parser.add_argument(
+        "--vocabulary",
+        metavar="FILE",
+        help="keep only tokens that this text uses: a source and behind a tab its translation a line",
+    )
+    parser.add_argument("--resume", metavar="FILE", help="keep the calibration there; if it was interrupted, go on")
+    parser.add_argument(
+        "--prune",
+        action="append",
+        default=[],
+        metavar="WHAT=SHARE",
+        help="first remove a share of all neurons of feed-forward layers, such as ffn=0.25, or of attention heads, "
+        "such as heads=0.2, and fit the rest to --calibrate; may be given again",
+    )
+    parser.add_argument(
+        "--list-methods", action="store_true", help="say what there is, when to use it, and what it costs"
+    )
+    parser.add_argument(
+        "--report",
+        metavar="DIR",
+        help="write a page about the conversion there (needs matplotlib); with --calibrate it measures on the last "
+        "tenth of the text, at most 200 lines, which calibration then does not see",
+    )
+    parser.add_argument("--report-only", action="store_true", help="print the table and write nothing")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is a model directory, and the report")
+    parser.add_argument("--version", action="version", version=f"pyengine {__version__}")
+    return parser
+
+
+def _size(text: str) -> int:
+    """ "60MB" -> bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected a size such as 60MB, found {text!r}")
+    return round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
+
+
+def _check(parser: _Parser, options: argparse.Namespace) -> None:
+    if options.checkpoint is None:
+        parser.error("the following arguments are required: CHECKPOINT")
+    if options.report_only == (options.output is not None):
+        parser.error("give either -o OUT or --report-only")
+    if options.report_only and options.force:
+        parser.error("--force has no meaning with --report-only")
+    if options.report_only and options.report:
+        parser.error("--report has no meaning with --report-only")
+    if options.weights != "int4" and (options.group or options.minima):
+        parser.error("--group and --minima have a meaning with --weights int4 only")
+    if options.method in CALIBRATED and not options.calibrate:
+        parser.error(f"--method {options.method} needs text: --calibrate FILE")
+    if options.prune and not options.calibrate:
+        parser.error("--prune needs text: --calibrate FILE")
+    if options.calibrate and (options.method in RANGES and not options.prune or options.report_only):
+        parser.error("--calibrate has no meaning with --report-only or a --method that needs no text")
+    if (options.target_size is not None or options.max_kld is not None) and not options.calibrate:
+        parser.error("--target-size and --max-kld measure on text: --calibrate FILE")
+    if options.target_size is not None and options.max_kld is not None:
+        parser.error("give either --target-size or --max-kld")
+    if options.max_kld is not None and not (0 < options.max_kld < math.inf):
+        parser.error(f"--max-kld: expected a positive number, found {options.max_kld}")
+    if options.resume and not options.calibrate:
+        parser.error("--resume has a meaning with --calibrate only")
+    for setting in options.tensor:
+        if not all(setting.partition("=")[::2]):
+            parser.error(f"--tensor {setting!r}: expected PATTERN=TYPE")
+
+
+def _share(parser: _Parser, setting: str) -> tuple[str, float]:
+    name, _, share = setting.partition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        parser.error(f"--prune {setting!r}: expected WHAT=SHARE, such as ffn=0.25")

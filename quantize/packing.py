@@ -1,0 +1,94 @@
+"""Pack the tensors of a model one after the other: read, quantize, pack, hand out, forget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from pyengine.canonical import CanonicalModel
+from pyengine.modelfile.layout import packed_specs, pad_vector
+from pyengine.quantize.distortion import snr_db
+from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
+
+__all__ = ["TensorReport", "pack_tensors"]
+
+Progress = Callable[[int, int], None]  # (bytes of float32 tensors done, of all)
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """A packed matrix (its scales included) or vector: bytes in float32 and as stored, signal to noise.
+
+    ``shape`` is that of the stacked sources, without padding. ``snr_db`` is
+    10 log10(sum W^2 / sum (W - W')^2), infinite if nothing was rounded.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    float32_bytes: int
+    stored_bytes: int
+    snr_db: float
+
+
+def pack_tensors(
+    model: CanonicalModel,
+    weights: str,
+    other_weights: Mapping[str, str],
+    method: str,
+    rows: list[TensorReport],
+    progress: Progress | None,
+    done_before: Mapping[str, list[Rounded]],
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every packed tensor in file order; append a row for each to ``rows`` as it is done.
+
+    ``done_before``: matrices that are rounded already, by packed name.
+    """
+    specs = packed_specs(model.config, weights, other_weights)
+    total = sum(4 * math.prod(tensor.shape) for tensor in model.tensors.values())
+    done = 0
+    for name, spec in specs.items():
+        if spec.kind == "scale":
+            continue  # yielded with its weight
+        shapes = [model.tensors[source].shape for source in spec.sources]
+        shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        stored, snr = 0, math.inf
+        if spec.kind == "vector":
+            parts = {name: pad_vector(np.concatenate([model.tensors[source].read() for source in spec.sources]))}
+        else:
+            matrix = name.removesuffix(".weight")
+            kind = other_weights.get(matrix, weights)
+            rounded = done_before.get(matrix) or round_parts(
+                [model.tensors[source].read() for source in spec.sources], kind, method
+            )
+            snr = _snr(rounded)
+            parts = {f"{matrix}.{part}": array for part, array in pack_parts(rounded).items()}
+            del rounded
+        for part in list(parts):
+            array = parts.pop(part)  # one reference: the writer forgets it before the next one is made
+            stored += array.nbytes
+            yield part, array
+            del array
+        rows.append(
+            TensorReport(
+                name=name,
+                kind="matrix" if spec.kind == "weight" else "vector",
+                shape=shape,
+                float32_bytes=4 * math.prod(shape),
+                stored_bytes=stored,
+                snr_db=snr,
+            )
+        )
+        done += rows[-1].float32_bytes
+        if progress:
+            progress(done, total)
+
+
+def _snr(parts: Sequence[Rounded]) -> float:
+    """In dB, of the parts of a matrix together; infinite if nothing was rounded."""
+    rounded = [part for part in parts if not isinstance(part, np.ndarray)]
+    signal, noise = sum(part.signal for part in rounded), sum(part.noise for part in rounded)
+    return snr_db(signal, noise) if rounded else math.inf
