@@ -64,6 +64,14 @@ cdef extern from "kernels/kernels.h" nogil:
         int64_t offset
         float *y
 
+    ctypedef struct pe_token:
+        int64_t heads
+        int64_t head_dim
+        const float *k
+        const float *v
+        uint8_t *page
+        int64_t slot
+
     ctypedef struct pe_kernels:
         const char *isa
         uint8_t flip
@@ -77,6 +85,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps,
                      float *y) noexcept nogil
+        void (*store_q8)(const pe_token *t) noexcept nogil
         void (*attend_q8)(const pe_attend *a) noexcept nogil
         void (*attend_f32)(const pe_attend *a) noexcept nogil
         void (*exp_sum)(const float *x, int64_t n, float *max, float *sum) noexcept nogil

@@ -143,6 +143,15 @@ cdef class Kernels:
         for i in range(repeat):
             self.table.norm(values, n, weights, biases, eps, to)
 
+    def store(self, k, v, page, slot):
+        """k, v float32 [heads, D] into a slot of an int8 page, uint8 [bytes]."""
+        cdef pe_token t
+        t.heads, t.head_dim, t.slot = k.shape[0], k.shape[1], slot
+        t.k = <const float *>data_of(k)
+        t.v = <const float *>data_of(v)
+        t.page = <uint8_t *>data_of(page)
+        self.table.store_q8(&t)
+
     def attend(self, kind, q, pages, n_keys, float scale, y, offset=0, int64_t repeat=1):
         """kind "int8" or "float32"; q, y float32 [heads, D]; pages: uint8 arrays of one page each."""
         cdef pe_attend a

@@ -87,6 +87,15 @@ typedef struct pe_attend {
 
 enum { PE_MAX_HEAD_DIM = 256 };
 
+/* A token's keys and values of adjacent heads, for one slot of an int8 page. */
+typedef struct pe_token {
+    int64_t heads;
+    int64_t head_dim;   /* D */
+    const float *k, *v; /* [heads, D] */
+    uint8_t *page;      /* of the first of the heads */
+    int64_t slot;       /* 0..15 */
+} pe_token;
+
 typedef struct pe_kernels {
     const char *isa;
 
@@ -125,6 +134,9 @@ typedef struct pe_kernels {
     /* Layer normalisation (Ba et al., 2016): y = (x - mean) / sqrt(variance + eps) * weight + bias; y may be x. */
     void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y);
 
+    /* Quantizes each head of k and of v as a row and stores it; nothing else of the page is written. */
+    void (*store_q8)(const pe_token *t);
+
     /* A head of q is quantized as a row. In a page, weights of the values are quantized to 0..127 of their largest. */
     void (*attend_q8)(const pe_attend *a);
     void (*attend_f32)(const pe_attend *a);
@@ -159,6 +171,17 @@ static inline int64_t pe_page_keys_q8(int64_t d) { return (d + 3) / 4 * 64; }
 static inline int64_t pe_page_values_q8(int64_t d) { return (d + 15) / 16 * 256; }
 static inline int64_t pe_page_bytes_q8(int64_t d) { return pe_page_keys_q8(d) + pe_page_values_q8(d) + 128; }
 static inline int64_t pe_page_bytes_f32(int64_t d) { return d * 64 + (d + 15) / 16 * 1024; }
+
+/* Quantized key and value of one head, with their scales, into slot t of its part of a page. */
+static inline void pe_store_head_q8(int64_t d, const int8_t *k, float k_scale, const int8_t *v, float v_scale,
+                                    uint8_t *page, int64_t t) {
+    uint8_t *values = page + pe_page_keys_q8(d), *lane = values + t / 4 * ((d + 15) / 16) * 64 + t % 4;
+    float *scales = (float *)(void *)(values + pe_page_values_q8(d));
+    for (int64_t i = 0; i < d; i += 4) memcpy(page + i * 16 + t * 4, k + i, 4);
+    for (int64_t i = 0; i < d; i++) lane[i * 4] = (uint8_t)v[i];
+    scales[t] = k_scale;
+    scales[PE_PAGE + t] = v_scale;
+}
 
 /* One of the heads, as an attention of one. */
 static inline pe_attend pe_head(const pe_attend *all, int64_t head, int64_t head_bytes) {

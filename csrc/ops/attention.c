@@ -8,19 +8,7 @@ pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t heads, int64_t head_dim) {
     return (pe_kv_layout){type, head_dim, head_bytes, heads * head_bytes};
 }
 
-/* One token's key and value of one head into slot t of a page; layouts in kernels.h. */
-static void store_q8(const pe_kernels *kernels, int64_t d, const float *k, const float *v, uint8_t *page, int64_t t) {
-    uint8_t *keys = page, *values = page + pe_page_keys_q8(d);
-    float *scales = (float *)(void *)(values + pe_page_values_q8(d));
-    const int64_t d4 = pe_round_up(d, 4), d16 = pe_ceil_div(d, 16);
-    int8_t q[PE_MAX_HEAD_DIM];
-    kernels->quantize(k, d, d4, kernels->flip, q, scales + t);
-    for (int64_t i = 0; i < d4; i += 4) memcpy(keys + i * 16 + t * 4, q + i, 4);
-    kernels->quantize(v, d, d, 0, q, scales + PE_PAGE + t);
-    uint8_t *lane = values + t / 4 * d16 * 64 + t % 4;
-    for (int64_t i = 0; i < d; i++) lane[i * 4] = (uint8_t)q[i];
-}
-
+/* One token's key and value of one head into slot t of a page; layout in kernels.h. */
 static void store_f32(int64_t d, const float *k, const float *v, uint8_t *page, int64_t t) {
     float *keys = (float *)(void *)page, *values = keys + d * PE_PAGE;
     for (int64_t i = 0; i < d; i++) keys[i * PE_PAGE + t] = k[i];
@@ -32,13 +20,15 @@ static void append(const pe_kernels *kernels, const pe_kv_layout *layout, int64_
                    const pe_row *row, const float *k, const float *v, int64_t head, int64_t end) {
     const int64_t d = layout->head_dim, slot = row->position % PE_PAGE;
     uint8_t *page = (side == PE_SELF ? row->pages : row->memory_pages)[row->position / PE_PAGE];
-    for (; head < end; head++) {
-        uint8_t *part = page + (first + head) * layout->head_bytes;
-        if (layout->type == PE_KV_Q8)
-            store_q8(kernels, d, k + head * d, v + head * d, part, slot);
-        else
-            store_f32(d, k + head * d, v + head * d, part, slot);
+    page += (first + head) * layout->head_bytes;
+    k += head * d;
+    v += head * d;
+    if (layout->type == PE_KV_Q8) {
+        const pe_token token = {end - head, d, k, v, page, slot};
+        kernels->store_q8(&token);
+        return;
     }
+    for (; head < end; head++, k += d, v += d, page += layout->head_bytes) store_f32(d, k, v, page, slot);
 }
 
 void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, pe_heads heads,

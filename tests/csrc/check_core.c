@@ -94,6 +94,10 @@ static void store(const pe_kernels *kernels, bool q8, uint8_t *page, int64_t d, 
         for (int64_t i = 0; i < d; i++) ((float *)page)[d * PE_PAGE + t * d16 + i] = v[i];
         return;
     }
+    const pe_token token = {.heads = 1, .head_dim = d, .k = k, .v = v, .page = page, .slot = t};
+    kernels->store_q8(&token);
+    uint8_t *stored = new_memory((size_t)pe_page_bytes_q8(d));
+    memcpy(stored, page, (size_t)pe_page_bytes_q8(d));
     int8_t row[PE_MAX_HEAD_DIM];
     int8_t *keys = (int8_t *)page, *values = keys + pe_page_keys_q8(d);
     float *scales = (float *)(values + pe_page_values_q8(d));
@@ -105,6 +109,8 @@ static void store(const pe_kernels *kernels, bool q8, uint8_t *page, int64_t d, 
     kernels->quantize(v, d, d, 0, row, scales + PE_PAGE + t);
     for (int64_t i = 0; i < d; i++) values[t / 4 * d16 * 4 + i / 16 * 64 + i % 16 * 4 + t % 4] = row[i];
     for (int64_t i = 0; i < d; i++) v[i] = (float)row[i] * scales[PE_PAGE + t];
+    expect_near("store_q8", memcmp(stored, page, (size_t)pe_page_bytes_q8(d)), 0, 0);
+    pe_aligned_free(stored);
 }
 
 /* Random keys and values; or, as in textbooks, keys of ones and values 1, 2, 3, 4: their mean is 2.5. */

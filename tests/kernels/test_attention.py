@@ -7,8 +7,8 @@ import pytest
 
 from ..oracle.attention import attention, multi_head_attention
 from .bounds import EXP_ERROR, UNIT, assert_within
-from .memory import EDGES
-from .pages import KINDS, PAGE, attend
+from .memory import EDGES, Buffer, placed
+from .pages import KINDS, PAGE, attend, head_bytes, store
 from .products import Product, run
 
 DIMS = (*range(1, 11), 15, 16, 17, 31, 32, 33, 63, 64, 65, 80, 127, 128, 255, 256)
@@ -24,6 +24,20 @@ def random_heads(seed: int, n: int, heads: int, d: int, size: float = 1.0):
 
 def scale_of(d: int) -> float:
     return float(np.float32(1) / np.sqrt(np.float32(d)))
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize(("heads", "d"), [*((2, d) for d in DIMS), *((heads, 32) for heads in (1, 3, 4, 5, 8, 9))])
+def test_stored_tokens(kernels, heads: int, d: int, edge: str) -> None:
+    """Each slot as the layout draws it, of all sizes, zeros and what is nearly zero included; no other byte changes."""
+    _, k, v = random_heads(d, PAGE, heads, d, 3.0)
+    k[3], v[5], k[7, 0], v[7, -1] = 0, 0, 1e-31, 1e-31
+    expected = store(kernels, "int8", k, v)[0]
+    page = Buffer((heads * head_bytes("int8", d),), np.uint8, edge)
+    for slot in np.random.default_rng(d).permutation(PAGE):
+        kernels.store(placed(k[slot], edge), placed(v[slot], edge), page.array, slot)
+    assert page.array.tobytes() == expected.tobytes()
+    page.assert_clean_outside()
 
 
 @pytest.mark.parametrize("edge", EDGES)

@@ -102,3 +102,14 @@ void pe_attend_f32_f32__ref(const pe_attend *a) {
         attend_head_f32(&one);
     }
 }
+
+void pe_store_q8_f32__ref(const pe_token *t) {
+    const int64_t d = t->head_dim;
+    int8_t k[PE_MAX_HEAD_DIM], v[PE_MAX_HEAD_DIM];
+    for (int64_t h = 0; h < t->heads; h++) {
+        float k_scale, v_scale;
+        pe_quantize_q8r_f32__ref(t->k + h * d, d, (d + 3) / 4 * 4, 0, k, &k_scale);
+        pe_quantize_q8r_f32__ref(t->v + h * d, d, d, 0, v, &v_scale);
+        pe_store_head_q8(d, k, k_scale, v, v_scale, t->page + h * pe_page_bytes_q8(d), t->slot);
+    }
+}

@@ -7,8 +7,6 @@
 #include "kernels/x86/vec_avx2.h"
 #include "kernels/x86/x86.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 /* What the tile of row `row` prefetches, a line of 64 bytes in each step of its loop; NULL: nothing. */
 static inline const uint8_t *pe_ahead_of(const pe_product *p, int64_t row, int64_t block, int64_t block1,
                                          int64_t block_bytes) {

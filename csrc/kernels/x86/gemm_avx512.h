@@ -8,8 +8,6 @@
 /* A tile is at most ROWS rows by a panel of BLOCKS blocks, or up to FEW rows by one block. */
 enum { ROWS = 6, BLOCKS = 4, FEW = 8 };
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 /* `v`, in a register where this stands: GCC 12 else reads an operand again from memory for each of its uses, and keeps
    the sums of large tiles there, all through a loop, because the conversion that follows it could read them there. */
 ALWAYS_INLINE __m512i pe_in_register(__m512i v) {

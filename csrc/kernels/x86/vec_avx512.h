@@ -18,6 +18,46 @@ static inline float pe_sum16(__m512 v) {
 
 static inline float pe_max16(__m512 v) { return _mm512_reduce_max_ps(v); }
 
+/* The reductions of four vectors, one a lane. */
+static inline __m128 pe_max16x4(const __m512 v[4]) {
+    __m128 m[4];
+    for (int i = 0; i < 4; i++) {
+        const __m256 a = _mm256_max_ps(_mm512_castps512_ps256(v[i]), _mm512_extractf32x8_ps(v[i], 1));
+        m[i] = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    }
+    _MM_TRANSPOSE4_PS(m[0], m[1], m[2], m[3]);
+    return _mm_max_ps(_mm_max_ps(m[0], m[2]), _mm_max_ps(m[1], m[3]));
+}
+
+static inline __m128 pe_sum16x4(const __m512 v[4]) { /* in the order of pe_sum16 */
+    __m128 s[4];
+    for (int i = 0; i < 4; i++) {
+        const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v[i]), _mm512_extractf32x8_ps(v[i], 1));
+        s[i] = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    }
+    _MM_TRANSPOSE4_PS(s[0], s[1], s[2], s[3]);
+    return _mm_add_ps(_mm_add_ps(s[0], s[2]), _mm_add_ps(s[1], s[3]));
+}
+
+static inline __m128i pe_add16x4(const __m512i v[4]) {
+    __m128i s[4];
+    for (int i = 0; i < 4; i++) {
+        const __m256i a = _mm256_add_epi32(_mm512_castsi512_si256(v[i]), _mm512_extracti32x8_epi32(v[i], 1));
+        s[i] = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    }
+    return _mm_hadd_epi32(_mm_hadd_epi32(s[0], s[1]), _mm_hadd_epi32(s[2], s[3]));
+}
+
+static inline __m128 pe_quant_factor4(__m128 largest) {
+    const __mmask8 live = _mm_cmp_ps_mask(largest, _mm_set1_ps(PE_QUANT_LOW), _CMP_GT_OQ);
+    return _mm_maskz_div_ps(live, _mm_set1_ps(127.0f), largest);
+}
+
+static inline __m128 pe_quant_scale4(__m128 largest) {
+    const __mmask8 live = _mm_cmp_ps_mask(largest, _mm_set1_ps(PE_QUANT_LOW), _CMP_GT_OQ);
+    return _mm_maskz_mul_ps(live, largest, _mm_set1_ps(1.0f / 127.0f));
+}
+
 static inline __m512 pe_exp16(__m512 x) {
     const __mmask16 live = _mm512_cmp_ps_mask(x, _mm512_set1_ps(PE_EXP_LOW), _CMP_GT_OQ);
     x = _mm512_min_ps(x, _mm512_set1_ps(PE_EXP_HIGH));

@@ -4,6 +4,8 @@
 
 #include "kernels/kernels.h"
 
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
 /* Where a tile prefetches while it runs over the lines of a block: `distance` lines further on, and behind block1 what
    is read after it. */
 static inline const uint8_t *pe_lines_ahead(const pe_product *p, int64_t block, int64_t block1, int64_t distance) {
@@ -21,6 +23,7 @@ void pe_gemm_f32_q8r_q8c__avx2(const pe_product *p, int64_t block0, int64_t bloc
 void pe_gemm_f32_q8r_q8s__avx2(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_q8r_q4g__avx2(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_f32_f32__avx2(const pe_product *p, int64_t block0, int64_t block1);
+void pe_store_q8_f32__avx2(const pe_token *t);
 void pe_attend_f32_q8__avx2(const pe_attend *a);
 void pe_attend_f32_f32__avx2(const pe_attend *a);
 
@@ -36,6 +39,7 @@ void pe_gemm_f32_q8r_q8c__avx512vnni(const pe_product *p, int64_t block0, int64_
 void pe_gemm_f32_q8r_q8s__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_q8r_q4g__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_f32_f32__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
+void pe_store_q8_f32__avx512vnni(const pe_token *t);
 void pe_attend_f32_q8__avx512vnni(const pe_attend *a);
 void pe_attend_f32_f32__avx512vnni(const pe_attend *a);
 
