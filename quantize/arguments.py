@@ -11,9 +11,10 @@ from pyengine.modelfile.layout import WEIGHTS
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.ranges import METHODS as RANGES
 from pyengine.quantize.schemes import GROUPS
+from pyengine.quantize.smooth import ALPHAS
 from pyengine.version import __version__
 
-__all__ = ["METHODS", "PROGRAM", "read_arguments"]
+__all__ = ["METHODS", "PROGRAM", "list_methods", "read_arguments"]
 
 PROGRAM = "pyengine-quantize"
 
@@ -22,8 +23,16 @@ METHODS = {
     "percentile": "clips the largest of 10,000 weights; for matrices with single outliers, in seconds",
     "mse": "the step of least squared error of the weights; the default of int4 without text, in seconds",
     "weighted": "int4 with text: the step of least squared error, each column weighted by what it multiplies",
+    "awq": "int4 with text: scales of channels where the model absorbs them, then each group clipped; minutes for 74M",
     "gptq": "int4 with text: columns make up for each other's errors; the default with --calibrate, minutes for 74M",
 }
+PREPARATIONS = {
+    "--smooth": "with text, before rounding: large inputs made smaller and their weights larger, where the model absorbs "
+    "the scales and the layer's output gets nearer; for int8 models with outliers in their activations",
+    "--equalize": "without text: ranges of adjacent layers made alike, in the same places; before percentile or mse",
+}
+PLACES = """The model absorbs scales where channels have no other reader: between the values and the output of an attention,
+between up and down of a feed-forward layer with ReLU, behind the last norm of a post-norm encoder."""
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -39,6 +48,13 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.prune = dict(_share(parser, setting) for setting in options.prune)
     options.tensor = [setting.partition("=")[::2] for setting in options.tensor]
     return options
+
+
+def list_methods() -> str:
+    """What --list-methods prints."""
+    width = max(map(len, PREPARATIONS))
+    lines = [f"{name:{width}}  {what}" for name, what in (METHODS | PREPARATIONS).items()]
+    return "\n".join([*lines, "", " ".join(PLACES.split())])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,9 +97,17 @@ def _parser() -> argparse.ArgumentParser:
         "mse); see --list-methods",
     )
     parser.add_argument(
+        "--smooth",
+        type=_exponents,
+        default=(),
+        metavar="auto|ALPHA",
+        help="SmoothQuant before rounding, with --calibrate: an exponent from 0 to 1, or the best of a few for each place",
+    )
+    parser.add_argument("--equalize", action="store_true", help="make ranges of adjacent layers alike before rounding")
+    parser.add_argument(
         "--calibrate",
         metavar="FILE",
-        help="text that int4 and --prune are calibrated on: a line a source sentence, its translation behind a tab; "
+        help="text that int4, --smooth and --prune are calibrated on: a line a source sentence, its translation behind a tab; "
         "without one the model translates",
     )
     parser.add_argument(
@@ -127,6 +151,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _exponents(text: str) -> tuple[float, ...]:
+    """What SmoothQuant tries."""
+    if text == "auto":
+        return ALPHAS
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = math.nan
+    if not 0 <= alpha <= 1:
+        raise argparse.ArgumentTypeError(f"expected auto or a number from 0 to 1, found {text!r}")
+    return (alpha,)
+
+
 def _size(text: str) -> int:
     """ "60MB" -> bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", text)
@@ -150,8 +187,15 @@ def _check(parser: _Parser, options: argparse.Namespace) -> None:
         parser.error(f"--method {options.method} needs text: --calibrate FILE")
     if options.prune and not options.calibrate:
         parser.error("--prune needs text: --calibrate FILE")
-    if options.calibrate and (options.method in RANGES and not options.prune or options.report_only):
-        parser.error("--calibrate has no meaning with --report-only or a --method that needs no text")
+    if options.smooth and not options.calibrate:
+        parser.error("--smooth needs text: --calibrate FILE")
+    if options.calibrate and (options.report_only or not _uses_text(options)):
+        parser.error(
+            "--calibrate has no meaning with --report-only, nor where nothing needs text: int4 with a --method that "
+            "calibrates, --smooth, --prune or --report"
+        )
+    if options.report_only and options.equalize:
+        parser.error("--equalize has no meaning with --report-only")
     if (options.target_size is not None or options.max_kld is not None) and not options.calibrate:
         parser.error("--target-size and --max-kld measure on text: --calibrate FILE")
     if options.target_size is not None and options.max_kld is not None:
@@ -163,6 +207,12 @@ def _check(parser: _Parser, options: argparse.Namespace) -> None:
     for setting in options.tensor:
         if not all(setting.partition("=")[::2]):
             parser.error(f"--tensor {setting!r}: expected PATTERN=TYPE")
+
+
+def _uses_text(options: argparse.Namespace) -> bool:
+    chosen = options.target_size is not None or options.max_kld is not None
+    int4 = options.weights == "int4" or "int4" in "".join(options.tensor) or chosen
+    return bool(int4 and options.method not in RANGES or options.prune or options.smooth or options.report)
 
 
 def _share(parser: _Parser, setting: str) -> tuple[str, float]:

@@ -1,8 +1,9 @@
 """Rounding to int4 by what the layers read: ranges, GPTQ, scales fitted anew, and biases that make up for the rest.
 
     choose_grid   steps of least error weighted by E[x^2]              ("weighted" rounds to them)
+    clipped_grid  steps of least error of what each group gives        ("awq" rounds to them, after its scales)
     gptq          columns make up for the errors of those before them  ("gptq")
-    refit         the steps that fit the codes best
+    refit         the steps that fit the codes best                    (not of "awq")
     bias          minus the mean error of the output
 
 Each of stacked matrices is rounded by itself. int8 stays as it is without calibration: its error is far below.
@@ -17,6 +18,7 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.modelfile.layout import INT4, packed_specs
+from pyengine.quantize.awq import clipped_grid
 from pyengine.quantize.correction import corrected_bias
 from pyengine.quantize.gptq import gptq
 from pyengine.quantize.grid import round_to_grid
@@ -27,7 +29,7 @@ from pyengine.quantize.statistics import InputStatistics
 
 __all__ = ["CALIBRATED", "round_calibrated", "rows_needed"]
 
-CALIBRATED = ("weighted", "gptq")
+CALIBRATED = ("weighted", "awq", "gptq")
 
 
 def rows_needed(model: CanonicalModel, types: Mapping[str, str], method: str) -> int:
@@ -81,6 +83,8 @@ def _round(matrix: np.ndarray, weights: str, seen: InputStatistics | None, metho
     scheme = scheme_of(weights)
     if seen is None:
         return round_to_grid(matrix, choose_grid(matrix, scheme))
+    if method == "awq":
+        return round_to_grid(matrix, clipped_grid(matrix, scheme, seen.gram))
     grid = choose_grid(matrix, scheme, weights=seen.second_moment)
     if method == "gptq":
         return refit(matrix, gptq(matrix, grid, seen.gram), seen.gram)

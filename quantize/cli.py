@@ -14,12 +14,13 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from typing import Any, Iterator, NoReturn, Sequence
+from statistics import median
+from typing import Any, Callable, Iterator, NoReturn, Sequence
 
 from tqdm import tqdm
 
 from pyengine.errors import PyengineError
-from pyengine.quantize.arguments import METHODS, PROGRAM, read_arguments
+from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.packing import TensorReport
 from pyengine.quantize.pipeline import Calibration, Report, convert, measure
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: those of the process) and return its exit status."""
     options = read_arguments(arguments)
     if options.list_methods:
-        print("\n".join(f"{name:10}  {what}" for name, what in METHODS.items()))
+        print(list_methods())
         return 0
     try:
         with _sigterm_as_exception():
@@ -80,6 +81,12 @@ def _print(report: Report, output: str | None) -> None:
     for row in report.removed:
         kept = f"{row.error_after:.2%} of the layer's variance lost, {row.error_before:.2%} before the fit"
         lines.append(f"{row.layer}: {row.removed} of {row.total} {row.what} removed; {kept}")
+    for method in dict.fromkeys(row.method for row in report.scaled):
+        rows = [row for row in report.scaled if row.method == method]
+        changed = [row for row in rows if row.alpha is not None]
+        before, after = (median(getattr(row, name) for row in rows) for name in ("error_before", "error"))
+        kept = f"{before:.2e} -> {after:.2e} of the layers' outputs lost (median)"
+        lines.append(f"{method}: scales at {len(changed)} of {len(rows)} places; {kept}")
     if output is not None:
         lines.append(f"{output}: {report.directory_bytes:,} bytes, {report.weights}")
     try:
@@ -91,61 +98,73 @@ def _print(report: Report, output: str | None) -> None:
 
 
 def _run(options: argparse.Namespace, command: str) -> Report:
+    method, why = _method(options)
+    if why:
+        print(f"{PROGRAM}: method {method}: {why}", file=sys.stderr)
     int4 = options.weights == "int4"
-    weights = f"int4g{options.group or 64}{'m' if options.minima else ''}" if int4 else options.weights
     how: dict[str, Any] = {
-        "weights": weights,
+        "weights": f"int4g{options.group or 64}{'m' if options.minima else ''}" if int4 else options.weights,
         "tensors": options.tensor,
-        "method": _method(options),
+        "method": "absmax" if method in CALIBRATED else method,  # of what is not calibrated
     }
+    if options.report_only:
+        with _bar(options.weights, unit="B", unit_scale=True) as progress:
+            return measure(options.checkpoint, progress=progress, **how)
     text = None
     if options.calibrate or options.vocabulary:
         from pyengine.quantize.calibration import load_text  # with the engine, which else is not started
 
         text = load_text(options.calibrate) if options.calibrate else None
+        how["vocabulary"] = load_text(options.vocabulary) if options.vocabulary else None
     reporter = None
     if options.report:
         from pyengine.quantize.reporting import Reporter
 
         places = options.checkpoint, options.output, options.report
         reporter = Reporter(*places, text=text, file=options.calibrate or "", force=options.force)
-        if options.calibrate:
-            text = reporter.calibration
-    # disable=None: a bar on a terminal, nothing in a log.
-    with tqdm(unit="B", unit_scale=True, desc=options.weights, disable=None, leave=False) as bar:
+        text = reporter.calibration
+    with _bar(options.weights, unit="B", unit_scale=True) as progress, _bar("calibrate") as calibrating:
+        if text is not None:
+            how["calibration"] = Calibration(
+                text,
+                method,
+                smooth=options.smooth,
+                state=options.resume,
+                target_bytes=options.target_size,
+                max_divergence=options.max_kld,
+                progress=calibrating,
+            )
+        how |= {"prune": options.prune, "equalize": options.equalize, "force": options.force}
+        report = convert(options.checkpoint, options.output, progress=progress, **how)
+    if reporter is not None:
+        reporter.write(report, method=method, command=command)
+    return report
+
+
+@contextmanager
+def _bar(title: str, **how: Any) -> Iterator[Callable[[int, int], None]]:
+    """A function that is told what is done and all there is: a bar on a terminal, nothing in a log."""
+    with tqdm(desc=title, disable=None, leave=False, **how) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        if options.report_only:
-            return measure(options.checkpoint, progress=progress, **how)
-        with tqdm(desc="calibrate", disable=None, leave=False) as steps:
-
-            def calibrating(done: int, total: int) -> None:
-                steps.total = total
-                steps.update(done - steps.n)
-
-            if text is not None:
-                how["calibration"] = Calibration(
-                    text, how["method"], options.resume, options.target_size, options.max_kld, calibrating
-                )
-                if how["method"] in CALIBRATED:
-                    how["method"] = "absmax"  # of what stays int8
-            if options.vocabulary:
-                how["vocabulary"] = load_text(options.vocabulary)
-            report = convert(
-                options.checkpoint, options.output, prune=options.prune, force=options.force, progress=progress, **how
-            )
-    if reporter is not None:
-        reporter.write(report, method=_method(options), command=command)
-    return report
+        yield progress
 
 
-def _method(options: argparse.Namespace) -> str:
+def _method(options: argparse.Namespace) -> tuple[str, str]:
+    """How weights are rounded; and why so, where that was left to us."""
     if options.method != "auto":
-        return options.method
-    return "gptq" if options.calibrate else "mse" if options.weights == "int4" else "absmax"
+        return options.method, ""
+    if options.weights == "int8" and not options.tensor:
+        if options.target_size is None and options.max_kld is None:
+            return "absmax", ""  # what every int8 model gets
+    if options.calibrate:
+        return "gptq", "there is text, and at int4 columns can make up for each other's errors"
+    if options.weights == "int4":
+        return "mse", "there is no text (--calibrate FILE would more than halve the error)"
+    return "absmax", ""
 
 
 def _table(report: Report) -> list[str]:

@@ -21,6 +21,9 @@ from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.packing import Progress, TensorReport, pack_tensors
 from pyengine.quantize.prune.budget import check_shares
 from pyengine.quantize.rounding import Rounded
+from pyengine.quantize.scaling import Scaled, awq, smooth
+from pyengine.quantize.scaling import equalize as equalized
+from pyengine.quantize.statistics import InputStatistics
 from pyengine.quantize.types import resolve_types
 from pyengine.quantize.vocabulary import trim_vocabulary
 from pyengine.text import Tokenizer, open_tokenizer
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Calibration", "Report", "convert", "measure"]
 
 PROBED = 32  # lines that sensitivity is measured on
+SMOOTHING_ROWS = 256  # that smoothing needs of each layer
 
 Text = Sequence[tuple[str, "str | None"]]  # (source, target)
 
@@ -41,7 +45,8 @@ class Calibration:
     """Text to calibrate int4 matrices on, and what to do with it.
 
     text     (source, target) as ``calibration.load_text`` gives it
-    method   one of ``calibrated.CALIBRATED``; another one: the text is for pruning alone
+    method   one of ``calibrated.CALIBRATED``; another one: the text is for pruning and smoothing alone
+    smooth   exponents that SmoothQuant tries at each place that takes scales, see ``scaling``; none: it does not
     state    a file from which an interrupted calibration goes on
     target_bytes    of all tensors, or
     max_divergence  KL, a token: measured sensitivity chooses the types of the matrices, see ``mixed``
@@ -50,6 +55,7 @@ class Calibration:
 
     text: Text
     method: str = "gptq"
+    smooth: tuple[float, ...] = ()
     state: str | Path | None = None
     target_bytes: int | None = None
     max_divergence: float | None = None
@@ -63,12 +69,16 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Report:
-    """All tensors of a conversion, the size of the model directory (0 if none was written), and what was pruned."""
+    """All tensors of a conversion, the size of the model directory (0 if none was written), and what was done before.
+
+    ``removed`` by pruning; ``scaled``: by smoothing and AWQ, a place each.
+    """
 
     weights: str
     tensors: tuple[TensorReport, ...]
     directory_bytes: int
     removed: tuple[Removed, ...] = ()
+    scaled: tuple[Scaled, ...] = ()
 
     @property
     def float32_bytes(self) -> int:
@@ -90,6 +100,7 @@ def convert(
     method: str = "absmax",
     calibration: Calibration | None = None,
     prune: Mapping[str, float] | None = None,
+    equalize: bool = False,
     vocabulary: Text | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -100,9 +111,9 @@ def convert(
     how ranges are found without ``calibration``. ``vocabulary``: text (source, target) whose tokens are kept, see
     ``vocabulary.trim_vocabulary``; the rest of the vocabulary is removed. ``prune``: "ffn" and "heads" -> the share of
     neurons and of attention heads to remove first, see ``prune.model.prune_model``; it needs a ``calibration``.
-    ``force`` replaces an existing model directory. Raises what ``open_checkpoint``, ``open_tokenizer``,
-    ``resolve_types``, ``calibration.calibrate``, ``trim_vocabulary``, ``prune_model`` and ``write_directory`` raise;
-    whatever is raised, nothing is left behind.
+    ``equalize``: ranges of adjacent layers are made alike, see ``scaling.equalize``. ``force`` replaces an existing
+    model directory. Raises what ``open_checkpoint``, ``open_tokenizer``, ``resolve_types``, ``calibration.calibrate``,
+    ``trim_vocabulary``, ``prune_model`` and ``write_directory`` raise; whatever is raised, nothing is left behind.
     """
     check_target(output, force=force)
     if prune:
@@ -112,18 +123,20 @@ def convert(
     model, tokenizer = _open(checkpoint)
     other_weights = resolve_types(model.config, weights, tensors)
     removed: list[Removed] = []
+    scaled: list[Scaled] = []
     done: dict[str, list[Rounded]] = {}
     with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch:
         if vocabulary is not None:
             model, tokenizer = _trimmed(model, vocabulary, Path(scratch))
         if prune and calibration is not None:
             model, removed = _pruned(model, tokenizer, calibration, prune)
-        if calibration is not None and calibration.method in CALIBRATED:
-            types = {name: other_weights.get(name, weights) for name in matrix_names(model.config)}
-            if calibration.chooses or not INT4.keys().isdisjoint(types.values()):
-                fixed = resolve_types(model.config, "", tensors)
-                model, types, done = _calibrated(model, tokenizer, calibration, types, fixed)
-                other_weights = {name: kind for name, kind in types.items() if kind != weights}
+        if equalize:
+            model = equalized(model)
+        types = {name: other_weights.get(name, weights) for name in matrix_names(model.config)}
+        if calibration is not None and _needs_statistics(calibration, types):
+            fixed = resolve_types(model.config, "", tensors)
+            model, types, scaled, done = _calibrated(model, tokenizer, calibration, types, fixed)
+            other_weights = {name: kind for name, kind in types.items() if kind != weights}
         rows: list[TensorReport] = []
         size = write_directory(
             output,
@@ -137,7 +150,7 @@ def convert(
             created_by=f"pyengine {__version__}",
             force=force,
         )
-    return Report(weights, tuple(rows), size, tuple(removed))
+    return Report(weights, tuple(rows), size, tuple(removed), tuple(scaled))
 
 
 def measure(
@@ -185,28 +198,43 @@ def _pruned(
     return prune_model(model, tokenizer, calibration.text, progress=calibration.progress, **prune)
 
 
+def _needs_statistics(calibration: Calibration, types: Mapping[str, str]) -> bool:
+    int4 = calibration.method in CALIBRATED and not INT4.keys().isdisjoint(types.values())
+    return int4 or calibration.chooses or bool(calibration.smooth)
+
+
 def _calibrated(
     model: CanonicalModel,
     tokenizer: Tokenizer | None,
     calibration: Calibration,
     types: dict[str, str],
     fixed: Mapping[str, str],
-) -> tuple[CanonicalModel, dict[str, str], dict[str, list[Rounded]]]:
-    """Run the model on the text in float32, choose the types that are not ``fixed`` where asked to, round int4."""
+) -> tuple[CanonicalModel, dict[str, str], list[Scaled], dict[str, list[Rounded]]]:
+    """Run the model on the text in float32; scale channels, choose the types that are not ``fixed``, round int4."""
     # Imported here: a conversion without text starts no engine.
     from pyengine.quantize.calibrated import round_calibrated, rows_needed
     from pyengine.quantize.calibration import calibrate, in_memory_engine
     from pyengine.quantize.mixed import choose_types, measure_sensitivity
 
-    text, progress = calibration.text, calibration.progress
+    text, method, progress = calibration.text, calibration.method, calibration.progress
     engine = in_memory_engine(model.config, model.generation, model.tensors)
-    needed = rows_needed(model, types, calibration.method)
-    statistics = calibrate(engine, tokenizer, text, needed=needed, state=calibration.state, progress=progress)
+    needed = max(rows_needed(model, types, method), SMOOTHING_ROWS if calibration.smooth else 1)
+    statistics: Mapping[str, InputStatistics] = calibrate(
+        engine, tokenizer, text, needed=needed, state=calibration.state, progress=progress
+    )
     engine.close()
+    scaled: list[Scaled] = []
+    if calibration.smooth:
+        model, statistics, scaled = smooth(model, types, statistics, calibration.smooth, progress)
+    if method == "awq":
+        model, statistics, more = awq(model, types, statistics, progress)
+        scaled = [*scaled, *more]
     if calibration.chooses:
         pairs = [(source, target) for source, target in text[:PROBED] if target is not None]
         sensitivity = measure_sensitivity(model, tokenizer, pairs, statistics, progress)
         sensitivity = sensitivity.fixing(fixed)
         types = choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence).types
-    model, done = round_calibrated(model, types, statistics, calibration.method, progress)
-    return model, types, done
+    if method not in CALIBRATED:
+        return model, types, scaled, {}
+    model, done = round_calibrated(model, types, statistics, method, progress)
+    return model, types, scaled, done

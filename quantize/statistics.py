@@ -10,6 +10,8 @@ were cut into calls nor on interruptions.
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 
 from pyengine.errors import InputError
@@ -89,6 +91,14 @@ class InputStatistics:
         self.gram += other.gram
         self._keep(other.rows, other.keys)
         self.count += other.count
+
+    def divided(self, scales: np.ndarray) -> InputStatistics:
+        """Of the same inputs, each x_j divided by ``scales[j]``, float32 [K] > 0."""
+        made = copy(self)
+        made.absmax, made.rows = self.absmax / scales, self.rows / scales
+        wide = scales.astype(np.float64)
+        made.abs_sum, made.sum, made.gram = self.abs_sum / wide, self.sum / wide, self.gram / np.outer(wide, wide)
+        return made
 
     def state(self) -> dict[str, np.ndarray]:
         """All of it as arrays (not copies), for ``from_state``."""
