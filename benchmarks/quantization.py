@@ -26,18 +26,25 @@ import pyengine
 from pyengine.quantize import Calibration, convert
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.divergence import divergence
+from pyengine.quantize.smooth import ALPHAS
 
 BASE_LINES = 500  # for the base-size model: GPTQ needs 2,048 rows
 PLAIN = "int4g64, absmax"
 BEST = "int4g64, gptq"
-# name -> arguments of convert; those with a method of `calibrated` get the text.
+AWQ = "int4g64, awq"
+# name -> arguments of convert; those with a method of `calibrated`, or smoothed, get the text.
 WAYS: dict[str, dict[str, object]] = {
     "float32": {"weights": "float32"},
     "int8": {},
+    "int8, smooth": {"smooth": ALPHAS},
+    "int8, equalize": {"equalize": True},
     PLAIN: {"weights": "int4g64", "method": "absmax"},
     "int4g64, mse": {"weights": "int4g64", "method": "mse"},
+    "int4g64, equalize, mse": {"weights": "int4g64", "method": "mse", "equalize": True},
     "int4g64, weighted": {"weights": "int4g64", "method": "weighted"},
+    AWQ: {"weights": "int4g64", "method": "awq"},
     BEST: {"weights": "int4g64", "method": "gptq"},
+    "int4g64, smooth, gptq": {"weights": "int4g64", "method": "gptq", "smooth": ALPHAS},
     "int4g32, gptq": {"weights": "int4g32", "method": "gptq"},
     "int4g128, gptq": {"weights": "int4g128", "method": "gptq"},
     "int4g64m, gptq": {"weights": "int4g64m", "method": "gptq"},
@@ -51,11 +58,11 @@ SECONDS = 300
 
 
 def with_text(way: dict[str, object], text: list[tuple[str, str]]) -> dict[str, object]:
-    method = way.get("method")
-    if method not in CALIBRATED:
+    method, smooth = str(way.get("method", "absmax")), way.get("smooth", ())
+    if method not in CALIBRATED and not smooth:
         return way
-    rest = {name: value for name, value in way.items() if name != "method"}
-    return {**rest, "calibration": Calibration(text, method)}
+    rest = {name: value for name, value in way.items() if name not in ("method", "smooth")}
+    return {**rest, "calibration": Calibration(text, method, smooth=smooth)}  # type: ignore[arg-type]
 
 
 def quality(data: Path, text: list[tuple[str, str]], limit: int | None, threads: int, report: Report) -> Table:
@@ -95,7 +102,7 @@ def base(lines: int, report: Report, work: Path) -> Table:
     text = [(rng.integers(3, 58_000, 31), rng.integers(3, 58_000, 32)) for _ in range(lines)]
     table = Table("Seconds for a random model of base size", {"weights": "", "seconds": ".1f"})
     with tempfile.TemporaryDirectory() as scratch:
-        for label in ("int8", PLAIN, "int4g64, mse", "int4g64, weighted", BEST):
+        for label in ("int8", PLAIN, "int4g64, mse", "int4g64, weighted", AWQ, BEST):
             start = time.perf_counter()
             place = Path(scratch) / label.replace(", ", "-")
             convert(checkpoint, place, **with_text(WAYS[label], text))  # type: ignore[arg-type]

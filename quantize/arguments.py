@@ -7,6 +7,7 @@ import math
 import re
 from typing import NoReturn, Sequence
 
+from pyengine.modelfile.directory import KV
 from pyengine.modelfile.layout import WEIGHTS
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.ranges import METHODS as RANGES
@@ -23,16 +24,16 @@ METHODS = {
     "percentile": "clips the largest of 10,000 weights; for matrices with single outliers, in seconds",
     "mse": "the step of least squared error of the weights; the default of int4 without text, in seconds",
     "weighted": "int4 with text: the step of least squared error, each column weighted by what it multiplies",
-    "awq": "int4 with text: scales of channels where the model absorbs them, then each group clipped; minutes for 74M",
+    "awq": "int4 with text: scales of channels where the model absorbs them, each group clipped; minutes for 74M",
     "gptq": "int4 with text: columns make up for each other's errors; the default with --calibrate, minutes for 74M",
 }
 PREPARATIONS = {
-    "--smooth": "with text, before rounding: large inputs made smaller and their weights larger, where the model absorbs "
-    "the scales and the layer's output gets nearer; for int8 models with outliers in their activations",
+    "--smooth": "with text, before rounding: large inputs made smaller and their weights larger, where that brings the "
+    "layer's outputs nearer; for int8 models with outliers in their activations",
     "--equalize": "without text: ranges of adjacent layers made alike, in the same places; before percentile or mse",
 }
-PLACES = """The model absorbs scales where channels have no other reader: between the values and the output of an attention,
-between up and down of a feed-forward layer with ReLU, behind the last norm of a post-norm encoder."""
+PLACES = """Scales of channels are absorbed where nothing else reads the channels: between the values and the output of
+an attention, between up and down of a feed-forward layer with ReLU, behind the last norm of a post-norm encoder."""
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -69,86 +70,127 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Convert a training checkpoint, as Hugging Face exports it, to a model directory.",
     )
-    parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", nargs="?", help="directory with config.json and the weights"
+    add = parser.add_argument
+    add(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        nargs="?",
+        help="directory with config.json and the weights; or a model directory in float32",
     )
-    parser.add_argument("-o", "--output", metavar="OUT", help="model directory to write")
-    parser.add_argument(
+    add("-o", "--output", metavar="OUT", help="model directory to write")
+    add("--force", action="store_true", help="replace OUT if it is a model directory, and the report")
+    add(
+        "--requantize",
+        action="store_true",
+        help="CHECKPOINT may be a model directory with rounded weights; more is lost than from the checkpoint",
+    )
+    add("--list-methods", action="store_true", help="say what there is, when to use it, and what it costs")
+    add("--version", action="version", version=f"pyengine {__version__}")
+    _add_types(parser.add_argument_group("types"))
+    _add_rounding(parser.add_argument_group("rounding"))
+    _add_removal(parser.add_argument_group("removal"))
+    _add_reports(parser.add_argument_group("reports and data"))
+    return parser
+
+
+def _add_types(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
         "--weights",
         choices=("float32", "int8", "int4"),
         default="int8",
         help="how weights are stored (default: %(default)s); with int4 embeddings and the output layer are int8",
     )
-    parser.add_argument("--group", type=int, choices=GROUPS, help="columns of int4 that share a scale (default: 64)")
-    parser.add_argument("--minima", action="store_true", help="int4 groups have a minimum besides their scale")
-    parser.add_argument(
+    add("--group", type=int, choices=GROUPS, help="columns of int4 that share a scale (default: 64)")
+    add("--minima", action="store_true", help="int4 groups have a minimum besides their scale")
+    add(
         "--tensor",
         action="append",
         default=[],
         metavar="PATTERN=TYPE",
-        help=f"another type for some matrices, such as 'encoder.*.ffn.*=int8'; lm_head is the output layer. "
-        f"Types: {', '.join(WEIGHTS)}; may be given again, later ones win",
+        help="another type for some matrices, such as 'encoder.*.ffn.*=int8'; lm_head is the output layer. Types: "
+        f"{', '.join(WEIGHTS)}; may be given again, later ones win",
     )
-    parser.add_argument(
+    add(
+        "--target-size",
+        type=_size,
+        metavar="SIZE",
+        help="of all tensors, such as 60MB: measured sensitivity, with --calibrate, chooses between int4 and int8",
+    )
+    add(
+        "--max-kld",
+        type=float,
+        metavar="NATS",
+        help="the same for an expected KL divergence a token, such as 0.002, in as few bytes as it takes",
+    )
+    add(
+        "--kv",
+        choices=KV,
+        help="how keys and values are cached, unless load(kv=...) says otherwise (default: int8 if any weights are "
+        "rounded)",
+    )
+
+
+def _add_rounding(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
         "--method",
         choices=("auto", *METHODS),
         default="auto",
         help="how weights are rounded (default: %(default)s: absmax for int8; for int4 gptq with --calibrate, else "
         "mse); see --list-methods",
     )
-    parser.add_argument(
+    add(
+        "--calibrate",
+        metavar="FILE",
+        help="text that int4, --smooth and --prune are calibrated on: a line a source sentence, its translation behind "
+        "a tab; without one the model translates",
+    )
+    add("--resume", metavar="FILE", help="keep the calibration there; if it was interrupted, go on")
+    add(
         "--smooth",
         type=_exponents,
         default=(),
         metavar="auto|ALPHA",
-        help="SmoothQuant before rounding, with --calibrate: an exponent from 0 to 1, or the best of a few for each place",
+        help="SmoothQuant before rounding, with --calibrate: an exponent from 0 to 1, or the best of a few a place",
     )
-    parser.add_argument("--equalize", action="store_true", help="make ranges of adjacent layers alike before rounding")
-    parser.add_argument(
-        "--calibrate",
-        metavar="FILE",
-        help="text that int4, --smooth and --prune are calibrated on: a line a source sentence, its translation behind a tab; "
-        "without one the model translates",
-    )
-    parser.add_argument(
-        "--target-size",
-        type=_size,
-        metavar="SIZE",
-        help="of all tensors, such as 60MB: measured sensitivity, with --calibrate, chooses between int4 and int8",
-    )
-    parser.add_argument(
-        "--max-kld",
-        type=float,
-        metavar="NATS",
-        help="the same for an expected KL divergence a token, such as 0.002, in as few bytes as it takes",
-    )
-    parser.add_argument(
-        "--vocabulary",
-        metavar="FILE",
-        help="keep only tokens that this text uses: a source and behind a tab its translation a line",
-    )
-    parser.add_argument("--resume", metavar="FILE", help="keep the calibration there; if it was interrupted, go on")
-    parser.add_argument(
+    add("--equalize", action="store_true", help="make ranges of adjacent layers alike before rounding")
+
+
+def _add_removal(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
         "--prune",
         action="append",
         default=[],
         metavar="WHAT=SHARE",
-        help="first remove a share of all neurons of feed-forward layers, such as ffn=0.25, or of attention heads, "
-        "such as heads=0.2, and fit the rest to --calibrate; may be given again",
+        help="first remove a share of all neurons of feed-forward layers, such as ffn=0.25, of attention heads, such "
+        "as heads=0.2, or of the layers of a stack, such as decoder-layers=0.3, and fit the rest to --calibrate; may "
+        "be given again",
     )
-    parser.add_argument(
-        "--list-methods", action="store_true", help="say what there is, when to use it, and what it costs"
+    add(
+        "--vocabulary",
+        metavar="FILE",
+        help="keep only tokens that this text uses: a source and behind a tab its translation a line",
     )
-    parser.add_argument(
+
+
+def _add_reports(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
         "--report",
         metavar="DIR",
         help="write a page about the conversion there (needs matplotlib); with --calibrate it measures on the last "
         "tenth of the text, at most 200 lines, which calibration then does not see",
     )
-    parser.add_argument("--report-only", action="store_true", help="print the table and write nothing")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it is a model directory, and the report")
-    parser.add_argument("--version", action="version", version=f"pyengine {__version__}")
-    return parser
+    add("--report-only", action="store_true", help="print the table and write nothing")
+    add(
+        "--teacher-data",
+        metavar="OUT",
+        help="instead of converting, write lines of source, tab and the model's own translation of --corpus, in "
+        "float32",
+    )
+    add("--corpus", metavar="FILE", help="what --teacher-data translates: a source a line")
 
 
 def _exponents(text: str) -> tuple[float, ...]:
@@ -175,7 +217,11 @@ def _size(text: str) -> int:
 def _check(parser: _Parser, options: argparse.Namespace) -> None:
     if options.checkpoint is None:
         parser.error("the following arguments are required: CHECKPOINT")
-    if options.report_only == (options.output is not None):
+    if (options.teacher_data is None) != (options.corpus is None):
+        parser.error("--teacher-data and --corpus go together")
+    if options.teacher_data is not None and (options.output is not None or options.report_only):
+        parser.error("--teacher-data converts nothing: give it without -o OUT and --report-only")
+    if options.teacher_data is None and options.report_only == (options.output is not None):
         parser.error("give either -o OUT or --report-only")
     if options.report_only and options.force:
         parser.error("--force has no meaning with --report-only")
@@ -218,6 +264,6 @@ def _uses_text(options: argparse.Namespace) -> bool:
 def _share(parser: _Parser, setting: str) -> tuple[str, float]:
     name, _, share = setting.partition("=")
     try:
-        return name, float(share)
+        return name.replace("-", "_"), float(share)
     except ValueError:
         parser.error(f"--prune {setting!r}: expected WHAT=SHARE, such as ffn=0.25")

@@ -148,20 +148,20 @@ def paired_inputs(
     engines: Sequence[Engine],
     tokenizer: Tokenizer | None,
     text: Sequence[tuple[Sentence, Sentence | None]],
-    names: Sequence[str],
+    names: Sequence[Sequence[str]],
 ) -> Iterator[tuple[int, list[dict[str, np.ndarray]]]]:
-    """Lines done, and what the layers ``names`` of each engine read of some more: float32 rows, of the same tokens.
+    """Lines done, and what the layers ``names[i]`` of engine i read of some more: float32 rows, of the same tokens.
 
     ``text`` and the errors raised are as in ``calibrate``; missing targets are translations of the first engine.
     """
     pairs = _read(engines[0], tokenizer, text)
     for start in range(0, len(pairs), CHUNK_LINES):
         chunk = _translated(engines[0], pairs[start : start + CHUNK_LINES])
-        yield start + len(chunk), [_seen(engine, chunk, names) for engine in engines]
+        yield start + len(chunk), [_seen(*each, chunk) for each in zip(engines, names, strict=True)]
 
 
 def _seen(
-    engine: Engine, chunk: list[tuple[np.ndarray, np.ndarray]], names: Sequence[str]
+    engine: Engine, names: Sequence[str], chunk: list[tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
 

@@ -37,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_as_exception():
             command = shlex.join([PROGRAM, *(sys.argv[1:] if arguments is None else arguments)])
-            report = _run(options, command)
-        _print(report, options.output)
+            if options.teacher_data is not None:
+                lines = _teach(options)
+            else:
+                lines = _lines(_run(options, command), options)
+        _print(lines)
     except BrokenPipeError:
         return 141
     except (PyengineError, OSError, MemoryError) as exc:
@@ -76,8 +79,12 @@ def _sigterm_as_exception() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _print(report: Report, output: str | None) -> None:
+def _lines(report: Report, options: argparse.Namespace) -> list[str]:
+    """What is said of a conversion."""
     lines = _table(report)
+    method, why = _method(options)
+    if why:
+        lines.append(f"method {method}: {why}")
     for row in report.removed:
         kept = f"{row.error_after:.2%} of the layer's variance lost, {row.error_before:.2%} before the fit"
         lines.append(f"{row.layer}: {row.removed} of {row.total} {row.what} removed; {kept}")
@@ -87,8 +94,12 @@ def _print(report: Report, output: str | None) -> None:
         before, after = (median(getattr(row, name) for row in rows) for name in ("error_before", "error"))
         kept = f"{before:.2e} -> {after:.2e} of the layers' outputs lost (median)"
         lines.append(f"{method}: scales at {len(changed)} of {len(rows)} places; {kept}")
-    if output is not None:
-        lines.append(f"{output}: {report.directory_bytes:,} bytes, {report.weights}")
+    if options.output is not None:
+        lines.append(f"{options.output}: {report.directory_bytes:,} bytes, {report.weights}")
+    return lines
+
+
+def _print(lines: list[str]) -> None:
     try:
         print("\n".join(lines), flush=True)
     except OSError:
@@ -97,15 +108,25 @@ def _print(report: Report, output: str | None) -> None:
         raise
 
 
+def _teach(options: argparse.Namespace) -> list[str]:
+    from pyengine.quantize.teacher_data import write_teacher_data  # with the engine, which else is not started
+
+    result, left_out = write_teacher_data(
+        options.checkpoint, options.corpus, options.teacher_data, force=options.force
+    )
+    rate = result.tokens / result.seconds
+    line = f"{options.teacher_data}: {result.lines - left_out:,} pairs, {rate:,.0f} tokens a second"
+    return [line + (f"; {left_out:,} lines without a source or a translation left out" if left_out else "")]
+
+
 def _run(options: argparse.Namespace, command: str) -> Report:
-    method, why = _method(options)
-    if why:
-        print(f"{PROGRAM}: method {method}: {why}", file=sys.stderr)
+    method, _ = _method(options)
     int4 = options.weights == "int4"
     how: dict[str, Any] = {
         "weights": f"int4g{options.group or 64}{'m' if options.minima else ''}" if int4 else options.weights,
         "tensors": options.tensor,
         "method": "absmax" if method in CALIBRATED else method,  # of what is not calibrated
+        "requantize": options.requantize,
     }
     if options.report_only:
         with _bar(options.weights, unit="B", unit_scale=True) as progress:
@@ -134,7 +155,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
                 max_divergence=options.max_kld,
                 progress=calibrating,
             )
-        how |= {"prune": options.prune, "equalize": options.equalize, "force": options.force}
+        how |= {"prune": options.prune, "equalize": options.equalize, "kv": options.kv, "force": options.force}
         report = convert(options.checkpoint, options.output, progress=progress, **how)
     if reporter is not None:
         reporter.write(report, method=method, command=command)
@@ -163,7 +184,7 @@ def _method(options: argparse.Namespace) -> tuple[str, str]:
     if options.calibrate:
         return "gptq", "there is text, and at int4 columns can make up for each other's errors"
     if options.weights == "int4":
-        return "mse", "there is no text (--calibrate FILE would more than halve the error)"
+        return "mse", "there is no text; with --calibrate FILE gptq would move the model far less"
     return "absmax", ""
 
 

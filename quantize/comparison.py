@@ -8,23 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyengine.canonical import ModelConfig, tensor_specs
-from pyengine.errors import InputError, ModelFileError
-from pyengine.modelfile import ModelDirectory, packed_specs
-from pyengine.modelfile.layout import PANEL, dequantize_packed
+from pyengine.canonical import ModelConfig
+from pyengine.errors import InputError
+from pyengine.modelfile import ModelDirectory
+from pyengine.modelfile.layout import matrix_shapes
 from pyengine.quantize.distortion import snr_db
+from pyengine.quantize.opening import read_matrix
 from pyengine.tasks.inputs import Inputs
 from pyengine.tasks.translator import Translator
 
-__all__ = [
-    "MatrixPair",
-    "comparable",
-    "compare_matrices",
-    "matrix_shapes",
-    "read_matrix",
-    "read_pairs",
-    "require_same_tokens",
-]
+__all__ = ["MatrixPair", "comparable", "compare_matrices", "read_pairs", "require_same_tokens"]
 
 Text = Sequence[tuple[str, "str | None"]]  # (source, target)
 Pairs = list[tuple[np.ndarray, np.ndarray]]  # int32 ids
@@ -63,29 +56,6 @@ def comparable(a: ModelConfig, b: ModelConfig, name: str) -> bool:
     """Whether the matrix of that packed name is the same one in both models, and has the same shape."""
     shapes = [matrix_shapes(config).get(name) for config in (a, b)]
     return shapes[0] == shapes[1] and _depth(a, name) == _depth(b, name)
-
-
-def matrix_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Packed name -> [N, K] of each matrix without padding, in file order."""
-    canonical = tensor_specs(config)
-    return {
-        name.removesuffix(".weight"): (
-            sum(canonical[source].shape[0] for source in spec.sources),
-            canonical[spec.sources[0]].shape[1],
-        )
-        for name, spec in packed_specs(config, "float32").items()
-        if spec.kind == "weight"
-    }
-
-
-def read_matrix(directory: ModelDirectory, name: str) -> np.ndarray:
-    """The matrix of a packed name, dequantized: float32 [N, K]. Raises ModelFileError if it is not finite."""
-    rows, columns = matrix_shapes(directory.config)[name]
-    panels = dequantize_packed(directory.tensors, name, columns)
-    matrix = panels.transpose(0, 2, 1).reshape(len(panels) * PANEL, -1)[:rows, :columns]
-    if not np.isfinite(matrix).all():
-        raise ModelFileError(f"{directory.path}: matrix {name}: expected finite weights, found others")
-    return matrix
 
 
 def _depth(config: ModelConfig, name: str) -> int:

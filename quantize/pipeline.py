@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 from pyengine.canonical import CanonicalModel
 from pyengine.errors import OptionError
-from pyengine.importers import open_checkpoint
 from pyengine.modelfile.layout import INT4, matrix_names
 from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.quantize.calibrated import CALIBRATED
+from pyengine.quantize.opening import open_model
 from pyengine.quantize.packing import Progress, TensorReport, pack_tensors
 from pyengine.quantize.prune.budget import check_shares
 from pyengine.quantize.rounding import Rounded
@@ -102,25 +102,33 @@ def convert(
     prune: Mapping[str, float] | None = None,
     equalize: bool = False,
     vocabulary: Text | None = None,
+    kv: str | None = None,
+    requantize: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Write the model directory ``output`` from the training checkpoint ``checkpoint``.
+    """Write the model directory ``output`` from ``checkpoint``, a training checkpoint or another model directory.
 
-    ``weights`` and ``tensors`` give the types, see ``types.resolve_types``. ``method``, one of ``ranges.METHODS``, is
-    how ranges are found without ``calibration``. ``vocabulary``: text (source, target) whose tokens are kept, see
-    ``vocabulary.trim_vocabulary``; the rest of the vocabulary is removed. ``prune``: "ffn" and "heads" -> the share of
-    neurons and of attention heads to remove first, see ``prune.model.prune_model``; it needs a ``calibration``.
-    ``equalize``: ranges of adjacent layers are made alike, see ``scaling.equalize``. ``force`` replaces an existing
-    model directory. Raises what ``open_checkpoint``, ``open_tokenizer``, ``resolve_types``, ``calibration.calibrate``,
-    ``trim_vocabulary``, ``prune_model`` and ``write_directory`` raise; whatever is raised, nothing is left behind.
+    weights, tensors  the types, see ``types.resolve_types``
+    method       how ranges are found without ``calibration``: one of ``ranges.METHODS``
+    prune        what of ``prune.budget.PRUNABLE`` -> the share to remove first, see ``prune.model.prune_model``; needs
+                 a ``calibration``
+    equalize     make ranges of adjacent layers alike, see ``scaling.equalize``
+    vocabulary   text (source, target) whose tokens are kept, see ``vocabulary.trim_vocabulary``; the others go
+    kv           the type of cached keys and values that the directory asks for: "int8" or "float32"
+    requantize   ``checkpoint`` may be a model directory with rounded weights
+    force        replace an existing model directory
+    progress     is told the bytes of float32 tensors that are done, and all of them
+
+    Raises what ``open_model``, ``open_tokenizer``, ``resolve_types``, ``calibration.calibrate``, ``trim_vocabulary``,
+    ``prune_model`` and ``write_directory`` raise; whatever is raised, nothing is left behind.
     """
     check_target(output, force=force)
     if prune:
         check_shares(prune)
         if calibration is None:
             raise OptionError("prune: expected text to calibrate on, found none")
-    model, tokenizer = _open(checkpoint)
+    model, tokenizer = _open(checkpoint, requantize)
     other_weights = resolve_types(model.config, weights, tensors)
     removed: list[Removed] = []
     scaled: list[Scaled] = []
@@ -148,6 +156,8 @@ def convert(
             tokenizer=model.tokenizer,
             tokenizer_files=model.tokenizer_files,
             created_by=f"pyengine {__version__}",
+            kv=kv,
+            removed=model.removed,
             force=force,
         )
     return Report(weights, tuple(rows), size, tuple(removed), tuple(scaled))
@@ -159,10 +169,11 @@ def measure(
     weights: str = "int8",
     tensors: Sequence[tuple[str, str]] = (),
     method: str = "absmax",
+    requantize: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """What ``convert`` would report, without writing anything."""
-    model, _ = _open(checkpoint)
+    model, _ = _open(checkpoint, requantize)
     rows: list[TensorReport] = []
     other_weights = resolve_types(model.config, weights, tensors)
     for _, array in pack_tensors(model, weights, other_weights, method, rows, progress, {}):
@@ -170,9 +181,9 @@ def measure(
     return Report(weights, tuple(rows), 0)
 
 
-def _open(checkpoint: str | Path) -> tuple[CanonicalModel, Tokenizer | None]:
-    """The checkpoint, with a tokenizer that opens: else the model directory could be written and not used."""
-    model = open_checkpoint(checkpoint)
+def _open(checkpoint: str | Path, requantize: bool) -> tuple[CanonicalModel, Tokenizer | None]:
+    """The model, with a tokenizer that opens: else the model directory could be written and not used."""
+    model = open_model(checkpoint, requantize=requantize)
     if model.tokenizer is None:
         return model, None
     sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}

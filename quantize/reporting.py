@@ -16,13 +16,14 @@ import numpy as np
 from pyengine.canonical import CanonicalModel
 from pyengine.cpus import usable_cpus
 from pyengine.errors import OptionError
-from pyengine.importers import open_checkpoint
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
+from pyengine.modelfile.layout import matrix_shapes
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.comparison import Pairs, Text, comparable, matrix_shapes, read_matrix, read_pairs
+from pyengine.quantize.comparison import Pairs, Text, comparable, read_pairs
 from pyengine.quantize.distortion import output_error
 from pyengine.quantize.divergence import divergence
+from pyengine.quantize.opening import open_model, read_matrix
 from pyengine.quantize.packing import TensorReport
 from pyengine.quantize.pipeline import Report
 from pyengine.quantize.report import (
@@ -54,7 +55,7 @@ class Reporter:
 
     ``calibration`` is what of ``text`` (source, target; none: nothing is measured) the conversion may use. Raises
     OptionError for a ``directory`` that cannot be written or without matplotlib, InputError for text that the model
-    cannot take, and what ``open_checkpoint`` and ``open_tokenizer`` raise.
+    cannot take, and what ``open_model`` and ``open_tokenizer`` raise.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Reporter:
         check_report_target(directory, force=force)
         _require_apart(Path(directory), Path(output))
         self._output, self._directory, self._force = output, directory, force
-        self._model = open_checkpoint(checkpoint)
+        self._model = open_model(checkpoint, requantize=True)
         self._tokenizer = None
         config = self._model.config
         if self._model.tokenizer is not None:

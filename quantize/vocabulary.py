@@ -9,13 +9,13 @@ a model may spell a word in other pieces than its tokenizer would.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, GenerationDefaults, LazyTensor
+from pyengine.canonical import CanonicalModel, GenerationDefaults, LazyTensor, Removal
 from pyengine.errors import InputError, OptionError, TokenizerError, UnsupportedError
 from pyengine.quantize.vocabulary_files import TokenizerFiles, open_files, write_files
 from pyengine.text import Tokenizer, open_tokenizer
@@ -79,9 +79,17 @@ def trim_vocabulary(
         },
         tokenizer=model.tokenizer,
         tokenizer_files={path.name: path for path in sorted(directory.iterdir())},
+        removed=(*model.removed, *_removed(sizes, source_ids, target_ids)),
     )
     trimmed.validate()
     return TrimmedVocabulary(trimmed, np.array(source_ids), np.array(target_ids))
+
+
+def _removed(sizes: Mapping[str, int], source_ids: list[int], target_ids: list[int]) -> Iterator[Removal]:
+    for side, kept in (("source", source_ids), ("target", target_ids)):
+        total = sizes[f"{side}_vocab"]
+        if len(kept) < total:
+            yield Removal("tokens", side, total - len(kept), total)
 
 
 def _used(tokenizer: Tokenizer, text: Iterable[tuple[Sentence, Sentence]]) -> tuple[set[int], set[int]]:

@@ -1,7 +1,7 @@
 """What a model is: one configuration and one table of tensors, wherever the model came from."""
 
 from pyengine.canonical.config import GenerationDefaults, LayerConfig, ModelConfig, StackConfig
-from pyengine.canonical.model import CanonicalModel, LazyTensor
+from pyengine.canonical.model import CanonicalModel, LazyTensor, Removal
 from pyengine.canonical.tensors import TensorSpec, tensor_specs
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "GenerationDefaults",
     "LazyTensor",
     "ModelConfig",
+    "Removal",
     "StackConfig",
     "TensorSpec",
     "tensor_specs",

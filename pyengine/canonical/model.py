@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
 from pyengine.canonical.config import GenerationDefaults, ModelConfig
 from pyengine.canonical.tensors import mismatches, tensor_specs
-from pyengine.errors import CheckpointError
+from pyengine.errors import CheckpointError, ModelFileError
+from pyengine.formats.strict_json import Fields
 
-__all__ = ["CanonicalModel", "LazyTensor"]
+__all__ = ["REMOVABLE", "CanonicalModel", "LazyTensor", "Removal"]
+
+REMOVABLE = ("heads", "neurons", "layers", "tokens")
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,43 @@ class LazyTensor:
 
 
 @dataclass(frozen=True)
+class Removal:
+    """``removed`` of ``total`` of what, one of REMOVABLE, went from ``place``: a layer by canonical name, a stack, or
+    "source" or "target" for tokens of a vocabulary.
+    """
+
+    what: str
+    place: str
+    removed: int
+    total: int
+
+    def __post_init__(self) -> None:
+        if self.what not in REMOVABLE:
+            raise ValueError(f"what: expected one of {', '.join(REMOVABLE)}, found {self.what!r}")
+        if not 1 <= self.removed < self.total:
+            raise ValueError(f"removed: expected a number from 1 to {self.total - 1}, found {self.removed}")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object, where: str) -> Removal:
+        """Read ``to_json``'s form; ModelFileError for anything else."""
+        fields = Fields(data, where, ModelFileError)
+        what, place = fields.choice("what", REMOVABLE), fields.text("place")
+        total = fields.integer("total", 2, 1 << 31)
+        removed = fields.integer("removed", 1, total - 1)
+        fields.finish()
+        return cls(what, place, removed, total)
+
+
+@dataclass(frozen=True)
 class CanonicalModel:
     """What an importer returns; ``tokenizer_files`` are by name and lie in the checkpoint.
 
-    ``tokenizer`` is None, "sentencepiece" or "tokenizers": how the files are to be read.
+    ``tokenizer`` is None, "sentencepiece" or "tokenizers": how the files are to be read. ``removed``: what pruning took
+    from the model that was trained, in that order; the configuration is that of what is left.
     """
 
     config: ModelConfig
@@ -45,6 +81,7 @@ class CanonicalModel:
     tensors: Mapping[str, LazyTensor]
     tokenizer: str | None = None
     tokenizer_files: Mapping[str, Path] = field(default_factory=dict)
+    removed: tuple[Removal, ...] = ()
 
     def validate(self) -> None:
         """Raise one CheckpointError that lists every missing, extra and mis-shaped tensor."""

@@ -40,9 +40,12 @@ def run(options: argparse.Namespace) -> None:
         "created_by": directory.created_by,
         "bytes": directory.bytes,
         "weights": directory.weights,
+        "other_weights": dict(directory.other_weights),
+        "kv": directory.kv,
         "tokenizer": directory.tokenizer_kind,
         "verified": options.verify,
         "model": directory.config.to_json(),
+        "removed": [each.to_json() for each in directory.removed],
         "generation": directory.generation.to_json(),
     }
     if options.json:

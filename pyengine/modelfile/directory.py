@@ -1,6 +1,6 @@
 """Names and JSON forms that the writer and the reader of a model directory share.
 
-    config.json         {"format": "pyengine", "version", "weights", "other_weights", "model",
+    config.json         {"format": "pyengine", "version", "weights", "other_weights", "kv", "model", "removed",
                          "tokenizer", "created_by"}
     generation.json     defaults of the search
     model.safetensors   packed tensors, in the order of use
@@ -15,6 +15,8 @@ VERSION = 2
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation.json"
 TENSORS_NAME = "model.safetensors"
+
+KV = ("int8", "float32")  # types of cached keys and values
 
 # The files that a tokenizer of each kind must have.
 TOKENIZER_FILES: dict[str | None, tuple[str, ...]] = {

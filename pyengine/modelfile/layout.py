@@ -44,6 +44,7 @@ __all__ = [
     "PackedSpec",
     "dequantize_packed",
     "matrix_names",
+    "matrix_shapes",
     "pack_float32",
     "pack_groups",
     "pack_int4",
@@ -138,10 +139,22 @@ def packed_specs(
     return specs
 
 
+def matrix_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """The packed name, without ".weight", and [N, K] without padding of every matrix, in file order."""
+    canonical = tensor_specs(config)
+    return {
+        name.removesuffix(".weight"): (
+            sum(canonical[source].shape[0] for source in spec.sources),
+            canonical[spec.sources[0]].shape[1],
+        )
+        for name, spec in packed_specs(config, "float32").items()
+        if spec.kind == "weight"
+    }
+
+
 def matrix_names(config: ModelConfig) -> list[str]:
     """The packed names of all matrices, without ".weight", in file order."""
-    specs = packed_specs(config, "float32")
-    return [name.removesuffix(".weight") for name, spec in specs.items() if spec.kind == "weight"]
+    return list(matrix_shapes(config))
 
 
 def _matrix(weights: str, rows: int, columns: int) -> dict[str, tuple[str, tuple[int, ...]]]:

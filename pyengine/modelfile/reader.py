@@ -8,7 +8,7 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from pyengine.canonical import GenerationDefaults, ModelConfig
+from pyengine.canonical import GenerationDefaults, ModelConfig, Removal
 from pyengine.canonical.tensors import mismatches
 from pyengine.errors import ModelFileError
 from pyengine.formats.regular_files import copy_regular, map_regular
@@ -19,6 +19,7 @@ from pyengine.modelfile.directory import (
     CONFIG_NAME,
     FORMAT,
     GENERATION_NAME,
+    KV,
     TENSORS_NAME,
     TOKENIZER_FILES,
     VERSION,
@@ -37,7 +38,8 @@ class ModelHead:
     """What a model directory says of itself.
 
     ``weights`` is the type of all matrices (``layout.WEIGHTS``) but for those in ``other_weights``, by packed name;
-    ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``bytes`` the size of all files.
+    ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``kv`` the type of cached keys and values that it asks
+    for, one of KV, or None; ``removed`` what pruning took; ``bytes`` the size of all files.
     """
 
     path: Path
@@ -47,6 +49,8 @@ class ModelHead:
     generation: GenerationDefaults
     tokenizer_kind: str | None
     created_by: str
+    kv: str | None
+    removed: tuple[Removal, ...]
     bytes: int
 
     @property
@@ -104,6 +108,8 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
         name: others.choice(name, WEIGHTS) for name in matrix_names(config) if name in others.remaining()
     }
     others.finish()
+    kv = fields.choice("kv", (None, *KV), None)
+    removed = _removed(fields.take("removed", []), f"{config_path}: removed")
     tokenizer = fields.choice("tokenizer", tuple(TOKENIZER_FILES))
     created_by = fields.text("created_by")
     fields.finish()
@@ -122,8 +128,16 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
         generation=generation,
         tokenizer_kind=tokenizer,
         created_by=created_by,
+        kv=kv,
+        removed=removed,
         bytes=sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()),
     )
+
+
+def _removed(data: object, where: str) -> tuple[Removal, ...]:
+    if not isinstance(data, list):
+        raise ModelFileError(f"{where}: expected a list, found {shorten(data)}")
+    return tuple(Removal.from_json(each, f"{where}[{i}]") for i, each in enumerate(data))
 
 
 def open_weights(head: ModelHead, copy: bool = False) -> ModelDirectory:

@@ -8,11 +8,11 @@ import os
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from pyengine.canonical import GenerationDefaults, ModelConfig
+from pyengine.canonical import GenerationDefaults, ModelConfig, Removal
 from pyengine.errors import ModelFileError, OptionError
 from pyengine.formats.safetensors_header import build_header
 from pyengine.formats.strict_json import load_object
@@ -71,6 +71,8 @@ def write_directory(
     tokenizer: str | None,
     tokenizer_files: Mapping[str, Path],
     created_by: str,
+    kv: str | None = None,
+    removed: Sequence[Removal] = (),
     force: bool = False,
 ) -> int:
     """Write the model directory ``path`` and return its size in bytes.
@@ -91,7 +93,9 @@ def write_directory(
         "version": VERSION,
         "weights": weights,
         **({"other_weights": dict(other_weights)} if other_weights else {}),
+        **({"kv": kv} if kv else {}),
         "model": config.to_json(),
+        **({"removed": [each.to_json() for each in removed]} if removed else {}),
         "tokenizer": tokenizer,
         "created_by": created_by,
     }

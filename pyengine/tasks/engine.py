@@ -162,7 +162,7 @@ def open_engine(
     replicas streams, each with its share of the threads
     compute  "int8": rounded weights as they are stored, and activations in int8; "float32": all in float32;
              None: "int8" if the directory has rounded weights
-    kv       "int8" or "float32", the type of cached keys and values; None: as compute
+    kv       "int8" or "float32", the type of cached keys and values; None: what the directory asks for, else as compute
     Raises OptionError.
     """
     for name, value in (("compute", compute), ("kv", kv)):
@@ -182,7 +182,7 @@ def open_engine(
         threads=threads,
         replicas=replicas,
         compute=compute,
-        kv=kv or compute,
+        kv=kv or directory.kv or compute,
     )
 
 

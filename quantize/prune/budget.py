@@ -8,14 +8,16 @@ import numpy as np
 
 from pyengine.errors import OptionError
 
-__all__ = ["check_shares", "split_removals"]
+__all__ = ["PRUNABLE", "check_shares", "split_removals"]
+
+PRUNABLE = ("ffn", "heads", "encoder_layers", "decoder_layers")
 
 
 def check_shares(shares: Mapping[str, float]) -> None:
-    """Raise OptionError unless these are shares of "ffn" and "heads" from 0 up to, not including, 1."""
+    """Raise OptionError unless these are shares of PRUNABLE from 0 up to, not including, 1."""
     for name, share in shares.items():
-        if name not in ("ffn", "heads"):
-            raise OptionError(f"prune: expected ffn or heads, found {name!r}")
+        if name not in PRUNABLE:
+            raise OptionError(f"prune: expected one of {', '.join(PRUNABLE)}, found {name!r}")
         if not 0 <= share < 1:
             raise OptionError(f"{name}: expected a share of at least 0 and less than 1, found {share}")
 

@@ -1,9 +1,9 @@
 """Prune a model: fewer attention heads and fewer neurons, those whose loss its text shows to be least.
 
-The model is run on the text in float32. Heads go first: what each attention loses with every head that goes is
-estimated, and of all attentions together those go that cost least. The model without them runs on the text again,
-and feed-forward neurons go the same way. What a layer writes after that is fitted to what it wrote before, by least
-squares and with its bias. See ``structured`` for the method and its papers.
+The model is run on the text in float32. Whole layers go first, see ``depth``. Then heads: what each attention loses
+with every head that goes is estimated, and of all attentions together those go that cost least. The model without them
+runs on the text again, and feed-forward neurons go the same way. What a layer writes after that is fitted to what it
+wrote before, by least squares and with its bias. See ``structured`` for the method and its papers.
 
 Costs are variances of what is added to the model's vectors, a token: where a layer adds little, little can be lost.
 """
@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig
+from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig, Removal
 from pyengine.canonical.config import LayerConfig
 from pyengine.errors import OptionError
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.prune import structured
 from pyengine.quantize.prune.budget import check_shares, split_removals
+from pyengine.quantize.prune.depth import Cut, cut_layers, layers_to_remove, plan_cuts
 from pyengine.quantize.prune.gram import row_errors
 from pyengine.quantize.prune.teacher import fit_to_teacher
 from pyengine.quantize.statistics import InputStatistics
@@ -34,10 +35,10 @@ Text = Sequence[tuple[Sentence, "Sentence | None"]]
 
 @dataclass(frozen=True)
 class Removed:
-    """What went from one layer: ``removed`` of ``total`` "heads" or "neurons" of ``layer``, by canonical name.
+    """What went: ``removed`` of ``total`` "heads" or "neurons" of ``layer``, by canonical name, or "layers" of a stack.
 
-    Errors are shares of the variance of the layer's outputs on the text: where the rest stays as it was, and where it
-    is fitted to the layer.
+    Errors are shares of the variance of the layer's outputs on the text (of those of the last layer of each run that
+    went, on average): where the rest stays as it was, and where it is fitted to the layer.
     """
 
     what: str
@@ -75,21 +76,30 @@ def prune_model(
     *,
     ffn: float = 0.0,
     heads: float = 0.0,
+    encoder_layers: float = 0.0,
+    decoder_layers: float = 0.0,
     reconstruct: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[CanonicalModel, list[Removed]]:
     """``model`` without the share ``heads`` of all its attention heads, and ``ffn`` of its neurons in steps of 16.
 
-    ``text`` is (source, target) as texts or ids, see ``calibration.calibrate``. Each attention keeps a head, each
-    feed-forward layer 16 neurons. Without ``reconstruct`` the same go, and the weights of the others stay as they
-    were. ``progress`` is told the steps done and all of them, for each stage anew. Raises OptionError for shares that
-    ``check_shares`` refuses or that leave too little; and what ``calibrate`` raises: InputError for text that is too
-    short, with fewer rows than a layer has columns.
+    Before that, without the shares ``encoder_layers`` and ``decoder_layers`` of the layers of a stack. ``text`` is
+    (source, target) as texts or ids, see ``calibration.calibrate``. Each stack keeps its first layer, each attention a
+    head, each feed-forward layer 16 neurons. Without ``reconstruct`` the same go, and the weights of the others stay
+    as they were. ``progress`` is told the steps done and all of them, for each stage anew. Raises OptionError for
+    shares that ``check_shares`` refuses or that leave too little; and what ``calibrate`` raises: InputError for text
+    that is too short, with fewer rows than a layer has columns.
     """
-    check_shares({"ffn": ffn, "heads": heads})
+    check_shares({"ffn": ffn, "heads": heads, "encoder_layers": encoder_layers, "decoder_layers": decoder_layers})
+    stacks = {"encoder": (model.config.encoder, encoder_layers), "decoder": (model.config.decoder, decoder_layers)}
+    counts = {stack: layers_to_remove(stack, *each) for stack, each in stacks.items()}
+    whole, pruned, removed = model, model, []
+    if any(counts.values()):
+        cuts = plan_cuts(model, tokenizer, text, counts, progress)
+        model, pruned = cut_layers(model, cuts, fit=False), cut_layers(pruned, cuts, fit=True)
+        removed = _cut_rows(whole.config, cuts, reconstruct)
     shares = {"heads": heads, "neurons": ffn}
     totals = {what: _total(what, share, _layers(model.config, what)) for what, share in shares.items()}
-    whole, pruned, removed = model, model, []
     for what, total in totals.items():
         if total:
             reduced = _reduce(pruned, tokenizer, text, what, total, progress)
@@ -97,9 +107,10 @@ def prune_model(
             pruned = _without(pruned, kept, dict(_fitted(reduced)))
             model = _without(model, kept, {})
             removed += [_row(what, layer, each, reconstruct) for layer, each in reduced]
-    if not removed or not reconstruct:
-        return model, removed
-    return fit_to_teacher(pruned, whole, tokenizer, text, progress), removed
+    if removed and reconstruct:
+        model = fit_to_teacher(pruned, whole, tokenizer, text, progress)
+    record = (Removal(row.what, row.layer, row.removed, row.total) for row in removed)
+    return replace(model, removed=(*whole.removed, *record)), removed
 
 
 def _layers(config: ModelConfig, what: str) -> list[_Layer]:
@@ -238,6 +249,17 @@ def _resized(config: ModelConfig, kept: Mapping[str, np.ndarray]) -> ModelConfig
         )
         stacks[name] = replace(stack, layers=layers)
     return replace(config, **stacks)
+
+
+def _cut_rows(config: ModelConfig, cuts: Sequence[Cut], reconstruct: bool) -> list[Removed]:
+    rows = []
+    for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
+        own = [cut for cut in cuts if cut.stack == stack]
+        if own:
+            before, after = (float(np.mean([getattr(cut, name) for cut in own])) for name in ("error_before", "error"))
+            count = sum(cut.end - cut.first for cut in own)
+            rows.append(Removed("layers", stack, count, len(sizes.layers), before, after if reconstruct else before))
+    return rows
 
 
 def _row(what: str, layer: _Layer, reduced: structured.ReducedLayer, reconstruct: bool) -> Removed:

@@ -35,16 +35,16 @@ def fit_to_teacher(
 
     ``text`` and the errors raised are as in ``calibration.calibrate``; ``progress`` is told the lines done, of all.
     """
-    stacks = {"encoder": model.config.encoder, "decoder": model.config.decoder}
-    layers = [f"{name}.layers.{len(stack.layers) - 1}.ffn" for name, stack in stacks.items()]
-    whole = {layer: _down(teacher, layer) for layer in layers}
-    mine = {layer: _down(model, layer) for layer in layers}
+    pairs = dict(zip(_last_layers(model), _last_layers(teacher), strict=True))
+    whole = {layer: _down(teacher, other) for layer, other in pairs.items()}
+    mine = {layer: _down(model, layer) for layer in pairs}
     statistics = {layer: TeacherStatistics(weight.shape[1], len(weight)) for layer, (weight, _) in mine.items()}
     engines = [in_memory_engine(each.config, each.generation, each.tensors) for each in (teacher, model)]
-    names = [f"{layer}.{part}" for layer in layers for part in ("up", "down")]
+    names = [[f"{layer}.{part}" for layer in layers for part in ("up", "down")] for layers in (pairs.values(), pairs)]
     for done, (theirs, own) in paired_inputs(engines, tokenizer, text, names):
         for layer, (weight, bias) in whole.items():
-            wanted = theirs[f"{layer}.up"] + theirs[f"{layer}.down"] @ weight.T + bias - own[f"{layer}.up"]
+            other = pairs[layer]
+            wanted = theirs[f"{other}.up"] + theirs[f"{other}.down"] @ weight.T + bias - own[f"{layer}.up"]
             statistics[layer].add(own[f"{layer}.down"], wanted)
         if progress:
             progress(done, len(text))
@@ -56,6 +56,12 @@ def fit_to_teacher(
         for name, values in ((f"{layer}.down.weight", fitted.weight), (f"{layer}.down.bias", fitted.bias)):
             tensors[name] = LazyTensor(name, values.shape, "float32", lambda values=values: values)
     return replace(model, tensors=tensors)
+
+
+def _last_layers(model: CanonicalModel) -> list[str]:
+    """The last feed-forward layer of each stack."""
+    stacks = {"encoder": model.config.encoder, "decoder": model.config.decoder}
+    return [f"{name}.layers.{len(stack.layers) - 1}.ffn" for name, stack in stacks.items()]
 
 
 def _down(model: CanonicalModel, layer: str) -> tuple[np.ndarray, np.ndarray]:

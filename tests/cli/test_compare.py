@@ -59,7 +59,7 @@ def pruned(target: Path, monkeypatch: pytest.MonkeyPatch, *, layers: int, width:
         values = model.tensors[name].read()[tuple(slice(size) for size in spec.shape)]
         tensors[name] = LazyTensor(name, spec.shape, "float32", lambda values=values: values)
     smaller: CanonicalModel = replace(model, config=config, tensors=tensors)
-    monkeypatch.setattr(pipeline, "open_checkpoint", lambda path: smaller)
+    monkeypatch.setattr(pipeline, "open_model", lambda path, requantize: smaller)
     convert(EXAMPLE, target)
     monkeypatch.undo()
     return target

@@ -114,6 +114,16 @@ CONFIGS: dict[str, tuple[Change, str]] = {
         lambda c: c.update(tokenizer="tokenizers"),
         "a tokenizers tokenizer without tokenizer.json",
     ),
+    "kv of another type": (lambda c: c.update(kv="int4"), 'kv: expected one of null, "int8", "float32"'),
+    "removed that is no list": (lambda c: c.update(removed={}), "removed: expected a list"),
+    "removed of something else": (
+        lambda c: c.update(removed=[{"what": "hair", "place": "encoder", "removed": 1, "total": 2}]),
+        r"removed\[0\]: what: expected one of",
+    ),
+    "more removed than there was": (
+        lambda c: c.update(removed=[{"what": "layers", "place": "encoder", "removed": 2, "total": 2}]),
+        r"removed\[0\]: removed: expected an integer from 1 to 1",
+    ),
     "unknown field": (lambda c: c.update(extra=1), "unknown fields: 'extra'"),
     "model is a list": (lambda c: c.update(model=[]), "model: expected an object"),
     "another width": (lambda c: c["model"].update(width=24), "mis-shaped"),

@@ -19,7 +19,7 @@ from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
 from pyengine.quantize import Calibration, convert, main
 from pyengine.quantize.calibration import in_memory_engine
-from pyengine.quantize.comparison import read_matrix
+from pyengine.quantize.opening import read_matrix
 from pyengine.quantize.divergence import divergence
 from pyengine.quantize.reporting import Reporter
 from pyengine.scheduling.deadline import Deadline

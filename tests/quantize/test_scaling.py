@@ -70,7 +70,7 @@ def test_the_places_of_a_post_norm_model(model: CanonicalModel) -> None:
 
 
 def test_folding_leaves_outputs_equal(model: CanonicalModel) -> None:
-    """The same bits with powers of two at all places at once; within rounding with any scales, and then not the same."""
+    """The same bits with powers of two at all places at once; within rounding, but not the same, with any scales."""
     model = untied(model)
     exact = logits(model)
     generator = np.random.default_rng(3)
@@ -83,14 +83,18 @@ def test_folding_leaves_outputs_equal(model: CanonicalModel) -> None:
     found = logits(scaled)
     np.testing.assert_allclose(found, exact, atol=2e-5 * np.abs(exact).max())
     assert not np.array_equal(found, exact)
-    changed = {name for name in model.tensors if not np.array_equal(model.tensors[name].read(), scaled.tensors[name].read())}
+    changed = {
+        name for name in model.tensors if not np.array_equal(model.tensors[name].read(), scaled.tensors[name].read())
+    }
     assert "encoder.layers.0.ffn.norm.weight" not in changed and "encoder.layers.1.ffn.norm.bias" in changed
 
 
 def test_equalized_models_say_the_same(model: CanonicalModel) -> None:
     exact, found = logits(model), logits(equalize(model))
     np.testing.assert_allclose(found, exact, atol=2e-5 * np.abs(exact).max())
-    v, output = (equalize(model).tensors[f"encoder.layers.0.self_attention.{part}.weight"].read() for part in ("v", "output"))
+    v, output = (
+        equalize(model).tensors[f"encoder.layers.0.self_attention.{part}.weight"].read() for part in ("v", "output")
+    )
     np.testing.assert_allclose(np.abs(v).max(axis=1), np.abs(output).max(axis=0), rtol=1e-5)
 
 
@@ -123,7 +127,11 @@ def test_only_what_is_rounded_is_scaled(model: CanonicalModel) -> None:
     statistics = calibrate(in_memory_engine(model.config, model.generation, model.tensors), None, TEXT)
     floats = dict.fromkeys(matrix_names(model.config), "float32")
     assert smooth(model, floats, statistics, ALPHAS)[2] == []
-    some = {**floats, "decoder.layers.1.cross_attention.kv": "int8", "encoder.layers.0.self_attention.output": "int4g32"}
+    some = {
+        **floats,
+        "decoder.layers.1.cross_attention.kv": "int8",
+        "encoder.layers.0.self_attention.output": "int4g32",
+    }
     expected = ["encoder.layers.0.self_attention.v", "encoder.layers.1.ffn.norm"]
     assert [row.place for row in smooth(model, some, statistics, ALPHAS)[2]] == expected
     assert [row.place for row in awq(model, some, statistics)[2]] == expected[:1]
@@ -143,7 +151,9 @@ def outliers(directory: Path) -> Path:
     return handmade.write_checkpoint(directory, config, marian)
 
 
-@pytest.mark.parametrize("way", [{"smooth": ALPHAS}, {"smooth": (0.5,)}, {"method": "awq"}, {"equalize": True}], ids=str)
+@pytest.mark.parametrize(
+    "way", [{"smooth": ALPHAS}, {"smooth": (0.5,)}, {"method": "awq"}, {"equalize": True}], ids=str
+)
 def test_a_model_with_outliers_is_nearer_to_itself(tmp_path: Path, way: dict) -> None:
     """End to end, through what a user calls: the KL divergence of the written model falls."""
     source = outliers(tmp_path / "in")

@@ -116,7 +116,7 @@ def test_the_end_of_a_stack_is_fitted_to_the_whole_model() -> None:
 def last_vectors(model: CanonicalModel, layer: str) -> np.ndarray:
     """What the layer adds to its inputs, and these: float32 [rows, width]."""
     engine = in_memory_engine(model.config, model.generation, model.tensors, threads=1)
-    ((_, (seen,)),) = paired_inputs([engine], None, TEXT, [f"{layer}.up", f"{layer}.down"])
+    ((_, (seen,)),) = paired_inputs([engine], None, TEXT, [[f"{layer}.up", f"{layer}.down"]])
     weight, bias = (model.tensors[f"{layer}.down.{kind}"].read() for kind in ("weight", "bias"))
     return seen[f"{layer}.up"] + seen[f"{layer}.down"] @ weight.T + bias
 

@@ -1,0 +1,85 @@
+"""What can be converted: training checkpoints, and model directories, which are canonical models again when opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pyengine.canonical import CanonicalModel, LazyTensor
+from pyengine.canonical.tensors import tensor_specs
+from pyengine.errors import ModelFileError, OptionError
+from pyengine.formats.strict_json import load_object
+from pyengine.importers import open_checkpoint
+from pyengine.importers.tokenizer_files import find_tokenizer
+from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
+from pyengine.modelfile.directory import CONFIG_NAME, FORMAT
+from pyengine.modelfile.layout import PANEL, dequantize_packed, matrix_shapes
+
+__all__ = ["open_model", "read_matrix", "read_model"]
+
+
+def open_model(path: str | Path, *, requantize: bool = False) -> CanonicalModel:
+    """Open a training checkpoint, as ``open_checkpoint``, or a model directory, as ``open_directory``; and their errors.
+
+    Raises OptionError for a directory with rounded weights, unless ``requantize``.
+    """
+    path = Path(path)
+    if not _is_model_directory(path):
+        return open_checkpoint(path)
+    directory = open_directory(path)
+    if directory.rounded and not requantize:
+        kinds = sorted({directory.weights, *directory.other_weights.values()})
+        raise OptionError(
+            f"{path}: its weights are rounded already ({', '.join(kinds)}), and rounding them again loses more than "
+            "rounding the checkpoint that they came from; --requantize does it all the same"
+        )
+    return read_model(directory)
+
+
+def read_model(directory: ModelDirectory) -> CanonicalModel:
+    """The model with float32 tensors, each dequantized when it is read. It keeps the directory's memory."""
+    tensors: dict[str, LazyTensor] = {}
+    shapes = {name: spec.shape for name, spec in tensor_specs(directory.config).items()}
+    for name, spec in packed_specs(directory.config, "float32").items():
+        first = 0
+        for source in spec.sources:
+            rows = slice(first, first + shapes[source][0])
+            tensors[source] = _part(directory, name, spec.kind, source, shapes[source], rows)
+            first = rows.stop
+    return CanonicalModel(
+        config=directory.config,
+        generation=directory.generation,
+        tensors={name: tensors[name] for name in shapes},
+        tokenizer=directory.tokenizer_kind,
+        tokenizer_files=find_tokenizer(directory.path)[1] if directory.tokenizer_kind else {},
+        removed=directory.removed,
+    )
+
+
+def read_matrix(directory: ModelDirectory, name: str) -> np.ndarray:
+    """The matrix of a packed name, dequantized: float32 [N, K]. Raises ModelFileError if it is not finite."""
+    rows, columns = matrix_shapes(directory.config)[name]
+    panels = dequantize_packed(directory.tensors, name, columns)
+    matrix = panels.transpose(0, 2, 1).reshape(len(panels) * PANEL, -1)[:rows, :columns]
+    if not np.isfinite(matrix).all():
+        raise ModelFileError(f"{directory.path}: matrix {name}: expected finite weights, found others")
+    return matrix
+
+
+def _part(
+    directory: ModelDirectory, packed: str, kind: str, name: str, shape: tuple[int, ...], rows: slice
+) -> LazyTensor:
+    """One of the tensors that are stacked under a packed name."""
+
+    def load() -> np.ndarray:
+        if kind == "vector":
+            return directory.tensors[packed][rows]
+        return read_matrix(directory, packed.removesuffix(".weight"))[rows]
+
+    return LazyTensor(name, shape, "float32", load)
+
+
+def _is_model_directory(path: Path) -> bool:
+    config = path / CONFIG_NAME
+    return config.is_file() and load_object(config, ModelFileError).get("format") == FORMAT

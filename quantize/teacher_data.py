@@ -1,0 +1,83 @@
+"""Data to train a smaller model on: a corpus, and what a model translates it to.
+
+Sequence-level knowledge distillation: Kim and Rush, arXiv:1606.07947. The teacher computes in float32 and searches as its
+own defaults say, beams included.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from pyengine.errors import InputError, OptionError, UnsupportedError
+from pyengine.quantize.calibration import in_memory_engine
+from pyengine.quantize.opening import open_model
+from pyengine.results import FileResult
+from pyengine.tasks.translator import Translator
+from pyengine.text import open_tokenizer
+
+__all__ = ["write_teacher_data"]
+
+
+def write_teacher_data(
+    checkpoint: str | Path, corpus: str | Path, output: str | Path, *, force: bool = False
+) -> tuple[FileResult, int]:
+    """Translate ``corpus``, UTF-8, a source a line; ``output`` gets lines of source, tab, translation, in that order.
+
+    It is the form that ``calibration.load_text`` reads, so lines without a source, or for which the model has nothing
+    to say, are left out: their number is returned beside what ``Translator.translate_file`` says. ``checkpoint``: a
+    training checkpoint or a model directory. ``output`` appears when it is complete. Raises OptionError if it exists,
+    unless ``force``; InputError, naming the line, for a corpus that is not such a file; UnsupportedError for a model
+    without a tokenizer; and what ``open_model`` and ``open_tokenizer`` raise.
+    """
+    corpus, output = Path(corpus), Path(output)
+    if output.exists() and not (force and output.is_file()):
+        raise OptionError(f"{output}: exists; --force replaces a file")
+    if not output.parent.is_dir():
+        raise OptionError(f"{output}: the directory {output.parent} does not exist")
+    _check_sources(corpus)
+    model = open_model(checkpoint, requantize=True)
+    if model.tokenizer is None:
+        raise UnsupportedError(f"{checkpoint}: expected a model with tokenizer files, found none")
+    sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
+    tokenizer = open_tokenizer(checkpoint, model.tokenizer, **sizes)
+    engine = in_memory_engine(model.config, model.generation, model.tensors)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+        translations, pairs = Path(scratch) / "translations", Path(scratch) / "pairs"
+        with Translator(engine, tokenizer, {}) as teacher:
+            result = teacher.translate_file(corpus, translations, truncate=True)
+        left_out = _join(corpus, translations, pairs)
+        os.replace(pairs, output)
+    return result, left_out
+
+
+def _check_sources(corpus: Path) -> None:
+    """Before anything takes long: whether each line is a source."""
+    if not corpus.is_file():
+        raise InputError(f"{corpus}: expected a file, found {'a directory' if corpus.is_dir() else 'nothing'}")
+    number = 0
+    with open(corpus, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{corpus}: line {number}: expected UTF-8, found an invalid byte at {error.start}"
+                ) from None
+            if "\t" in text:
+                raise InputError(f"{corpus}: line {number}: expected a source alone, found a tab")
+    if not number:
+        raise InputError(f"{corpus}: expected lines of text, found an empty file")
+
+
+def _join(corpus: Path, translations: Path, pairs: Path) -> int:
+    """Write the pairs that have both sides; returns the number of the others."""
+    left_out = 0
+    with open(corpus, "rb") as sources, open(translations, "rb") as targets, open(pairs, "wb") as file:
+        for source, target in zip(sources, targets, strict=True):
+            if source.strip() and target.strip():
+                file.write(source.rstrip(b"\r\n") + b"\t" + target.replace(b"\t", b" "))
+            else:
+                left_out += 1
+    return left_out
