@@ -102,6 +102,7 @@ cdef extern from "ops/ops.h" nogil:
     ctypedef enum pe_weight_type:
         PE_WEIGHT_F32
         PE_WEIGHT_Q8
+        PE_WEIGHT_Q8S
         PE_WEIGHT_Q4
 
     ctypedef enum pe_kv_type:
@@ -122,6 +123,8 @@ cdef extern from "ops/ops.h" nogil:
         const int32_t *sum
         const uint16_t *group_scale
         const uint16_t *group_min
+        const int32_t *line_start
+        const uint16_t *line_quad
         const float *bias
 
     ctypedef struct pe_norm:

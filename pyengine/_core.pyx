@@ -143,12 +143,16 @@ cdef class Model:
             self.model.source_embed = self.model.target_embed
         else:
             self._bind_linear(&self.model.source_embed, tensors, "encoder.embed", config.source_vocab, width, False)
+        if PE_WEIGHT_Q8S in (self.model.target_embed.type, self.model.source_embed.type):
+            raise EngineError("embedding tables: expected dense matrices, found sparse ones")
         if config.tie_output:
             self.model.output = self.model.target_embed
             self.model.output.bias = self._floats(tensors, "output.bias", config.target_vocab)
             self.layers[<uintptr_t>&self.model.output] = "output"
         else:
             self._bind_linear(&self.model.output, tensors, "output", config.target_vocab, width, True)
+            if self.model.output.type == PE_WEIGHT_Q8S:
+                raise EngineError("output layer: expected a dense matrix, found a sparse one")
         for i, layer in enumerate(config.encoder.layers):
             e = &self.model.encoder[i]
             name = f"encoder.layers.{i}."
@@ -200,7 +204,9 @@ cdef class Model:
         linear.k = k
         self.layers[<uintptr_t>linear] = name
         weight = tensors[name + ".weight"]
-        if weight.dtype == np.int8:
+        if name + ".line_start" in tensors:
+            self._bind_sparse(linear, tensors, name, weight, blocks)
+        elif weight.dtype == np.int8:
             self._bind_int8(linear, tensors, name, weight, blocks)
         elif weight.dtype == np.uint8:
             self._bind_int4(linear, tensors, name, weight, blocks)
@@ -222,6 +228,29 @@ cdef class Model:
         linear.sum = <const int32_t *>self._address(array, np.int32, (blocks * 16,))
         with nogil:
             valid = self.model.kernels.channel_sums(<const int8_t *>linear.w, k, blocks, &sums[0])
+        if not valid:
+            raise ModelFileError(f"tensor {name}.weight: expected values in [-127, 127], found -128")
+
+    cdef _bind_sparse(self, pe_linear *linear, tensors, name, weight, int64_t blocks):
+        """The tables must be valid, see modelfile.layout.check_lines."""
+        starts, quads = tensors[name + ".line_start"], tensors[name + ".line_quad"]
+        cdef int64_t lines = weight.shape[0], block, first, end
+        cdef const int8_t *line
+        cdef int32_t[::1] sums
+        cdef bint valid = True
+        self.model.int8_rows = True
+        linear.type = PE_WEIGHT_Q8S
+        linear.w = self._address(weight, np.int8, (lines, 16, 4))
+        linear.scale = self._floats(tensors, name + ".scale", linear.n)
+        linear.line_start = <const int32_t *>self._address(starts, np.int32, (round_up(blocks + 1, 16),))
+        linear.line_quad = <const uint16_t *>self._address(quads, np.uint16, (round_up(lines, 32),))
+        sums = array = np.empty(blocks * 16, np.int32)
+        linear.sum = <const int32_t *>self._address(array, np.int32, (blocks * 16,))
+        with nogil:
+            for block in range(blocks):
+                first, end = linear.line_start[block], linear.line_start[block + 1]
+                line = <const int8_t *>linear.w + first * 64
+                valid &= self.model.kernels.channel_sums(line, (end - first) * 4, 1, &sums[block * 16])
         if not valid:
             raise ModelFileError(f"tensor {name}.weight: expected values in [-127, 127], found -128")
 

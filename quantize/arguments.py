@@ -7,12 +7,15 @@ import math
 import re
 from typing import NoReturn, Sequence
 
+from pyengine.errors import OptionError
 from pyengine.modelfile.directory import KV
-from pyengine.modelfile.layout import WEIGHTS
 from pyengine.quantize.calibrated import CALIBRATED
+from pyengine.quantize.prune.masks import Pattern
+from pyengine.quantize.prune.sparse import MASKS, SPARSE_METHODS, pattern_of
 from pyengine.quantize.ranges import METHODS as RANGES
 from pyengine.quantize.schemes import GROUPS
 from pyengine.quantize.smooth import ALPHAS
+from pyengine.quantize.types import TYPES
 from pyengine.version import __version__
 
 __all__ = ["METHODS", "PROGRAM", "list_methods", "read_arguments"]
@@ -39,14 +42,14 @@ an attention, between up and down of a feed-forward layer with ReLU, behind the 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """What is asked for; ``arguments`` default to those of the process. Exits, saying why, where they do not fit.
 
-    Settings are parsed: ``tensor`` is a list of (pattern, type), ``prune`` what -> share.
+    Settings are parsed: ``tensor`` is a list of (pattern, type), ``prune`` what -> share, ``sparse`` a Pattern or None.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.list_methods:
         return options
     _check(parser, options)
-    options.prune = dict(_share(parser, setting) for setting in options.prune)
+    options.prune, options.sparse = _removal(parser, options)
     options.tensor = [setting.partition("=")[::2] for setting in options.tensor]
     return options
 
@@ -109,7 +112,7 @@ def _add_types(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="PATTERN=TYPE",
         help="another type for some matrices, such as 'encoder.*.ffn.*=int8'; lm_head is the output layer. Types: "
-        f"{', '.join(WEIGHTS)}; may be given again, later ones win",
+        f"{', '.join(TYPES)}; may be given again, later ones win",
     )
     add(
         "--target-size",
@@ -163,10 +166,17 @@ def _add_removal(group: argparse._ArgumentGroup) -> None:
         "--prune",
         action="append",
         default=[],
-        metavar="WHAT=SHARE",
+        metavar="WHAT=SHARE|N:M",
         help="first remove a share of all neurons of feed-forward layers, such as ffn=0.25, of attention heads, such "
         "as heads=0.2, or of the layers of a stack, such as decoder-layers=0.3, and fit the rest to --calibrate; may "
-        "be given again",
+        "be given again. Also zeros: blocks=0.5 of 16 x 4 weights, which are skipped; or weights=0.5, or 2:4, which "
+        "only take the place of weights",
+    )
+    add(
+        "--prune-method",
+        choices=SPARSE_METHODS,
+        default="sparsegpt",
+        help="how blocks, weights and N:M choose (default: %(default)s); magnitude needs no text",
     )
     add(
         "--vocabulary",
@@ -231,8 +241,6 @@ def _check(parser: _Parser, options: argparse.Namespace) -> None:
         parser.error("--group and --minima have a meaning with --weights int4 only")
     if options.method in CALIBRATED and not options.calibrate:
         parser.error(f"--method {options.method} needs text: --calibrate FILE")
-    if options.prune and not options.calibrate:
-        parser.error("--prune needs text: --calibrate FILE")
     if options.smooth and not options.calibrate:
         parser.error("--smooth needs text: --calibrate FILE")
     if options.calibrate and (options.report_only or not _uses_text(options)):
@@ -261,9 +269,30 @@ def _uses_text(options: argparse.Namespace) -> bool:
     return bool(int4 and options.method not in RANGES or options.prune or options.smooth or options.report)
 
 
-def _share(parser: _Parser, setting: str) -> tuple[str, float]:
-    name, _, share = setting.partition("=")
-    try:
-        return name.replace("-", "_"), float(share)
-    except ValueError:
-        parser.error(f"--prune {setting!r}: expected WHAT=SHARE, such as ffn=0.25")
+def _removal(
+    parser: _Parser, options: argparse.Namespace
+) -> tuple[dict[str, float], Pattern | None]:
+    """What --prune removes, by what to share of it; and the pattern of zeros, if one is asked for."""
+    shares, patterns = {}, []
+    for setting in options.prune:
+        what, equals, value = setting.partition("=")
+        try:
+            share = float(value) if equals else math.nan
+        except ValueError:
+            share = math.nan
+        if math.isnan(share) and ":" not in what:
+            parser.error(f"--prune {setting!r}: expected WHAT=SHARE, such as ffn=0.25, or N:M")
+        if what in MASKS or ":" in what:
+            try:
+                patterns.append(pattern_of(what, share))
+            except OptionError as error:
+                parser.error(f"--prune {error}")
+        else:
+            shares[what.replace("-", "_")] = share
+    if len(patterns) > 1:
+        parser.error("--prune: expected one kind of zeros, found several")
+    if not options.calibrate and (shares or patterns and options.prune_method != "magnitude"):
+        parser.error("--prune needs text: --calibrate FILE; or zeros with --prune-method magnitude")
+    if patterns and (options.target_size is not None or options.max_kld is not None):
+        parser.error("--target-size and --max-kld choose int4 types, which cannot have zeros")
+    return shares, patterns[0] if patterns else None

@@ -24,8 +24,11 @@ from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.packing import TensorReport
 from pyengine.quantize.pipeline import Calibration, Report, convert, measure
+from pyengine.quantize.prune.sparse import slower_than_dense
 
 __all__ = ["main"]
+
+_MASKED = ("share", "error_before", "error")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,6 +91,10 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
     for row in report.removed:
         kept = f"{row.error_after:.2%} of the layer's variance lost, {row.error_before:.2%} before the fit"
         lines.append(f"{row.layer}: {row.removed} of {row.total} {row.what} removed; {kept}")
+    if report.masked:
+        share, before, after = (median(getattr(row, name) for row in report.masked) for name in _MASKED)
+        kept = f"{after:.2%} of the layers' outputs lost, {before:.2%} by the mask alone (median)"
+        lines.append(f"zeros: {share:.0%} of {len(report.masked)} matrices; {kept}")
     for method in dict.fromkeys(row.method for row in report.scaled):
         rows = [row for row in report.scaled if row.method == method]
         changed = [row for row in rows if row.alpha is not None]
@@ -111,12 +118,9 @@ def _print(lines: list[str]) -> None:
 def _teach(options: argparse.Namespace) -> list[str]:
     from pyengine.quantize.teacher_data import write_teacher_data  # with the engine, which else is not started
 
-    result, left_out = write_teacher_data(
-        options.checkpoint, options.corpus, options.teacher_data, force=options.force
-    )
-    rate = result.tokens / result.seconds
-    line = f"{options.teacher_data}: {result.lines - left_out:,} pairs, {rate:,.0f} tokens a second"
-    return [line + (f"; {left_out:,} lines without a source or a translation left out" if left_out else "")]
+    made = write_teacher_data(options.checkpoint, options.corpus, options.teacher_data, force=options.force)
+    line = f"{options.teacher_data}: {made.pairs:,} pairs, {made.tokens_a_second:,.0f} tokens a second"
+    return [line + (f"; {made.left_out:,} lines without a source or a translation left out" if made.left_out else "")]
 
 
 def _run(options: argparse.Namespace, command: str) -> Report:
@@ -128,6 +132,8 @@ def _run(options: argparse.Namespace, command: str) -> Report:
         "method": "absmax" if method in CALIBRATED else method,  # of what is not calibrated
         "requantize": options.requantize,
     }
+    if options.sparse is not None and (slow := slower_than_dense(options.sparse)):
+        print(f"{PROGRAM}: the model will not run faster: {slow}", file=sys.stderr)
     if options.report_only:
         with _bar(options.weights, unit="B", unit_scale=True) as progress:
             return measure(options.checkpoint, progress=progress, **how)
@@ -155,7 +161,8 @@ def _run(options: argparse.Namespace, command: str) -> Report:
                 max_divergence=options.max_kld,
                 progress=calibrating,
             )
-        how |= {"prune": options.prune, "equalize": options.equalize, "kv": options.kv, "force": options.force}
+        how |= {"prune": options.prune, "sparse": options.sparse, "sparse_method": options.prune_method}
+        how |= {"equalize": options.equalize, "kv": options.kv, "force": options.force}
         report = convert(options.checkpoint, options.output, progress=progress, **how)
     if reporter is not None:
         reporter.write(report, method=method, command=command)

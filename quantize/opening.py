@@ -20,9 +20,10 @@ __all__ = ["open_model", "read_matrix", "read_model"]
 
 
 def open_model(path: str | Path, *, requantize: bool = False) -> CanonicalModel:
-    """Open a training checkpoint, as ``open_checkpoint``, or a model directory, as ``open_directory``; and their errors.
+    """Open a training checkpoint or a model directory.
 
-    Raises OptionError for a directory with rounded weights, unless ``requantize``.
+    Raises what ``open_checkpoint`` or ``open_directory`` raises, and OptionError for a directory with rounded weights,
+    unless ``requantize``.
     """
     path = Path(path)
     if not _is_model_directory(path):
@@ -60,7 +61,7 @@ def read_model(directory: ModelDirectory) -> CanonicalModel:
 def read_matrix(directory: ModelDirectory, name: str) -> np.ndarray:
     """The matrix of a packed name, dequantized: float32 [N, K]. Raises ModelFileError if it is not finite."""
     rows, columns = matrix_shapes(directory.config)[name]
-    panels = dequantize_packed(directory.tensors, name, columns)
+    panels = dequantize_packed(directory.tensors, name, rows, columns)
     matrix = panels.transpose(0, 2, 1).reshape(len(panels) * PANEL, -1)[:rows, :columns]
     if not np.isfinite(matrix).all():
         raise ModelFileError(f"{directory.path}: matrix {name}: expected finite weights, found others")

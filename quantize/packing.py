@@ -9,7 +9,7 @@ from typing import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from pyengine.canonical import CanonicalModel
-from pyengine.modelfile.layout import packed_specs, pad_vector
+from pyengine.modelfile.layout import SPARSE, packed_specs, pad_vector
 from pyengine.quantize.distortion import snr_db
 from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
 
@@ -42,12 +42,13 @@ def pack_tensors(
     rows: list[TensorReport],
     progress: Progress | None,
     done_before: Mapping[str, list[Rounded]],
+    lines: Mapping[str, int] | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield every packed tensor in file order; append a row for each to ``rows`` as it is done.
 
-    ``done_before``: matrices that are rounded already, by packed name.
+    ``done_before``: matrices that are rounded already, by packed name; ``lines`` as in ``packed_specs``.
     """
-    specs = packed_specs(model.config, weights, other_weights)
+    specs = packed_specs(model.config, weights, other_weights, lines)
     total = sum(4 * math.prod(tensor.shape) for tensor in model.tensors.values())
     done = 0
     for name, spec in specs.items():
@@ -65,7 +66,7 @@ def pack_tensors(
                 [model.tensors[source].read() for source in spec.sources], kind, method
             )
             snr = _snr(rounded)
-            parts = {f"{matrix}.{part}": array for part, array in pack_parts(rounded).items()}
+            parts = {f"{matrix}.{part}": array for part, array in pack_parts(rounded, kind == SPARSE).items()}
             del rounded
         for part in list(parts):
             array = parts.pop(part)  # one reference: the writer forgets it before the next one is made

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 from pyengine.canonical import CanonicalModel
 from pyengine.errors import OptionError
-from pyengine.modelfile.layout import INT4, matrix_names
+from pyengine.modelfile.layout import INT4, SPARSE, matrix_names, packed_specs
 from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.opening import open_model
 from pyengine.quantize.packing import Progress, TensorReport, pack_tensors
 from pyengine.quantize.prune.budget import check_shares
-from pyengine.quantize.rounding import Rounded
+from pyengine.quantize.prune.masks import Pattern
+from pyengine.quantize.prune.sparse import Masked, sparse_types, sparsify
+from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
 from pyengine.quantize.scaling import Scaled, awq, smooth
 from pyengine.quantize.scaling import equalize as equalized
 from pyengine.quantize.statistics import InputStatistics
@@ -35,9 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["Calibration", "Report", "convert", "measure"]
 
 PROBED = 32  # lines that sensitivity is measured on
-SMOOTHING_ROWS = 256  # that smoothing needs of each layer
+LEAST_ROWS = 256  # that a calibration needs of each layer
 
 Text = Sequence[tuple[str, "str | None"]]  # (source, target)
+Statistics = Mapping[str, InputStatistics]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Calibration:
     """Text to calibrate int4 matrices on, and what to do with it.
 
     text     (source, target) as ``calibration.load_text`` gives it
-    method   one of ``calibrated.CALIBRATED``; another one: the text is for pruning and smoothing alone
+    method   one of ``calibrated.CALIBRATED``; another one: the text is for pruning, zeros and smoothing alone
     smooth   exponents that SmoothQuant tries at each place that takes scales, see ``scaling``; none: it does not
     state    a file from which an interrupted calibration goes on
     target_bytes    of all tensors, or
@@ -71,7 +74,7 @@ class Calibration:
 class Report:
     """All tensors of a conversion, the size of the model directory (0 if none was written), and what was done before.
 
-    ``removed`` by pruning; ``scaled``: by smoothing and AWQ, a place each.
+    ``removed`` by pruning; ``scaled``: by smoothing and AWQ, a place each; ``masked``: by zeros, a matrix each.
     """
 
     weights: str
@@ -79,6 +82,7 @@ class Report:
     directory_bytes: int
     removed: tuple[Removed, ...] = ()
     scaled: tuple[Scaled, ...] = ()
+    masked: tuple[Masked, ...] = ()
 
     @property
     def float32_bytes(self) -> int:
@@ -100,6 +104,8 @@ def convert(
     method: str = "absmax",
     calibration: Calibration | None = None,
     prune: Mapping[str, float] | None = None,
+    sparse: Pattern | None = None,
+    sparse_method: str = "sparsegpt",
     equalize: bool = False,
     vocabulary: Text | None = None,
     kv: str | None = None,
@@ -113,6 +119,8 @@ def convert(
     method       how ranges are found without ``calibration``: one of ``ranges.METHODS``
     prune        what of ``prune.budget.PRUNABLE`` -> the share to remove first, see ``prune.model.prune_model``; needs
                  a ``calibration``
+    sparse       zeros in the layers' matrices by this pattern; ``sparse_method`` says which, see ``prune.sparse``, and
+                 all but "magnitude" need a ``calibration``
     equalize     make ranges of adjacent layers alike, see ``scaling.equalize``
     vocabulary   text (source, target) whose tokens are kept, see ``vocabulary.trim_vocabulary``; the others go
     kv           the type of cached keys and values that the directory asks for: "int8" or "float32"
@@ -126,33 +134,50 @@ def convert(
     check_target(output, force=force)
     if prune:
         check_shares(prune)
-        if calibration is None:
-            raise OptionError("prune: expected text to calibrate on, found none")
+    if calibration is None and (prune or sparse is not None and sparse_method != "magnitude"):
+        raise OptionError("prune: expected text to calibrate on, found none")
     model, tokenizer = _open(checkpoint, requantize)
     other_weights = resolve_types(model.config, weights, tensors)
     removed: list[Removed] = []
-    scaled: list[Scaled] = []
-    done: dict[str, list[Rounded]] = {}
     with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch:
         if vocabulary is not None:
             model, tokenizer = _trimmed(model, vocabulary, Path(scratch))
+        types = {name: other_weights.get(name, weights) for name in matrix_names(model.config)}
+        if sparse is not None:
+            types = sparse_types(model, types, sparse)
         if prune and calibration is not None:
             model, removed = _pruned(model, tokenizer, calibration, prune)
         if equalize:
             model = equalized(model)
-        types = {name: other_weights.get(name, weights) for name in matrix_names(model.config)}
-        if calibration is not None and _needs_statistics(calibration, types):
+        statistics: Statistics = {}
+        if calibration is not None and _needs_statistics(calibration, types, sparse):
+            statistics = _statistics(model, tokenizer, calibration, types)
+        scaled, masked = [], []
+        if calibration is not None and calibration.smooth:
+            model, statistics, scaled = smooth(model, types, statistics, calibration.smooth, calibration.progress)
+        if calibration is not None and calibration.method == "awq":
+            model, statistics, more = awq(model, types, statistics, calibration.progress)
+            scaled += more
+        if sparse is not None:
+            told = calibration.progress if calibration is not None else None
+            model, masked = sparsify(model, sparse, sparse_method, statistics, told)
+        if calibration is not None and calibration.chooses:
             fixed = resolve_types(model.config, "", tensors)
-            model, types, scaled, done = _calibrated(model, tokenizer, calibration, types, fixed)
-            other_weights = {name: kind for name, kind in types.items() if kind != weights}
+            types = _chosen(model, tokenizer, calibration, statistics, fixed)
+        done: dict[str, list[Rounded]] = {}
+        if calibration is not None and calibration.method in CALIBRATED and statistics:
+            model, done = _rounded(model, types, statistics, calibration)
+        lines = _round_sparse(model, types, done)
+        other_weights = {name: kind for name, kind in types.items() if kind != weights}
         rows: list[TensorReport] = []
         size = write_directory(
             output,
             config=model.config,
             weights=weights,
             other_weights=other_weights,
+            lines=lines,
             generation=model.generation,
-            tensors=pack_tensors(model, weights, other_weights, method, rows, progress, done),
+            tensors=pack_tensors(model, weights, other_weights, method, rows, progress, done, lines),
             tokenizer=model.tokenizer,
             tokenizer_files=model.tokenizer_files,
             created_by=f"pyengine {__version__}",
@@ -160,7 +185,7 @@ def convert(
             removed=model.removed,
             force=force,
         )
-    return Report(weights, tuple(rows), size, tuple(removed), tuple(scaled))
+    return Report(weights, tuple(rows), size, tuple(removed), tuple(scaled), tuple(masked))
 
 
 def measure(
@@ -209,43 +234,58 @@ def _pruned(
     return prune_model(model, tokenizer, calibration.text, progress=calibration.progress, **prune)
 
 
-def _needs_statistics(calibration: Calibration, types: Mapping[str, str]) -> bool:
+def _needs_statistics(calibration: Calibration, types: Mapping[str, str], sparse: Pattern | None) -> bool:
     int4 = calibration.method in CALIBRATED and not INT4.keys().isdisjoint(types.values())
-    return int4 or calibration.chooses or bool(calibration.smooth)
+    return int4 or calibration.chooses or bool(calibration.smooth) or sparse is not None
 
 
-def _calibrated(
+def _statistics(
+    model: CanonicalModel, tokenizer: Tokenizer | None, calibration: Calibration, types: Mapping[str, str]
+) -> Statistics:
+    """What the layers read when the model runs on the text in float32."""
+    # Imported here, and below: a conversion without text starts no engine.
+    from pyengine.quantize.calibrated import rows_needed
+    from pyengine.quantize.calibration import calibrate, in_memory_engine
+
+    engine = in_memory_engine(model.config, model.generation, model.tensors)
+    needed = max(rows_needed(model, types, calibration.method), LEAST_ROWS)
+    state, progress = calibration.state, calibration.progress
+    statistics = calibrate(engine, tokenizer, calibration.text, needed=needed, state=state, progress=progress)
+    engine.close()
+    return statistics
+
+
+def _chosen(
     model: CanonicalModel,
     tokenizer: Tokenizer | None,
     calibration: Calibration,
-    types: dict[str, str],
+    statistics: Statistics,
     fixed: Mapping[str, str],
-) -> tuple[CanonicalModel, dict[str, str], list[Scaled], dict[str, list[Rounded]]]:
-    """Run the model on the text in float32; scale channels, choose the types that are not ``fixed``, round int4."""
-    # Imported here: a conversion without text starts no engine.
-    from pyengine.quantize.calibrated import round_calibrated, rows_needed
-    from pyengine.quantize.calibration import calibrate, in_memory_engine
+) -> dict[str, str]:
+    """The types of all matrices, by measured sensitivity where they are not ``fixed``."""
     from pyengine.quantize.mixed import choose_types, measure_sensitivity
 
-    text, method, progress = calibration.text, calibration.method, calibration.progress
-    engine = in_memory_engine(model.config, model.generation, model.tensors)
-    needed = max(rows_needed(model, types, method), SMOOTHING_ROWS if calibration.smooth else 1)
-    statistics: Mapping[str, InputStatistics] = calibrate(
-        engine, tokenizer, text, needed=needed, state=calibration.state, progress=progress
-    )
-    engine.close()
-    scaled: list[Scaled] = []
-    if calibration.smooth:
-        model, statistics, scaled = smooth(model, types, statistics, calibration.smooth, progress)
-    if method == "awq":
-        model, statistics, more = awq(model, types, statistics, progress)
-        scaled = [*scaled, *more]
-    if calibration.chooses:
-        pairs = [(source, target) for source, target in text[:PROBED] if target is not None]
-        sensitivity = measure_sensitivity(model, tokenizer, pairs, statistics, progress)
-        sensitivity = sensitivity.fixing(fixed)
-        types = choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence).types
-    if method not in CALIBRATED:
-        return model, types, scaled, {}
-    model, done = round_calibrated(model, types, statistics, method, progress)
-    return model, types, scaled, done
+    pairs = [(source, target) for source, target in calibration.text[:PROBED] if target is not None]
+    sensitivity = measure_sensitivity(model, tokenizer, pairs, statistics, calibration.progress).fixing(fixed)
+    return choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence).types
+
+
+def _rounded(
+    model: CanonicalModel, types: Mapping[str, str], statistics: Statistics, calibration: Calibration
+) -> tuple[CanonicalModel, dict[str, list[Rounded]]]:
+    """int4 by what the layers read, and the model with biases corrected for that."""
+    from pyengine.quantize.calibrated import round_calibrated
+
+    return round_calibrated(model, types, statistics, calibration.method, calibration.progress)
+
+
+def _round_sparse(
+    model: CanonicalModel, types: Mapping[str, str], done: dict[str, list[Rounded]]
+) -> dict[str, int]:
+    """Round the SPARSE matrices into ``done``, because the file begins with how many lines each has: these."""
+    specs, lines = packed_specs(model.config, "float32"), {}
+    for name, kind in types.items():
+        if kind == SPARSE:
+            done[name] = round_parts([model.tensors[source].read() for source in specs[f"{name}.weight"].sources], kind)
+            lines[name] = len(pack_parts(done[name], sparse=True)["weight"])
+    return lines

@@ -6,7 +6,17 @@ from typing import Sequence
 
 import numpy as np
 
-from pyengine.modelfile.layout import INT4, pack_float32, pack_groups, pack_int4, pack_int8, pad_vector
+from pyengine.modelfile.layout import (
+    INT4,
+    SPARSE,
+    pack_float32,
+    pack_groups,
+    pack_int4,
+    pack_int8,
+    pack_sparse,
+    pad_table,
+    pad_vector,
+)
 from pyengine.quantize.grid import round_to_grid
 from pyengine.quantize.ranges import choose_grid
 from pyengine.quantize.schemes import GroupedMatrix, QuantizedMatrix, Scheme, quantize_rows
@@ -25,7 +35,7 @@ def round_matrix(matrix: np.ndarray, weights: str, method: str = "absmax") -> Ro
     """A float32 matrix [N, K] rounded without calibration; itself as float32. ``method``: one of ``ranges.METHODS``."""
     if weights == "float32":
         return matrix
-    if weights == "int8" and method == "absmax":
+    if weights in ("int8", SPARSE) and method == "absmax":
         return quantize_rows(matrix)
     return round_to_grid(matrix, choose_grid(matrix, scheme_of(weights), method=method))
 
@@ -35,13 +45,19 @@ def round_parts(parts: Sequence[np.ndarray], weights: str, method: str = "absmax
     return [round_matrix(part, weights, method) for part in parts]
 
 
-def pack_parts(parts: Sequence[Rounded]) -> dict[str, np.ndarray]:
-    """Matrices of one type, stacked and packed: the last parts of the packed names -> arrays, in file order."""
+def pack_parts(parts: Sequence[Rounded], sparse: bool = False) -> dict[str, np.ndarray]:
+    """Matrices of one type, stacked and packed: the last parts of the packed names -> arrays, in file order.
+
+    ``sparse``: int8 ones without the blocks of zeros.
+    """
     first = parts[0]
     if isinstance(first, np.ndarray):
         return {"weight": pack_float32(_stacked(parts))}
     scale = pad_vector(_stacked([part.scale for part in parts]))
     q = _stacked([part.q for part in parts])
+    if sparse:
+        lines, starts, quads = pack_sparse(q)
+        return {"weight": lines, "scale": scale, "line_start": pad_table(starts), "line_quad": pad_table(quads)}
     if isinstance(first, QuantizedMatrix):
         return {"weight": pack_int8(q), "scale": scale}
     packed = {"weight": pack_int4(q, first.group), "scale": scale}

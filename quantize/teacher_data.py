@@ -1,35 +1,43 @@
 """Data to train a smaller model on: a corpus, and what a model translates it to.
 
-Sequence-level knowledge distillation: Kim and Rush, arXiv:1606.07947. The teacher computes in float32 and searches as its
-own defaults say, beams included.
+Sequence-level knowledge distillation: Kim and Rush, arXiv:1606.07947. The teacher computes in float32 and searches as
+its own defaults say, beams included.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.opening import open_model
-from pyengine.results import FileResult
 from pyengine.tasks.translator import Translator
 from pyengine.text import open_tokenizer
 
-__all__ = ["write_teacher_data"]
+__all__ = ["TeacherData", "write_teacher_data"]
+
+
+@dataclass(frozen=True)
+class TeacherData:
+    """What was written: ``pairs``; ``left_out``: lines without a source or a translation; tokens of these a second."""
+
+    pairs: int
+    left_out: int
+    tokens_a_second: float
 
 
 def write_teacher_data(
     checkpoint: str | Path, corpus: str | Path, output: str | Path, *, force: bool = False
-) -> tuple[FileResult, int]:
+) -> TeacherData:
     """Translate ``corpus``, UTF-8, a source a line; ``output`` gets lines of source, tab, translation, in that order.
 
     It is the form that ``calibration.load_text`` reads, so lines without a source, or for which the model has nothing
-    to say, are left out: their number is returned beside what ``Translator.translate_file`` says. ``checkpoint``: a
-    training checkpoint or a model directory. ``output`` appears when it is complete. Raises OptionError if it exists,
-    unless ``force``; InputError, naming the line, for a corpus that is not such a file; UnsupportedError for a model
-    without a tokenizer; and what ``open_model`` and ``open_tokenizer`` raise.
+    to say, are left out. ``checkpoint``: a training checkpoint or a model directory. ``output`` appears when it is
+    complete. Raises OptionError if it exists, unless ``force``; InputError, naming the line, for a corpus that is not
+    such a file; UnsupportedError for a model without a tokenizer; and what ``open_model`` and ``open_tokenizer`` raise.
     """
     corpus, output = Path(corpus), Path(output)
     if output.exists() and not (force and output.is_file()):
@@ -49,7 +57,7 @@ def write_teacher_data(
             result = teacher.translate_file(corpus, translations, truncate=True)
         left_out = _join(corpus, translations, pairs)
         os.replace(pairs, output)
-    return result, left_out
+    return TeacherData(result.lines - left_out, left_out, result.tokens / result.seconds)
 
 
 def _check_sources(corpus: Path) -> None:

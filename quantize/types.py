@@ -7,9 +7,12 @@ from typing import Sequence
 
 from pyengine.canonical import ModelConfig
 from pyengine.errors import OptionError
-from pyengine.modelfile.layout import INT4, WEIGHTS, packed_specs
+from pyengine.modelfile.layout import INT4, SPARSE, WEIGHTS, packed_specs
 
-__all__ = ["resolve_types"]
+__all__ = ["TYPES", "resolve_types"]
+
+TYPES = tuple(kind for kind in WEIGHTS if kind != SPARSE)
+"""What can be asked for; SPARSE is what pruning makes of int8."""
 
 
 def resolve_types(config: ModelConfig, weights: str, tensors: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
@@ -22,8 +25,8 @@ def resolve_types(config: ModelConfig, weights: str, tensors: Sequence[tuple[str
     and for a pattern that matches nothing.
     """
     for kind in (weights, *(kind for _, kind in tensors)):
-        if kind and kind not in WEIGHTS:
-            raise OptionError(f"weights: expected one of {', '.join(WEIGHTS)}, found {kind!r}")
+        if kind and kind not in TYPES:
+            raise OptionError(f"weights: expected one of {', '.join(TYPES)}, found {kind!r}")
     names = _names(config)
     types = dict.fromkeys(names, weights)
     if weights in INT4:

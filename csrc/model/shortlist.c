@@ -10,7 +10,7 @@ enum {
     GATHER = 32, /* slots a task */
 };
 
-static int64_t lines_of(const pe_linear *output) { return pe_block_bytes(output) / (PE_BLOCK * LANE); }
+static int64_t lines_of(const pe_linear *output) { return pe_block_offset(output, 1) / (PE_BLOCK * LANE); }
 
 static int64_t groups_of(const pe_linear *output) {
     return output->type == PE_WEIGHT_Q4 ? pe_packed_k(output) / output->group : 0;

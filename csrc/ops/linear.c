@@ -32,10 +32,13 @@ void pe_multiply(const pe_kernels *kernels, const pe_linear *linear, const pe_ro
     p->group = linear->group;
     p->group_scale = linear->group_scale;
     p->group_min = linear->group_min;
+    p->line_start = linear->line_start;
+    p->line_quad = linear->line_quad;
     p->bias = linear->bias;
     switch (linear->type) {
     case PE_WEIGHT_F32: kernels->gemm_f32(p, block0, block1); break;
     case PE_WEIGHT_Q8: kernels->gemm_q8(p, block0, block1); break;
+    case PE_WEIGHT_Q8S: kernels->gemm_q8s(p, block0, block1); break;
     case PE_WEIGHT_Q4: kernels->gemm_q4(p, block0, block1); break;
     }
 }

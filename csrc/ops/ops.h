@@ -14,7 +14,7 @@
 #include "base/team.h"
 #include "kernels/kernels.h"
 
-typedef enum pe_weight_type { PE_WEIGHT_F32, PE_WEIGHT_Q8, PE_WEIGHT_Q4 } pe_weight_type;
+typedef enum pe_weight_type { PE_WEIGHT_F32, PE_WEIGHT_Q8, PE_WEIGHT_Q8S, PE_WEIGHT_Q4 } pe_weight_type;
 
 /* A linear layer or an embedding table: W [n, k] packed, and what belongs to its rows. */
 typedef struct pe_linear {
@@ -26,6 +26,8 @@ typedef struct pe_linear {
     const int32_t *sum;          /* [N16] */
     const uint16_t *group_scale; /* [N/16][groups][16] */
     const uint16_t *group_min;   /* the same, or NULL */
+    const int32_t *line_start;   /* [N/16 + 1], sparse only */
+    const uint16_t *line_quad;   /* [lines], sparse only */
     const float *bias;           /* [N16] or NULL */
     const struct pe_linear *next; /* whose weights a step reads after these, or NULL: they are prefetched */
 } pe_linear;
@@ -35,18 +37,22 @@ static inline int64_t pe_packed_k(const pe_linear *linear) {
     return pe_round_up(linear->k, linear->type == PE_WEIGHT_Q4 ? linear->group : PE_QUAD);
 }
 
-/* Bytes of a block of packed weights. */
-static inline int64_t pe_block_bytes(const pe_linear *linear) {
-    const int64_t weights = PE_BLOCK * pe_packed_k(linear);
-    return linear->type == PE_WEIGHT_Q4 ? weights / 2 : linear->type == PE_WEIGHT_Q8 ? weights : weights * 4;
+/* Where a block's weights start, from those of block 0. */
+static inline int64_t pe_block_offset(const pe_linear *linear, int64_t block) {
+    const int64_t weights = block * PE_BLOCK * pe_packed_k(linear);
+    switch (linear->type) {
+    case PE_WEIGHT_F32: return weights * (int64_t)sizeof(float);
+    case PE_WEIGHT_Q8S: return linear->line_start[block] * (int64_t)(PE_BLOCK * PE_QUAD);
+    case PE_WEIGHT_Q4: return weights / 2;
+    default: return weights;
+    }
 }
 
-/* Where a block's weights start. */
 static inline const void *pe_block_at(const pe_linear *linear, int64_t block) {
-    return (const uint8_t *)linear->w + block * pe_block_bytes(linear);
+    return (const uint8_t *)linear->w + pe_block_offset(linear, block);
 }
 
-/* The channels from a block on. */
+/* The channels from a block on; not of sparse weights. */
 static inline pe_linear pe_linear_from(const pe_linear *linear, int64_t block) {
     const int64_t groups = linear->type == PE_WEIGHT_Q4 ? pe_packed_k(linear) / linear->group : 0;
     pe_linear part = *linear;

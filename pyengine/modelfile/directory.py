@@ -1,7 +1,7 @@
 """Names and JSON forms that the writer and the reader of a model directory share.
 
-    config.json         {"format": "pyengine", "version", "weights", "other_weights", "kv", "model", "removed",
-                         "tokenizer", "created_by"}
+    config.json         {"format": "pyengine", "version", "weights", "other_weights", "lines", "kv", "model",
+                         "removed", "tokenizer", "created_by"}
     generation.json     defaults of the search
     model.safetensors   packed tensors, in the order of use
     ...                 tokenizer files, as they were

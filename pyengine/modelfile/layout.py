@@ -10,7 +10,8 @@ and columns are padded with zeros to multiples of 16 and 4.
                   row 16b  k 0..3 | row 16b+1  k 0..3 | ... | row 16b+15  k 0..3
                   row 16b  k 4..7 | row 16b+1  k 4..7 | ...
 
-    sparse    lines       I8  [lines, 16, 4]  the lines of int8 that are not all zero, panel by panel
+    int8b     weight      I8  [lines, 16, 4]  the lines of int8 that are not all zero, panel by panel; at least one
+              scale       F32 [N]
               line_start  I32 [N/16 + 1]      panel b has lines [line_start[b], line_start[b + 1])
               line_quad   U16 [lines]         g of each line, ascending in a panel
 
@@ -25,7 +26,8 @@ and columns are padded with zeros to multiples of 16 and 4.
     float32   weight F32 [N/16, K, 16]        weight[b, k, j] = W[16b + j, k]
 
 Biases and norms are F32 [N]. Layers that read the same input are one matrix, stacked along N before padding.
-Every tensor's size is a multiple of 64 bytes, so with aligned data each one is aligned.
+Every tensor's size is a multiple of 64 bytes, so with aligned data each one is aligned; the tables of lines are padded
+with zeros to it.
 """
 
 from __future__ import annotations
@@ -40,8 +42,10 @@ from pyengine.canonical import ModelConfig, tensor_specs
 __all__ = [
     "DTYPES",
     "INT4",
+    "SPARSE",
     "WEIGHTS",
     "PackedSpec",
+    "check_lines",
     "dequantize_packed",
     "matrix_names",
     "matrix_shapes",
@@ -51,6 +55,7 @@ __all__ = [
     "pack_int8",
     "pack_sparse",
     "packed_specs",
+    "pad_table",
     "pad_vector",
     "padded_shape",
     "round_up",
@@ -59,10 +64,13 @@ __all__ = [
 
 # Types of a matrix: "int4g64m" is int4 in groups of 64 columns, with minima.
 INT4 = {f"int4g{group}{minima}": (group, bool(minima)) for group in (32, 64, 128) for minima in ("", "m")}
-WEIGHTS = ("float32", "int8", *INT4)
+SPARSE = "int8b"  # int8 in blocks of 16 channels by 4 columns, of which those of zeros are not stored
+WEIGHTS = ("float32", "int8", SPARSE, *INT4)
 DTYPES: dict[str, np.dtype[Any]] = {  # by safetensors' names
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
+    "U16": np.dtype("<u2"),
+    "I32": np.dtype("<i4"),
     "F16": np.dtype("<f2"),
     "F32": np.dtype("<f4"),
 }
@@ -113,12 +121,15 @@ def _groups(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def packed_specs(
-    config: ModelConfig, weights: str, other_weights: Mapping[str, str] | None = None
+    config: ModelConfig,
+    weights: str,
+    other_weights: Mapping[str, str] | None = None,
+    lines: Mapping[str, int] | None = None,
 ) -> dict[str, PackedSpec]:
     """Every tensor of model.safetensors for ``config``, in file order.
 
     ``weights`` is the type of all matrices, one of WEIGHTS, but for those that ``other_weights`` names: packed name
-    without ".weight" -> type.
+    without ".weight" -> type. ``lines`` are those of each SPARSE matrix.
     """
     canonical = tensor_specs(config)
     specs: dict[str, PackedSpec] = {}
@@ -130,7 +141,8 @@ def packed_specs(
         elif sources:
             stacked = sum(canonical[source].shape[0] for source in sources)
             shape = (stacked, canonical[sources[0]].shape[1])
-            for part, (dtype, packed) in _matrix((other_weights or {}).get(name, weights), *shape).items():
+            kind = (other_weights or {}).get(name, weights)
+            for part, (dtype, packed) in _matrix(kind, *shape, (lines or {}).get(name, 0)).items():
                 specs[f"{name}.{part}"] = PackedSpec(dtype, packed, "weight" if part == "weight" else "scale", sources)
         sources = tuple(f"{part}.bias" for part in parts if f"{part}.bias" in canonical)
         if sources:
@@ -157,14 +169,21 @@ def matrix_names(config: ModelConfig) -> list[str]:
     return list(matrix_shapes(config))
 
 
-def _matrix(weights: str, rows: int, columns: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The parts of a matrix [rows, columns] of a type: name -> (dtype, shape)."""
+def _matrix(weights: str, rows: int, columns: int, lines: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The parts of a matrix [rows, columns] of a type, of so many ``lines`` if it is SPARSE: name -> (dtype, shape)."""
     rows, quads = padded_shape(rows, columns)
     panels = rows // PANEL
     if weights == "float32":
         return {"weight": ("F32", (panels, quads, PANEL))}
     if weights == "int8":
         return {"weight": ("I8", (panels, quads // GROUP, PANEL, GROUP)), "scale": ("F32", (rows,))}
+    if weights == SPARSE:
+        return {
+            "weight": ("I8", (lines, PANEL, GROUP)),
+            "scale": ("F32", (rows,)),
+            "line_start": ("I32", (round_up(panels + 1, 16),)),
+            "line_quad": ("U16", (round_up(lines, 32),)),
+        }
     group, minima = INT4[weights]
     halves = ("F16", (round_up(panels, 2), round_up(columns, group) // group, PANEL))
     parts = {
@@ -201,13 +220,22 @@ def pack_int8(matrix: np.ndarray) -> np.ndarray:
 def pack_sparse(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """int8 [N, K] -> lines int8 [lines, 16, 4], line_start int32 [N/16 + 1], line_quad uint16 [lines].
 
-    K is at most 65,536, as in the products.
+    At least one line, and K at most 65,536, as in the products.
     """
     packed = pack_int8(matrix)
-    panels, quads = np.nonzero(packed.any(axis=(2, 3)))
+    used = packed.any(axis=(2, 3))
+    used[0, 0] |= not used.any()
+    panels, quads = np.nonzero(used)
     counts = np.bincount(panels, minlength=len(packed))
     line_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     return packed[panels, quads], line_start, quads.astype(np.uint16)
+
+
+def pad_table(table: np.ndarray) -> np.ndarray:
+    """A table of lines with zeros behind, up to a multiple of 64 bytes."""
+    padded = np.zeros(round_up(len(table), 64 // table.itemsize), table.dtype)
+    padded[: len(table)] = table
+    return padded
 
 
 def unpack_sparse(lines: np.ndarray, line_start: np.ndarray, line_quad: np.ndarray, columns: int) -> np.ndarray:
@@ -216,6 +244,19 @@ def unpack_sparse(lines: np.ndarray, line_start: np.ndarray, line_quad: np.ndarr
     packed = np.zeros((panels, round_up(columns, GROUP) // GROUP, PANEL, GROUP), np.int8)
     packed[np.repeat(np.arange(panels), np.diff(line_start)), line_quad] = lines
     return packed
+
+
+def check_lines(stored: Mapping[str, np.ndarray], name: str, rows: int, columns: int) -> None:
+    """ValueError unless the tables of a SPARSE matrix [rows, columns] say where in it each of its lines lies."""
+    panels, quads = (size // step for size, step in zip(padded_shape(rows, columns), (PANEL, GROUP), strict=True))
+    count = len(stored[f"{name}.weight"])
+    starts = stored[f"{name}.line_start"][: panels + 1]
+    columns_of = stored[f"{name}.line_quad"][:count].astype(np.int64)
+    if starts[0] != 0 or starts[-1] != count or (np.diff(starts) < 0).any():
+        raise ValueError(f"{name}.line_start: expected {panels + 1} ascending numbers from 0 to {count}")
+    place = np.repeat(np.arange(panels), np.diff(starts)) * quads + columns_of
+    if (columns_of >= quads).any() or (np.diff(place) <= 0).any():
+        raise ValueError(f"{name}.line_quad: expected numbers below {quads}, ascending in each panel")
 
 
 def pack_int4(matrix: np.ndarray, group: int) -> np.ndarray:
@@ -248,12 +289,14 @@ def pad_vector(vector: np.ndarray) -> np.ndarray:
     return padded
 
 
-def dequantize_packed(stored: Mapping[str, np.ndarray], name: str, columns: int) -> np.ndarray:
-    """The matrix ``name`` of packed tensors, of any type -> float32 [N/16, K, 16], what a float32 directory would hold.
-
-    ``columns`` is K without padding.
+def dequantize_packed(stored: Mapping[str, np.ndarray], name: str, rows: int, columns: int) -> np.ndarray:
+    """The matrix ``name`` [rows, columns] of packed tensors, of any type -> float32 [N/16, K, 16]: what a float32
+    directory would hold.
     """
     weight = stored[f"{name}.weight"]
+    if f"{name}.line_start" in stored:
+        starts = stored[f"{name}.line_start"][: round_up(rows, PANEL) // PANEL + 1]
+        weight = unpack_sparse(weight, starts, stored[f"{name}.line_quad"][: len(weight)], columns)
     if weight.dtype == np.float32:
         return weight
     panels, depth = len(weight), round_up(columns, GROUP)

@@ -24,7 +24,16 @@ from pyengine.modelfile.directory import (
     TOKENIZER_FILES,
     VERSION,
 )
-from pyengine.modelfile.layout import DTYPES, WEIGHTS, matrix_names, packed_specs
+from pyengine.modelfile.layout import (
+    DTYPES,
+    SPARSE,
+    WEIGHTS,
+    check_lines,
+    matrix_names,
+    matrix_shapes,
+    packed_specs,
+    padded_shape,
+)
 
 __all__ = ["ModelDirectory", "ModelHead", "open_directory", "open_head", "open_weights"]
 
@@ -38,6 +47,7 @@ class ModelHead:
     """What a model directory says of itself.
 
     ``weights`` is the type of all matrices (``layout.WEIGHTS``) but for those in ``other_weights``, by packed name;
+    ``lines`` is how many each block-sparse one has;
     ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``kv`` the type of cached keys and values that it asks
     for, one of KV, or None; ``removed`` what pruning took; ``bytes`` the size of all files.
     """
@@ -46,6 +56,7 @@ class ModelHead:
     config: ModelConfig
     weights: str
     other_weights: Mapping[str, str]
+    lines: Mapping[str, int]
     generation: GenerationDefaults
     tokenizer_kind: str | None
     created_by: str
@@ -108,6 +119,7 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
         name: others.choice(name, WEIGHTS) for name in matrix_names(config) if name in others.remaining()
     }
     others.finish()
+    lines = _lines(fields.take("lines", {}), f"{config_path}: lines", config, weights, other_weights)
     kv = fields.choice("kv", (None, *KV), None)
     removed = _removed(fields.take("removed", []), f"{config_path}: removed")
     tokenizer = fields.choice("tokenizer", tuple(TOKENIZER_FILES))
@@ -125,6 +137,7 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
         config=config,
         weights=weights,
         other_weights=other_weights,
+        lines=lines,
         generation=generation,
         tokenizer_kind=tokenizer,
         created_by=created_by,
@@ -132,6 +145,21 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
         removed=removed,
         bytes=sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()),
     )
+
+
+def _lines(
+    data: object, where: str, config: ModelConfig, weights: str, other_weights: Mapping[str, str]
+) -> dict[str, int]:
+    """Those of each sparse matrix. Tables and the output layer, which are read by rows, cannot be sparse."""
+    fields, found = Fields(data, where, ModelFileError), {}
+    for name, shape in matrix_shapes(config).items():
+        if other_weights.get(name, weights) == SPARSE:
+            if ".layers." not in name:
+                raise ModelFileError(f"{where}: {name} cannot be {SPARSE}")
+            rows, columns = padded_shape(*shape)
+            found[name] = fields.integer(name, 1, rows * columns // 64)
+    fields.finish()
+    return found
 
 
 def _removed(data: object, where: str) -> tuple[Removal, ...]:
@@ -173,7 +201,7 @@ def _open_tensors(head: ModelHead, copy: bool) -> dict[str, np.ndarray]:
     path = head.path / TENSORS_NAME
     data = (copy_regular if copy else map_regular)(path, ModelFileError)
     entries = parse_header(data, str(path), ModelFileError)
-    specs = packed_specs(head.config, head.weights, head.other_weights)
+    specs = packed_specs(head.config, head.weights, head.other_weights, head.lines)
     problems = [mismatches({n: s.shape for n, s in specs.items()}, {n: e.shape for n, e in entries.items()})]
     for name in specs.keys() & entries.keys():
         entry, spec = entries[name], specs[name]
@@ -190,6 +218,12 @@ def _open_tensors(head: ModelHead, copy: bool) -> dict[str, np.ndarray]:
         ).reshape(spec.shape)
         for name, spec in specs.items()
     }
+    shapes = matrix_shapes(head.config)
+    for name in head.lines:
+        try:
+            check_lines(tensors, name, *shapes[name])
+        except ValueError as error:
+            raise ModelFileError(f"{path}: tensor {error}") from None
     for name, spec in specs.items():
         # Matrices are left to `verify`: to look at every weight would take longer than to load the model.
         if spec.kind != "weight" and not np.isfinite(tensors[name]).all():

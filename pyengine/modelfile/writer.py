@@ -66,6 +66,7 @@ def write_directory(
     config: ModelConfig,
     weights: str,
     other_weights: Mapping[str, str] | None = None,
+    lines: Mapping[str, int] | None = None,
     generation: GenerationDefaults,
     tensors: Iterable[tuple[str, np.ndarray]],
     tokenizer: str | None,
@@ -77,8 +78,8 @@ def write_directory(
 ) -> int:
     """Write the model directory ``path`` and return its size in bytes.
 
-    ``tensors`` yields (packed name, array) in the order of ``packed_specs(config, weights, other_weights)``; each
-    array is stored before the next one is asked for. Everything goes to a temporary directory beside ``path``, which
+    ``tensors`` yields (packed name, array) in the order of ``packed_specs`` for these types and ``lines``; each array
+    is stored before the next one is asked for. Everything goes to a temporary directory beside ``path``, which
     is renamed at the end; whatever is raised in between (Ctrl-C too) leaves nothing behind. Raises
     OptionError as ``check_target`` does, and OSError from the file system.
     """
@@ -93,6 +94,7 @@ def write_directory(
         "version": VERSION,
         "weights": weights,
         **({"other_weights": dict(other_weights)} if other_weights else {}),
+        **({"lines": dict(lines)} if lines else {}),
         **({"kv": kv} if kv else {}),
         "model": config.to_json(),
         **({"removed": [each.to_json() for each in removed]} if removed else {}),
@@ -102,7 +104,7 @@ def write_directory(
     scratch = _beside(path)
     try:
         scratch.mkdir()
-        specs = packed_specs(config, weights, other_weights)
+        specs = packed_specs(config, weights, other_weights, lines)
         sums = {TENSORS_NAME: _write_tensors(scratch / TENSORS_NAME, specs, tensors)}
         _write(scratch / CONFIG_NAME, _json_bytes(head))
         _write(scratch / GENERATION_NAME, _json_bytes(generation.to_json()))

@@ -12,11 +12,11 @@ from typing import Literal
 import numpy as np
 
 from pyengine.canonical.config import GenerationDefaults, ModelConfig
-from pyengine.canonical.tensors import sinusoidal_positions, tensor_specs
+from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.cpus import usable_cpus
 from pyengine.errors import ClosedError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
-from pyengine.modelfile.layout import dequantize_packed
+from pyengine.modelfile.layout import dequantize_packed, matrix_shapes
 from pyengine.pages import huge_bytes
 from pyengine.plan import Observer, Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
@@ -228,9 +228,9 @@ def _bytes(tensors: dict[str, np.ndarray]) -> int:
 
 def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
     """The packed tensors of a float32 directory with the values that the int8 ones stand for."""
-    columns = {name: spec.shape[1] for name, spec in tensor_specs(directory.config).items() if len(spec.shape) == 2}
+    shapes = matrix_shapes(directory.config)
     return {
-        name: dequantize_packed(directory.tensors, name.removesuffix(".weight"), columns[spec.sources[0]])
+        name: dequantize_packed(directory.tensors, matrix := name.removesuffix(".weight"), *shapes[matrix])
         if spec.kind == "weight"
         else directory.tensors[name]
         for name, spec in packed_specs(directory.config, "float32").items()

@@ -61,7 +61,7 @@ def unpacked(model: ModelDirectory) -> dict[str, np.ndarray]:
                 scale = model.tensors[name.replace(".weight", ".scale")]
                 whole = unpack_int8(packed, rows, columns) * scale[:rows, None]
                 padding = scale[rows:]
-                packed = dequantize_packed(model.tensors, name.removesuffix(".weight"), columns)
+                packed = dequantize_packed(model.tensors, name.removesuffix(".weight"), rows, columns)
             else:
                 whole = unpack_float32(packed, rows, columns)
                 padding = np.zeros(1)
