@@ -193,6 +193,12 @@ def _add_reports(group: argparse._ArgumentGroup) -> None:
         help="write a page about the conversion there (needs matplotlib); with --calibrate it measures on the last "
         "tenth of the text, at most 200 lines, which calibration then does not see",
     )
+    add(
+        "--speed",
+        action="store_true",
+        help="put into the report how fast the model is beside float32 and int8, measured here; without it the same "
+        "text gives the same bytes",
+    )
     add("--report-only", action="store_true", help="print the table and write nothing")
     add(
         "--teacher-data",
@@ -235,6 +241,8 @@ def _check(parser: _Parser, options: argparse.Namespace) -> None:
         parser.error("give either -o OUT or --report-only")
     if options.report_only and options.force:
         parser.error("--force has no meaning with --report-only")
+    if options.speed and not (options.report and options.calibrate):
+        parser.error("--speed has a meaning with --report and --calibrate only")
     if options.report_only and options.report:
         parser.error("--report has no meaning with --report-only")
     if options.weights != "int4" and (options.group or options.minima):

@@ -148,7 +148,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
         from pyengine.quantize.reporting import Reporter
 
         places = options.checkpoint, options.output, options.report
-        reporter = Reporter(*places, text=text, file=options.calibrate or "", force=options.force)
+        reporter = Reporter(*places, text=text, file=options.calibrate or "", force=options.force, speed=options.speed)
         text = reporter.calibration
     with _bar(options.weights, unit="B", unit_scale=True) as progress, _bar("calibrate") as calibrating:
         if text is not None:
@@ -165,7 +165,8 @@ def _run(options: argparse.Namespace, command: str) -> Report:
         how |= {"equalize": options.equalize, "kv": options.kv, "force": options.force}
         report = convert(options.checkpoint, options.output, progress=progress, **how)
     if reporter is not None:
-        reporter.write(report, method=method, command=command)
+        with _bar("speed") as measuring:
+            reporter.write(report, method=method, command=command, progress=measuring)
     return report
 
 

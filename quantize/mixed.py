@@ -30,7 +30,7 @@ from pyengine.tasks.inputs import Sentence
 from pyengine.tasks.translator import Translator
 from pyengine.text import Tokenizer
 
-__all__ = ["CANDIDATES", "Sensitivity", "choose_types", "measure_sensitivity"]
+__all__ = ["CANDIDATES", "Sensitivity", "choose_types", "measure_sensitivity", "trade_off"]
 
 CANDIDATES = ("int4g128", "int4g64", "int4g32", "int8")
 PROBE = "int4g64"
@@ -115,6 +115,14 @@ def choose_types(
         assert max_divergence is not None
         found = least_bytes(units, max_divergence, weights=weights)
     return Choice(found.types, found.bytes + rest, found.error)
+
+
+def trade_off(sensitivity: Sensitivity, points: int = 25) -> list[Choice]:
+    """What ``choose_types`` makes of sizes from the smallest to the largest: ascending bytes, each choice once."""
+    units, rest = sensitivity.units.values(), sensitivity.rest
+    least, most = (rest + sum(end(c.bytes for c in types.values()) for types in units) for end in (min, max))
+    found = (choose_types(sensitivity, int(size)) for size in np.linspace(least, most, points))
+    return list({choice.bytes: choice for choice in found}.values())
 
 
 def _matrix_bytes(model: CanonicalModel, kind: str) -> dict[str, int]:

@@ -16,6 +16,7 @@ from pyengine.canonical import CanonicalModel
 from pyengine.errors import OptionError
 from pyengine.modelfile.layout import INT4, SPARSE, matrix_names, packed_specs
 from pyengine.modelfile.writer import check_target, write_directory
+from pyengine.quantize.budget import Choice
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.opening import open_model
 from pyengine.quantize.packing import Progress, TensorReport, pack_tensors
@@ -74,7 +75,9 @@ class Calibration:
 class Report:
     """All tensors of a conversion, the size of the model directory (0 if none was written), and what was done before.
 
-    ``removed`` by pruning; ``scaled``: by smoothing and AWQ, a place each; ``masked``: by zeros, a matrix each.
+    ``removed`` by pruning; ``scaled``: by smoothing and AWQ, a place each; ``masked``: by zeros, a matrix each;
+    ``choices`` of types: the one that was taken, then those of other sizes (bytes of all tensors, KL divergence to
+    expect), if types were to be chosen.
     """
 
     weights: str
@@ -83,6 +86,7 @@ class Report:
     removed: tuple[Removed, ...] = ()
     scaled: tuple[Scaled, ...] = ()
     masked: tuple[Masked, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     @property
     def float32_bytes(self) -> int:
@@ -138,6 +142,7 @@ def convert(
         raise OptionError("prune: expected text to calibrate on, found none")
     model, tokenizer = _open(checkpoint, requantize)
     other_weights = resolve_types(model.config, weights, tensors)
+    fixed = resolve_types(model.config, "", tensors)
     removed: list[Removed] = []
     with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch:
         if vocabulary is not None:
@@ -147,12 +152,13 @@ def convert(
             types = sparse_types(model, types, sparse)
         if prune and calibration is not None:
             model, removed = _pruned(model, tokenizer, calibration, prune)
+            types = {name: types[name] for name in matrix_names(model.config)}  # layers have new numbers
         if equalize:
             model = equalized(model)
         statistics: Statistics = {}
         if calibration is not None and _needs_statistics(calibration, types, sparse):
             statistics = _statistics(model, tokenizer, calibration, types)
-        scaled, masked = [], []
+        scaled, masked, choices = [], [], []
         if calibration is not None and calibration.smooth:
             model, statistics, scaled = smooth(model, types, statistics, calibration.smooth, calibration.progress)
         if calibration is not None and calibration.method == "awq":
@@ -162,8 +168,8 @@ def convert(
             told = calibration.progress if calibration is not None else None
             model, masked = sparsify(model, sparse, sparse_method, statistics, told)
         if calibration is not None and calibration.chooses:
-            fixed = resolve_types(model.config, "", tensors)
-            types = _chosen(model, tokenizer, calibration, statistics, fixed)
+            choices = _choices(model, tokenizer, calibration, statistics, fixed)
+            types = choices[0].types
         done: dict[str, list[Rounded]] = {}
         if calibration is not None and calibration.method in CALIBRATED and statistics:
             model, done = _rounded(model, types, statistics, calibration)
@@ -185,7 +191,7 @@ def convert(
             removed=model.removed,
             force=force,
         )
-    return Report(weights, tuple(rows), size, tuple(removed), tuple(scaled), tuple(masked))
+    return Report(weights, tuple(rows), size, tuple(removed), tuple(scaled), tuple(masked), tuple(choices))
 
 
 def measure(
@@ -255,19 +261,20 @@ def _statistics(
     return statistics
 
 
-def _chosen(
+def _choices(
     model: CanonicalModel,
     tokenizer: Tokenizer | None,
     calibration: Calibration,
     statistics: Statistics,
     fixed: Mapping[str, str],
-) -> dict[str, str]:
-    """The types of all matrices, by measured sensitivity where they are not ``fixed``."""
-    from pyengine.quantize.mixed import choose_types, measure_sensitivity
+) -> list[Choice]:
+    """The types of all matrices, by measured sensitivity where they are not ``fixed``; then those of other sizes."""
+    from pyengine.quantize.mixed import choose_types, measure_sensitivity, trade_off
 
     pairs = [(source, target) for source, target in calibration.text[:PROBED] if target is not None]
     sensitivity = measure_sensitivity(model, tokenizer, pairs, statistics, calibration.progress).fixing(fixed)
-    return choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence).types
+    chosen = choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence)
+    return [chosen, *trade_off(sensitivity)]
 
 
 def _rounded(

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,19 +28,24 @@ from pyengine.quantize.distortion import output_error
 from pyengine.quantize.divergence import divergence
 from pyengine.quantize.opening import open_model, read_matrix
 from pyengine.quantize.packing import TensorReport
-from pyengine.quantize.pipeline import Report
+from pyengine.quantize.pipeline import Report, convert
 from pyengine.quantize.report import (
     Calibration,
+    Change,
     CompressionReport,
     EndToEnd,
     Histogram,
     Layer,
     Outlier,
+    ParetoPoint,
+    Pruned,
+    Speed,
     check_report_target,
     require_matplotlib,
     write_report,
 )
 from pyengine.quantize.statistics import InputStatistics
+from pyengine.quantize.throughput import measure_speed
 from pyengine.tasks.inputs import Inputs
 from pyengine.tasks.translator import Translator, load
 from pyengine.text import open_tokenizer
@@ -53,9 +61,10 @@ _OUTLIERS, _OUTLIER_RATIO = 8, 4.0  # channels of a layer at most; times the med
 class Reporter:
     """Makes the report of one conversion; made before it, so that what cannot be reported fails early.
 
-    ``calibration`` is what of ``text`` (source, target; none: nothing is measured) the conversion may use. Raises
-    OptionError for a ``directory`` that cannot be written or without matplotlib, InputError for text that the model
-    cannot take, and what ``open_model`` and ``open_tokenizer`` raise.
+    ``calibration`` is what of ``text`` (source, target; none: nothing is measured) the conversion may use. ``speed`` is
+    measured if asked for: it differs from run to run, all other figures do not. Raises OptionError for a ``directory``
+    that cannot be written or without matplotlib, InputError for text that the model cannot take, and what
+    ``open_model`` and ``open_tokenizer`` raise.
     """
 
     def __init__(
@@ -67,11 +76,13 @@ class Reporter:
         text: Text | None = None,
         file: str = "",
         force: bool = False,
+        speed: bool = False,
     ) -> None:
         require_matplotlib()
         check_report_target(directory, force=force)
         _require_apart(Path(directory), Path(output))
-        self._output, self._directory, self._force = output, directory, force
+        self._checkpoint, self._output, self._directory = checkpoint, output, directory
+        self._force, self._speed = force, speed
         self._model = open_model(checkpoint, requantize=True)
         self._tokenizer = None
         config = self._model.config
@@ -88,10 +99,16 @@ class Reporter:
             tokens = self._count(text, 1)
             self._used = Calibration((file,), len(text), tokens, self._count(self._held_out, self._first + 1))
 
-    def write(self, report: Report, *, method: str, command: str) -> None:
-        """Write the report of the directory that is there now. ``method`` is the one that ``convert`` was given."""
+    def write(
+        self, report: Report, *, method: str, command: str, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Write the report of the directory that is there now. ``method`` is the one that ``convert`` was given.
+
+        ``progress`` is told what of measuring the speed is done, and all of it.
+        """
         directory = open_directory(self._output)
         notes = []
+        speed: tuple[Speed, ...] = ()
         end_to_end, statistics, machine = None, {}, [platform.machine(), f"{usable_cpus()} CPUs"]
         vocabularies = [(each.source_vocab, each.target_vocab) for each in (self._model.config, directory.config)]
         if self._used is not None and not self._held_out:
@@ -99,8 +116,12 @@ class Reporter:
         elif self._used is not None and vocabularies[0] != vocabularies[1]:
             notes.append("The vocabulary is another than the checkpoint's: no error was measured on text.")
         elif self._used is not None:
-            end_to_end, statistics, isa = self._measure()
+            end_to_end, statistics, isa = self._measure(notes)
             machine.append(isa)
+        if self._speed and self._held_out:
+            speed = self._speeds(progress)
+        elif self._speed:
+            notes.append("No speed was measured: there are no held-out lines to translate.")
         layers = [
             self._layer(row, directory, method, statistics) for row in report.tensors if row.kind == "matrix"
         ]
@@ -118,7 +139,10 @@ class Reporter:
                 bytes_after=report.stored_bytes,
                 calibration=self._used,
                 layers=tuple(layers),
+                pruned=tuple(_pruned(report)),
                 end_to_end=end_to_end,
+                speed=speed,
+                pareto=tuple(_pareto(report)),
                 notes=tuple(notes),
             ),
             force=self._force,
@@ -133,7 +157,7 @@ class Reporter:
                 tokens += len(self._inputs.target(target, f"the target of line {number}"))
         return tokens
 
-    def _measure(self) -> tuple[EndToEnd, dict[str, InputStatistics], str]:
+    def _measure(self, notes: list[str]) -> tuple[EndToEnd, dict[str, InputStatistics], str]:
         """Both models on the held out lines, what the checkpoint's layers read there, and the instruction set."""
         model = self._model
         engine = in_memory_engine(model.config, model.generation, model.tensors)
@@ -142,7 +166,25 @@ class Reporter:
             found = divergence(original, compressed, pairs)
             statistics = calibrate(engine, self._tokenizer, pairs)
             isa = str(compressed.info()["isa"])
-        return EndToEnd(found.tokens, found.kl, found.top1), statistics, isa
+            perplexity = bleu = None
+            if all(target is not None for _, target in self._held_out):
+                both = original, compressed
+                perplexity = Change(*(_perplexity(each, pairs) for each in both))
+                bleu = _bleu(both, self._held_out, notes) if self._tokenizer is not None else None
+        return EndToEnd(found.tokens, found.kl, found.top1, perplexity, bleu), statistics, isa
+
+    def _speeds(self, progress: Callable[[int, int], None] | None) -> tuple[Speed, ...]:
+        """Of the written model, and of what was converted in float32 and in plain int8, on the held out sources."""
+        with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch, ExitStack() as stack:
+            places = {"compressed": Path(self._output)}
+            for weights in ("float32", "int8"):
+                places[weights] = Path(scratch) / weights
+                convert(self._checkpoint, places[weights], weights=weights, requantize=True)
+            models = {name: stack.enter_context(load(place)) for name, place in places.items()}
+            found = measure_speed(models, [source for source, _ in self._held_out], progress)
+        return tuple(
+            Speed(setting, rates["float32"], rates["int8"], rates["compressed"]) for setting, rates in found.items()
+        )
 
     def _layer(
         self, row: TensorReport, directory: ModelDirectory, method: str, statistics: dict[str, InputStatistics]
@@ -172,6 +214,42 @@ class Reporter:
             histogram=histogram,
             method="" if kind == "float32" else "absmax" if kind == "int8" and method in CALIBRATED else method,
         )
+
+
+def _pruned(report: Report) -> Iterator[Pruned]:
+    for row in report.removed:
+        yield Pruned(row.what, row.layer, row.removed, row.total, Change(row.error_before, row.error_after))
+    sizes = {row.name.removesuffix(".weight"): math.prod(row.shape) for row in report.tensors}
+    for each in report.masked:
+        total = sizes[each.name]
+        yield Pruned("weights", each.name, round(each.share * total), total, Change(each.error_before, each.error))
+
+
+def _pareto(report: Report) -> Iterator[ParetoPoint]:
+    """The choices of types, the first of which was taken."""
+    for number, choice in enumerate(report.choices):
+        counts = Counter(choice.types.values())
+        label = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        yield ParetoPoint(choice.bytes, choice.error, label, number == 0)
+
+
+def _perplexity(translator: Translator, pairs: Pairs) -> float:
+    """e to the mean negative log-probability of a token of the targets, end tokens included."""
+    scores = translator.score([source for source, _ in pairs], [target for _, target in pairs])
+    return math.exp(-sum(score.total for score in scores) / sum(len(score.ids) for score in scores))
+
+
+def _bleu(models: Sequence[Translator], text: Text, notes: list[str]) -> Change | None:
+    """Of the models' own translations, if sacrebleu is there."""
+    try:
+        from sacrebleu import corpus_bleu
+    except ImportError:
+        notes.append("BLEU was not measured: sacrebleu is not installed.")
+        return None
+    targets = [target or "" for _, target in text]
+    found = (each.translate([source for source, _ in text]) for each in models)
+    scores = (corpus_bleu([result.text or "" for result in results], [targets]).score for results in found)
+    return Change(*(float(score) for score in scores))
 
 
 def _require_apart(directory: Path, output: Path) -> None:

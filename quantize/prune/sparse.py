@@ -1,8 +1,8 @@
 """Zeros in the matrices of the layers, by a pattern: any weights, n of m, or blocks of 16 rows and 4 columns.
 
-    magnitude   the smallest weights go                                            (no text)
-    wanda       those that matter least for what the layer reads                   (Sun et al., arXiv:2306.11695)
-    sparsegpt   likewise, and the others make up for them                          (Frantar and Alistarh, arXiv:2301.00774)
+    magnitude   the smallest weights go                             (no text)
+    wanda       those that matter least for what the layer reads    (Sun et al., arXiv:2306.11695)
+    sparsegpt   likewise, and the others make up for them           (Frantar and Alistarh, arXiv:2301.00774)
 
 Only blocks make a model smaller and faster: they are not stored, and not multiplied by (``layout.SPARSE``).
 """
@@ -98,7 +98,8 @@ def sparsify(
         parts = [tensors[source].read() for source in sources]
         pruned, row = _prune(name, np.concatenate(parts), pattern, method, statistics.get(name))
         done.append(row)
-        for source, values in zip(sources, np.split(pruned, np.cumsum([len(part) for part in parts])[:-1]), strict=True):
+        pieces = np.split(pruned, np.cumsum([len(part) for part in parts])[:-1])
+        for source, values in zip(sources, pieces, strict=True):
             tensors[source] = LazyTensor(source, values.shape, "float32", lambda values=values: values)
         if progress:
             progress(len(done), len(layers))

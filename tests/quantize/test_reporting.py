@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sacrebleu
 
 import pyengine
 from pyengine.importers import open_checkpoint
@@ -21,6 +22,7 @@ from pyengine.quantize import Calibration, convert, main
 from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.opening import read_matrix
 from pyengine.quantize.divergence import divergence
+from pyengine.quantize.prune.masks import Blocks
 from pyengine.quantize.reporting import Reporter
 from pyengine.scheduling.deadline import Deadline
 from pyengine.tasks.forcing import target_log_probs
@@ -244,3 +246,80 @@ def test_report_only_makes_no_page(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([str(EXAMPLE), "--report-only", "--report", "page"])
     assert "--report has no meaning with --report-only" in capsys.readouterr().err
+
+
+def test_what_was_removed_and_what_zeros_cost(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")
+    calibration = Calibration(reporter.calibration, "absmax")
+    prune = {"ffn": 0.1, "encoder_layers": 0.25}
+    report = convert(EXAMPLE, tmp_path / "out", calibration=calibration, prune=prune, sparse=Blocks(0.3))
+    reporter.write(report, method="absmax", command="command")
+    rows = {(each["what"], each["layer"]): each for each in report_of(tmp_path / "page")["pruned"]}
+    assert (rows["layers", "encoder"]["removed"], rows["layers", "encoder"]["total"]) == (1, 4)
+    assert {each.layer for each in report.removed} == {layer for what, layer in rows if what != "weights"}
+    for masked in report.masked:
+        row = rows["weights", masked.name]
+        assert row["removed"] / row["total"] == pytest.approx(masked.share, abs=1e-4)
+        assert (row["error"]["before"], row["error"]["after"]) == pytest.approx((masked.error_before, masked.error))
+    Tags(tmp_path / "page" / "index.html")
+
+
+def test_the_choices_of_mixed_types(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    """The curve from all in the smallest type to all int8: more bytes, no more error. The one taken is on the page."""
+    reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")
+    calibration = Calibration(reporter.calibration, target_bytes=4_500_000)
+    report = convert(EXAMPLE, tmp_path / "out", calibration=calibration)
+    reporter.write(report, method="gptq", command="command")
+    chosen, *others = report_of(tmp_path / "page")["pareto"]
+    assert chosen["chosen"] and not any(each["chosen"] for each in others)
+    assert chosen["bytes"] <= 4_500_000 and chosen["bytes"] == report.stored_bytes
+    assert [each["bytes"] for each in others] == sorted({each["bytes"] for each in others})
+    errors = [each["error"] for each in others]
+    assert errors == sorted(errors, reverse=True) and len(others) > 10
+    assert others[-1]["label"] == "31 int8" and "pareto" in (tmp_path / "page" / "index.html").read_text("utf-8")
+
+
+def test_perplexity_and_bleu_of_given_translations(
+    int4: Path, float32_directory: Path, pairs: list[tuple[str, str]]
+) -> None:
+    found = report_of(int4 / "page")["end_to_end"]
+    sources, targets = zip(*pairs[LINES * 9 // 10 : LINES], strict=True)
+    for place, path in (("before", float32_directory), ("after", int4 / "out")):
+        with pyengine.load(path) as translator:
+            scores = translator.score(list(sources), list(targets))
+            mean = sum(sum(each.log_probs) for each in scores) / sum(len(each.ids) for each in scores)
+            assert found["perplexity"][place] == pytest.approx(math.exp(-mean), rel=1e-6)
+            texts = [each.text for each in translator.translate(list(sources))]
+            expected = sacrebleu.corpus_bleu(texts, [list(targets)]).score
+            assert found["bleu"][place] == pytest.approx(expected, abs=1e-9)
+
+
+def test_without_translations_or_sacrebleu(
+    tmp_path: Path, pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(EXAMPLE, tmp_path / "out")
+    alone = [(source, None) for source, _ in pairs[:40]]
+    Reporter(EXAMPLE, tmp_path / "out", tmp_path / "a", text=alone).write(
+        convert(EXAMPLE, tmp_path / "out", force=True), method="absmax", command="command"
+    )
+    found = report_of(tmp_path / "a")
+    assert found["end_to_end"]["perplexity"] is None and found["end_to_end"]["bleu"] is None and found["notes"] == []
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    Reporter(EXAMPLE, tmp_path / "out", tmp_path / "b", text=pairs[:40]).write(
+        convert(EXAMPLE, tmp_path / "out", force=True), method="absmax", command="command"
+    )
+    found = report_of(tmp_path / "b")
+    assert found["end_to_end"]["perplexity"] is not None and found["end_to_end"]["bleu"] is None
+    assert found["notes"] == ["BLEU was not measured: sacrebleu is not installed."]
+
+
+def test_speed_is_measured_when_asked_for(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(EXAMPLE), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "page")]
+    assert main([*words, "--calibrate", str(text), "--speed"]) == 0
+    rows = report_of(tmp_path / "page")["speed"]
+    assert [row["setting"] for row in rows] == ["one sentence at a time", f"{LINES // 10} sentences in one call"]
+    assert all(min(row["float32"], row["int8"], row["compressed"]) > 0 for row in rows)
+    Tags(tmp_path / "page" / "index.html")
+    with pytest.raises(SystemExit):
+        main([*words, "--speed", "--force"])
+    assert "--speed has a meaning with --report and --calibrate only" in capsys.readouterr().err

@@ -65,8 +65,10 @@ def test_a_directory_with_blocks(checkpoint: Path, tmp_path: Path) -> None:
     sparse, dense = (open_directory(tmp_path / name, verify=True) for name in ("sparse", "dense"))
     assert set(sparse.other_weights.values()) == {SPARSE} and sparse.weights == "int8"
     assert len(report.masked) == len(sparse.lines) == len(sparse.other_weights)
-    sizes = [sum(array.nbytes for name, array in each.tensors.items() if ".layers." in name) for each in (sparse, dense)]
-    assert sizes[0] < 0.75 * sizes[1]
+    small, large = (
+        sum(array.nbytes for name, array in each.tensors.items() if ".layers." in name) for each in (sparse, dense)
+    )
+    assert small < 0.75 * large
     whole = read_model(sparse)
     whole.validate()
     assert np.count_nonzero(whole.tensors[f"{LAYER}.weight"].read()) <= 64 * 32 * 0.55
