@@ -1,4 +1,4 @@
-"""What pruning costs and gains: BLEU, KL divergence and speed of the example with fewer neurons and heads.
+"""What pruning costs and gains: BLEU, KL divergence and speed of the example with fewer neurons, heads and layers.
 
     python benchmarks/pruning.py --data DIR
 
@@ -6,7 +6,8 @@ DIR holds train of Multi30k (train.de and train.en), whose first pairs are calib
 test_2016_flickr, in `examples/`. All models compute in int8; the KL divergence of a token is that of the next-token
 distributions at its place in the reference, the float32 model that nothing was removed from against the other. Speed
 is that of batches of 32 that write exactly 16 tokens, whole and pruned by turns, each in a process of its own. The
-ceiling is the ratio of the multiply-adds with weights, output layer included, at these lengths.
+ceiling is the ratio of the multiply-adds with weights, output layer included, at these lengths. Other ways are made by
+`convert`: layers removed, and zeros in single weights, N:M and blocks.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import models
 import numpy as np
@@ -30,13 +32,26 @@ from pyengine.canonical import CanonicalModel, ModelConfig, tensor_specs
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import packed_specs, write_directory
 from pyengine.modelfile.layout import pad_vector
+from pyengine.quantize import Calibration, convert
 from pyengine.quantize.divergence import divergence
+from pyengine.quantize.prune.masks import Blocks, NOfM, RowShare
 from pyengine.quantize.prune.model import Removed, prune_model
 from pyengine.quantize.rounding import pack_parts, round_parts
 from pyengine.text import open_tokenizer
 
 SHARES = {"ffn": 0.25, "heads": 0.2}
 WHOLE, PLAIN, FITTED = "whole", "removed", "removed and fitted"
+# name -> arguments of convert; all but the smallest weights are chosen with the text.
+OTHERS: dict[str, dict[str, Any]] = {
+    "one of four encoder layers removed": {"prune": {"encoder_layers": 0.25}},
+    "one of two decoder layers removed": {"prune": {"decoder_layers": 0.5}},
+    "blocks 30 %": {"sparse": Blocks(0.3)},
+    "blocks 50 %": {"sparse": Blocks(0.5)},
+    "blocks 50 %, smallest": {"sparse": Blocks(0.5), "sparse_method": "magnitude"},
+    "weights 50 %": {"sparse": RowShare(0.5)},
+    "2:4": {"sparse": NOfM(2, 4)},
+}
+TIMED = ("one of four encoder layers removed", "blocks 30 %", "blocks 50 %", "2:4")
 BEAMS = (1, 4)
 BATCH, LENGTH = 32, 16
 BLEU_BOUND = 1.0
@@ -52,9 +67,16 @@ class Extent:
     sentences: int | None = None
     timed: int = 992
     rounds: int = 15
+    others: tuple[str, ...] = tuple(OTHERS)
 
 
-QUICK = Extent(lines=120, sentences=4, timed=BATCH, rounds=1)
+QUICK = Extent(
+    lines=120,
+    sentences=4,
+    timed=BATCH,
+    rounds=1,
+    others=("one of four encoder layers removed", "blocks 50 %, smallest"),
+)
 
 
 def write(model: CanonicalModel, path: Path) -> Path:
@@ -87,6 +109,17 @@ def prune(text: list[tuple[str, str]], work: Path) -> tuple[dict[str, Path], dic
         made[name], rows = prune_model(model, tokenizer, text, reconstruct=fit, **SHARES)
     paths = {name: write(each, work / f"pruning-{name.replace(' ', '-')}") for name, each in made.items()}
     return paths, {name: each.config for name, each in made.items()}, rows
+
+
+def others(names: tuple[str, ...], text: list[tuple[str, str]], work: Path) -> dict[str, Path]:
+    """The directories of some of OTHERS."""
+    paths = {}
+    for number, name in enumerate(tqdm(names, desc="other ways", leave=False)):
+        way = OTHERS[name]
+        paths[name] = work / f"pruning-other-{number}"
+        calibration = None if way.get("sparse_method") == "magnitude" else Calibration(text, "absmax")
+        convert(models.EXAMPLE, paths[name], calibration=calibration, force=True, **way)
+    return paths
 
 
 def removed_table(rows: list[Removed]) -> Table:
@@ -161,6 +194,28 @@ def speed_table(paths: dict[str, Path], configs: dict[str, ModelConfig], extent:
     return table
 
 
+def others_table(paths: dict[str, Path], extent: Extent) -> Table:
+    """Each of TIMED beside the whole model: one sentence at a time, and batches."""
+    sources = example_sources(paths[WHOLE], extent.timed)
+    table = Table(
+        "Other ways, times as fast as the whole model, int8, one thread: median (smallest-largest) of pairs",
+        {"model": "", "beams": "d", "sentences": "d", "speed-up": ""},
+    )
+    whole = Worker(Setup(PYENGINE, paths[WHOLE], 1))
+    for name in (name for name in TIMED if name in paths):
+        other = Worker(Setup(PYENGINE, paths[name], 1))
+        for beams, batch in ((1, 1), (1, BATCH), (4, BATCH)):
+            used = sources if batch > 1 else sources[: len(sources) // 4]
+            job = Job([used[start : start + batch] for start in range(0, len(used), batch)], beams, LENGTH)
+            for worker in (whole, other):
+                worker.run(Job(job.batches[:1], beams, LENGTH))
+            pairs = [(whole.run(job).seconds, other.run(job).seconds) for _ in range(max(1, extent.rounds // 3))]
+            table.rows.append([name, beams, batch, spread([a / b for a, b in pairs])])
+        other.stop()
+    whole.stop()
+    return table
+
+
 def options() -> argparse.Namespace:
     made = parser(__doc__)
     models.add_options(made)
@@ -181,9 +236,11 @@ def main() -> None:
     report = Report("pruning", {**asdict(extent), **SHARES, "batch": BATCH, "written": LENGTH})
     exact = models.directories(models.EXAMPLE_NAME, models.EXAMPLE, chosen.work)["float32"]
     paths, configs, rows = prune(text, chosen.work)
+    every = {**paths, **others(extent.others, text, chosen.work)}
     report.tables.append(removed_table(rows))
-    report.tables.append(quality_table(paths, exact, extent.sentences, chosen.threads, report))
+    report.tables.append(quality_table(every, exact, extent.sentences, chosen.threads, report))
     report.tables.append(speed_table(paths, configs, extent, report))
+    report.tables.append(others_table(every, extent))
     publish(report, chosen)
 
 
