@@ -169,14 +169,13 @@ def _add_removal(group: argparse._ArgumentGroup) -> None:
         metavar="WHAT=SHARE|N:M",
         help="first remove a share of all neurons of feed-forward layers, such as ffn=0.25, of attention heads, such "
         "as heads=0.2, or of the layers of a stack, such as decoder-layers=0.3, and fit the rest to --calibrate; may "
-        "be given again. Also zeros: blocks=0.5 of 16 x 4 weights, which are skipped; or weights=0.5, or 2:4, which "
-        "only take the place of weights",
+        "be given again. After that zeros, in layers of int8 or float32, not of int4: blocks=0.5 of 16 x 4 weights, "
+        "which int8 skips; or weights=0.5, or 2:4, which only take the place of weights",
     )
     add(
         "--prune-method",
         choices=SPARSE_METHODS,
-        default="sparsegpt",
-        help="how blocks, weights and N:M choose (default: %(default)s); magnitude needs no text",
+        help="how blocks, weights and N:M choose (default: sparsegpt); magnitude needs no text",
     )
     add(
         "--vocabulary",
@@ -256,6 +255,8 @@ def _check(parser: _Parser, options: argparse.Namespace) -> None:
             "--calibrate has no meaning with --report-only, nor where nothing needs text: int4 with a --method that "
             "calibrates, --smooth, --prune or --report"
         )
+    if options.report_only and options.prune:
+        parser.error("--prune has no meaning with --report-only")
     if options.report_only and options.equalize:
         parser.error("--equalize has no meaning with --report-only")
     if (options.target_size is not None or options.max_kld is not None) and not options.calibrate:
@@ -299,6 +300,9 @@ def _removal(
             shares[what.replace("-", "_")] = share
     if len(patterns) > 1:
         parser.error("--prune: expected one kind of zeros, found several")
+    if options.prune_method and not patterns:
+        parser.error("--prune-method has a meaning with --prune blocks=SHARE, weights=SHARE or N:M only")
+    options.prune_method = options.prune_method or "sparsegpt"
     if not options.calibrate and (shares or patterns and options.prune_method != "magnitude"):
         parser.error("--prune needs text: --calibrate FILE; or zeros with --prune-method magnitude")
     if patterns and (options.target_size is not None or options.max_kld is not None):

@@ -93,7 +93,9 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
         lines.append(f"{row.layer}: {row.removed} of {row.total} {row.what} removed; {kept}")
     if report.masked:
         share, before, after = (median(getattr(row, name) for row in report.masked) for name in _MASKED)
-        kept = f"{after:.2%} of the layers' outputs lost, {before:.2%} by the mask alone (median)"
+        of = "outputs" if options.calibrate else "weights"
+        alone = f", {before:.2%} by the mask alone" if options.prune_method == "sparsegpt" else ""
+        kept = f"{after:.2%} of the layers' {of} lost{alone} (median)"
         lines.append(f"zeros: {share:.0%} of {len(report.masked)} matrices; {kept}")
     for method in dict.fromkeys(row.method for row in report.scaled):
         rows = [row for row in report.scaled if row.method == method]
@@ -132,7 +134,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
         "method": "absmax" if method in CALIBRATED else method,  # of what is not calibrated
         "requantize": options.requantize,
     }
-    if options.sparse is not None and (slow := slower_than_dense(options.sparse)):
+    if options.sparse is not None and (slow := slower_than_dense(options.sparse, options.weights)):
         print(f"{PROGRAM}: the model will not run faster: {slow}", file=sys.stderr)
     if options.report_only:
         with _bar(options.weights, unit="B", unit_scale=True) as progress:

@@ -173,7 +173,7 @@ def convert(
         done: dict[str, list[Rounded]] = {}
         if calibration is not None and calibration.method in CALIBRATED and statistics:
             model, done = _rounded(model, types, statistics, calibration)
-        lines = _round_sparse(model, types, done)
+        lines = _round_sparse(model, types, method, done)
         other_weights = {name: kind for name, kind in types.items() if kind != weights}
         rows: list[TensorReport] = []
         size = write_directory(
@@ -287,12 +287,13 @@ def _rounded(
 
 
 def _round_sparse(
-    model: CanonicalModel, types: Mapping[str, str], done: dict[str, list[Rounded]]
+    model: CanonicalModel, types: Mapping[str, str], method: str, done: dict[str, list[Rounded]]
 ) -> dict[str, int]:
     """Round the SPARSE matrices into ``done``, because the file begins with how many lines each has: these."""
     specs, lines = packed_specs(model.config, "float32"), {}
     for name, kind in types.items():
         if kind == SPARSE:
-            done[name] = round_parts([model.tensors[source].read() for source in specs[f"{name}.weight"].sources], kind)
+            parts = [model.tensors[source].read() for source in specs[f"{name}.weight"].sources]
+            done[name] = round_parts(parts, kind, method)
             lines[name] = len(pack_parts(done[name], sparse=True)["weight"])
     return lines

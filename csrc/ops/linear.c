@@ -58,6 +58,7 @@ void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
     const int64_t own_end = pe_own_end(thread, panels * slabs);
     for (int64_t task; pe_take(thread, panels * slabs, &task);) {
         const int64_t block = task / slabs * PANEL, row = task % slabs * ROWS_A_TASK;
+        const int64_t after = pe_min((task + 1) / slabs * PANEL, blocks); /* of a last panel of fewer blocks */
         const bool last = task + 1 == own_end;
         pe_product product = {
             .residual = residual ? residual + row * ldr : NULL,
@@ -65,7 +66,7 @@ void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
             .y = y + row * ldy,
             .ldy = ldy,
             .activation = activation,
-            .ahead = last ? first_weights(thread, linear->next) : pe_block_at(linear, (task + 1) / slabs * PANEL),
+            .ahead = last ? first_weights(thread, linear->next) : pe_block_at(linear, after),
         };
         pe_multiply(kernels, linear, rows, row, pe_min(ROWS_A_TASK, n_rows - row), &product, block,
                     pe_min(block + PANEL, blocks));

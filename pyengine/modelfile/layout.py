@@ -250,7 +250,7 @@ def check_lines(stored: Mapping[str, np.ndarray], name: str, rows: int, columns:
     """ValueError unless the tables of a SPARSE matrix [rows, columns] say where in it each of its lines lies."""
     panels, quads = (size // step for size, step in zip(padded_shape(rows, columns), (PANEL, GROUP), strict=True))
     count = len(stored[f"{name}.weight"])
-    starts = stored[f"{name}.line_start"][: panels + 1]
+    starts = stored[f"{name}.line_start"][: panels + 1].astype(np.int64)  # so that no difference wraps around
     columns_of = stored[f"{name}.line_quad"][:count].astype(np.int64)
     if starts[0] != 0 or starts[-1] != count or (np.diff(starts) < 0).any():
         raise ValueError(f"{name}.line_start: expected {panels + 1} ascending numbers from 0 to {count}")

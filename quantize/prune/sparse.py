@@ -26,7 +26,8 @@ __all__ = ["MASKS", "SPARSE_METHODS", "Masked", "pattern_of", "slower_than_dense
 
 MASKS = ("blocks", "weights")
 SPARSE_METHODS = ("magnitude", "wanda", "sparsegpt")
-BREAK_EVEN = 0.25  # of all blocks: with fewer zeros than that, many rows take as long as with dense weights
+BREAK_EVEN = 0.25
+"""Of all blocks: with fewer zeros than that, some products take longer than dense ones (see docs/pruning.md)."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,15 @@ def pattern_of(what: str, share: float) -> Pattern:
     return Blocks(share) if what == "blocks" else RowShare(share)
 
 
-def slower_than_dense(pattern: Pattern) -> str:
-    """Why a model with this pattern will not run faster; "" if it will."""
+def slower_than_dense(pattern: Pattern, weights: str) -> str:
+    """Why a model of type ``weights`` with this pattern will not run faster, and what does; "" if it will."""
+    instead = "ffn=SHARE removes whole neurons, which always saves time"
     if not isinstance(pattern, Blocks):
-        return "single weights and N:M zeros are multiplied by as all others are, and stored; blocks=SHARE is not"
+        return f"single weights and N:M zeros are multiplied by as all others are; blocks=SHARE are not, and {instead}"
+    if weights == "float32":
+        return f"blocks of zeros are skipped with --weights int8 only; or {instead}"
     if pattern.share < BREAK_EVEN:
-        return f"below {BREAK_EVEN:.0%} of blocks, skipping them takes as long as multiplying by them"
+        return f"skipping blocks pays from {BREAK_EVEN:.0%} of them on; or {instead}"
     return ""
 
 
@@ -115,7 +119,7 @@ def _layers(model: CanonicalModel) -> dict[str, tuple[str, ...]]:
 def _prune(
     name: str, weight: np.ndarray, pattern: Pattern, method: str, seen: InputStatistics | None
 ) -> tuple[np.ndarray, Masked]:
-    gram = np.eye(weight.shape[1]) if method == "magnitude" or seen is None else seen.gram
+    gram = np.eye(weight.shape[1]) if seen is None else seen.gram
     if method == "sparsegpt":
         found = prune_sparse(weight, gram, pattern)
         pruned, before, error = found.weight, found.masked_error, found.error

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import pyengine
+from pyengine import _core
 from pyengine.errors import ModelFileError, OptionError
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
@@ -19,6 +20,7 @@ from pyengine.quantize.divergence import divergence
 from pyengine.quantize.opening import read_model
 from pyengine.quantize.prune.masks import Blocks, NOfM, RowShare
 from pyengine.quantize.prune.sparse import SPARSE_METHODS, pattern_of, sparsify
+from pyengine.quantize.rounding import round_matrix
 
 from ...checkpoints import handmade
 from ...modelfile.directories import edit_json
@@ -78,6 +80,44 @@ def test_a_directory_with_blocks(checkpoint: Path, tmp_path: Path) -> None:
         with pyengine.load(tmp_path / "sparse", compute="float32") as floats:
             (one,), (other,) = (list(each.logits_iter([TEXT[0][0]], [TEXT[0][1]])) for each in (exact, floats))
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+def test_the_translations_of_dense_weights(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isa: str
+) -> None:
+    """The same zeros in float32, and those rounded to dense int8: equal texts and scores, alone and in company."""
+    monkeypatch.setenv("PYENGINE_ISA", isa)
+    zeros = {"sparse": Blocks(0.5), "sparse_method": "magnitude"}
+    convert(checkpoint, tmp_path / "zeros", weights="float32", **zeros)
+    convert(tmp_path / "zeros", tmp_path / "dense")
+    convert(checkpoint, tmp_path / "sparse", **zeros)
+    sources, found = [source[: 1 + 3 * i] for i, (source, _) in enumerate(TEXT[:7])], []
+    for name in ("dense", "sparse"):
+        assert bool(open_directory(tmp_path / name).lines) == (name == "sparse")
+        for threads in (1, 3):
+            with pyengine.load(tmp_path / name, threads=threads) as translator:
+                many = translator.translate(sources, num_beams=3, max_new_tokens=12, num_return_sequences=2)
+                alone = [translator.translate(one, num_beams=3, max_new_tokens=12) for one in sources]
+            found.append([[(each.ids, each.score) for each in results] for results in (many, alone)])
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_blocks_are_rounded_by_the_method_asked_for(tmp_path: Path) -> None:
+    config = handmade.marian_config(d_model=64, encoder_attention_heads=2, decoder_attention_heads=2)
+    tensors = handmade.marian_tensors(config)
+    for name, values in tensors.items():
+        if values.ndim == 2:  # a few large weights, which a step of least squared error clips
+            tensors[name] = RNG.laplace(size=values.shape).astype(np.float32) ** 3
+    source = handmade.write_checkpoint(tmp_path / "in", config, tensors)
+    found = {}
+    for method in ("absmax", "mse"):
+        convert(source, tmp_path / method, method=method, sparse=Blocks(0.5), sparse_method="magnitude")
+        scales = found[method] = open_directory(tmp_path / method).tensors[f"{LAYER}.scale"]
+        pruned, _ = sparsify(open_checkpoint(source), Blocks(0.5), "magnitude", {})
+        expected = round_matrix(pruned.tensors[f"{LAYER}.weight"].read(), "int8", method)
+        np.testing.assert_array_equal(scales[: len(expected.scale)], expected.scale)
+    assert (found["absmax"] != found["mse"]).any()
 
 
 def test_sparsegpt_is_nearer_than_the_smallest_weights(checkpoint: Path, tmp_path: Path) -> None:
@@ -142,16 +182,21 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*words, "-o", str(tmp_path / "blocks"), "--prune", "blocks=0.5"]) == 0
     printed = capsys.readouterr()
     assert "zeros: 50% of" in printed.out and printed.err == ""
-    for setting in ("weights=0.5", "2:4", "blocks=0.1"):
-        out = tmp_path / setting.replace(":", "-")
-        assert main([*words, "-o", str(out), "--prune", setting]) == 0
-        assert "the model will not run faster: " in capsys.readouterr().err
+    for setting, why in (
+        ("weights=0.5", "single weights and N:M"),
+        ("2:4", "single weights and N:M"),
+        ("blocks=0.1", "pays from 25% of them on"),
+        ("blocks=0.5 --weights float32", "skipped with --weights int8 only"),
+    ):
+        assert main([*words, "-o", str(tmp_path / "x"), "--force", "--prune", *setting.split()]) == 0
+        assert "the model will not run faster: " in (err := capsys.readouterr().err) and why in err
     for wrong, message in (
         (["--prune", "weights"], "expected WHAT=SHARE"),
         (["--prune", "2:4", "--prune", "blocks=0.5"], "expected one kind of zeros"),
         (["--prune", "blocks=2"], "blocks: expected a share between 0 and 1"),
         (["--prune", "blocks=0.5", "--prune-method", "wanda"], "--prune needs text"),
+        (["--prune-method", "magnitude"], "--prune-method has a meaning with --prune blocks"),
     ):
         with pytest.raises(SystemExit):
-            main([*words, "-o", str(tmp_path / "x"), *wrong])
+            main([*words, "-o", str(tmp_path / "y"), *wrong])
         assert message in capsys.readouterr().err
