@@ -20,6 +20,7 @@ from pyengine.quantize.divergence import divergence
 from pyengine.quantize.opening import read_model
 from pyengine.quantize.prune.masks import Blocks, NOfM, RowShare
 from pyengine.quantize.prune.sparse import SPARSE_METHODS, pattern_of, sparsify
+from pyengine.quantize.ranges import METHODS as RANGES
 from pyengine.quantize.rounding import round_matrix
 
 from ...checkpoints import handmade
@@ -103,21 +104,14 @@ def test_the_translations_of_dense_weights(
     assert found[0] == found[1] == found[2] == found[3]
 
 
-def test_blocks_are_rounded_by_the_method_asked_for(tmp_path: Path) -> None:
-    config = handmade.marian_config(d_model=64, encoder_attention_heads=2, decoder_attention_heads=2)
-    tensors = handmade.marian_tensors(config)
-    for name, values in tensors.items():
-        if values.ndim == 2:  # a few large weights, which a step of least squared error clips
-            tensors[name] = RNG.laplace(size=values.shape).astype(np.float32) ** 3
-    source = handmade.write_checkpoint(tmp_path / "in", config, tensors)
-    found = {}
-    for method in ("absmax", "mse"):
-        convert(source, tmp_path / method, method=method, sparse=Blocks(0.5), sparse_method="magnitude")
-        scales = found[method] = open_directory(tmp_path / method).tensors[f"{LAYER}.scale"]
-        pruned, _ = sparsify(open_checkpoint(source), Blocks(0.5), "magnitude", {})
-        expected = round_matrix(pruned.tensors[f"{LAYER}.weight"].read(), "int8", method)
-        np.testing.assert_array_equal(scales[: len(expected.scale)], expected.scale)
-    assert (found["absmax"] != found["mse"]).any()
+@pytest.mark.parametrize("method", ["absmax", "percentile"])
+def test_blocks_are_rounded_by_the_method_asked_for(checkpoint: Path, tmp_path: Path, method: str) -> None:
+    convert(checkpoint, tmp_path / "out", method=method, sparse=Blocks(0.5), sparse_method="magnitude")
+    pruned, _ = sparsify(open_checkpoint(checkpoint), Blocks(0.5), "magnitude", {})
+    rounded = {kind: round_matrix(pruned.tensors[f"{LAYER}.weight"].read(), "int8", kind) for kind in RANGES}
+    scale = open_directory(tmp_path / "out").tensors[f"{LAYER}.scale"][: len(rounded[method].scale)]
+    np.testing.assert_array_equal(scale, rounded[method].scale)
+    assert (rounded["absmax"].scale != rounded["percentile"].scale).any()
 
 
 def test_sparsegpt_is_nearer_than_the_smallest_weights(checkpoint: Path, tmp_path: Path) -> None:
