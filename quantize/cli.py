@@ -102,7 +102,7 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
         changed = [row for row in rows if row.alpha is not None]
         before, after = (median(getattr(row, name) for row in rows) for name in ("error_before", "error"))
         kept = f"{before:.2e} -> {after:.2e} of the layers' outputs lost (median)"
-        lines.append(f"{method}: scales at {len(changed)} of {len(rows)} places; {kept}")
+        lines.append(f"{method}: scales at {len(changed)} of the {len(rows)} places that absorb them; {kept}")
     if options.output is not None:
         lines.append(f"{options.output}: {report.directory_bytes:,} bytes, {report.weights}")
     return lines

@@ -15,7 +15,7 @@ from typing import Callable, Mapping, Sequence
 import numpy as np
 
 from pyengine.canonical import CanonicalModel, ModelConfig
-from pyengine.modelfile.layout import INT4, packed_specs
+from pyengine.modelfile.layout import INT4, SPARSE, packed_specs
 from pyengine.quantize.awq import search_awq
 from pyengine.quantize.equalize import equalizing_scales
 from pyengine.quantize.fold import Place, fold, places
@@ -59,7 +59,7 @@ def smooth(
     def search(matrix: np.ndarray, weights: str, seen: InputStatistics) -> ScaleSearch:
         return search_smoothing(matrix, seen.rows, seen.absmax, scheme_of(weights), alphas=tuple(alphas))
 
-    return _searched(model, types, statistics, "smooth", ("int8", *INT4), search, progress)
+    return _searched(model, types, statistics, "smooth", ("int8", SPARSE, *INT4), search, progress)
 
 
 def awq(

@@ -12,7 +12,7 @@ import pyengine
 from pyengine.canonical import CanonicalModel
 from pyengine.errors import InputError
 from pyengine.importers import open_checkpoint
-from pyengine.modelfile.layout import matrix_names
+from pyengine.modelfile.layout import SPARSE, matrix_names
 from pyengine.quantize import Calibration, convert
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.distortion import output_error
@@ -26,7 +26,7 @@ from ..checkpoints import handmade
 
 RNG = np.random.default_rng(8)
 TEXT = [(RNG.integers(3, 20, 20).tolist(), RNG.integers(3, 20, 20).tolist()) for _ in range(30)]
-ACTIVATIONS = ("relu", "gelu", "swish")
+ACTIVATIONS = ("relu", "gelu", "swish", "tanh")
 
 
 def checkpoint(directory: Path, activation: str, width: int = 32) -> Path:
@@ -133,6 +133,8 @@ def test_only_what_is_rounded_is_scaled(model: CanonicalModel) -> None:
         "encoder.layers.0.self_attention.output": "int4g32",
     }
     expected = ["encoder.layers.0.self_attention.v", "encoder.layers.1.ffn.norm"]
+    sparse = {**floats, "decoder.layers.1.cross_attention.kv": SPARSE}
+    assert [row.place for row in smooth(model, sparse, statistics, ALPHAS)[2]] == expected[1:]
     assert [row.place for row in smooth(model, some, statistics, ALPHAS)[2]] == expected
     assert [row.place for row in awq(model, some, statistics)[2]] == expected[:1]
 
