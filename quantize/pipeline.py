@@ -8,11 +8,11 @@ and then a byte for each weight that it rounded.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
-from pyengine.canonical import CanonicalModel
+from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.errors import OptionError
 from pyengine.modelfile.layout import INT4, SPARSE, matrix_names, packed_specs
 from pyengine.modelfile.writer import check_target, write_directory
@@ -20,7 +20,7 @@ from pyengine.quantize.budget import Choice
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.opening import open_model
 from pyengine.quantize.packing import Progress, TensorReport, pack_tensors
-from pyengine.quantize.prune.budget import check_shares
+from pyengine.quantize.prune.budget import check_shares, layers_to_remove
 from pyengine.quantize.prune.masks import Pattern
 from pyengine.quantize.prune.sparse import Masked, sparse_types, sparsify
 from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
@@ -141,18 +141,14 @@ def convert(
     if calibration is None and (prune or sparse is not None and sparse_method != "magnitude"):
         raise OptionError("prune: expected text to calibrate on, found none")
     model, tokenizer = _open(checkpoint, requantize)
-    other_weights = resolve_types(model.config, weights, tensors)
-    fixed = resolve_types(model.config, "", tensors)
+    left = _with_layers_left(model.config, prune or {})
+    types, fixed = _types(left, weights, tensors, sparse), resolve_types(left, "", tensors)
     removed: list[Removed] = []
     with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch:
         if vocabulary is not None:
             model, tokenizer = _trimmed(model, vocabulary, Path(scratch))
-        types = {name: other_weights.get(name, weights) for name in matrix_names(model.config)}
-        if sparse is not None:
-            types = sparse_types(model, types, sparse)
         if prune and calibration is not None:
             model, removed = _pruned(model, tokenizer, calibration, prune)
-            types = {name: types[name] for name in matrix_names(model.config)}  # layers have new numbers
         if equalize:
             model = equalized(model)
         statistics: Statistics = {}
@@ -219,6 +215,24 @@ def _open(checkpoint: str | Path, requantize: bool) -> tuple[CanonicalModel, Tok
         return model, None
     sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
     return model, open_tokenizer(checkpoint, model.tokenizer, **sizes)
+
+
+def _with_layers_left(config: ModelConfig, prune: Mapping[str, float]) -> ModelConfig:
+    """As many layers as ``prune`` will leave: types go by the numbers that layers have in what is written."""
+    stacks = {}
+    for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
+        gone = layers_to_remove(stack, sizes, prune.get(f"{stack}_layers", 0.0))
+        stacks[stack] = replace(sizes, layers=sizes.layers[: len(sizes.layers) - gone])
+    return replace(config, **stacks)
+
+
+def _types(
+    config: ModelConfig, weights: str, tensors: Sequence[tuple[str, str]], sparse: Pattern | None
+) -> dict[str, str]:
+    """Packed name -> type of every matrix."""
+    others = resolve_types(config, weights, tensors)
+    types = {name: others.get(name, weights) for name in matrix_names(config)}
+    return types if sparse is None else sparse_types(types, sparse)
 
 
 def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer | None]:

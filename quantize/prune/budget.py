@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pyengine.canonical import StackConfig
 from pyengine.errors import OptionError
 
-__all__ = ["PRUNABLE", "check_shares", "split_removals"]
+__all__ = ["PRUNABLE", "check_shares", "layers_to_remove", "split_removals"]
 
 PRUNABLE = ("ffn", "heads", "encoder_layers", "decoder_layers")
 
@@ -20,6 +21,15 @@ def check_shares(shares: Mapping[str, float]) -> None:
             raise OptionError(f"prune: expected one of {', '.join(PRUNABLE)}, found {name!r}")
         if not 0 <= share < 1:
             raise OptionError(f"{name}: expected a share of at least 0 and less than 1, found {share}")
+
+
+def layers_to_remove(stack: str, sizes: StackConfig, share: float) -> int:
+    """How many layers a share of a stack are. OptionError if that leaves none."""
+    count = len(sizes.layers)
+    wanted = round(share * count)
+    if wanted >= count:
+        raise OptionError(f"{stack} layers: expected a share that leaves a layer of {count}, found {share}")
+    return wanted
 
 
 def split_removals(curves: Sequence[Sequence[float]], total: int) -> list[int]:

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, LazyTensor, StackConfig
-from pyengine.errors import OptionError
+from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.quantize.calibration import in_memory_engine, paired_inputs
 from pyengine.quantize.prune.layers import block_influence, fit_channels, fold_into_norm
 from pyengine.tasks.inputs import Sentence
 from pyengine.text import Tokenizer
 
-__all__ = ["Cut", "cut_layers", "layers_to_remove", "plan_cuts"]
+__all__ = ["Cut", "cut_layers", "plan_cuts"]
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,6 @@ class Cut:
     shift: np.ndarray
     error_before: float
     error: float
-
-
-def layers_to_remove(stack: str, sizes: StackConfig, share: float) -> int:
-    """How many layers a share of a stack are. OptionError if that leaves none."""
-    count = len(sizes.layers)
-    wanted = round(share * count)
-    if wanted >= count:
-        raise OptionError(f"{stack} layers: expected a share that leaves a layer of {count}, found {share}")
-    return wanted
 
 
 def plan_cuts(

@@ -20,8 +20,8 @@ from pyengine.canonical.config import LayerConfig
 from pyengine.errors import OptionError
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.prune import structured
-from pyengine.quantize.prune.budget import check_shares, split_removals
-from pyengine.quantize.prune.depth import Cut, cut_layers, layers_to_remove, plan_cuts
+from pyengine.quantize.prune.budget import check_shares, layers_to_remove, split_removals
+from pyengine.quantize.prune.depth import Cut, cut_layers, plan_cuts
 from pyengine.quantize.prune.gram import row_errors
 from pyengine.quantize.prune.teacher import fit_to_teacher
 from pyengine.quantize.statistics import InputStatistics

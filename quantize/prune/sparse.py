@@ -67,12 +67,12 @@ def slower_than_dense(pattern: Pattern, weights: str) -> str:
     return ""
 
 
-def sparse_types(model: CanonicalModel, types: Mapping[str, str], pattern: Pattern) -> dict[str, str]:
+def sparse_types(types: Mapping[str, str], pattern: Pattern) -> dict[str, str]:
     """``types`` (packed name -> type) as they are with ``pattern``: blocks make SPARSE matrices of int8 layers.
 
     Raises OptionError where layers are int4, whose rounding would fill zeros again.
     """
-    layers = _layers(model)
+    layers = [name for name in types if ".layers." in name]
     int4 = [name for name in layers if types[name] not in ("float32", "int8")]
     if int4:
         raise OptionError(f"prune: zeros need int8 or float32 layers, but {int4[0]} is {types[int4[0]]}")

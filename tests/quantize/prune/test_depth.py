@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pyengine.quantize import Calibration, convert
 from pyengine.quantize.calibration import calibrate, in_memory_engine, paired_inputs
 from pyengine.quantize.prune.depth import cut_layers, plan_cuts
 from pyengine.quantize.prune.layers import block_influence
+from pyengine.quantize.prune.masks import Blocks
 from pyengine.quantize.prune.model import prune_model
 
 from ...checkpoints import handmade
@@ -121,3 +123,22 @@ def test_a_directory_with_fewer_layers(tmp_path: Path) -> None:
     ]  # fmt: skip
     with pyengine.load(tmp_path / "out", threads=1) as translator:
         assert len(translator.translate([3, 4, 5, 0], min_new_tokens=4, max_new_tokens=4).ids) >= 3
+
+
+@pytest.mark.parametrize(
+    "way", [{"weights": "int4g32"}, {"sparse": Blocks(0.5)}, {"tensors": [("*.1.ffn.up", "float32")]}]
+)
+def test_types_are_those_of_the_layers_that_are_left(tmp_path: Path, way: dict[str, Any]) -> None:
+    """Numbers of layers are those of the directory, which opens; one that it will not have is no layer."""
+    source = handmade.write_checkpoint(tmp_path / "in", handmade.marian_config(encoder_layers=3, decoder_layers=2))
+    ids = [tuple([min(id, 19) for id in side] for side in pair) for pair in TEXT]
+    calibration = Calibration(ids, "weighted" if way.get("weights") == "int4g32" else "absmax")
+    prune = {"encoder_layers": 0.34}
+    convert(source, tmp_path / "out", calibration=calibration, prune=prune, **way)
+    directory = open_directory(tmp_path / "out", verify=True)
+    assert len(directory.config.encoder.layers) == 2
+    if "tensors" in way:
+        assert directory.other_weights == {f"{stack}.layers.1.ffn.up": "float32" for stack in ("encoder", "decoder")}
+    with pytest.raises(OptionError, match=r"tensor 'encoder.layers.2.\*': matches no matrix"):
+        convert(source, tmp_path / "x", calibration=calibration, prune=prune, tensors=[("encoder.layers.2.*", "int8")])
+    assert not (tmp_path / "x").exists()
