@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import textwrap
 from typing import NoReturn, Sequence
 
 from pyengine.errors import OptionError
@@ -30,13 +31,32 @@ METHODS = {
     "awq": "int4 with text: scales of channels where the model absorbs them, each group clipped; a minute for 74M",
     "gptq": "int4 with text: columns make up for each other's errors; the default with --calibrate, a minute for 74M",
 }
-PREPARATIONS = {
-    "--smooth": "with text, before rounding: large inputs made smaller and their weights larger, where that brings the "
-    "layer's outputs nearer; for int8 models with outliers in their activations",
-    "--equalize": "without text: ranges of adjacent layers made alike, in the same places; before percentile or mse",
+_OTHERS = {
+    "Before rounding": {
+        "--smooth": "with text: large inputs made smaller and their weights larger, where that brings the layer's "
+        "outputs nearer; for int8 models with outliers in their activations; seconds beside the calibration",
+        "--equalize": "without text: ranges of adjacent layers made alike; before percentile or mse; in seconds",
+    },
+    "Types (with text)": {
+        "--target-size": "int4 and int8 by measured sensitivity: the least expected KL divergence in so many bytes; a "
+        "run of the model for each matrix",
+        "--max-kld": "the same, the fewest bytes for an expected KL divergence",
+    },
+    "Pruning (--prune, with text)": {
+        "ffn=, heads=": "neurons and heads that lose least, the others fitted; smaller and faster; 20 seconds for 7M",
+        "encoder-layers=, decoder-layers=": "whole layers that turn vectors least; for deep encoders; in seconds",
+        "blocks=": "16 x 4 blocks of zeros, not stored and skipped; smaller and faster from a quarter of them on",
+        "weights=, N:M": "zeros in single weights; not faster and not smaller here",
+    },
+    "Zeros (--prune-method)": {
+        "sparsegpt": "what costs least with the others making up for it; the default, and the slowest",
+        "wanda": "the smallest by what they multiply; in seconds",
+        "magnitude": "the smallest; the only one without text, and hardly of use for blocks",
+    },
 }
-PLACES = """Scales of channels are absorbed where nothing else reads the channels: between the values and the output of
-an attention, between up and down of a feed-forward layer with ReLU, behind the last norm of a post-norm encoder."""
+_PLACES = """Scales of channels (--smooth, awq, --equalize) are absorbed where nothing else reads the channels: between
+the values and the output of an attention, between up and down of a feed-forward layer with ReLU, behind the last norm
+of a post-norm encoder."""
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,9 +76,13 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def list_methods() -> str:
     """What --list-methods prints."""
-    width = max(map(len, PREPARATIONS))
-    lines = [f"{name:{width}}  {what}" for name, what in (METHODS | PREPARATIONS).items()]
-    return "\n".join([*lines, "", " ".join(PLACES.split())])
+    lines = []
+    for title, entries in {"Rounding (--method)": METHODS, **_OTHERS}.items():
+        lines.append(title)
+        for name, what in entries.items():
+            lines += textwrap.wrap(f"{name}: {what}", 100, initial_indent="  ", subsequent_indent="      ")
+        lines.append("")
+    return "\n".join([*lines, *textwrap.wrap(" ".join(_PLACES.split()), 100)])
 
 
 class _Parser(argparse.ArgumentParser):
