@@ -106,7 +106,8 @@ def prune(text: list[tuple[str, str]], work: Path) -> tuple[dict[str, Path], dic
     tokenizer = open_tokenizer(models.EXAMPLE, model.tokenizer, **sizes)
     made, rows = {WHOLE: model}, []
     for name, fit in ((PLAIN, False), (FITTED, True)):
-        made[name], rows = prune_model(model, tokenizer, text, reconstruct=fit, **SHARES)
+        pruned = prune_model(model, tokenizer, text, reconstruct=fit, **SHARES)
+        made[name], rows = pruned.model, pruned.removed
     paths = {name: write(each, work / f"pruning-{name.replace(' ', '-')}") for name, each in made.items()}
     return paths, {name: each.config for name, each in made.items()}, rows
 

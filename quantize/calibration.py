@@ -149,15 +149,22 @@ def paired_inputs(
     tokenizer: Tokenizer | None,
     text: Sequence[tuple[Sentence, Sentence | None]],
     names: Sequence[Sequence[str]],
+    *,
+    needed: int = 1,
 ) -> Iterator[tuple[int, list[dict[str, np.ndarray]]]]:
     """Lines done, and what the layers ``names[i]`` of engine i read of some more: float32 rows, of the same tokens.
 
-    ``text`` and the errors raised are as in ``calibrate``; missing targets are translations of the first engine.
+    ``text``, ``needed`` and the errors raised are as in ``calibrate``; missing targets are translations of the first
+    engine.
     """
     pairs = _read(engines[0], tokenizer, text)
+    _require_rows(min(_known_rows(pairs)), needed, len(pairs))
+    written = 0
     for start in range(0, len(pairs), CHUNK_LINES):
         chunk = _translated(engines[0], pairs[start : start + CHUNK_LINES])
+        written += sum(len(target) for _, target in chunk)
         yield start + len(chunk), [_seen(*each, chunk) for each in zip(engines, names, strict=True)]
+    _require_rows(written, needed, len(pairs))
 
 
 def _seen(

@@ -89,8 +89,14 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
     if why:
         lines.append(f"method {method}: {why}")
     for row in report.removed:
-        kept = f"{row.error_after:.2%} of the layer's variance lost, {row.error_before:.2%} before the fit"
+        whose = "stack" if row.what == "layers" else "layer"
+        kept = f"{row.error_after:.2%} of the {whose}'s variance lost, {row.error_before:.2%} before the fit"
         lines.append(f"{row.layer}: {row.removed} of {row.total} {row.what} removed; {kept}")
+    if report.recovered is not None:
+        before, after = report.recovered
+        kept = f"{after:.2%} of the decoder's variance lost, {before:.2%} before the fit"
+        closed = f": {1 - after / before:.0%} of the gap closed" if before else ""
+        lines.append(f"all that was removed: {kept}{closed}")
     if report.masked:
         share, before, after = (median(getattr(row, name) for row in report.masked) for name in _MASKED)
         of = "outputs" if options.calibrate else "weights"

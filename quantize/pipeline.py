@@ -33,7 +33,7 @@ from pyengine.text import Tokenizer, open_tokenizer
 from pyengine.version import __version__
 
 if TYPE_CHECKING:
-    from pyengine.quantize.prune.model import Removed
+    from pyengine.quantize.prune.model import PrunedModel, Removed
 
 __all__ = ["Calibration", "Report", "convert", "measure"]
 
@@ -75,7 +75,8 @@ class Calibration:
 class Report:
     """All tensors of a conversion, the size of the model directory (0 if none was written), and what was done before.
 
-    ``removed`` by pruning; ``scaled``: by smoothing and AWQ, a place each; ``masked``: by zeros, a matrix each;
+    ``removed`` by pruning, and what of the variance of the decoder's outputs that lost on the text, before the rest was
+    fitted and after: ``recovered``, if something went; ``scaled``: by smoothing and AWQ, a place each; ``masked``: by zeros, a matrix each;
     ``choices`` of types: the one that was taken, then those of other sizes (bytes of all tensors, KL divergence to
     expect), if types were to be chosen.
     """
@@ -87,6 +88,7 @@ class Report:
     scaled: tuple[Scaled, ...] = ()
     masked: tuple[Masked, ...] = ()
     choices: tuple[Choice, ...] = ()
+    recovered: tuple[float, float] | None = None
 
     @property
     def float32_bytes(self) -> int:
@@ -144,11 +146,14 @@ def convert(
     left = _with_layers_left(model.config, prune or {})
     types, fixed = _types(left, weights, tensors, sparse), resolve_types(left, "", tensors)
     removed: list[Removed] = []
+    recovered = None
     with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch:
         if vocabulary is not None:
             model, tokenizer = _trimmed(model, vocabulary, Path(scratch))
         if prune and calibration is not None:
-            model, removed = _pruned(model, tokenizer, calibration, prune)
+            pruned = _pruned(model, tokenizer, calibration, prune)
+            model, removed = pruned.model, pruned.removed
+            recovered = (pruned.lost_before["decoder"], pruned.lost["decoder"]) if removed else None
         if equalize:
             model = equalized(model)
         statistics: Statistics = {}
@@ -187,7 +192,7 @@ def convert(
             removed=model.removed,
             force=force,
         )
-    return Report(weights, tuple(rows), size, tuple(removed), tuple(scaled), tuple(masked), tuple(choices))
+    return Report(weights, tuple(rows), size, tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered)
 
 
 def measure(
@@ -247,8 +252,8 @@ def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[Canonica
 
 def _pruned(
     model: CanonicalModel, tokenizer: Tokenizer | None, calibration: Calibration, prune: Mapping[str, float]
-) -> tuple[CanonicalModel, list[Removed]]:
-    """The model without the shares ``prune`` of its neurons and heads."""
+) -> PrunedModel:
+    """The model without the shares ``prune`` of its layers, heads and neurons."""
     from pyengine.quantize.prune.model import prune_model  # with the engine, as below
 
     return prune_model(model, tokenizer, calibration.text, progress=calibration.progress, **prune)

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["block_influence", "fit_channels", "fold_into_norm"]
+__all__ = ["BEHIND", "block_influence", "fit_channels", "fold_into_norm"]
+
+BEHIND = {"encoder": "decoder.layers.0.cross_attention.kv", "decoder": "output"}
+"""Stack -> packed name of a layer that reads what its last layer gives."""
 
 
 def block_influence(before: np.ndarray, after: np.ndarray) -> float:

@@ -21,14 +21,16 @@ from pyengine.errors import OptionError
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.prune import structured
 from pyengine.quantize.prune.budget import check_shares, layers_to_remove, split_removals
-from pyengine.quantize.prune.depth import Cut, cut_layers, plan_cuts
+from pyengine.quantize.prune.depth import cut_layers, plan_cuts
 from pyengine.quantize.prune.gram import row_errors
-from pyengine.quantize.prune.teacher import fit_to_teacher
+from pyengine.quantize.prune.teacher import fit_to_teacher, outputs_lost
 from pyengine.quantize.statistics import InputStatistics
 from pyengine.tasks.inputs import Sentence
 from pyengine.text import Tokenizer
 
-__all__ = ["Removed", "prune_model"]
+__all__ = ["PrunedModel", "Removed", "prune_model"]
+
+MEASURED = 200  # lines that what is lost is measured on
 
 Text = Sequence[tuple[Sentence, "Sentence | None"]]
 
@@ -37,8 +39,8 @@ Text = Sequence[tuple[Sentence, "Sentence | None"]]
 class Removed:
     """What went: ``removed`` of ``total`` "heads" or "neurons" of ``layer``, by canonical name, or "layers" of a stack.
 
-    Errors are shares of the variance of the layer's outputs on the text (of those of the last layer of each run that
-    went, on average): where the rest stays as it was, and where it is fitted to the layer.
+    Errors are shares of the variance of the layer's outputs on the text: where the rest stays as it was, and where it
+    is fitted to the layer. Those of a stack are as in ``PrunedModel``.
     """
 
     what: str
@@ -47,6 +49,20 @@ class Removed:
     total: int
     error_before: float
     error_after: float
+
+
+@dataclass(frozen=True)
+class PrunedModel:
+    """The ``model``, what was ``removed``, and what that does to a stack's outputs with everything that went.
+
+    ``lost_before`` and ``lost``: stack -> share of the variance of its outputs, on the first MEASURED lines of the
+    text, where the rest stays as it was, and in ``model``; empty if nothing went.
+    """
+
+    model: CanonicalModel
+    removed: list[Removed]
+    lost_before: Mapping[str, float]
+    lost: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,7 @@ def prune_model(
     decoder_layers: float = 0.0,
     reconstruct: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[CanonicalModel, list[Removed]]:
+) -> PrunedModel:
     """``model`` without the share ``heads`` of all its attention heads, and ``ffn`` of its neurons in steps of 16.
 
     Before that, without the shares ``encoder_layers`` and ``decoder_layers`` of the layers of a stack. ``text`` is
@@ -93,11 +109,11 @@ def prune_model(
     check_shares({"ffn": ffn, "heads": heads, "encoder_layers": encoder_layers, "decoder_layers": decoder_layers})
     stacks = {"encoder": (model.config.encoder, encoder_layers), "decoder": (model.config.decoder, decoder_layers)}
     counts = {stack: layers_to_remove(stack, *each) for stack, each in stacks.items()}
-    whole, pruned, removed = model, model, []
+    whole, pruned = model, model
+    removed: list[Removed] = []
     if any(counts.values()):
         cuts = plan_cuts(model, tokenizer, text, counts, progress)
         model, pruned = cut_layers(model, cuts, fit=False), cut_layers(pruned, cuts, fit=True)
-        removed = _cut_rows(whole.config, cuts, reconstruct)
     shares = {"heads": heads, "neurons": ffn}
     totals = {what: _total(what, share, _layers(model.config, what)) for what, share in shares.items()}
     for what, total in totals.items():
@@ -107,10 +123,16 @@ def prune_model(
             pruned = _without(pruned, kept, dict(_fitted(reduced)))
             model = _without(model, kept, {})
             removed += [_row(what, layer, each, reconstruct) for layer, each in reduced]
-    if removed and reconstruct:
+    if model is whole:
+        return PrunedModel(model, [], {}, {})
+    lost = before = outputs_lost(model, whole, tokenizer, text[:MEASURED])
+    if reconstruct:
         model = fit_to_teacher(pruned, whole, tokenizer, text, progress)
+        lost = outputs_lost(model, whole, tokenizer, text[:MEASURED])
+    gone = [(stack, count, len(stacks[stack][0].layers)) for stack, count in counts.items() if count]
+    removed = [*(Removed("layers", *each, before[each[0]], lost[each[0]]) for each in gone), *removed]
     record = (Removal(row.what, row.layer, row.removed, row.total) for row in removed)
-    return replace(model, removed=(*whole.removed, *record)), removed
+    return PrunedModel(replace(model, removed=(*whole.removed, *record)), removed, before, lost)
 
 
 def _layers(config: ModelConfig, what: str) -> list[_Layer]:
@@ -249,17 +271,6 @@ def _resized(config: ModelConfig, kept: Mapping[str, np.ndarray]) -> ModelConfig
         )
         stacks[name] = replace(stack, layers=layers)
     return replace(config, **stacks)
-
-
-def _cut_rows(config: ModelConfig, cuts: Sequence[Cut], reconstruct: bool) -> list[Removed]:
-    rows = []
-    for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
-        own = [cut for cut in cuts if cut.stack == stack]
-        if own:
-            before, after = (float(np.mean([getattr(cut, name) for cut in own])) for name in ("error_before", "error"))
-            count = sum(cut.end - cut.first for cut in own)
-            rows.append(Removed("layers", stack, count, len(sizes.layers), before, after if reconstruct else before))
-    return rows
 
 
 def _row(what: str, layer: _Layer, reduced: structured.ReducedLayer, reconstruct: bool) -> Removed:

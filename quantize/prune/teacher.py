@@ -17,11 +17,12 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.quantize.calibration import in_memory_engine, paired_inputs
+from pyengine.quantize.prune.layers import BEHIND
 from pyengine.quantize.prune.recover import TeacherStatistics, recover
 from pyengine.tasks.inputs import Sentence
 from pyengine.text import Tokenizer
 
-__all__ = ["fit_to_teacher"]
+__all__ = ["fit_to_teacher", "outputs_lost"]
 
 
 def fit_to_teacher(
@@ -56,6 +57,33 @@ def fit_to_teacher(
         for name, values in ((f"{layer}.down.weight", fitted.weight), (f"{layer}.down.bias", fitted.bias)):
             tensors[name] = LazyTensor(name, values.shape, "float32", lambda values=values: values)
     return replace(model, tensors=tensors)
+
+
+def outputs_lost(
+    model: CanonicalModel,
+    teacher: CanonicalModel,
+    tokenizer: Tokenizer | None,
+    text: Sequence[tuple[Sentence, Sentence | None]],
+) -> dict[str, float]:
+    """Stack -> E |y' - y|^2 as a share of the variance of y: what the last layer gives in ``model``, and in ``teacher``.
+
+    ``text`` and the errors raised are as in ``calibration.calibrate``.
+    """
+    engines = [in_memory_engine(each.config, each.generation, each.tensors) for each in (teacher, model)]
+    names = list(BEHIND.values())
+    rows, lost = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0)
+    sums, squares = dict.fromkeys(names, np.float64(0)), dict.fromkeys(names, 0.0)
+    for _, (theirs, own) in paired_inputs(engines, tokenizer, text, [names, names]):
+        for name in names:
+            y = theirs[name].astype(np.float64)
+            rows[name] += len(y)
+            lost[name] += float(np.square(own[name] - y).sum())
+            sums[name] = sums[name] + y.sum(axis=0)
+            squares[name] += float(np.square(y).sum())
+    for engine in engines:
+        engine.close()
+    variances = {name: squares[name] - float(np.square(sums[name]).sum()) / rows[name] for name in names}
+    return {stack: lost[name] / (variances[name] or 1.0) for stack, name in BEHIND.items()}
 
 
 def _last_layers(model: CanonicalModel) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ import pytest
 
 import pyengine
 from pyengine.canonical import CanonicalModel, LazyTensor
-from pyengine.errors import OptionError
+from pyengine.errors import InputError, OptionError
 from pyengine.modelfile import open_directory
 from pyengine.quantize import Calibration, convert
-from pyengine.quantize.calibration import calibrate, in_memory_engine, paired_inputs
+from pyengine.quantize.calibration import in_memory_engine, paired_inputs
 from pyengine.quantize.prune.depth import cut_layers, plan_cuts
-from pyengine.quantize.prune.layers import block_influence
+from pyengine.quantize.prune.layers import BEHIND, block_influence, fit_channels
 from pyengine.quantize.prune.masks import Blocks
 from pyengine.quantize.prune.model import prune_model
+from pyengine.quantize.prune.teacher import fit_to_teacher, outputs_lost
 
 from ...checkpoints import handmade
 from ...oracle.tiny import generation, model_config, random_sources, random_tensors
@@ -35,6 +37,10 @@ def model() -> CanonicalModel:
         for name in tensors:
             if name.startswith(f"{layer}.") and name.endswith((".output.weight", ".down.weight")):
                 tensors[name] = tensors[name] * np.float32(0.05)
+    return canonical(tensors)
+
+
+def canonical(tensors: dict[str, np.ndarray]) -> CanonicalModel:
     lazy = {name: LazyTensor(name, each.shape, "float32", lambda each=each: each) for name, each in tensors.items()}
     return CanonicalModel(CONFIG, generation(), lazy)
 
@@ -86,29 +92,67 @@ def test_what_is_left_are_the_other_layers(model: CanonicalModel) -> None:
     np.testing.assert_allclose(vectors(fitted, ["encoder.layers.1.self_attention.qkv"])[0], x, atol=1e-4)
 
 
-def test_reconstruction_comes_nearer_to_the_whole_model(model: CanonicalModel) -> None:
-    def last(each: CanonicalModel) -> np.ndarray:
-        engine = in_memory_engine(each.config, each.generation, each.tensors, threads=1)
-        return calibrate(engine, None, TEXT)["output"].sum
-
-    shares = {"encoder_layers": 0.5, "decoder_layers": 0.4, "heads": 0.2}
-    plain, rows = prune_model(model, None, TEXT, reconstruct=False, **shares)
-    fitted, fitted_rows = prune_model(model, None, TEXT, **shares)
-    assert plain.config == fitted.config
-    assert np.linalg.norm(last(fitted) - last(model)) < np.linalg.norm(last(plain) - last(model))
-    assert [(row.what, row.layer, row.removed, row.total) for row in rows[:2]] == [
-        ("layers", "encoder", 2, 4), ("layers", "decoder", 2, 5),
-    ]  # fmt: skip
-    for row, fit in zip(rows[:2], fitted_rows[:2], strict=True):
+@pytest.mark.parametrize("shares", [{"encoder_layers": 0.5, "decoder_layers": 0.4, "heads": 0.2}, {"decoder_layers": 0.2}])
+def test_reconstruction_comes_nearer_to_the_whole_model(model: CanonicalModel, shares: dict[str, float]) -> None:
+    """What is said to be lost is lost, and less is with the fits."""
+    plain = prune_model(model, None, TEXT, reconstruct=False, **shares)
+    fitted = prune_model(model, None, TEXT, **shares)
+    assert plain.model.config == fitted.model.config
+    assert plain.lost == plain.lost_before == fitted.lost_before
+    exact = vectors(model, list(BEHIND.values()))
+    for pruned in (plain, fitted):
+        for found, y, stack in zip(vectors(pruned.model, list(BEHIND.values())), exact, BEHIND, strict=True):
+            expected = np.square(found - y).sum() / np.square(y - y.mean(axis=0)).sum()
+            assert pruned.lost[stack] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert fitted.lost["decoder"] < plain.lost["decoder"]
+    rows, fitted_rows = ([row for row in each.removed if row.what == "layers"] for each in (plain, fitted))
+    assert [row.layer for row in rows] == [name.removesuffix("_layers") for name in shares if name.endswith("layers")]
+    for row, fit in zip(rows, fitted_rows, strict=True):
         assert row.error_after == row.error_before == fit.error_before > fit.error_after
-    assert [(each.what, each.place) for each in fitted.removed[:2]] == [("layers", "encoder"), ("layers", "decoder")]
+    assert [(each.what, each.place) for each in fitted.model.removed[: len(rows)]] == [
+        ("layers", row.layer) for row in rows
+    ]
+
+
+@pytest.mark.parametrize("stack", ["encoder", "decoder"])
+def test_the_end_of_a_stack_keeps_its_norm(stack: str) -> None:
+    """``teacher`` fits what goes into the norm of the last layer: with another norm that would be no fit.
+
+    The oracle: what the stack gives with that norm, and with the one before the cut scaled, both fitted alike.
+    """
+    tensors = random_tensors(CONFIG, 5, 0.2)
+    last = len(getattr(CONFIG, stack).layers) - 1
+    for name in tensors:
+        if name.startswith(f"{stack}.layers.{last}.") and name.endswith((".output.weight", ".down.weight")):
+            tensors[name] = tensors[name] * np.float32(0.05)
+    tensors[f"{stack}.layers.{last}.ffn.norm.weight"] *= np.linspace(0.5, 2, CONFIG.width, dtype=np.float32)
+    whole = canonical(tensors)
+    (cut,) = plan_cuts(whole, None, TEXT, {"encoder": 0, "decoder": 0, stack: 1})
+    assert (cut.first, cut.end, cut.last) == (last, last + 1, True)
+    ended = cut_layers(whole, [cut], fit=True)
+    for part in ("weight", "bias"):
+        found = ended.tensors[f"{stack}.layers.{last - 1}.ffn.norm.{part}"].read()
+        np.testing.assert_array_equal(found, tensors[f"{stack}.layers.{last}.ffn.norm.{part}"])
+    x, y = vectors(whole, [f"{stack}.layers.{last}.self_attention.qkv", BEHIND[stack]])
+    scale, shift = fit_channels(*(values.mean(axis=0) for values in (x, y, x * x, x * y)))
+    channels = cut_layers(whole, [replace(cut, last=False, scale=scale, shift=shift)], fit=True)
+    lost = [
+        outputs_lost(fit_to_teacher(each, whole, None, TEXT), whole, None, TEXT)[stack] for each in (ended, channels)
+    ]
+    assert lost[0] < lost[1]
 
 
 def test_a_stack_keeps_a_layer(model: CanonicalModel) -> None:
     with pytest.raises(OptionError, match="decoder layers: expected a share that leaves a layer of 5, found 0.95"):
         prune_model(model, None, TEXT, decoder_layers=0.95)
-    small, _ = prune_model(model, None, TEXT, decoder_layers=0.8)
+    small = prune_model(model, None, TEXT, decoder_layers=0.8).model
     assert len(small.config.decoder.layers) == 1 and small.config.encoder == model.config.encoder
+
+
+def test_text_that_is_too_short(model: CanonicalModel) -> None:
+    for text in (TEXT[:3], [(source, None) for source, _ in TEXT[:3]]):
+        with pytest.raises(InputError, match="calibration needs 40 rows in every layer"):
+            prune_model(model, None, text, encoder_layers=0.5)
 
 
 def test_a_directory_with_fewer_layers(tmp_path: Path) -> None:

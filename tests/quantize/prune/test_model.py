@@ -14,7 +14,7 @@ from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
 from pyengine.quantize import Calibration, convert
 from pyengine.quantize.calibration import calibrate, in_memory_engine, paired_inputs
-from pyengine.quantize.prune.model import Removed, prune_model
+from pyengine.quantize.prune.model import PrunedModel, Removed, prune_model
 from pyengine.quantize.prune.teacher import fit_to_teacher
 
 from ...checkpoints import handmade
@@ -39,7 +39,8 @@ def outputs(model: CanonicalModel, text: list[tuple[list[int], list[int]]]) -> n
 
 @pytest.fixture(scope="module")
 def pruned() -> tuple[CanonicalModel, list[Removed]]:
-    return prune_model(tiny(), None, TEXT, **SHARES)
+    found = prune_model(tiny(), None, TEXT, **SHARES)
+    return found.model, found.removed
 
 
 def test_as_much_goes_as_was_asked_for(pruned: tuple[CanonicalModel, list[Removed]]) -> None:
@@ -72,7 +73,8 @@ def test_rows_of_what_is_left_are_those_of_the_model(pruned: tuple[CanonicalMode
 
 def test_the_fit_lowers_the_error(pruned: tuple[CanonicalModel, list[Removed]]) -> None:
     model, rows = pruned
-    plain, plain_rows = prune_model(tiny(), None, TEXT, reconstruct=False, **SHARES)
+    cut_alone = prune_model(tiny(), None, TEXT, reconstruct=False, **SHARES)
+    plain, plain_rows = cut_alone.model, cut_alone.removed
     assert plain.config == model.config
     assert [(row.layer, row.removed, row.error_before) for row in rows] == [
         (row.layer, row.removed, row.error_after) for row in plain_rows
@@ -85,8 +87,9 @@ def test_the_fit_lowers_the_error(pruned: tuple[CanonicalModel, list[Removed]]) 
 @pytest.mark.parametrize("reconstruct", (True, False))
 def test_the_reported_error_is_that_of_the_outputs(reconstruct: bool) -> None:
     """The oracle: the outputs of a layer that is not the last of its stack, which is fitted to more than its own."""
-    model, rows = prune_model(tiny(), None, TEXT, ffn=0.3, reconstruct=reconstruct)
-    first = next(row for row in rows if ".layers.0." in row.layer)
+    pruned = prune_model(tiny(), None, TEXT, ffn=0.3, reconstruct=reconstruct)
+    model = pruned.model
+    first = next(row for row in pruned.removed if ".layers.0." in row.layer)
     name = f"{first.layer}.down"
     engine = in_memory_engine(CONFIG, generation(), tiny().tensors, threads=1)
     seen = calibrate(engine, None, TEXT, reservoir=10**6)[name]
@@ -102,7 +105,7 @@ def test_the_reported_error_is_that_of_the_outputs(reconstruct: bool) -> None:
 def test_the_end_of_a_stack_is_fitted_to_the_whole_model() -> None:
     """The oracle: its vectors before the norm, of both models. A model that is its own teacher stays as it is."""
     whole = tiny()
-    plain, _ = prune_model(whole, None, TEXT, reconstruct=False, **SHARES)
+    plain = prune_model(whole, None, TEXT, reconstruct=False, **SHARES).model
     fitted = fit_to_teacher(plain, whole, None, TEXT)
     for stack in ("encoder", "decoder"):
         layer = f"{stack}.layers.1.ffn"
@@ -123,8 +126,8 @@ def last_vectors(model: CanonicalModel, layer: str) -> np.ndarray:
 
 def test_nothing_to_remove_is_the_same_model() -> None:
     model = tiny()
-    assert prune_model(model, None, TEXT) == (model, [])
-    assert prune_model(model, None, TEXT, ffn=0.01) == (model, [])  # less than half of 16 neurons
+    for shares in ({}, {"ffn": 0.01}):  # less than half of 16 neurons
+        assert prune_model(model, None, TEXT, **shares) == PrunedModel(model, [], {}, {})
 
 
 @pytest.mark.parametrize(
