@@ -18,6 +18,8 @@ TALL = (
     *((m, 24, 3) for m in (*range(14, 31), 36, 37, 47, 48, 49, 60, 61, 72, 96)),
     *((m, k, 2) for k in (2048, 4096) for m in (7, 8, 9, 15, 16, 17, 29, 33)),
     (25, 40, 35),
+    *((m, k, 12) for k in (4, 60, 64, 65, 132) for m in (24, 53)),  # whose rows are packed where few lines are zero
+    *((m, k, 5) for k in (4096, 4100) for m in (24, 50)),  # the most columns that are, and more
 )
 
 
@@ -66,7 +68,7 @@ def test_a_part_of_the_blocks(kernels, reference, m: int, part: tuple[int, int])
 
 @pytest.mark.parametrize("density", DENSITIES)
 def test_a_row_gives_the_same_alone_and_in_any_company(kernels, density: float) -> None:
-    p = thinned(int8_product(17, 61, 260, 3), density)
+    p = thinned(int8_product(17, 61, 260, 9), density)
     whole = run(kernels, p, sparse=True)
     for rows in (slice(0, 1), slice(60, 61), slice(3, 5), slice(7, 20), slice(20, 44), slice(1, 61)):
         some = replace(p, x=p.x[rows], x_scale=p.x_scale[rows], residual=p.residual[rows])
