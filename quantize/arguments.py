@@ -258,8 +258,12 @@ def _check(parser: _Parser, options: argparse.Namespace) -> None:
         parser.error("the following arguments are required: CHECKPOINT")
     if (options.teacher_data is None) != (options.corpus is None):
         parser.error("--teacher-data and --corpus go together")
-    if options.teacher_data is not None and (options.output is not None or options.report_only):
-        parser.error("--teacher-data converts nothing: give it without -o OUT and --report-only")
+    if options.teacher_data is not None:
+        allowed = ("checkpoint", "teacher_data", "corpus", "force", "requantize")
+        given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+        if others := [name for name in given if name not in allowed]:
+            parser.error(f"--teacher-data converts nothing: --{others[0].replace('_', '-')} has no meaning with it")
+        return
     if options.teacher_data is None and options.report_only == (options.output is not None):
         parser.error("give either -o OUT or --report-only")
     if options.report_only and options.force:
@@ -272,6 +276,8 @@ def _check(parser: _Parser, options: argparse.Namespace) -> None:
         parser.error("--group and --minima have a meaning with --weights int4 only")
     if options.method in CALIBRATED and not options.calibrate:
         parser.error(f"--method {options.method} needs text: --calibrate FILE")
+    if options.smooth and options.weights == "float32" and not options.tensor:
+        parser.error("--smooth has a meaning where weights are rounded: --weights int8 or int4")
     if options.smooth and not options.calibrate:
         parser.error("--smooth needs text: --calibrate FILE")
     if options.calibrate and (options.report_only or not _uses_text(options)):
@@ -313,7 +319,7 @@ def _removal(
             share = float(value) if equals else math.nan
         except ValueError:
             share = math.nan
-        if math.isnan(share) and ":" not in what:
+        if math.isnan(share) == bool(":" not in what):
             parser.error(f"--prune {setting!r}: expected WHAT=SHARE, such as ffn=0.25, or N:M")
         if what in MASKS or ":" in what:
             try:

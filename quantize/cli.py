@@ -194,7 +194,7 @@ def _method(options: argparse.Namespace) -> tuple[str, str]:
     """How weights are rounded; and why so, where that was left to us."""
     if options.method != "auto":
         return options.method, ""
-    if options.weights == "int8" and not options.tensor:
+    if options.weights != "int4" and "int4" not in "".join(kind for _, kind in options.tensor):
         if options.target_size is None and options.max_kld is None:
             return "absmax", ""  # what every int8 model gets
     if options.calibrate:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.canonical.tensors import tensor_specs
-from pyengine.errors import ModelFileError, OptionError
+from pyengine.errors import CheckpointError, ModelFileError, OptionError
 from pyengine.formats.strict_json import load_object
 from pyengine.importers import open_checkpoint
 from pyengine.importers.tokenizer_files import find_tokenizer
@@ -55,6 +55,7 @@ def read_model(directory: ModelDirectory) -> CanonicalModel:
         tokenizer=directory.tokenizer_kind,
         tokenizer_files=find_tokenizer(directory.path)[1] if directory.tokenizer_kind else {},
         removed=directory.removed,
+        kv=directory.kv,
     )
 
 
@@ -83,4 +84,4 @@ def _part(
 
 def _is_model_directory(path: Path) -> bool:
     config = path / CONFIG_NAME
-    return config.is_file() and load_object(config, ModelFileError).get("format") == FORMAT
+    return config.is_file() and load_object(config, CheckpointError).get("format") == FORMAT

@@ -2,7 +2,8 @@
 
 At any time one matrix is held in float32 and, beside it, its packed form; nothing else that grows with the
 model. Only a calibration holds more: the model in float32 while it runs, the Gram matrix of each layer's inputs,
-and then a byte for each weight that it rounded.
+and then a byte for each weight that it rounded. Zeros hold the layers' weights in float32, and what was fitted or
+scaled is made again whenever it is read.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.errors import OptionError
+from pyengine.modelfile.directory import KV
 from pyengine.modelfile.layout import INT4, SPARSE, matrix_names, packed_specs
 from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.quantize.budget import Choice
@@ -22,7 +24,7 @@ from pyengine.quantize.opening import open_model
 from pyengine.quantize.packing import Progress, TensorReport, pack_tensors
 from pyengine.quantize.prune.budget import check_shares, layers_to_remove
 from pyengine.quantize.prune.masks import Pattern
-from pyengine.quantize.prune.sparse import Masked, sparse_types, sparsify
+from pyengine.quantize.prune.sparse import SPARSE_METHODS, Masked, sparse_types, sparsify
 from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
 from pyengine.quantize.scaling import Scaled, awq, smooth
 from pyengine.quantize.scaling import equalize as equalized
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Calibration", "Report", "convert", "measure"]
 
 PROBED = 32  # lines that sensitivity is measured on
+PROBE = "int4g64"  # what scales are searched for where types are still to be chosen
 LEAST_ROWS = 256  # that a calibration needs of each layer
 
 Text = Sequence[tuple[str, "str | None"]]  # (source, target)
@@ -75,10 +78,13 @@ class Calibration:
 class Report:
     """All tensors of a conversion, the size of the model directory (0 if none was written), and what was done before.
 
-    ``removed`` by pruning, and what of the variance of the decoder's outputs that lost on the text, before the rest was
-    fitted and after: ``recovered``, if something went; ``scaled``: by smoothing and AWQ, a place each; ``masked``: by zeros, a matrix each;
-    ``choices`` of types: the one that was taken, then those of other sizes (bytes of all tensors, KL divergence to
-    expect), if types were to be chosen.
+    removed    by pruning
+    recovered  if something went: what of the variance of the decoder's outputs that lost on the text, before the rest
+               was fitted and after
+    scaled     by smoothing and AWQ, a place each
+    masked     by zeros, a matrix each
+    choices    of types, if they were to be chosen: the one that was taken, then those of other sizes (bytes of all
+               tensors, KL divergence to expect)
     """
 
     weights: str
@@ -129,7 +135,8 @@ def convert(
                  all but "magnitude" need a ``calibration``
     equalize     make ranges of adjacent layers alike, see ``scaling.equalize``
     vocabulary   text (source, target) whose tokens are kept, see ``vocabulary.trim_vocabulary``; the others go
-    kv           the type of cached keys and values that the directory asks for: "int8" or "float32"
+    kv           the type of cached keys and values that the directory asks for, "int8" or "float32"; None: as the input
+                 does, if that is a model directory
     requantize   ``checkpoint`` may be a model directory with rounded weights
     force        replace an existing model directory
     progress     is told the bytes of float32 tensors that are done, and all of them
@@ -140,6 +147,12 @@ def convert(
     check_target(output, force=force)
     if prune:
         check_shares(prune)
+    if kv is not None and kv not in KV:
+        raise OptionError(f"kv: expected one of {', '.join(KV)}, found {kv!r}")
+    if sparse is not None and sparse_method not in SPARSE_METHODS:
+        raise OptionError(f"prune method: expected one of {', '.join(SPARSE_METHODS)}, found {sparse_method!r}")
+    if sparse is not None and calibration is not None and calibration.chooses:
+        raise OptionError("target size: its types are int4, which cannot have zeros")
     if calibration is None and (prune or sparse is not None and sparse_method != "magnitude"):
         raise OptionError("prune: expected text to calibrate on, found none")
     model, tokenizer = _open(checkpoint, requantize)
@@ -157,13 +170,14 @@ def convert(
         if equalize:
             model = equalized(model)
         statistics: Statistics = {}
-        if calibration is not None and _needs_statistics(calibration, types, sparse):
+        if calibration is not None and _needs_statistics(calibration, types, None if sparse is None else sparse_method):
             statistics = _statistics(model, tokenizer, calibration, types)
         scaled, masked, choices = [], [], []
+        likely = dict.fromkeys(types, PROBE) if calibration is not None and calibration.chooses else types
         if calibration is not None and calibration.smooth:
-            model, statistics, scaled = smooth(model, types, statistics, calibration.smooth, calibration.progress)
+            model, statistics, scaled = smooth(model, likely, statistics, calibration.smooth, calibration.progress)
         if calibration is not None and calibration.method == "awq":
-            model, statistics, more = awq(model, types, statistics, calibration.progress)
+            model, statistics, more = awq(model, likely, statistics, calibration.progress)
             scaled += more
         if sparse is not None:
             told = calibration.progress if calibration is not None else None
@@ -188,7 +202,7 @@ def convert(
             tokenizer=model.tokenizer,
             tokenizer_files=model.tokenizer_files,
             created_by=f"pyengine {__version__}",
-            kv=kv,
+            kv=kv or model.kv,
             removed=model.removed,
             force=force,
         )
@@ -259,9 +273,9 @@ def _pruned(
     return prune_model(model, tokenizer, calibration.text, progress=calibration.progress, **prune)
 
 
-def _needs_statistics(calibration: Calibration, types: Mapping[str, str], sparse: Pattern | None) -> bool:
+def _needs_statistics(calibration: Calibration, types: Mapping[str, str], sparse_method: str | None) -> bool:
     int4 = calibration.method in CALIBRATED and not INT4.keys().isdisjoint(types.values())
-    return int4 or calibration.chooses or bool(calibration.smooth) or sparse is not None
+    return int4 or calibration.chooses or bool(calibration.smooth) or sparse_method not in (None, "magnitude")
 
 
 def _statistics(

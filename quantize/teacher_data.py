@@ -37,14 +37,17 @@ def write_teacher_data(
     It is the form that ``calibration.load_text`` reads, so lines without a source, or for which the model has nothing
     to say, are left out. ``checkpoint``: a training checkpoint or a model directory. ``output`` appears when it is
     complete. Raises OptionError if it exists, unless ``force``; InputError, naming the line, for a corpus that is not
-    such a file; UnsupportedError for a model without a tokenizer; and what ``open_model`` and ``open_tokenizer`` raise.
+    such a file or a source that the model cannot take; UnsupportedError for a model without a tokenizer; and what
+    ``open_model`` and ``open_tokenizer`` raise.
     """
     corpus, output = Path(corpus), Path(output)
+    _check_sources(corpus)
     if output.exists() and not (force and output.is_file()):
         raise OptionError(f"{output}: exists; --force replaces a file")
     if not output.parent.is_dir():
         raise OptionError(f"{output}: the directory {output.parent} does not exist")
-    _check_sources(corpus)
+    if output.exists() and output.samefile(corpus):
+        raise OptionError(f"{output}: expected another file than the corpus")
     model = open_model(checkpoint, requantize=True)
     if model.tokenizer is None:
         raise UnsupportedError(f"{checkpoint}: expected a model with tokenizer files, found none")
@@ -54,7 +57,7 @@ def write_teacher_data(
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
         translations, pairs = Path(scratch) / "translations", Path(scratch) / "pairs"
         with Translator(engine, tokenizer, {}) as teacher:
-            result = teacher.translate_file(corpus, translations, truncate=True)
+            result = teacher.translate_file(corpus, translations)
         left_out = _join(corpus, translations, pairs)
         os.replace(pairs, output)
     return TeacherData(result.lines - left_out, left_out, result.tokens / result.seconds)
@@ -82,10 +85,11 @@ def _check_sources(corpus: Path) -> None:
 def _join(corpus: Path, translations: Path, pairs: Path) -> int:
     """Write the pairs that have both sides; returns the number of the others."""
     left_out = 0
-    with open(corpus, "rb") as sources, open(translations, "rb") as targets, open(pairs, "wb") as file:
+    how = {"encoding": "utf-8", "newline": "\n"}
+    with open(corpus, **how) as sources, open(translations, **how) as targets, open(pairs, "w", **how) as file:
         for source, target in zip(sources, targets, strict=True):
             if source.strip() and target.strip():
-                file.write(source.rstrip(b"\r\n") + b"\t" + target.replace(b"\t", b" "))
+                file.write(source.rstrip("\r\n") + "\t" + target.replace("\t", " "))
             else:
                 left_out += 1
     return left_out

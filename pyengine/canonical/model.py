@@ -73,7 +73,8 @@ class CanonicalModel:
     """What an importer returns; ``tokenizer_files`` are by name and lie in the checkpoint.
 
     ``tokenizer`` is None, "sentencepiece" or "tokenizers": how the files are to be read. ``removed``: what pruning took
-    from the model that was trained, in that order; the configuration is that of what is left.
+    from the model that was trained, in that order; the configuration is that of what is left. ``kv``: the type of
+    cached keys and values that the model directory asked for, if it is of one and did.
     """
 
     config: ModelConfig
@@ -82,6 +83,7 @@ class CanonicalModel:
     tokenizer: str | None = None
     tokenizer_files: Mapping[str, Path] = field(default_factory=dict)
     removed: tuple[Removal, ...] = ()
+    kv: str | None = None
 
     def validate(self) -> None:
         """Raise one CheckpointError that lists every missing, extra and mis-shaped tensor."""

@@ -18,7 +18,7 @@ def check_shares(shares: Mapping[str, float]) -> None:
     """Raise OptionError unless these are shares of PRUNABLE from 0 up to, not including, 1."""
     for name, share in shares.items():
         if name not in PRUNABLE:
-            raise OptionError(f"prune: expected one of {', '.join(PRUNABLE)}, found {name!r}")
+            raise OptionError(f"prune: expected {', '.join(PRUNABLE)}, blocks, weights or N:M, found {name!r}")
         if not 0 <= share < 1:
             raise OptionError(f"{name}: expected a share of at least 0 and less than 1, found {share}")
 
@@ -27,6 +27,8 @@ def layers_to_remove(stack: str, sizes: StackConfig, share: float) -> int:
     """How many layers a share of a stack are. OptionError if that leaves none."""
     count = len(sizes.layers)
     wanted = round(share * count)
+    if share and not wanted:
+        raise OptionError(f"{stack} layers: expected a share that removes at least one of {count}, found {share}")
     if wanted >= count:
         raise OptionError(f"{stack} layers: expected a share that leaves a layer of {count}, found {share}")
     return wanted

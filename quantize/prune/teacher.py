@@ -65,7 +65,7 @@ def outputs_lost(
     tokenizer: Tokenizer | None,
     text: Sequence[tuple[Sentence, Sentence | None]],
 ) -> dict[str, float]:
-    """Stack -> E |y' - y|^2 as a share of the variance of y: what the last layer gives in ``model``, and in ``teacher``.
+    """Stack -> E |y' - y|^2 as a share of the variance of y: what the last layer gives in ``model`` and ``teacher``.
 
     ``text`` and the errors raised are as in ``calibration.calibrate``.
     """

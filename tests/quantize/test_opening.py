@@ -90,6 +90,22 @@ def test_a_pruned_directory_remembers_and_goes_on(checkpoint: Path, tmp_path: Pa
         assert translator.info()["kv"] == "int8"
 
 
+def test_kv_is_carried_on_unless_another_is_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    convert(checkpoint, tmp_path / "first", weights="float32", kv="int8")
+    convert(tmp_path / "first", tmp_path / "second")
+    convert(tmp_path / "first", tmp_path / "third", kv="float32")
+    assert [open_directory(tmp_path / name).kv for name in ("second", "third")] == ["int8", "float32"]
+    with pytest.raises(OptionError, match="kv: expected one of int8, float32, found 'int4'"):
+        convert(checkpoint, tmp_path / "out", kv="int4")
+
+
+def test_a_damaged_checkpoint_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        convert(tmp_path / "in", tmp_path / "out")
+
+
 def test_neither_of_the_two(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="expected a checkpoint directory, found an empty directory"):

@@ -174,6 +174,13 @@ def test_a_model_with_outliers_is_nearer_to_itself(tmp_path: Path, way: dict) ->
     assert scaled < 0.8 * plain
 
 
+def test_scales_where_types_are_chosen(tmp_path: Path) -> None:
+    """They are searched for int4, what matrices may become, not for what they are before the choice."""
+    calibration = Calibration(TEXT, "awq", max_divergence=10.0)
+    report = convert(checkpoint(tmp_path / "in", "relu"), tmp_path / "out", calibration=calibration)
+    assert any(row.alpha is not None for row in report.scaled)
+
+
 def test_smoothing_needs_enough_text(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "in", "relu")
     with pytest.raises(InputError, match="calibration needs 256 rows in every layer"):

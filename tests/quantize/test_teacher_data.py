@@ -48,6 +48,7 @@ def test_what_the_float32_model_says_with_its_own_defaults(tmp_path: Path, capsy
         (b"ein Hund\nein\tHund\n", "line 2: expected a source alone, found a tab"),
         (b"ein Hund\n\xff\n", "line 2: expected UTF-8, found an invalid byte at 0"),
         (None, "expected a file, found nothing"),
+        (b"ein Hund " * 600, "line 1"),
     ],
 )
 def test_a_corpus_that_is_none(tmp_path: Path, content: bytes | None, message: str) -> None:
@@ -55,6 +56,19 @@ def test_a_corpus_that_is_none(tmp_path: Path, content: bytes | None, message: s
     with pytest.raises(InputError, match=message):
         write_teacher_data(EXAMPLE, source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_corpus_is_not_overwritten(tmp_path: Path) -> None:
+    source = corpus(tmp_path, "ein Hund\n")
+    with pytest.raises(OptionError, match="expected another file than the corpus"):
+        write_teacher_data(EXAMPLE, source, source, force=True)
+    assert source.read_text() == "ein Hund\n"
+
+
+def test_lines_of_blanks_are_left_out(tmp_path: Path) -> None:
+    """Those of Unicode, too: what is written can be read."""
+    made = write_teacher_data(EXAMPLE, corpus(tmp_path, f"{SOURCES[0]}\n\u2003\u3000\n"), tmp_path / "out")
+    assert (made.pairs, made.left_out, len(load_text(tmp_path / "out"))) == (1, 1, 1)
 
 
 def test_a_model_without_a_tokenizer(tmp_path: Path) -> None:
@@ -78,7 +92,9 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     [
         (["--teacher-data", "x"], "--teacher-data and --corpus go together"),
         (["--corpus", "x", "-o", "y"], "--teacher-data and --corpus go together"),
-        (["--teacher-data", "x", "--corpus", "y", "-o", "z"], "--teacher-data converts nothing"),
+        (["--teacher-data", "x", "--corpus", "y", "-o", "z"], "--teacher-data converts nothing: --output"),
+        (["--teacher-data", "x", "--corpus", "y", "--kv", "int8"], "--teacher-data converts nothing: --kv"),
+        (["--teacher-data", "x", "--corpus", "y", "--prune", "2:4"], "--teacher-data converts nothing: --prune"),
     ],
 )
 def test_options_that_do_not_fit(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,9 @@ def test_what_is_left_are_the_other_layers(model: CanonicalModel) -> None:
     np.testing.assert_allclose(vectors(fitted, ["encoder.layers.1.self_attention.qkv"])[0], x, atol=1e-4)
 
 
-@pytest.mark.parametrize("shares", [{"encoder_layers": 0.5, "decoder_layers": 0.4, "heads": 0.2}, {"decoder_layers": 0.2}])
+@pytest.mark.parametrize(
+    "shares", [{"encoder_layers": 0.5, "decoder_layers": 0.4, "heads": 0.2}, {"decoder_layers": 0.2}]
+)
 def test_reconstruction_comes_nearer_to_the_whole_model(model: CanonicalModel, shares: dict[str, float]) -> None:
     """What is said to be lost is lost, and less is with the fits."""
     plain = prune_model(model, None, TEXT, reconstruct=False, **shares)

@@ -164,6 +164,16 @@ def test_patterns_that_are_none(what: str, share: float, message: str) -> None:
         pattern_of(what, share)
 
 
+def test_what_is_refused_before_any_work(tmp_path: Path) -> None:
+    text = Calibration(TEXT, target_bytes=1)
+    for attempt, message in (
+        ({"sparse_method": "largest", "calibration": Calibration(TEXT)}, "prune method: expected one of magnitude"),
+        ({"calibration": text}, "types are int4, which cannot have zeros"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            convert(tmp_path / "missing", tmp_path / "out", sparse=Blocks(0.5), **attempt)
+
+
 def test_int4_cannot_keep_zeros(checkpoint: Path, tmp_path: Path) -> None:
     for attempt in ({"weights": "int4g32"}, {"tensors": [(LAYER, "int4g32")]}):
         with pytest.raises(OptionError, match="zeros need int8 or float32 layers, but encoder"):
@@ -187,6 +197,7 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
     for wrong, message in (
         (["--prune", "weights"], "expected WHAT=SHARE"),
         (["--prune", "2:4", "--prune", "blocks=0.5"], "expected one kind of zeros"),
+        (["--prune", "2:4=0.9"], "expected WHAT=SHARE, such as ffn=0.25, or N:M"),
         (["--prune", "blocks=2"], "blocks: expected a share between 0 and 1"),
         (["--prune", "blocks=0.5", "--prune-method", "wanda"], "--prune needs text"),
         (["--prune-method", "magnitude"], "--prune-method has a meaning with --prune blocks"),
