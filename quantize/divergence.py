@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,18 @@ import numpy as np
 from pyengine.errors import InputError
 
 if TYPE_CHECKING:
+    from pyengine.quantize.vocabulary import KeptTokens
     from pyengine.tasks.inputs import Sentence
     from pyengine.tasks.translator import Translator
 
-__all__ = ["Divergence", "divergence", "token_divergence"]
+__all__ = [
+    "Divergence",
+    "PairDivergence",
+    "divergence",
+    "mean_divergence",
+    "pair_divergences",
+    "token_divergence",
+]
 
 _ROWS = 64  # distributions held in float64 at a time
 
@@ -25,11 +33,22 @@ class Divergence:
 
     kl    sum p (ln p - ln q), p the reference's next-token distribution and q the other's
     top1  share of places at which both find the same token likeliest
+    kept  probability that the reference gives to tokens that the other has
     """
 
     kl: float
     top1: float
     tokens: int
+    kept: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class PairDivergence:
+    """What ``Divergence`` has the means of, at each place of a target: float64, bool and float64 [T]."""
+
+    kl: np.ndarray
+    same: np.ndarray
+    kept: np.ndarray
 
 
 def token_divergence(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
@@ -39,6 +58,15 @@ def token_divergence(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
         piece = slice(start, start + _ROWS)
         p, q = _log_softmax(exact[piece]), _log_softmax(rounded[piece])
         found[piece] = np.einsum("tv,tv->t", np.exp(p), p - q)
+    return found
+
+
+def _share(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """float64 [T]: the probability of all ``ids`` together, by logits float32 [T, vocab]."""
+    found = np.empty(len(logits))
+    for start in range(0, len(logits), _ROWS):
+        piece = slice(start, start + _ROWS)
+        found[piece] = np.exp(_log_softmax(logits[piece])[:, ids]).sum(axis=1)
     return found
 
 
@@ -53,24 +81,55 @@ def divergence(
     other: Translator,
     pairs: Sequence[tuple[Sentence, Sentence]],
     progress: Callable[[int, int], None] | None = None,
+    *,
+    kept: KeptTokens | None = None,
 ) -> Divergence:
+    """The means of ``pair_divergences``, whose arguments and errors these are.
+
+    ``progress`` is told the pairs done and their number.
+    """
+    found = []
+    for each in pair_divergences(reference, other, pairs, kept=kept):
+        found.append(each)
+        if progress:
+            progress(len(found), len(pairs))
+    return mean_divergence(found)
+
+
+def mean_divergence(found: Sequence[PairDivergence]) -> Divergence:
+    """Over all places of one pair at least."""
+    tokens = sum(len(each.kl) for each in found)
+    total = sum(float(each.kl.sum()) for each in found)
+    same = sum(int(each.same.sum()) for each in found)
+    return Divergence(total / tokens, same / tokens, tokens, sum(float(each.kept.sum()) for each in found) / tokens)
+
+
+def pair_divergences(
+    reference: Translator,
+    other: Translator,
+    pairs: Sequence[tuple[Sentence, Sentence]],
+    *,
+    kept: KeptTokens | None = None,
+) -> Iterator[PairDivergence]:
     """Run both over the targets of ``pairs`` (source, target), each token given those before it.
 
-    ``progress`` is told the pairs done and their number. Raises InputError if there are none, or if a model's logits
-    are not finite.
+    ``kept``: the other model has these tokens of the reference only. The pairs are then the reference's ids, all of
+    them kept, and the reference's distribution is that of the kept tokens, its share of the others put aside.
+    Raises InputError if there are no pairs, or if a model's logits are not finite.
     """
     if not pairs:
         raise InputError("a divergence needs sentences, found none")
-    total, agreed, tokens = 0.0, 0, 0
-    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
-    found = zip(reference.logits_iter(sources, targets), other.logits_iter(sources, targets), strict=True)
-    for number, (exact, rounded) in enumerate(found, 1):
+    theirs = pairs if kept is None else [kept.renumbered(source, target) for source, target in pairs]
+    runs = (
+        translator.logits_iter([source for source, _ in each], [target for _, target in each])
+        for translator, each in ((reference, pairs), (other, theirs))
+    )
+    for number, (exact, rounded) in enumerate(zip(*runs, strict=True), 1):
         for which, logits in (("reference", exact), ("other model", rounded)):
             if not np.isfinite(logits).all():
                 raise InputError(f"pair {number}: expected finite logits of the {which}, found others")
-        total += float(token_divergence(exact, rounded).sum())
-        agreed += int((exact.argmax(axis=1) == rounded.argmax(axis=1)).sum())
-        tokens += len(exact)
-        if progress:
-            progress(number, len(pairs))
-    return Divergence(total / tokens, agreed / tokens, tokens)
+        share = np.ones(len(exact)) if kept is None else _share(exact, kept.target)
+        if kept is not None:
+            exact = exact[:, kept.target]
+        same = exact.argmax(axis=1) == rounded.argmax(axis=1)
+        yield PairDivergence(token_divergence(exact, rounded), same, share)

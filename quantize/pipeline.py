@@ -30,7 +30,7 @@ from pyengine.quantize.scaling import Scaled, awq, smooth
 from pyengine.quantize.scaling import equalize as equalized
 from pyengine.quantize.statistics import InputStatistics
 from pyengine.quantize.types import resolve_types
-from pyengine.quantize.vocabulary import trim_vocabulary
+from pyengine.quantize.vocabulary import KeptTokens, trim_vocabulary
 from pyengine.text import Tokenizer, open_tokenizer
 from pyengine.version import __version__
 
@@ -85,6 +85,7 @@ class Report:
     masked     by zeros, a matrix each
     choices    of types, if they were to be chosen: the one that was taken, then those of other sizes (bytes of all
                tensors, KL divergence to expect)
+    kept       of the vocabulary, if it was trimmed
     """
 
     weights: str
@@ -95,6 +96,7 @@ class Report:
     masked: tuple[Masked, ...] = ()
     choices: tuple[Choice, ...] = ()
     recovered: tuple[float, float] | None = None
+    kept: KeptTokens | None = None
 
     @property
     def float32_bytes(self) -> int:
@@ -159,10 +161,10 @@ def convert(
     left = _with_layers_left(model.config, prune or {})
     types, fixed = _types(left, weights, tensors, sparse), resolve_types(left, "", tensors)
     removed: list[Removed] = []
-    recovered = None
+    recovered = kept = None
     with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch:
         if vocabulary is not None:
-            model, tokenizer = _trimmed(model, vocabulary, Path(scratch))
+            model, tokenizer, kept = _trimmed(model, vocabulary, Path(scratch))
         if prune and calibration is not None:
             pruned = _pruned(model, tokenizer, calibration, prune)
             model, removed = pruned.model, pruned.removed
@@ -206,7 +208,8 @@ def convert(
             removed=model.removed,
             force=force,
         )
-    return Report(weights, tuple(rows), size, tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered)
+    before = tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered, kept
+    return Report(weights, tuple(rows), size, *before)
 
 
 def measure(
@@ -254,14 +257,15 @@ def _types(
     return types if sparse is None else sparse_types(types, sparse)
 
 
-def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer | None]:
+def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer, KeptTokens]:
     """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
     pairs = [(source, target) for source, target in text if target is not None]
     if len(pairs) < len(text):
         raise OptionError("vocabulary: expected a translation behind a tab in every line, found lines without")
-    trimmed = trim_vocabulary(model, pairs, scratch).model
-    assert trimmed.tokenizer is not None  # else there was nothing to trim by
-    return trimmed, open_tokenizer(scratch, trimmed.tokenizer)
+    trimmed = trim_vocabulary(model, pairs, scratch)
+    assert trimmed.model.tokenizer is not None  # else there was nothing to trim by
+    tokenizer = open_tokenizer(scratch, trimmed.model.tokenizer)
+    return trimmed.model, tokenizer, KeptTokens(trimmed.source_ids, trimmed.target_ids)
 
 
 def _pruned(

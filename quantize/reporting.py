@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.comparison import Pairs, Text, comparable, read_pairs
 from pyengine.quantize.distortion import output_error
-from pyengine.quantize.divergence import divergence
+from pyengine.quantize.divergence import mean_divergence, pair_divergences
 from pyengine.quantize.opening import open_model, read_matrix
 from pyengine.quantize.packing import TensorReport
 from pyengine.quantize.pipeline import Report, convert
@@ -44,8 +45,10 @@ from pyengine.quantize.report import (
     require_matplotlib,
     write_report,
 )
+from pyengine.quantize.report.words import percent
 from pyengine.quantize.statistics import InputStatistics
 from pyengine.quantize.throughput import measure_speed
+from pyengine.quantize.vocabulary import KeptTokens
 from pyengine.tasks.inputs import Inputs
 from pyengine.tasks.translator import Translator, load
 from pyengine.text import open_tokenizer
@@ -113,10 +116,10 @@ class Reporter:
         vocabularies = [(each.source_vocab, each.target_vocab) for each in (self._model.config, directory.config)]
         if self._used is not None and not self._held_out:
             notes.append("The text has fewer than 10 lines: none was held out, and no error measured.")
-        elif self._used is not None and vocabularies[0] != vocabularies[1]:
+        elif self._used is not None and report.kept is None and vocabularies[0] != vocabularies[1]:
             notes.append("The vocabulary is another than the checkpoint's: no error was measured on text.")
         elif self._used is not None:
-            end_to_end, statistics, isa = self._measure(notes)
+            end_to_end, statistics, isa = self._measure(report.kept, notes)
             machine.append(isa)
         if self._speed and self._held_out:
             speed = self._speeds(progress)
@@ -157,21 +160,49 @@ class Reporter:
                 tokens += len(self._inputs.target(target, f"the target of line {number}"))
         return tokens
 
-    def _measure(self, notes: list[str]) -> tuple[EndToEnd, dict[str, InputStatistics], str]:
+    def _measure(
+        self, kept: KeptTokens | None, notes: list[str]
+    ) -> tuple[EndToEnd | None, dict[str, InputStatistics], str]:
         """Both models on the held out lines, what the checkpoint's layers read there, and the instruction set."""
         model = self._model
         engine = in_memory_engine(model.config, model.generation, model.tensors)
         with Translator(engine, self._tokenizer, {}) as original, load(self._output) as compressed:
             pairs: Pairs = read_pairs(original, self._inputs, self._held_out, self._first + 1)[0]
-            found = divergence(original, compressed, pairs)
             statistics = calibrate(engine, self._tokenizer, pairs)
             isa = str(compressed.info()["isa"])
-            perplexity = bleu = None
-            if all(target is not None for _, target in self._held_out):
-                both = original, compressed
-                perplexity = Change(*(_perplexity(each, pairs) for each in both))
-                bleu = _bleu(both, self._held_out, notes) if self._tokenizer is not None else None
-        return EndToEnd(found.tokens, found.kl, found.top1, perplexity, bleu), statistics, isa
+            end_to_end = self._compare(original, compressed, pairs, kept, notes)
+        return end_to_end, statistics, isa
+
+    def _compare(
+        self, original: Translator, compressed: Translator, pairs: Pairs, kept: KeptTokens | None, notes: list[str]
+    ) -> EndToEnd | None:
+        """The quality on the held out lines ``pairs``.
+
+        Where the vocabulary was trimmed, on those that have ``kept`` tokens only: the others are not the same text to
+        both. None if there are none.
+        """
+        text = self._held_out
+        if kept is not None:
+            own = [kept.hold(*pair) for pair in pairs]
+            pairs, text = list(compress(pairs, own)), list(compress(text, own))
+            if not pairs:
+                notes.append(f"The vocabulary was trimmed, and no held-out line of {len(own)} has kept tokens only.")
+                return None
+        places = list(pair_divergences(original, compressed, pairs, kept=kept))
+        found = mean_divergence(places)
+        perplexity = bleu = None
+        if all(target is not None for _, target in text):
+            theirs = pairs if kept is None else [kept.renumbered(*pair) for pair in pairs]
+            shares = sum(float(np.log(each.kept).sum()) for each in places)
+            perplexity = Change(_perplexity(original, pairs, shares), _perplexity(compressed, theirs))
+            bleu = _bleu((original, compressed), text, notes) if self._tokenizer is not None else None
+        if kept is not None:
+            notes.append(
+                f"The vocabulary was trimmed. Quality is that of the {len(pairs)} of {len(own)} held-out lines that "
+                f"have kept tokens only. The original gives these tokens {percent(found.kept)} of the probability "
+                "there; KL divergence and perplexity are without the rest."
+            )
+        return EndToEnd(found.tokens, found.kl, found.top1, perplexity, bleu)
 
     def _speeds(self, progress: Callable[[int, int], None] | None) -> tuple[Speed, ...]:
         """Of the written model, and of what was converted in float32 and in plain int8, on the held out sources."""
@@ -233,10 +264,13 @@ def _pareto(report: Report) -> Iterator[ParetoPoint]:
         yield ParetoPoint(choice.bytes, choice.error, label, number == 0)
 
 
-def _perplexity(translator: Translator, pairs: Pairs) -> float:
-    """e to the mean negative log-probability of a token of the targets, end tokens included."""
+def _perplexity(translator: Translator, pairs: Pairs, shares: float = 0.0) -> float:
+    """e to the mean negative log-probability of a token of the targets, end tokens included.
+
+    ``shares``: the sum over these of ln of the share of the probability that is to be taken for all of it.
+    """
     scores = translator.score([source for source, _ in pairs], [target for _, target in pairs])
-    return math.exp(-sum(score.total for score in scores) / sum(len(score.ids) for score in scores))
+    return math.exp((shares - sum(score.total for score in scores)) / sum(len(score.ids) for score in scores))
 
 
 def _bleu(models: Sequence[Translator], text: Text, notes: list[str]) -> Change | None:

@@ -20,12 +20,35 @@ from pyengine.errors import InputError, OptionError, TokenizerError, Unsupported
 from pyengine.quantize.vocabulary_files import TokenizerFiles, open_files, write_files
 from pyengine.text import Tokenizer, open_tokenizer
 
-__all__ = ["TrimmedVocabulary", "trim_vocabulary"]
+__all__ = ["KeptTokens", "TrimmedVocabulary", "trim_vocabulary"]
 
 Sentence = str | Sequence[int]  # a text, or the ids that stand for it
 
 _SOURCE_TABLES = ("encoder.embed.weight",)
 _TARGET_TABLES = ("decoder.embed.weight", "output.weight", "output.bias")
+
+
+@dataclass(frozen=True, eq=False)
+class KeptTokens:
+    """The old id, int64, of each new one in a trimmed vocabulary."""
+
+    source: np.ndarray
+    target: np.ndarray
+
+    def hold(self, source: Sequence[int] | np.ndarray, target: Sequence[int] | np.ndarray) -> bool:
+        """Whether all of these old ids were kept."""
+        return bool(np.isin(source, self.source).all() and np.isin(target, self.target).all())
+
+    def renumbered(
+        self, source: Sequence[int] | np.ndarray, target: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The new ids, int32, of old ones that were kept."""
+        return _new_ids(self.source, source), _new_ids(self.target, target)
+
+
+def _new_ids(kept: np.ndarray, old: Sequence[int] | np.ndarray) -> np.ndarray:
+    order = np.argsort(kept)  # new ids need not ascend with old ones
+    return order[np.searchsorted(kept, old, sorter=order)].astype(np.int32)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from pyengine.errors import InputError
 from pyengine.quantize.calibration import in_memory_engine
-from pyengine.quantize.divergence import divergence, token_divergence
+from pyengine.quantize.divergence import divergence, mean_divergence, pair_divergences, token_divergence
 from pyengine.tasks.translator import Translator
 
 from ..oracle.tiny import generation, model_config, random_sources, random_tensors
@@ -58,6 +58,16 @@ def test_two_models() -> None:
     assert found.kl > 0 and 0 < found.top1 <= 1
     assert divergence(exact, translator(changed(0.2)), PAIRS).kl > found.kl  # a tenfold change of weights
     assert steps == [(i + 1, 20) for i in range(20)]
+
+
+def test_pairs_and_their_means() -> None:
+    exact, other = translator(), translator(changed(0.02))
+    found = list(pair_divergences(exact, other, PAIRS))
+    for each, pair in zip(found, PAIRS, strict=True):
+        a, b = exact.logits(*pair), other.logits(*pair)
+        assert each.kl.tolist() == token_divergence(a, b).tolist()
+        assert each.same.tolist() == (a.argmax(axis=1) == b.argmax(axis=1)).tolist() and (each.kept == 1).all()
+    assert mean_divergence(found) == divergence(exact, other, PAIRS)
 
 
 def test_errors() -> None:

@@ -202,6 +202,70 @@ def test_another_vocabulary_is_a_note(tmp_path: Path, pairs: list[tuple[str, str
     assert rows["encoder.layers.0.ffn.up"]["bytes_before"] == 4 * 1024 * 256
 
 
+def test_a_trimmed_vocabulary_is_compared_on_lines_that_it_has(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    """float32 logits of kept tokens are the original's, so nothing is lost; int8 is held to the formula."""
+    held = pairs[-12:]
+    vocabulary = [*pairs[:40], *held[:5]]
+    rows = {}
+    for weights in ("float32", "int8"):
+        out, page = tmp_path / weights, tmp_path / f"{weights} page"
+        reporter = Reporter(EXAMPLE, out, page, text=pairs, file="text")
+        done = convert(EXAMPLE, out, weights=weights, vocabulary=vocabulary)
+        reporter.write(done, method="absmax", command="command")
+        rows[weights] = report_of(page)
+    kept = done.kept
+    assert kept is not None
+    exact = rows["float32"]["end_to_end"]
+    assert exact["kl_divergence"] < 1e-12 and exact["top1_agreement"] == 1.0
+
+    model = open_checkpoint(EXAMPLE)
+    assert model.tokenizer is not None
+    config = model.config
+    tokenizer = open_tokenizer(
+        EXAMPLE, model.tokenizer, source_vocab=config.source_vocab, target_vocab=config.target_vocab
+    )
+    kl, same, shares, own, log_probs, texts = [], [], [], [], ([], []), ([], [])
+    engine = in_memory_engine(config, model.generation, model.tensors)
+    with Translator(engine, tokenizer, {}) as a, pyengine.load(tmp_path / "int8") as b:
+        for source, target in held:
+            ids = tokenizer.encode_source(source), tokenizer.encode_target(target, end=True)
+            if set(ids[0]) <= set(kept.source.tolist()) and set(ids[1]) <= set(kept.target.tolist()):
+                own.append(target)
+                p = np.exp(a.logits(source, target).astype(np.float64))
+                p, share = p[:, kept.target], p[:, kept.target].sum(axis=1) / p.sum(axis=1)
+                q = np.exp(b.logits(source, target).astype(np.float64))  # the text, as its own tokenizer reads it
+                p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
+                labels = np.searchsorted(kept.target, ids[1])
+                for place, (each, probs) in enumerate(((a, p), (b, q))):
+                    log_probs[place].extend(np.log(probs[np.arange(len(labels)), labels]))
+                    texts[place].append(each.translate(source).text)
+                kl += (p * np.log(p / q)).sum(axis=1).tolist()
+                same += (p.argmax(axis=1) == q.argmax(axis=1)).tolist()
+                shares += share.tolist()
+    found = rows["int8"]["end_to_end"]
+    lines = len(own)
+    assert 5 <= lines < 12 and found["tokens"] == exact["tokens"] == len(kl)
+    assert found["kl_divergence"] == pytest.approx(np.mean(kl), rel=1e-6) and found["kl_divergence"] > 1e-6
+    assert found["top1_agreement"] == np.mean(same)
+    for place, name in enumerate(("before", "after")):
+        assert found["perplexity"][name] == pytest.approx(math.exp(-np.mean(log_probs[place])), rel=1e-6)
+        bleu = sacrebleu.corpus_bleu(texts[place], [own]).score
+        assert found["bleu"][name] == pytest.approx(bleu, abs=1e-9)
+    assert exact["perplexity"]["before"] == pytest.approx(exact["perplexity"]["after"], rel=1e-6)
+    [note] = rows["int8"]["notes"]
+    assert f"the {lines} of 12 held-out lines" in note and f"{100 * np.mean(shares):.2f} % of the probability" in note
+    assert rows["int8"]["layers"][1]["output_error"] > 0
+
+
+def test_a_trimmed_vocabulary_that_has_no_held_out_line(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")
+    done = convert(EXAMPLE, tmp_path / "out", vocabulary=[("Ein Hund.", "A dog.")])
+    reporter.write(done, method="absmax", command="command")
+    found = report_of(tmp_path / "page")
+    assert found["end_to_end"] is None and "no held-out line of 12" in found["notes"][0]
+    assert found["layers"][1]["output_error"] > 0
+
+
 WRONG = {
     "a report in its place": (["--report", "foreign"], "no report directory"),
     "the same place": (["--report", "out"], "must not lie in each other"),

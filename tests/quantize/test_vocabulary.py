@@ -20,7 +20,7 @@ from pyengine.importers import open_checkpoint
 from pyengine.importers.tokenizer_files import find_tokenizer
 from pyengine.modelfile import write_directory
 from pyengine.quantize.packing import pack_tensors
-from pyengine.quantize.vocabulary import TrimmedVocabulary, trim_vocabulary
+from pyengine.quantize.vocabulary import KeptTokens, TrimmedVocabulary, trim_vocabulary
 from pyengine.text import Tokenizer, open_tokenizer
 from tests.oracle.tiny import generation, model_config, random_tensors
 
@@ -118,6 +118,24 @@ def test_separate_vocabularies_number_special_tokens_alike(tmp_path: Path) -> No
         ids = [new.encode_target(token, end=False)[0], new.encode_source(token)[0]]
         assert ids[0] == ids[1]
         assert found.target_ids[ids[0]] == old.encode_target(token, end=False)[0]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kept_tokens_give_new_ids(tmp_path: Path, variant: str) -> None:
+    """Text comes to the same ids by either tokenizer, also where new ids do not ascend with old ones."""
+    model = canonical(VARIANTS[variant](tmp_path / "files"))
+    found = trim(model, PAIRS, tmp_path / "trimmed")
+    kept = KeptTokens(found.source_ids, found.target_ids)
+    old, new = opened(model), opened(found.model)
+    for source, target in PAIRS:
+        ids = old.encode_source(source), old.encode_target(target, end=True)
+        assert kept.hold(*ids)
+        numbers = [each.tolist() for each in kept.renumbered(*ids)]
+        assert numbers == [new.encode_source(source), new.encode_target(target, end=True)]
+        gone = np.setdiff1d(range(model.config.target_vocab), found.target_ids)[0]
+        assert not kept.hold(ids[0], [*ids[1], gone])
+        gone = np.setdiff1d(range(model.config.source_vocab), found.source_ids)[0]
+        assert not kept.hold([gone], ids[1])
 
 
 def test_every_id_of_the_search_is_renumbered(tmp_path: Path) -> None:
