@@ -1,4 +1,4 @@
-"""The report of a compression: ``report.json`` for machines, ``index.html`` for people.
+"""The report of a compression or a comparison: ``report.json`` for machines, ``index.html`` for people.
 
 Needs matplotlib, which ``pip install pyengine[report]`` brings.
 """
@@ -6,6 +6,7 @@ Needs matplotlib, which ``pip install pyengine[report]`` brings.
 from pyengine.quantize.report.data import (
     Calibration,
     Change,
+    ChangedLine,
     CompressionReport,
     EndToEnd,
     Histogram,
@@ -21,6 +22,7 @@ from pyengine.quantize.report.writer import check_report_target, write_report
 __all__ = [
     "Calibration",
     "Change",
+    "ChangedLine",
     "CompressionReport",
     "EndToEnd",
     "Histogram",

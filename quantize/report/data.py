@@ -1,4 +1,4 @@
-"""What a compression did and what it cost: the content of ``report.json``.
+"""What a compression did and what it cost, or how two models differ: the content of ``report.json``.
 
 A ``CompressionReport`` is all that the page is made of. Whatever was not measured is None or empty, and is left
 out of the page. ``to_json`` and ``from_json`` are inverses.
@@ -21,6 +21,7 @@ from pyengine.formats.strict_json import Fields, shorten
 __all__ = [
     "Calibration",
     "Change",
+    "ChangedLine",
     "CompressionReport",
     "EndToEnd",
     "FORMAT",
@@ -34,6 +35,7 @@ __all__ = [
 
 FORMAT = "pyengine-report"
 VERSION = 1
+QUANTILES = 101
 
 
 def _not_negative(record: Any, *names: str) -> None:
@@ -41,6 +43,12 @@ def _not_negative(record: Any, *names: str) -> None:
         value = getattr(record, name)
         if value is not None and value < 0:
             raise ValueError(f"{name}: expected a number from 0, found {value}")
+
+
+def _share(record: Any, name: str) -> None:
+    value = getattr(record, name)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a share from 0 to 1, found {value}")
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ class Layer:
 
     ``snr_db``: 10 log10(sum W^2 / sum (W - W')^2), None if nothing was rounded. ``output_error``: on held-out
     inputs x, sum |W x - W' x|^2 / sum |W x|^2. ``method`` and ``reason``: how it was rounded, and why so.
+    ``comparable``: whether W and W' are the same matrix; if not (something was pruned) neither figure is known.
     """
 
     name: str
@@ -113,6 +122,7 @@ class Layer:
     histogram: Histogram | None = None
     method: str = ""
     reason: str = ""
+    comparable: bool = True
 
     def __post_init__(self) -> None:
         _not_negative(self, "bytes_before", "bytes_after", "output_error")
@@ -137,11 +147,27 @@ class Pruned:
 
 
 @dataclass(frozen=True)
+class ChangedLine:
+    """A line of the text, counted from 1: means over the ``tokens`` of its target, as in ``EndToEnd``."""
+
+    line: int
+    source: str
+    tokens: int
+    kl_divergence: float
+    top1_agreement: float
+
+    def __post_init__(self) -> None:
+        _share(self, "top1_agreement")
+
+
+@dataclass(frozen=True)
 class EndToEnd:
     """The compressed model against the original, on ``tokens`` held-out tokens under teacher forcing.
 
     ``kl_divergence``: mean of sum_v p_v log(p_v / q_v) a token, in nats, with p of the original.
     ``top1_agreement``: share of the tokens for which both find the same one most probable.
+    ``kl_quantiles``: the divergence that 0, 1, ..., 100 % of the tokens stay within; ``lines``: those of the text that
+    changed most, the worst first.
     """
 
     tokens: int
@@ -149,11 +175,16 @@ class EndToEnd:
     top1_agreement: float
     perplexity: Change | None = None
     bleu: Change | None = None
+    kl_quantiles: tuple[float, ...] = ()
+    lines: tuple[ChangedLine, ...] = ()
 
     def __post_init__(self) -> None:
         _not_negative(self, "tokens")
-        if not 0 <= self.top1_agreement <= 1:
-            raise ValueError(f"top1_agreement: expected a share from 0 to 1, found {self.top1_agreement}")
+        _share(self, "top1_agreement")
+        if self.kl_quantiles and len(self.kl_quantiles) != QUANTILES:
+            raise ValueError(f"kl_quantiles: expected {QUANTILES} numbers, found {len(self.kl_quantiles)}")
+        if any(high < low for low, high in zip(self.kl_quantiles, self.kl_quantiles[1:])):
+            raise ValueError("kl_quantiles: expected numbers that do not descend")
 
 
 @dataclass(frozen=True)
@@ -187,7 +218,10 @@ class ParetoPoint:
 
 @dataclass(frozen=True)
 class CompressionReport:
-    """All of it; ``notes`` are warnings and remarks for people."""
+    """All of it; ``notes`` are warnings and remarks for people.
+
+    ``models``: where two model directories were compared, their names; "before" and "original" are then the first one.
+    """
 
     command: str
     versions: Mapping[str, str]
@@ -202,8 +236,11 @@ class CompressionReport:
     speed: tuple[Speed, ...] = ()
     pareto: tuple[ParetoPoint, ...] = ()
     notes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(self.models) not in (0, 2):
+            raise ValueError(f"models: expected none or two, found {len(self.models)}")
         for name in ("bytes_before", "bytes_after"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected an integer from 1, found {getattr(self, name)}")

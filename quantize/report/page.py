@@ -6,7 +6,8 @@ from pyengine.quantize.report import plots, tables
 from pyengine.quantize.report.data import CompressionReport
 from pyengine.quantize.report.markup import Markup, join, tag
 from pyengine.quantize.report.style import CSS
-from pyengine.quantize.report.words import verdict
+from pyengine.quantize.report.wording import wording
+from pyengine.quantize.report.words import significant, verdict
 
 __all__ = ["page"]
 
@@ -18,17 +19,19 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 def page(report: CompressionReport) -> str:
     """The HTML of a report, the same for equal reports."""
+    words = wording(report)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", "Compression report"),
+        tag("title", words.title),
         tag("style", Markup(CSS)),
     )
     parts = [
-        tag("h1", "Compression report"),
+        tag("h1", words.title),
         tag("p", " ".join(verdict(report)), class_="verdict"),
+        *_models(report),
         *_notes(report),
         *_sizes(report),
         *_quality(report),
@@ -55,6 +58,13 @@ def _plots(*pairs: tuple[Markup | None, str], kind: str = "plots") -> list[Marku
     return [tag("div", *figures, class_=kind)] if figures else []
 
 
+def _models(report: CompressionReport) -> list[Markup]:
+    if not report.models:
+        return []
+    a, b = (tag("code", name) for name in report.models)
+    return [tag("p", "A is ", a, ", B is ", b, ".")]
+
+
 def _notes(report: CompressionReport) -> list[Markup]:
     if not report.notes:
         return []
@@ -62,15 +72,23 @@ def _notes(report: CompressionReport) -> list[Markup]:
 
 
 def _sizes(report: CompressionReport) -> list[Markup]:
-    explained = "How many bytes the weights take, by the types in which they were and are stored."
-    return [*_section("Size", explained), tables.sizes_table(report)]
+    return [*_section("Size", wording(report).sizes), tables.sizes_table(report)]
 
 
 def _quality(report: CompressionReport) -> list[Markup]:
-    if not report.end_to_end:
+    found, words = report.end_to_end, wording(report)
+    if not found:
         return []
-    explained = "Both models get the same text, which had no part in the compression, and their answers are compared."
-    return [*_section("Quality", explained), tables.quality_table(report.end_to_end)]
+    parts = [*_section("Quality", words.quality), tables.quality_table(found, words)]
+    if found.kl_quantiles:
+        half, rare, most = (significant(found.kl_quantiles[place]) for place in (50, 99, 100))
+        caption = f"Half of the tokens move by {half} nats at most, 99 % by {rare}, and all by {most}."
+        parts += _plots((plots.divergence_plot(found.kl_quantiles), caption))
+    if found.lines:
+        explained = "Sentences whose tokens move most, in the mean over each: look here for what went wrong."
+        parts += [tag("h3", "Lines that differ most"), tag("p", explained, class_="why")]
+        parts.append(tables.lines_table(found.lines))
+    return parts
 
 
 def _speed(report: CompressionReport) -> list[Markup]:
@@ -81,28 +99,25 @@ def _speed(report: CompressionReport) -> list[Markup]:
 
 
 def _layers(report: CompressionReport) -> list[Markup]:
-    layers = report.layers
+    layers, words = report.layers, wording(report)
     if not layers:
         return []
-    sentences = ["A layer is a matrix of weights; the table says how each one is stored and what that changed."]
+    sentences = [words.layers]
     if any(layer.snr_db is not None for layer in layers):
         sentences.append(
             "SNR compares the weights with their rounding errors: 10 dB more are errors about a third as large; "
             "int8 usually has about 40, int4 about 20."
         )
     if any(layer.output_error is not None for layer in layers):
-        sentences.append(
-            "The output error is what counts: the share of a layer's output (its sum of squares, on held-out text) "
-            "that is now wrong."
-        )
+        sentences.append(words.error)
     return [
         *_section("Layers", *sentences),
         *_plots(
-            (plots.sizes_plot(layers), "Bytes of each layer: large layers are where compression pays."),
+            (plots.sizes_plot(layers, words.sides), "Bytes of each layer: large layers are where compression pays."),
             (plots.snr_plot(layers), "SNR of the weights: dots far to the left are layers that were rounded hard."),
             (plots.errors_plot(layers), "Output error: dots far to the right are layers that suffer most."),
         ),
-        tables.layers_table(layers),
+        tables.layers_table(layers, words),
     ]
 
 
@@ -168,7 +183,7 @@ def _pareto(report: CompressionReport) -> list[Markup]:
 
 
 def _origin(report: CompressionReport) -> list[Markup]:
-    parts = [*_section("How it was made", "The command, and all else that the figures depend on.")]
+    parts = [*_section(wording(report).origin, "The command, and all else that the figures depend on.")]
     parts.append(tag("pre", tag("code", report.command)))
     if report.calibration:
         parts.append(tag("h3", "Calibration"))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
+    "divergence_plot",
     "errors_plot",
     "histogram_plot",
     "outliers_plot",
@@ -53,6 +54,7 @@ _SETTINGS = {
     "ytick.minor.size": 0,
 }
 _WIDTH = 4.6  # inches: scaled to a phone, its letters can still be read
+_TOLD_APART = 1e6  # largest divergence over the smallest that is drawn as it is
 _WIDE_RANGE = 20  # largest over smallest from which an axis is logarithmic
 
 
@@ -64,19 +66,40 @@ def require_matplotlib() -> None:
         raise OptionError("a report needs matplotlib, which is missing: pip install pyengine[report]") from None
 
 
-def sizes_plot(layers: Sequence[Layer]) -> Markup:
-    """A wide bar for each layer's bytes before, a narrow one in it for those after."""
+def sizes_plot(layers: Sequence[Layer], names: tuple[str, str]) -> Markup:
+    """A wide bar for each layer's bytes before, a narrow one in it for those after; ``names`` are for the two."""
+    before, after = names
 
     def draw(axes: Axes) -> None:
         places = range(len(layers))
-        axes.barh(places, [layer.bytes_before for layer in layers], height=0.8, color=_BEFORE, label="before")
-        axes.barh(places, [layer.bytes_after for layer in layers], height=0.4, color=_AFTER, label="after")
+        axes.barh(places, [layer.bytes_before for layer in layers], height=0.8, color=_BEFORE, label=before)
+        axes.barh(places, [layer.bytes_after for layer in layers], height=0.4, color=_AFTER, label=after)
         axes.xaxis.set_major_formatter(lambda value, _: size(value))
         axes.locator_params(axis="x", nbins=4)
         _name_rows(axes, layers)
         axes.figure.legend(loc="outside upper right", ncols=2, frameon=False)
 
-    return _plot("sizes", "Bytes of each layer before and after", _rows_height(layers), draw)
+    return _plot("sizes", f"Bytes of each layer: {before}, {after}", _rows_height(layers), draw)
+
+
+def divergence_plot(quantiles: Sequence[float]) -> Markup | None:
+    """The divergences of all tokens in ascending order; None if there are none, or if none is above zero."""
+    if not quantiles or quantiles[-1] <= 0:
+        return None
+    low = max(quantiles[-1] / _TOLD_APART, min(value for value in quantiles if value > 0))
+
+    def draw(axes: Axes) -> None:
+        shares = [index / (len(quantiles) - 1) for index in range(len(quantiles))]
+        heights = [max(value, low) for value in quantiles]
+        axes.plot(shares, heights, color=_AFTER, zorder=3)
+        axes.set_yscale("log")
+        axes.set_ylim(low / 2, 2 * quantiles[-1])
+        axes.minorticks_off()
+        axes.xaxis.set_major_formatter(lambda value, _: _percent_tick(value))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set(xlabel="share of the tokens", ylabel="KL divergence at most, nats")
+
+    return _plot("divergence", "KL divergence of the tokens, in ascending order", 3.2, draw)
 
 
 def snr_plot(layers: Sequence[Layer]) -> Markup | None:
@@ -85,7 +108,9 @@ def snr_plot(layers: Sequence[Layer]) -> Markup | None:
 
 
 def errors_plot(layers: Sequence[Layer]) -> Markup | None:
-    """A dot for the output error of each layer that has one; None if none has."""
+    """A dot for the output error of each layer that has one; None if none has, or all are 0."""
+    if not any(layer.output_error for layer in layers):
+        return None
     return _dots("errors", "Error of the outputs", layers, [layer.output_error for layer in layers], _percent_tick)
 
 

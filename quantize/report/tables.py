@@ -9,6 +9,7 @@ from typing import Sequence
 from pyengine.quantize.report.data import (
     Calibration,
     Change,
+    ChangedLine,
     CompressionReport,
     EndToEnd,
     Layer,
@@ -17,11 +18,13 @@ from pyengine.quantize.report.data import (
     Speed,
 )
 from pyengine.quantize.report.markup import Markup, join, tag
+from pyengine.quantize.report.wording import Wording, wording
 from pyengine.quantize.report.words import change, percent, significant, size
 
 __all__ = [
     "calibration_table",
     "layers_table",
+    "lines_table",
     "outliers_table",
     "pareto_table",
     "pruned_table",
@@ -66,20 +69,21 @@ def sizes_table(report: CompressionReport) -> Markup:
             total[place] += more
     rows = [(name, f"{count}", before, after) for name, (count, before, after) in kinds.items()]
     rows.append(("whole model", None, report.bytes_before, report.bytes_after))
+    before, after = wording(report).sides
     return _table(
         _Column("stored as", "", [row[0] for row in rows]),
         _Column("matrices", "number", [row[1] for row in rows]),
-        _Column("before", "number", [size(row[2]) for row in rows]),
-        _Column("after", "number", [size(row[3]) for row in rows]),
+        _Column(before, "number", [size(row[2]) for row in rows]),
+        _Column(after, "number", [size(row[3]) for row in rows]),
         _Column("of the size", "number", [percent(row[3] / row[2]) if row[2] else None for row in rows]),
         chosen=[row[1] is None for row in rows],
     )
 
 
-def quality_table(found: EndToEnd) -> Markup:
+def quality_table(found: EndToEnd, words: Wording) -> Markup:
     distance = f"{significant(found.kl_divergence)} nats"
     rows: list[tuple[Markup, str, str | None, str | None]] = [
-        (_explained("held-out tokens", "how much text the figures rest on"), f"{found.tokens:,}", None, None),
+        (_explained(words.tokens, "how much text the figures rest on"), f"{found.tokens:,}", None, None),
         (_explained("KL divergence", "how far a token's probabilities moved; 0 is not at all"), distance, None, None),
         (_explained("same first choice", "of both models"), percent(found.top1_agreement), None, None),
     ]
@@ -89,8 +93,19 @@ def quality_table(found: EndToEnd) -> Markup:
     ):
         if value:
             rows.append((_explained(name, what), f"{value.after:.2f}", f"{value.before:.2f}", change(value, 2)))
-    titles = ("figure", "compressed", "original", "change")
+    original, compressed = words.models
+    titles = ("figure", compressed, original, "change")
     return _table(*map(_Column, titles, ("name", "number", "number", "number"), zip(*rows)))
+
+
+def lines_table(lines: Sequence[ChangedLine]) -> Markup:
+    return _table(
+        _Column("line", "number", [f"{row.line:,}" for row in lines]),
+        _Column("tokens", "number", [f"{row.tokens:,}" for row in lines]),
+        _Column("KL divergence", "number", [significant(row.kl_divergence) for row in lines]),
+        _Column("same first choice", "number", [percent(row.top1_agreement) for row in lines]),
+        _Column("source", "prose", [row.source for row in lines]),
+    )
 
 
 def speed_table(rows: Sequence[Speed]) -> Markup:
@@ -111,15 +126,16 @@ def speed_table(rows: Sequence[Speed]) -> Markup:
     )
 
 
-def layers_table(layers: Sequence[Layer]) -> Markup:
+def layers_table(layers: Sequence[Layer], words: Wording) -> Markup:
     measured = any(layer.snr_db is not None for layer in layers)
+    before, after = words.sides
     return _table(
         _Column("no.", "number", [f"{index + 1}" for index in range(len(layers))]),
         _Column("layer", "name", [_layer_name(layer) for layer in layers]),
         _Column("shape", "number", [" × ".join(map(str, layer.shape)) for layer in layers]),
         _Column("type", "number", [f"{layer.type_before} → {layer.type_after}" for layer in layers]),
-        _Column("before", "number", [size(layer.bytes_before) for layer in layers]),
-        _Column("after", "number", [size(layer.bytes_after) for layer in layers]),
+        _Column(before, "number", [size(layer.bytes_before) for layer in layers]),
+        _Column(after, "number", [size(layer.bytes_after) for layer in layers]),
         _Column("SNR, dB", "number", [_snr(layer) if measured else None for layer in layers]),
         _Column("output error", "number", [_known_percent(layer.output_error) for layer in layers]),
         _Column("method", "", [layer.method or None for layer in layers]),
@@ -201,7 +217,9 @@ def _code(name: str) -> Markup:
     return tag("code", first, *(join(".", tag("wbr"), word) for word in rest))
 
 
-def _snr(layer: Layer) -> str:
+def _snr(layer: Layer) -> str | None:
+    if not layer.comparable:
+        return None
     return "exact" if layer.snr_db is None else f"{layer.snr_db:.1f}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Iterable
 
 from pyengine.quantize.report.data import Change, CompressionReport, EndToEnd, Layer
+from pyengine.quantize.report.wording import Wording, wording
 
 __all__ = ["change", "percent", "short_name", "significant", "size", "span", "verdict"]
 
@@ -56,13 +57,13 @@ def short_name(index: int, name: str) -> str:
 
 def verdict(report: CompressionReport) -> list[str]:
     """Sentences: size, quality, speed, as far as they were measured."""
-    before, after = report.bytes_before, report.bytes_after
+    before, after, words = report.bytes_before, report.bytes_after, wording(report)
     sentences = [
-        f"The compressed model takes {size(after)} instead of {size(before)}: "
+        f"{words.subject} takes {size(after)} instead of {size(before)}: "
         f"{percent(after / before)} of the size, or {before / after:.2f} to 1."
     ]
     if report.end_to_end:
-        sentences += _quality(report.end_to_end)
+        sentences += _quality(report.end_to_end, words)
     parts = []
     for name in ("float32", "int8"):
         pairs = [(row.compressed, getattr(row, name)) for row in report.speed]
@@ -74,14 +75,14 @@ def verdict(report: CompressionReport) -> list[str]:
     worst = _worst(report.layers)
     if worst:
         name, error = worst
-        sentences.append(f"The layer that changed most is {name}, with an output error of {percent(error)}.")
+        sentences.append(f"{words.worst} {name}, with an output error of {percent(error)}.")
     return sentences
 
 
-def _quality(found: EndToEnd) -> list[str]:
+def _quality(found: EndToEnd, words: Wording) -> list[str]:
     sentences = [
-        f"Over {found.tokens:,} held-out tokens its predictions are {significant(found.kl_divergence)} nats a token "
-        f"from the original's (KL divergence), and both prefer the same token in {percent(found.top1_agreement)} "
+        f"Over {found.tokens:,} {words.tokens} its predictions are {significant(found.kl_divergence)} nats a token "
+        f"from {words.whose} (KL divergence), and both prefer the same token in {percent(found.top1_agreement)} "
         "of the cases."
     ]
     for name, value in (("BLEU", found.bleu), ("Perplexity", found.perplexity)):

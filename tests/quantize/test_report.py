@@ -19,6 +19,7 @@ from pyengine.formats.strict_json import load_object
 from pyengine.quantize.report import (
     Calibration,
     Change,
+    ChangedLine,
     CompressionReport,
     EndToEnd,
     Histogram,
@@ -99,6 +100,15 @@ def a_hostile_report() -> CompressionReport:
     )
 
 
+def a_comparison(**changes: Any) -> CompressionReport:
+    lines = (ChangedLine(12, HOSTILE, 9, 0.25, 0.5), ChangedLine(3, "Ein Hund.", 4, 0.125, 1.0))
+    found = EndToEnd(500, 0.0041, 0.987, kl_quantiles=tuple(index / 1000 for index in range(101)), lines=lines)
+    unlike = a_layer("output", snr_db=None, output_error=None, comparable=False, histogram=None)
+    layers = (a_layer("encoder.embed", histogram=None), unlike)
+    parts = {"layers": layers, "end_to_end": found, "models": ("in/A", HOSTILE), "calibration": None, **changes}
+    return a_report(**{"pruned": (), "speed": (), "pareto": (), "notes": (), **parts})
+
+
 class Page(HTMLParser):
     """What a page consists of; fails on a tag that is left open or closed in the wrong place."""
 
@@ -145,7 +155,7 @@ def written(directory: Path, report: CompressionReport) -> str:
     return (directory / "index.html").read_text(encoding="utf-8")
 
 
-REPORTS = {"whole": a_report, "plain": a_plain_report, "hostile": a_hostile_report}
+REPORTS = {"whole": a_report, "plain": a_plain_report, "hostile": a_hostile_report, "compared": a_comparison}
 
 
 @pytest.mark.parametrize("make", REPORTS.values(), ids=REPORTS)
@@ -213,6 +223,20 @@ def test_what_a_whole_page_says(tmp_path: Path) -> None:
     for words in ("would not run faster", "16 of 1,024", "7 (31.5 ×), 200 (4.2 ×)", "exact", "within the budget"):
         assert words in page.text
     assert page.tags.count("svg") == 7  # sizes, SNR, errors, outliers, two histograms, size against error
+
+
+def test_what_a_comparison_says(tmp_path: Path) -> None:
+    page = Page(written(tmp_path / "out", a_comparison()))
+    assert page.words[:2] == ["Comparison of two models"] * 2 and "A is in/A , B is" in page.text
+    assert "Model B takes 1 MB instead of 4 MB" in page.text
+    assert "Over 500 tokens its predictions are 0.00410 nats a token from those of A" in page.text
+    assert "Half of the tokens move by 0.0500 nats at most, 99 % by 0.0990, and all by 0.100." in page.text
+    assert "12 9 0.250 50.00 %" in page.text and "3 4 0.125 100.00 % Ein Hund." in page.text
+    assert not re.search("before|after|original|compressed|held-out|exact", page.text)
+    assert "KL divergence of the tokens, in ascending order" in dict(map(reversed, page.attributes))
+    same = {"end_to_end": EndToEnd(5, 0.0, 1.0, kl_quantiles=(0.0,) * 101), "layers": (a_layer(output_error=0.0),)}
+    page = Page(written(tmp_path / "same", a_comparison(**same)))
+    assert "Half of" not in page.text and "differ most" not in page.text and "far to the right" not in page.text
 
 
 ABSENT = {
@@ -318,6 +342,14 @@ def test_numbers_of_numpy_become_plain(tmp_path: Path) -> None:
     write_report(tmp_path / "out", a_report(layers=(layer,)))
     data = json.loads((tmp_path / "out" / "report.json").read_text())
     assert data["layers"][0]["snr_db"] == 42.5 and data["layers"][0]["shape"] == [1024, 256]
+
+
+def test_impossible_figures() -> None:
+    for quantiles, message in (((0.0, 1.0), "expected 101 numbers, found 2"), ((1.0, *[0.0] * 100), "not descend")):
+        with pytest.raises(ValueError, match=message):
+            EndToEnd(1, 0.0, 1.0, kl_quantiles=quantiles)
+    with pytest.raises(ValueError, match="models: expected none or two, found 1"):
+        a_report(models=("A",))
 
 
 WRONG = {
