@@ -9,7 +9,7 @@ import math
 import platform
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import compress
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel
+from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.cpus import usable_cpus
 from pyengine.errors import OptionError
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
@@ -54,7 +54,7 @@ from pyengine.tasks.translator import Translator, load
 from pyengine.text import open_tokenizer
 from pyengine.version import __version__
 
-__all__ = ["Reporter"]
+__all__ = ["Reporter", "inputs_of", "outliers"]
 
 _HELD_OUT = 200  # lines at most, and a tenth of the text
 _BINS = 64
@@ -224,7 +224,7 @@ class Reporter:
         config = self._model.config
         kind = directory.other_weights.get(name, directory.weights)
         parts = packed_specs(directory.config, "float32")[row.name].sources
-        seen = statistics.get("output" if name == "decoder.embed" and config.tie_output else name)
+        seen = inputs_of(statistics, config, name)
         histogram, error = None, None
         if comparable(config, directory.config, name):
             matrix = _stacked(self._model, parts)
@@ -241,7 +241,7 @@ class Reporter:
             bytes_after=row.stored_bytes,
             snr_db=row.snr_db if math.isfinite(row.snr_db) else None,
             output_error=error if error is not None and math.isfinite(error) else None,
-            outliers=() if seen is None else _outliers(seen.absmax),
+            outliers=() if seen is None else outliers(seen.absmax),
             histogram=histogram,
             method="" if kind == "float32" else "absmax" if kind == "int8" and method in CALIBRATED else method,
         )
@@ -302,12 +302,19 @@ def _histogram(matrix: np.ndarray) -> Histogram:
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
 
 
-def _outliers(absmax: np.ndarray) -> tuple[Outlier, ...]:
+def inputs_of(
+    statistics: Mapping[str, InputStatistics], config: ModelConfig, name: str
+) -> InputStatistics | None:
+    """What the matrix of that packed name reads; None if it is only looked up in."""
+    return statistics.get("output" if name == "decoder.embed" and config.tie_output else name)
+
+
+def outliers(absmax: np.ndarray) -> tuple[Outlier, ...]:
     """The input channels that stand out most, largest first."""
     median = float(np.median(absmax))
     if not median:
         return ()
     ratios = absmax.astype(np.float64) / median
     largest = np.argsort(-ratios, kind="stable")[:_OUTLIERS]
-    outliers = (Outlier(int(channel), float(ratios[channel])) for channel in largest)
-    return tuple(each for each in outliers if each.ratio >= _OUTLIER_RATIO)
+    found = (Outlier(int(channel), float(ratios[channel])) for channel in largest)
+    return tuple(each for each in found if each.ratio >= _OUTLIER_RATIO)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for module in (translate, info, bench, compare):
         module.add_command(commands)
     options = parser.parse_args(arguments)
+    options.command = shlex.join(["pyengine", *(sys.argv[1:] if arguments is None else arguments)])
     if sys.stdout is None:  # else the next file that is opened would take its place
         _complain("standard output is closed")
         return ERROR

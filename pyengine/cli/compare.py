@@ -46,6 +46,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--threads", type=threads, default="auto", metavar="N", help="(default: auto, every CPU that may be used)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write a page with tables and plots there (needs matplotlib)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an older report")
     parser.set_defaults(run=run)
 
 
@@ -53,10 +57,17 @@ def run(options: argparse.Namespace) -> None:
     # Imported here: no other command needs what measures.
     from pyengine.quantize.calibration import load_text
     from pyengine.quantize.comparison import compare_matrices, read_pairs, require_same_tokens
-    from pyengine.quantize.divergence import divergence
+    from pyengine.quantize.divergence import mean_divergence, pair_divergences
 
     if options.limit is not None and options.limit < 1:
         raise OptionError(f"--limit is {options.limit}; expected a whole number, at least 1")
+    if options.force and options.report is None:
+        raise OptionError("--force is for --report, which is not given")
+    if options.report is not None:
+        from pyengine.quantize.report import check_report_target, require_matplotlib
+
+        require_matplotlib()
+        check_report_target(options.report, force=options.force)
     a, b = open_directory(options.a), open_directory(options.b)
     sizes = [(each.config.source_vocab, each.config.target_vocab) for each in (a, b)]
     if sizes[0] != sizes[1]:
@@ -67,8 +78,15 @@ def run(options: argparse.Namespace) -> None:
     with load(a.path, threads=options.threads) as reference, load(b.path, threads=options.threads) as other:
         pairs, filled = read_pairs(reference, inputs[0], text)
         require_same_tokens(inputs[0], inputs[1], filled)
-        found = divergence(reference, other, pairs)
-    matrices = list(compare_matrices(a, b))
+        places = list(pair_divergences(reference, other, pairs))
+        isa = str(reference.info()["isa"])
+    matrices, found = list(compare_matrices(a, b)), mean_divergence(places)
+    if options.report is not None:
+        from pyengine.quantize.comparison_report import comparison_report
+        from pyengine.quantize.report import write_report
+
+        report = comparison_report(a, b, matrices, filled, pairs, places, command=options.command, isa=isa)
+        write_report(options.report, report, force=options.force)
     if options.json:
         print(json.dumps(_json(a, b, matrices, found), indent=2))
     else:

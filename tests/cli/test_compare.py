@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,15 @@ import pytest
 
 import pyengine
 from pyengine.canonical import CanonicalModel, LazyTensor, tensor_specs
-from pyengine.cli import main
+from pyengine.cli import compare, main
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
-from pyengine.quantize import convert, pipeline
-from pyengine.quantize.divergence import divergence
+from pyengine.quantize import comparison_report, convert, pipeline
+from pyengine.quantize.calibration import in_memory_engine, paired_inputs
+from pyengine.quantize.divergence import divergence, token_divergence
+from pyengine.quantize.opening import read_matrix, read_model
+from pyengine.quantize.report import CompressionReport
+from pyengine.text import open_tokenizer
 
 from ..checkpoints import handmade
 
@@ -131,6 +136,130 @@ def test_what_was_pruned_is_not_compared(
     assert lines["encoder.layers.0.ffn.up"][1:] == ["int8", "int8", "266,240", "133,120", "-"]
     assert lines["decoder.layers.1.ffn.up"][1:] == ["int8", "-", "266,240", "-", "-"]
     assert lines["decoder.embed"][-1] == "same"
+
+
+def test_the_page_has_what_is_printed(
+    float32_directory: Path, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    convert(EXAMPLE, tmp_path / "int4", weights="int4g64", method="mse", tensors=[("encoder.layers.0.*", "float32")])
+    words = [float32_directory, tmp_path / "int4", "--data", data, "--report", tmp_path / "page"]
+    printed = compared(capsys, *words)
+    before = {each.name: each.read_bytes() for each in (tmp_path / "page").iterdir()}
+    assert compared(capsys, *words, "--force") == printed
+    after = {each.name: each.read_bytes().replace(b" --force", b"") for each in (tmp_path / "page").iterdir()}
+    assert sorted(before) == ["index.html", "report.json"] and after == before
+
+    report = CompressionReport.from_json(json.loads(before["report.json"]), "report.json")
+    assert report.models == (str(float32_directory), str(tmp_path / "int4"))
+    assert shlex.split(report.command) == ["pyengine", "compare", *map(str, words), "--json"]
+    assert [report.bytes_before, report.bytes_after] == printed["bytes"]
+    for layer, row in zip(report.layers, printed["matrices"], strict=True):
+        assert (layer.name, layer.snr_db, layer.comparable) == (row["name"], row["snr_db"], True)
+        assert [layer.type_before, layer.type_after] == row["types"]
+        assert [layer.bytes_before, layer.bytes_after] == row["bytes"]
+        assert layer.output_error == 0 if row["same"] else 0 < layer.output_error < 0.1
+
+    found = report.end_to_end
+    with pyengine.load(float32_directory) as a, pyengine.load(tmp_path / "int4") as b:
+        kl = [token_divergence(a.logits(*pair), b.logits(*pair)) for pair in PAIRS]
+    figures = (printed["kl_divergence"], printed["top1_agreement"], printed["tokens"])
+    assert (found.kl_divergence, found.top1_agreement, found.tokens) == figures
+    every = np.sort(np.concatenate(kl))
+    assert (found.kl_quantiles[0], found.kl_quantiles[-1]) == (every[0], every[-1])
+    for place in (10, 50, 99):  # the least value that so many tokens stay within
+        assert found.kl_quantiles[place] in every
+        assert (every <= found.kl_quantiles[place]).mean() >= place / 100
+    worst = sorted(range(3), key=lambda index: -kl[index].mean())
+    assert [each.line for each in found.lines] == [index + 1 for index in worst]
+    assert [each.kl_divergence for each in found.lines] == [kl[index].mean() for index in worst]
+    assert [each.source for each in found.lines] == [PAIRS[index][0] for index in worst]
+
+
+def test_output_errors_are_those_of_the_text(
+    int8_directory: Path, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against the products themselves, of the inputs that A shows with its weights as floats."""
+    pytest.importorskip("matplotlib")
+    convert(EXAMPLE, tmp_path / "int4", weights="int4g64", method="mse")
+    compared(capsys, int8_directory, tmp_path / "int4", "--data", data, "--report", tmp_path / "page")
+    report = json.loads((tmp_path / "page" / "report.json").read_text("utf-8"))
+    a, b = open_directory(int8_directory), open_directory(tmp_path / "int4")
+    model, layer = read_model(a), "decoder.layers.1.cross_attention.kv"
+    sizes = {"source_vocab": a.config.source_vocab, "target_vocab": a.config.target_vocab}
+    tokenizer = open_tokenizer(a.path, str(a.tokenizer_kind), **sizes)
+    engine = in_memory_engine(model.config, model.generation, model.tensors)
+    [(_, [seen])] = paired_inputs([engine], tokenizer, PAIRS, [[layer]])
+    engine.close()
+    x, left, right = (each.astype(np.float64) for each in (seen[layer], read_matrix(a, layer), read_matrix(b, layer)))
+    expected = ((x @ (left - right).T) ** 2).sum() / ((x @ left.T) ** 2).sum()
+    [row] = [each for each in report["layers"] if each["name"] == layer]
+    assert row["output_error"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_layers_are_measured_on_the_first_lines(
+    float32_directory: Path,
+    int8_directory: Path,
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(comparison_report, "_MEASURED", 2)
+    words = (float32_directory, int8_directory, "--data", data)
+    compared(capsys, *words, "--report", tmp_path / "all")
+    compared(capsys, *words, "--report", tmp_path / "two", "--limit", 2)
+    every, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("all", "two"))
+    assert every["layers"] == two["layers"] and every["end_to_end"] != two["end_to_end"]
+    assert "the first 2 lines" in every["notes"][0] and two["notes"] == []
+
+
+def test_the_page_of_what_was_pruned(
+    int8_directory: Path,
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")
+    target = pruned(tmp_path / "pruned", monkeypatch, layers=1, width=512)
+    for pair, page in (((int8_directory, target), "there"), ((target, int8_directory), "back")):
+        compared(capsys, *pair, "--data", data, "--report", tmp_path / page)
+        report = CompressionReport.from_json(json.loads((tmp_path / page / "report.json").read_text()), "report.json")
+        rows = {layer.name: layer for layer in report.layers}
+        gone = rows["decoder.layers.1.ffn.up"]
+        side = (gone.type_before, gone.bytes_before) if page == "back" else (gone.type_after, gone.bytes_after)
+        assert side == ("absent", 0) and gone.shape == (1024, 256)
+        for name in ("decoder.layers.1.ffn.up", "decoder.layers.0.ffn.up", "encoder.layers.0.ffn.up"):
+            assert not rows[name].comparable and rows[name].snr_db is rows[name].output_error is None
+        assert rows["encoder.layers.1.ffn.up"].comparable
+
+
+def test_the_page_of_a_model_and_itself(int8_directory: Path, tmp_path: Path, data: Path) -> None:
+    pytest.importorskip("matplotlib")
+    words = ["compare", int8_directory, int8_directory, "--data", data, "--report", tmp_path / "page"]
+    assert main([str(each) for each in words]) == 0
+    report = json.loads((tmp_path / "page" / "report.json").read_text())
+    assert set(report["end_to_end"]["kl_quantiles"]) == {0.0} and report["end_to_end"]["lines"] == []
+    assert all(each["comparable"] and not each["output_error"] for each in report["layers"])
+
+
+def test_errors_of_the_report_come_first(
+    int8_directory: Path,
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(compare, "open_directory", lambda path: pytest.fail("work was begun"))
+    words = (int8_directory, int8_directory, "--data", data)
+    assert "--force is for --report" in error_line(capsys, *words, "--force")
+    assert "no report directory" in error_line(capsys, *words, "--report", int8_directory)
+    assert "does not exist" in error_line(capsys, *words, "--report", tmp_path / "none" / "page")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "pip install pyengine[report]" in error_line(capsys, *words, "--report", tmp_path / "page")
+    assert not (tmp_path / "page").exists()
 
 
 def test_errors_are_one_line(
