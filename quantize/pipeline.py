@@ -86,6 +86,7 @@ class Report:
     choices    of types, if they were to be chosen: the one that was taken, then those of other sizes (bytes of all
                tensors, KL divergence to expect)
     kept       of the vocabulary, if it was trimmed
+    equalized  whether ranges were made alike
     """
 
     weights: str
@@ -97,6 +98,7 @@ class Report:
     choices: tuple[Choice, ...] = ()
     recovered: tuple[float, float] | None = None
     kept: KeptTokens | None = None
+    equalized: bool = False
 
     @property
     def float32_bytes(self) -> int:
@@ -208,7 +210,7 @@ def convert(
             removed=model.removed,
             force=force,
         )
-    before = tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered, kept
+    before = tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered, kept, equalize
     return Report(weights, tuple(rows), size, *before)
 
 

@@ -27,6 +27,7 @@ from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.comparison import Pairs, Text, comparable, read_pairs
 from pyengine.quantize.distortion import output_error
 from pyengine.quantize.divergence import mean_divergence, pair_divergences
+from pyengine.quantize.fold import places
 from pyengine.quantize.opening import open_model, read_matrix
 from pyengine.quantize.packing import TensorReport
 from pyengine.quantize.pipeline import Report, convert
@@ -125,8 +126,14 @@ class Reporter:
             speed = self._speeds(progress)
         elif self._speed:
             notes.append("No speed was measured: there are no held-out lines to translate.")
+        moved = _moved(self._model, report)
+        if moved:
+            notes.append(
+                "Scales of channels were moved between layers: the output errors of these are not shown, since their "
+                "weights are no longer those of the checkpoint."
+            )
         layers = [
-            self._layer(row, directory, method, statistics) for row in report.tensors if row.kind == "matrix"
+            self._layer(row, directory, method, statistics, moved) for row in report.tensors if row.kind == "matrix"
         ]
         write_report(
             self._directory,
@@ -218,7 +225,12 @@ class Reporter:
         )
 
     def _layer(
-        self, row: TensorReport, directory: ModelDirectory, method: str, statistics: dict[str, InputStatistics]
+        self,
+        row: TensorReport,
+        directory: ModelDirectory,
+        method: str,
+        statistics: dict[str, InputStatistics],
+        moved: set[str],
     ) -> Layer:
         name = row.name.removesuffix(".weight")
         config = self._model.config
@@ -229,7 +241,7 @@ class Reporter:
         if comparable(config, directory.config, name):
             matrix = _stacked(self._model, parts)
             histogram = _histogram(matrix)
-            if seen is not None:
+            if seen is not None and moved.isdisjoint(parts):
                 error = output_error(matrix, read_matrix(directory, name), seen.gram)
         return Layer(
             name=name,
@@ -245,6 +257,17 @@ class Reporter:
             histogram=histogram,
             method="" if kind == "float32" else "absmax" if kind == "int8" and method in CALIBRATED else method,
         )
+
+
+def _moved(model: CanonicalModel, report: Report) -> set[str]:
+    """Canonical names of the weights that scales of channels were moved between."""
+    scaled = {row.place for row in report.scaled if row.alpha is not None}
+    found = set()
+    for place in places(model.config):
+        between_layers = len(model.tensors[f"{place.producers[0]}.weight"].shape) == 2
+        if place.name in scaled or report.equalized and between_layers:
+            found |= {f"{name}.weight" for name in (*place.producers, *place.consumers)}
+    return found
 
 
 def _pruned(report: Report) -> Iterator[Pruned]:

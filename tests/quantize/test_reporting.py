@@ -387,3 +387,15 @@ def test_speed_is_measured_when_asked_for(tmp_path: Path, text: Path, capsys: py
     with pytest.raises(SystemExit):
         main([*words, "--speed", "--force"])
     assert "--speed has a meaning with --report and --calibrate only" in capsys.readouterr().err
+
+
+def test_layers_between_which_scales_moved_have_no_error(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")
+    report = convert(EXAMPLE, tmp_path / "out", equalize=True)
+    reporter.write(report, method="absmax", command="command")
+    found = report_of(tmp_path / "page")
+    errors = {each["name"]: each["output_error"] for each in found["layers"]}
+    without = {name for name, error in errors.items() if error is None}
+    assert without >= {"encoder.layers.0.self_attention.qkv", "encoder.layers.0.self_attention.output"}
+    assert 0 < errors["decoder.layers.0.cross_attention.q"] < 0.01
+    assert any("Scales of channels were moved" in note for note in found["notes"])
