@@ -1,7 +1,9 @@
 #include "ops/ops.h"
 
 enum {
-    PANEL = 4,       /* blocks of 16 channels a task: the widest tile of the kernels */
+    PANEL = 4,         /* blocks of 16 channels a task: the widest tile of the kernels */
+    WIDE_PANEL = 32,   /* of sparse weights, from TALL rows on */
+    TALL = 24,
     ROWS_A_TASK = 192, /* rows that stay in the second-level cache together with a panel */
 };
 
@@ -50,15 +52,24 @@ static const void *first_weights(const pe_thread *thread, const pe_linear *linea
     return pe_block_at(linear, panels * thread->id / thread->team->threads * PANEL);
 }
 
+/* Blocks of a task. Sparse weights meet many rows in wide tasks, whose lines make up for packing the rows; each thread
+   still has two. */
+static int64_t panel_of(const pe_thread *thread, const pe_linear *linear, int64_t n_rows) {
+    if (linear->type != PE_WEIGHT_Q8S || n_rows < TALL) return PANEL;
+    const int64_t share = pe_ceil_div(pe_ceil_div(linear->n, PE_BLOCK), 2 * thread->team->threads);
+    return pe_min(pe_round_up(share, PANEL), WIDE_PANEL);
+}
+
 void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows,
                   int64_t n_rows, pe_activation activation, const float *residual, int64_t ldr, float *y,
                   int64_t ldy) {
     const int64_t blocks = pe_ceil_div(linear->n, PE_BLOCK);
-    const int64_t panels = pe_ceil_div(blocks, PANEL), slabs = pe_ceil_div(n_rows, ROWS_A_TASK);
+    const int64_t panel = panel_of(thread, linear, n_rows);
+    const int64_t panels = pe_ceil_div(blocks, panel), slabs = pe_ceil_div(n_rows, ROWS_A_TASK);
     const int64_t own_end = pe_own_end(thread, panels * slabs);
     for (int64_t task; pe_take(thread, panels * slabs, &task);) {
-        const int64_t block = task / slabs * PANEL, row = task % slabs * ROWS_A_TASK;
-        const int64_t after = pe_min((task + 1) / slabs * PANEL, blocks); /* of a last panel of fewer blocks */
+        const int64_t block = task / slabs * panel, row = task % slabs * ROWS_A_TASK;
+        const int64_t after = pe_min((task + 1) / slabs * panel, blocks); /* of a last panel of fewer blocks */
         const bool last = task + 1 == own_end;
         pe_product product = {
             .residual = residual ? residual + row * ldr : NULL,
@@ -69,6 +80,6 @@ void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
             .ahead = last ? first_weights(thread, linear->next) : pe_block_at(linear, after),
         };
         pe_multiply(kernels, linear, rows, row, pe_min(ROWS_A_TASK, n_rows - row), &product, block,
-                    pe_min(block + PANEL, blocks));
+                    pe_min(block + panel, blocks));
     }
 }
