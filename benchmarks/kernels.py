@@ -6,7 +6,8 @@ The input is quantized already, the epilogue (scales, bias, activation) is inclu
 `gemm`: a layer of many rows, against the int8 peak. `rows`: a few rows over matrices of 512 x 2,048 that are walked in
 turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `int4`: weights in groups, with and
 without minima, a few rows as in `rows`, and many against int8 weights in turn. `sparse`: products without the lines of
-zeros against int8 products with them, in turn; random lines, one thread. `logits`: the last product fused with its
+zeros against int8 products with them, in turn; random lines, one thread; and from which share of zeros on they are as
+fast. `logits`: the last product fused with its
 normalizer and the best 5 ids, against the product alone. `barriers`: those of a decoder step. `float32`: products in
 float32, one thread. `attention`: a row of 8 heads of 64 dimensions over keys and values in the cache. `rowwise`: layer
 normalisation and quantization of a row; the last two against the bandwidth of 1 MB.
@@ -32,6 +33,8 @@ STEP_BARRIERS = 6 * 8 + 4
 """Of a decoder step of the base-size model with few rows: eight a layer, embedding, rows asked for, logits."""
 GAINS = {0.5: 1.8, 0.25: 3.2}
 """By the share of lines that are not zero: how much faster than the dense product the sparse one must be."""
+ZEROS = (0.0, 0.1, 0.2, 0.3)
+"""Shares of lines between which sparse products become as fast as dense ones."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,28 @@ def sparse(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report
         place = f"{isas[-1]}, {'one row' if single else f'{min(extent.many)} rows'}, density {density}"
         demand = f"{place}: sparse at least {GAINS[density]} times as fast as dense"
         report.verdicts.append(Verdict(demand, f"at least {ratio:.2f}", ratio >= GAINS[density]))
+    break_even(isas, extent, report)
+
+
+def break_even(isas: list[str], extent: Extent, report: Report) -> None:
+    columns = {"isa": "", "K x N": "", "rows": "d", "dense weights, MB": ".1f"}
+    columns |= {f"{zeros:.0%} zeros": ".2f" for zeros in ZEROS} | {"as fast from, % zeros": ".0f"}
+    table = Table("Few lines of zeros: products without them, times as fast as int8 products with them", columns)
+    k, n = 256, 1024
+    places = [(1, k * n), (1, extent.buffers[0]), (8, k * n), (min(extent.many), k * n)]
+    for isa, (count, size) in itertools.product(isas, places):
+        ratios = []
+        for zeros in ZEROS:
+            copies = size // (k * n)
+            pair = Pair(_core.Kernels(isa), count, k, n, 1 - zeros, copies)
+            repeat = max(copies, 10**8 // (count * k * n))
+            times = [[best(run, repeat, extent.seconds / 10) for run in (pair.dense, pair.sparse)] for _ in range(5)]
+            dense, thin = (min(found) for found in zip(*times, strict=True))
+            ratios.append(dense / thin)
+        rising = np.maximum.accumulate(ratios)
+        even = 100 * float(np.interp(1.0, rising, ZEROS)) if rising[-1] >= 1 else None
+        table.rows.append([isa, f"{k} x {n}", count, size / 1e6, *ratios, even])
+    report.tables.append(table)
 
 
 def float32(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
