@@ -42,6 +42,11 @@ class Place:
     consumers: tuple[str, ...]
     reader: str
 
+    @property
+    def between_layers(self) -> bool:
+        """Whether rows of a matrix are divided, and not the gain of a norm."""
+        return not self.producers[0].endswith(".norm")
+
 
 def places(config: ModelConfig) -> list[Place]:
     """Where a model with ``config`` takes scales, in the order of use."""

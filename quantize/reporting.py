@@ -126,7 +126,7 @@ class Reporter:
             speed = self._speeds(progress)
         elif self._speed:
             notes.append("No speed was measured: there are no held-out lines to translate.")
-        moved = _moved(self._model, report)
+        moved = _moved(directory.config, report)
         if moved:
             notes.append(
                 "Scales of channels were moved between layers: the output errors of these are not shown, since their "
@@ -259,13 +259,12 @@ class Reporter:
         )
 
 
-def _moved(model: CanonicalModel, report: Report) -> set[str]:
-    """Canonical names of the weights that scales of channels were moved between."""
+def _moved(config: ModelConfig, report: Report) -> set[str]:
+    """Canonical names, in the model that was written, of the weights that scales of channels were moved between."""
     scaled = {row.place for row in report.scaled if row.alpha is not None}
     found = set()
-    for place in places(model.config):
-        between_layers = len(model.tensors[f"{place.producers[0]}.weight"].shape) == 2
-        if place.name in scaled or report.equalized and between_layers:
+    for place in places(config):
+        if place.name in scaled or report.equalized and place.between_layers:
             found |= {f"{name}.weight" for name in (*place.producers, *place.consumers)}
     return found
 

@@ -76,9 +76,9 @@ def awq(
 def equalize(model: CanonicalModel) -> CanonicalModel:
     """The model with alike ranges of both sides at each place between two linear layers."""
     for place in places(model.config):
-        producer = model.tensors[f"{place.producers[0]}.weight"]
-        if len(producer.shape) == 2:
-            model = fold(model, place, equalizing_scales(producer.read(), _consumers(model, place)))
+        if place.between_layers:
+            producer = model.tensors[f"{place.producers[0]}.weight"].read()
+            model = fold(model, place, equalizing_scales(producer, _consumers(model, place)))
     return model
 
 

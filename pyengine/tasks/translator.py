@@ -65,7 +65,7 @@ def load(
     replicas streams that a call of many sentences runs in, each with its share of the threads, on one copy of the
              weights; a call of one sentence has all threads
     compute  "int8" or "float32"; None: what the directory holds. "float32" dequantizes int8
-    kv       type of the attention cache, "int8" or "float32"; None: as compute
+    kv       type of the attention cache, "int8" or "float32"; None: what the directory asks for, else as compute
     load     "copy": weights in memory of their own, in huge pages where the system has them; "mmap": in the
              pages of the file, which processes share. A file that shrinks while it is mapped ends the process
     shortlist  a file of `tools/shortlist.py`: translations take only ids that it lists for their sentence, which is

@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from pyengine.quantize.opening import read_matrix
 from pyengine.quantize.divergence import divergence
 from pyengine.quantize.prune.masks import Blocks
 from pyengine.quantize.reporting import Reporter
+from pyengine.quantize.scaling import Scaled
 from pyengine.scheduling.deadline import Deadline
 from pyengine.tasks.forcing import target_log_probs
 from pyengine.tasks.inputs import Inputs
@@ -399,3 +401,15 @@ def test_layers_between_which_scales_moved_have_no_error(tmp_path: Path, pairs: 
     assert without >= {"encoder.layers.0.self_attention.qkv", "encoder.layers.0.self_attention.output"}
     assert 0 < errors["decoder.layers.0.cross_attention.q"] < 0.01
     assert any("Scales of channels were moved" in note for note in found["notes"])
+
+
+def test_scales_are_found_in_a_stack_that_lost_layers(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    """The last norm of three encoder layers feeds every cross-attention, under the numbers of what was written."""
+    reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")
+    calibration = Calibration(reporter.calibration, "absmax")
+    made = convert(EXAMPLE, tmp_path / "out", calibration=calibration, prune={"encoder_layers": 0.25})
+    scaled = (Scaled("encoder.layers.2.ffn.norm", "smooth", 0.5, 0.2, 0.1),)
+    reporter.write(replace(made, scaled=scaled), method="absmax", command="command")
+    errors = {each["name"]: each["output_error"] for each in report_of(tmp_path / "page")["layers"]}
+    assert errors["decoder.layers.0.cross_attention.kv"] is None
+    assert errors["decoder.layers.0.cross_attention.q"] > 0
