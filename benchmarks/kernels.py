@@ -5,12 +5,12 @@
 The input is quantized already, the epilogue (scales, bias, activation) is included. The best of many short runs counts.
 `gemm`: a layer of many rows, against the int8 peak. `rows`: a few rows over matrices of 512 x 2,048 that are walked in
 turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `int4`: weights in groups, with and
-without minima, a few rows as in `rows`, and many against int8 weights in turn. `sparse`: products without the lines of
-zeros against int8 products with them, in turn; random lines, one thread; and from which share of zeros on they are as
-fast. `logits`: the last product fused with its
-normalizer and the best 5 ids, against the product alone. `barriers`: those of a decoder step. `float32`: products in
-float32, one thread. `attention`: a row of 8 heads of 64 dimensions over keys and values in the cache. `rowwise`: layer
-normalisation and quantization of a row; the last two against the bandwidth of 1 MB.
+without zero points, a few rows as in `rows`, and many against int8 weights in turn. `sparse`: products without the
+lines of zeros against int8 products with them, in turn; random lines, one thread; and from which share of zeros on they
+are as fast. `logits`: the last product fused with its normalizer and the best 5 ids, against the product alone.
+`barriers`: those of a decoder step. `float32`: products in float32, one thread. `attention`: a row of 8 heads of 64
+dimensions over keys and values in the cache. `rowwise`: layer normalisation and quantization of a row; the last two
+against the bandwidth of 1 MB.
 """
 
 from __future__ import annotations
@@ -185,13 +185,13 @@ def rows(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
 
 def int4(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
     kinds = tuple(itertools.product((32, 64, 128), (False, True)))
-    columns = {"isa": "", "group": "d", "minima": "", "weights, MB": ".0f", "rows": "d", "GB/s": ".1f",
+    columns = {"isa": "", "group": "d", "zero points": "", "weights, MB": ".0f", "rows": "d", "GB/s": ".1f",
                "% of the bandwidth": ".0f", "time of one row": ".2f"}  # fmt: skip
     few = Table("int4 products of few rows over matrices of 512 x 2,048 in turn, one thread", columns)
     for isa, buffer in itertools.product(isas, extent.buffers):
         limit, least = peaks.read(buffer, every=False, huge=True), 100.0
-        for group, minima in kinds:
-            product = Int4Product(_core.Kernels(isa), 1, 512, 2048, group, minima, buffer)
+        for group, zero_points in kinds:
+            product = Int4Product(_core.Kernels(isa), 1, 512, 2048, group, zero_points, buffer)
             times: dict[int, list[float]] = {count: [] for count in extent.few}
             deadline = time.perf_counter() + extent.seconds * len(times)
             while len(times[1]) < 3 or time.perf_counter() < deadline:
@@ -201,12 +201,13 @@ def int4(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
             for count, found in times.items():
                 rate = product.size / min(found)
                 cells = [rate / 1e9, 100 * rate / limit, min(found) / min(times[1])]
-                few.rows.append([isa, group, "yes" if minima else "no", buffer / 1e6, count, *cells])
+                few.rows.append([isa, group, "yes" if zero_points else "no", buffer / 1e6, count, *cells])
             least = min(least, 100 * product.size / min(times[1]) / limit)
         if isa == isas[-1]:
             demand = f"{isa}, int4, {buffer / 1e6:.0f} MB: one row at 80 % of the bandwidth"
             report.verdicts.append(Verdict(demand, f"at least {least:.0f} %", least >= 80))
-    columns = {"isa": "", "group": "d", "minima": "", "K x N": "", "rows": "d", "GOPS": ".0f", "speed of int8": ".2f"}
+    columns = {"isa": "", "group": "d", "zero points": "", "K x N": "", "rows": "d", "GOPS": ".0f"}
+    columns |= {"speed of int8": ".2f"}
     many = Table("int4 products of many rows, one thread, and int8 ones in turn", columns)
     worst: dict[tuple[int, bool], float] = {}
     for isa, (k, n), count in itertools.product(isas, extent.shapes, extent.many[:2]):
@@ -216,15 +217,15 @@ def int4(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
         deadline = time.perf_counter() + extent.seconds
         while best_of[-1] == float("inf") or time.perf_counter() < deadline:
             best_of = [min(found, each.seconds(repeat)) for found, each in zip(best_of, products, strict=True)]
-        for (group, minima), seconds in zip(kinds, best_of[1:], strict=True):
+        for (group, zero_points), seconds in zip(kinds, best_of[1:], strict=True):
             ratio = best_of[0] / seconds
-            shown = [isa, group, "yes" if minima else "no", f"{k} x {n}", count]
+            shown = [isa, group, "yes" if zero_points else "no", f"{k} x {n}", count]
             many.rows.append([*shown, operations * repeat / seconds / 1e9, ratio])
             if isa == isas[-1]:
-                worst[group, minima] = min(worst.get((group, minima), ratio), ratio)
-    for (group, minima), ratio in worst.items():
+                worst[group, zero_points] = min(worst.get((group, zero_points), ratio), ratio)
+    for (group, zero_points), ratio in worst.items():
         least = 0.6 if group == 32 else 0.8
-        kind = f"groups of {group}" + (" with minima" if minima else "")
+        kind = f"groups of {group}" + (" with zero points" if zero_points else "")
         demand = f"{isas[-1]}, int4, {kind}: 96 rows and more at {least} times the speed of int8"
         report.verdicts.append(Verdict(demand, f"at least {ratio:.2f}", ratio >= least))
     report.tables.extend((few, many))

@@ -55,29 +55,26 @@ class Product:
 class Int4Product(Product):
     """The same with int4 weights in groups of `group` columns.
 
-    `size`: bytes of one matrix, group scales and minima too.
+    `size`: bytes of one matrix, group scales and zero points too.
     """
 
     def __init__(
-        self, kernels: _core.Kernels, rows: int, k: int, n: int, group: int, minima: bool, buffer: int = 1
+        self, kernels: _core.Kernels, rows: int, k: int, n: int, group: int, zero_points: bool, buffer: int = 1
     ) -> None:
         """As many matrices as `buffer` bytes hold, at least one."""
-        self._k, self.size = k, n * k // 2 + n * k // group * (4 if minima else 2)
+        self._k, self.size = k, n * k // 2 + n * k // group * (3 if zero_points else 2)
         self.copies = max(1, buffer // self.size)
         self._prepare(kernels, n)
         w = np.random.default_rng(1).integers(0, 256, (n // 16, k // 8, 16, 4), np.uint8)
         scales = np.full((n // 16, k // group, 16), 0.01, np.float16)
         self._w, self._group_scale = in_huge_pages(w, self.copies), in_huge_pages(scales, self.copies)
-        self._group_min = in_huge_pages(-8 * scales, self.copies) if minima else None
+        zeros = np.random.default_rng(3).integers(0, 16, scales.shape, np.uint8)
+        self._group_zero = in_huge_pages(zeros, self.copies) if zero_points else None
         self.rows(rows)
 
-    def rows(self, rows: int) -> None:
-        super().rows(rows)
-        self._x_sum = self._x.reshape(rows, -1, 32).sum(axis=2, dtype=np.int32)
-
     def _multiply(self, repeat: int) -> None:
-        self._kernels.gemm_q4(self._x, self._x_scale, self._x_sum, self._w, self._scales, self._group_scale, self._y,
-                              self._group_min, self._bias, activation="relu", repeat=repeat)  # fmt: skip
+        self._kernels.gemm_q4(self._x, self._x_scale, self._w, self._scales, self._group_scale, self._y,
+                              self._group_zero, self._bias, activation="relu", repeat=repeat)  # fmt: skip
 
 
 class Pair:

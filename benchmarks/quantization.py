@@ -47,7 +47,7 @@ WAYS: dict[str, dict[str, object]] = {
     "int4g64, smooth, gptq": {"weights": "int4g64", "method": "gptq", "smooth": ALPHAS},
     "int4g32, gptq": {"weights": "int4g32", "method": "gptq"},
     "int4g128, gptq": {"weights": "int4g128", "method": "gptq"},
-    "int4g64m, gptq": {"weights": "int4g64m", "method": "gptq"},
+    "int4g64z, gptq": {"weights": "int4g64z", "method": "gptq"},
     "int4g64, gptq, embeddings too": {
         "weights": "int4g64", "method": "gptq", "tensors": [("decoder.embed", "int4g64")],
     },

@@ -37,13 +37,12 @@ cdef extern from "kernels/kernels.h" nogil:
         const void *x
         int64_t ldx
         const float *x_scale
-        const int32_t *x_sum
         const void *w
         const float *w_scale
         const int32_t *w_sum
         int64_t group
         const uint16_t *group_scale
-        const uint16_t *group_min
+        const uint8_t *group_zero
         const float *bias
         const float *residual
         int64_t ldr
@@ -77,7 +76,6 @@ cdef extern from "kernels/kernels.h" nogil:
         uint8_t flip
         void (*quantize)(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q,
                          float *scale) noexcept nogil
-        void (*group_sums)(const int8_t *q, int64_t n, uint8_t flip, int32_t *sums) noexcept nogil
         bint (*channel_sums)(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums) noexcept nogil
         void (*gemm_q8)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*gemm_q8s)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
@@ -122,7 +120,7 @@ cdef extern from "ops/ops.h" nogil:
         const float *scale
         const int32_t *sum
         const uint16_t *group_scale
-        const uint16_t *group_min
+        const uint8_t *group_zero
         const int32_t *line_start
         const uint16_t *line_quad
         const float *bias
@@ -212,7 +210,6 @@ cdef extern from "model/model.h" nogil:
         pe_config config
         pe_kernels kernels
         bint int8_rows
-        bint row_sums
         pe_kv_type kv
         const float *positions
         pe_linear source_embed

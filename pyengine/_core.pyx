@@ -261,16 +261,16 @@ cdef class Model:
         fits = [group for group in (32, 64, 128) if weight.shape[1] * 8 == groups * group]
         if len(fits) != 1:
             raise EngineError(f"{name}: {weight.shape[1] * 8} columns in {groups} groups: expected 32, 64 or 128 each")
-        self.model.int8_rows = self.model.row_sums = True
+        self.model.int8_rows = True
         linear.type = PE_WEIGHT_Q4
         linear.group = fits[0]
         linear.w = self._address(weight, np.uint8, (blocks, round_up(linear.k, linear.group) // 8, 16, 4))
         linear.scale = self._floats(tensors, name + ".scale", linear.n)
         shape = (round_up(blocks, 2), groups, 16)
         linear.group_scale = <const uint16_t *>self._address(scales, np.float16, shape)
-        minima = tensors.get(name + ".group_min")
-        if minima is not None:
-            linear.group_min = <const uint16_t *>self._address(minima, np.float16, shape)
+        zeros = tensors.get(name + ".group_zero")
+        if zeros is not None:
+            linear.group_zero = <const uint8_t *>self._address(zeros, np.uint8, (round_up(blocks, 4), groups, 16))
 
 
 class _Rows:

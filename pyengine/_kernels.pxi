@@ -6,21 +6,21 @@ ctypedef void (*gemm)(const pe_product *p, int64_t block0, int64_t block1) noexc
 
 
 cdef void walk(gemm kernel, pe_product *p, int64_t first, int64_t last, int64_t size, int64_t copies,
-               int64_t repeat, int64_t group_scales=0) noexcept:
+               int64_t repeat, int64_t groups=0) noexcept:
     """`repeat` products, with weights of `size` bytes each: `copies` that lie end to end, in turn.
 
-    So do their group scales and minima, `group_scales` each.
+    So do their group scales and zero points, `groups` each.
     """
     cdef const uint8_t *w = <const uint8_t *>p.w
     cdef const uint16_t *scale = p.group_scale
-    cdef const uint16_t *minima = p.group_min
+    cdef const uint8_t *zero = p.group_zero
     cdef int64_t i
     with nogil:
         for i in range(repeat):
             p.w = w + i % copies * size
-            if group_scales:
-                p.group_scale = scale + i % copies * group_scales
-                p.group_min = minima + i % copies * group_scales if minima != NULL else NULL
+            if groups:
+                p.group_scale = scale + i % copies * groups
+                p.group_zero = zero + i % copies * groups if zero != NULL else NULL
             kernel(p, first, last)
 
 
@@ -46,15 +46,6 @@ cdef class Kernels:
         for i in range(repeat):
             self.table.quantize(values, n, padded, flipped, to, scales)
 
-    def group_sums(self, q, flip, sums, int64_t repeat=1):
-        """q int8 [n], n a multiple of 32 -> sums int32 [n / 32]."""
-        cdef const int8_t *values = <const int8_t *>data_of(q)
-        cdef int32_t *to = <int32_t *>data_of(sums)
-        cdef int64_t n = q.shape[0], i
-        cdef uint8_t flipped = flip
-        for i in range(repeat):
-            self.table.group_sums(values, n, flipped, to)
-
     def channel_sums(self, w, sums):
         """w int8 [blocks, K/4, 16, 4] -> sums int32 [blocks * 16]; whether no weight is -128."""
         return bool(self.table.channel_sums(<const int8_t *>data_of(w), w.shape[1] * 4, w.shape[0],
@@ -67,7 +58,7 @@ cdef class Kernels:
         p.ldx = x.strides[0] // x.itemsize
         p.w = data_of(w)
         p.group_scale = NULL
-        p.group_min = NULL
+        p.group_zero = NULL
         p.bias = <const float *>data_of(bias)
         p.residual = <const float *>data_of(residual)
         p.ldr = 0 if residual is None else residual.strides[0] // 4
@@ -109,18 +100,17 @@ cdef class Kernels:
                 p.line_start = starts + i % copies * starts_of_one
                 self.table.gemm_q8s(&p, first, last)
 
-    def gemm_q4(self, x, x_scale, x_sum, w, w_scale, group_scale, y, group_min=None, bias=None, residual=None,
+    def gemm_q4(self, x, x_scale, w, w_scale, group_scale, y, group_zero=None, bias=None, residual=None,
                 activation=None, blocks=None, int64_t repeat=1):
-        """x int8 [m, K], flipped, with x_sum int32 [m, K / 32]; w uint8 [blocks, K / 8, 16, 4], group_scale and
-        group_min float16 [blocks, K / group, 16] -> y float32 [m, N16] in blocks [blocks[0], blocks[1])."""
+        """x int8 [m, K], flipped; w uint8 [blocks, K / 8, 16, 4], group_scale float16 and group_zero uint8
+        [blocks, K / group, 16] -> y float32 [m, N16] in blocks [blocks[0], blocks[1])."""
         cdef pe_product p
         self._product(&p, x, w, bias, residual, y, activation)
         p.x_scale = <const float *>data_of(x_scale)
-        p.x_sum = <const int32_t *>data_of(x_sum)
         p.w_scale = <const float *>data_of(w_scale)
         p.group = p.k // group_scale.shape[group_scale.ndim - 2]
         p.group_scale = <const uint16_t *>data_of(group_scale)
-        p.group_min = <const uint16_t *>data_of(group_min)
+        p.group_zero = <const uint8_t *>data_of(group_zero)
         cdef int64_t first = blocks[0] if blocks else 0, last = blocks[1] if blocks else w.shape[w.ndim - 4]
         cdef int64_t copies = w.shape[0] if w.ndim == 5 else 1
         walk(self.table.gemm_q4, &p, first, last, w.nbytes // copies, copies, repeat, group_scale.size // copies)

@@ -129,7 +129,7 @@ def _add_types(group: argparse._ArgumentGroup) -> None:
         help="how weights are stored (default: %(default)s); with int4 embeddings and the output layer are int8",
     )
     add("--group", type=int, choices=GROUPS, help="columns of int4 that share a scale (default: 64)")
-    add("--minima", action="store_true", help="int4 groups have a minimum besides their scale")
+    add("--zero-points", action="store_true", help="int4 groups have a zero point besides their scale")
     add(
         "--tensor",
         action="append",
@@ -272,8 +272,8 @@ def _check(parser: _Parser, options: argparse.Namespace) -> None:
         parser.error("--speed has a meaning with --report and --calibrate only")
     if options.report_only and options.report:
         parser.error("--report has no meaning with --report-only")
-    if options.weights != "int4" and (options.group or options.minima):
-        parser.error("--group and --minima have a meaning with --weights int4 only")
+    if options.weights != "int4" and (options.group or options.zero_points):
+        parser.error("--group and --zero-points have a meaning with --weights int4 only")
     if options.method in CALIBRATED and not options.calibrate:
         parser.error(f"--method {options.method} needs text: --calibrate FILE")
     if options.smooth and options.weights == "float32" and not options.tensor:

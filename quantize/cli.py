@@ -135,7 +135,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
     method, _ = _method(options)
     int4 = options.weights == "int4"
     how: dict[str, Any] = {
-        "weights": f"int4g{options.group or 64}{'m' if options.minima else ''}" if int4 else options.weights,
+        "weights": f"int4g{options.group or 64}{'z' if options.zero_points else ''}" if int4 else options.weights,
         "tensors": options.tensor,
         "method": "absmax" if method in CALIBRATED else method,  # of what is not calibrated
         "requantize": options.requantize,

@@ -113,7 +113,7 @@ def _compensated(target: np.ndarray, grid: Grid, order: np.ndarray, factor: np.n
     """Codes int16 [K, n] of ``target`` float32 [K, n], which is overwritten: columns of W in order, transposed."""
     steps = np.ascontiguousarray(grid.steps().T)
     divisors = np.where(steps == 0, np.float32(np.inf), steps)
-    minima = np.ascontiguousarray(grid.minima().T) if grid.scheme.minima else None
+    zeros = np.ascontiguousarray(grid.zeros().T)
     group_of = order // (grid.scheme.group or len(order))
     errors = np.empty_like(target)
     codes = np.empty(target.shape, np.int16)
@@ -125,16 +125,13 @@ def _compensated(target: np.ndarray, grid: Grid, order: np.ndarray, factor: np.n
             if start:
                 target[start:stop] -= factor[start:stop, :start] @ errors[:start]
             for k in range(start, stop):
-                offset = 0 if minima is None else minima[group_of[k]]
-                np.subtract(target[k], offset, out=level)
-                level /= divisors[group_of[k]]
+                np.divide(target[k], divisors[group_of[k]], out=level)
                 np.rint(level, out=level)
-                level += grid.zero
+                level += zeros[group_of[k]]
                 np.clip(level, grid.low, grid.high, out=level)
                 codes[k] = level
-                level -= grid.zero
+                level -= zeros[group_of[k]]
                 level *= steps[group_of[k]]
-                level += offset
                 np.subtract(target[k], level, out=errors[k])
                 update = np.multiply(factor[k + 1 : stop, k, None], errors[k], out=spread[: stop - k - 1])
                 target[k + 1 : stop] -= update

@@ -3,12 +3,12 @@
 A grid holds the scales as they will be stored, so whoever rounds (plain rounding, GPTQ, a refit) rounds for what
 is stored:
 
-    W[n, k] ~ step[n, g] * (q - zero) + minimum[n, g]        low <= q <= high
-    q = clip(rint((W[n, k] - minimum[n, g]) / step[n, g]) + zero, low, high)
+    W[n, k] ~ step[n, g] * (q - zero[n, g])        low <= q <= high
+    q = clip(rint(W[n, k] / step[n, g]) + zero[n, g], low, high)
 
     int8 rows          step = scale                 one group, zero 0, q in -127..127
     int4 symmetric     step = scale * group_scale   zero 8, q in 0..15
-    int4 with minima   step = scale * group_scale, minimum = scale * group_min   zero 0, q in 0..15
+    int4, zero points  step = scale * group_scale   zero in 0..15, q in 0..15
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _CACHED = 1 << 16  # elements of float32: 256 KiB, so that what a block needs st
 
 @dataclass(frozen=True)
 class Grid:
-    """scale float32 [N]; for int4 group_scale float16 [N, G], and group_min float16 [N, G] where there are minima."""
+    """scale float32 [N]; for int4 group_scale float16 [N, G], and with zero points group_zero uint8 [N, G]."""
 
     scheme: Scheme
     scale: np.ndarray
     group_scale: np.ndarray | None = None
-    group_min: np.ndarray | None = None
+    group_zero: np.ndarray | None = None
 
     @property
     def low(self) -> int:
@@ -44,52 +44,43 @@ class Grid:
         """The largest code."""
         return 15 if self.scheme.group else 127
 
-    @property
-    def zero(self) -> int:
-        """The code of the weight 0, or of the minimum."""
-        return 8 if self.scheme.group and not self.scheme.minima else 0
-
     def steps(self) -> np.ndarray:
         """float32 [N, G]; negative or 0 too."""
         if self.group_scale is None:
             return self.scale[:, None]
         return self.scale[:, None] * self.group_scale.astype(np.float32)
 
-    def minima(self) -> np.ndarray:
-        """float32 [N, G]; zeros where there are none."""
-        if self.group_min is None:
-            return np.zeros((len(self.scale), 1), np.float32)
-        return self.scale[:, None] * self.group_min.astype(np.float32)
+    def zeros(self) -> np.ndarray:
+        """The codes of the weight 0, float32 [N, G]."""
+        if self.group_zero is not None:
+            return self.group_zero.astype(np.float32)
+        groups = 1 if self.group_scale is None else self.group_scale.shape[1]
+        return np.full((len(self.scale), groups), 8 if self.scheme.group else 0, np.float32)
 
     def rows(self, start: int, stop: int) -> Grid:
         """The grid of some rows."""
-        halves = [None if half is None else half[start:stop] for half in (self.group_scale, self.group_min)]
-        return Grid(self.scheme, self.scale[start:stop], *halves)
+        groups = [None if part is None else part[start:stop] for part in (self.group_scale, self.group_zero)]
+        return Grid(self.scheme, self.scale[start:stop], *groups)
 
     def round(self, matrix: np.ndarray) -> np.ndarray:
-        """Codes [N, K], as float32, of a float32 matrix [N, K]; a group whose step is 0 gets ``zero``."""
+        """Codes [N, K], as float32, of a float32 matrix [N, K]; a group whose step is 0 gets its zero."""
         steps = self.steps()
-        levels = grouped(matrix, self.scheme)
-        if self.scheme.minima:
-            levels = levels - self.minima()[:, :, None]
-        codes = levels / np.where(steps == 0, np.float32(np.inf), steps)[:, :, None]
+        codes = grouped(matrix, self.scheme) / np.where(steps == 0, np.float32(np.inf), steps)[:, :, None]
         np.rint(codes, out=codes)
-        codes += self.zero
+        codes += self.zeros()[:, :, None]
         np.clip(codes, self.low, self.high, out=codes)
         return codes.reshape(len(matrix), -1)[:, : matrix.shape[1]]
 
     def values(self, codes: np.ndarray) -> np.ndarray:
         """The weights, float32 [N, K], that codes [N, K] of any type stand for."""
-        levels = grouped(codes.astype(np.float32) - self.zero, self.scheme) * self.steps()[:, :, None]
-        if self.scheme.minima:
-            levels += self.minima()[:, :, None]
+        levels = grouped(codes.astype(np.float32), self.scheme) - self.zeros()[:, :, None]
+        levels *= self.steps()[:, :, None]
         return levels.reshape(len(codes), -1)[:, : codes.shape[1]]
 
     def matrix(self, codes: np.ndarray, original: np.ndarray) -> QuantizedMatrix | GroupedMatrix:
         """The quantized matrix of ``codes`` [N, K], measured against ``original`` float32 [N, K]."""
         rows, columns = original.shape
-        padding = self.zero if self.scheme.group else 0
-        q = np.full((rows, self.scheme.padded(columns)), padding, np.uint8 if self.scheme.group else np.int8)
+        q = np.zeros((rows, self.scheme.padded(columns)), np.uint8 if self.scheme.group else np.int8)
         q[:, :columns] = codes
         signal = noise = 0.0
         for start, stop in blocks(rows, columns):
@@ -99,7 +90,7 @@ class Grid:
         if self.group_scale is None:
             return QuantizedMatrix(q, self.scale, signal, noise)
         return GroupedMatrix(
-            q, self.scale, self.group_scale, self.group_min, self.scheme.group, signal, noise
+            q, self.scale, self.group_scale, self.group_zero, self.scheme.group, signal, noise
         )
 
 
@@ -126,23 +117,19 @@ def rows_grid(scale: np.ndarray) -> Grid:
     return Grid(Scheme(), scale.astype(np.float32))
 
 
-def store_groups(scheme: Scheme, step: np.ndarray, minimum: np.ndarray | None) -> Grid:
-    """The grid of int4 groups with these steps and minima, float32 [N, G], as halves times the largest step of a row.
-
-    With minima the range of a group must hold 0, so that |minimum| <= 15 steps is finite as a half.
-    """
+def store_groups(scheme: Scheme, step: np.ndarray, zero: np.ndarray | None) -> Grid:
+    """The grid of int4 groups with these steps, float32 [N, G], as halves times the largest of a row, and zeros."""
     scale = np.abs(step).max(axis=1)
     divisor = np.where(scale == 0, np.float32(np.inf), scale)[:, None]
-    halves = [None if part is None else (part / divisor).astype(np.float16) for part in (step, minimum)]
-    return Grid(scheme, scale, *halves)
+    return Grid(scheme, scale, (step / divisor).astype(np.float16), None if zero is None else zero.astype(np.uint8))
 
 
 def grid_of(quantized: QuantizedMatrix | GroupedMatrix) -> Grid:
     """The grid of a quantized matrix."""
     if isinstance(quantized, QuantizedMatrix):
         return rows_grid(quantized.scale)
-    scheme = Scheme(quantized.group, quantized.group_min is not None)
-    return Grid(scheme, quantized.scale, quantized.group_scale, quantized.group_min)
+    scheme = Scheme(quantized.group, quantized.group_zero is not None)
+    return Grid(scheme, quantized.scale, quantized.group_scale, quantized.group_zero)
 
 
 def round_to_grid(matrix: np.ndarray, grid: Grid) -> QuantizedMatrix | GroupedMatrix:

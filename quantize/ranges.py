@@ -32,7 +32,7 @@ _PRODUCT = (
 # Ratios of the absmax step; the absmax steps come first, so that nothing replaces them without being better.
 _INT8_RATIOS = np.linspace(1, 0.4, 61)
 _SYMMETRIC_RATIOS = np.concatenate([[1, 8 / 7], np.linspace(1.12, 0.4, 37)])
-_MINIMA_RATIOS = np.linspace(1, 0.4, 31)
+_ZERO_POINT_RATIOS = np.linspace(1, 0.4, 31)
 
 Loss = Callable[[np.ndarray], np.ndarray]  # errors [rows, G, group] -> [rows, G]
 
@@ -60,25 +60,21 @@ def choose_grid(
     size = (_PRODUCT,) if weights is not None and weights.ndim == 2 else ()
     for start, stop in blocks(*matrix.shape, *size):
         block = grouped(matrix[start:stop], scheme)
-        step, minimum = (_with_minima if scheme.minima else _symmetric)(block, scheme, quantile)
+        step, zero = (_with_zero_points if scheme.zero_points else _symmetric)(block, scheme, quantile)
         levels = block / np.where(step == 0, np.float32(np.inf), step)[:, :, None]
-        offset = (
-            np.zeros_like(step) if minimum is None else minimum / np.where(step == 0, np.float32(1), step)
-        )
-        ratio = _best_ratio(levels, offset[:, :, None], scheme, ratios, loss)
-        parts.append((step * ratio, None if minimum is None else minimum * ratio))
+        parts.append((step * _best_ratio(levels, zero[:, :, None], scheme, ratios, loss), zero))
     step = np.concatenate([part[0] for part in parts])
     if not scheme.group:
         return rows_grid(step[:, 0])
-    return store_groups(scheme, step, np.concatenate([part[1] for part in parts]) if scheme.minima else None)
+    return store_groups(scheme, step, np.concatenate([part[1] for part in parts]) if scheme.zero_points else None)
 
 
 def _ratios(scheme: Scheme, method: str) -> np.ndarray:
     """The candidates; for "absmax" of int4 the two ways to lay the levels."""
     if not scheme.group:
         ratios, absmax = _INT8_RATIOS, 1
-    elif scheme.minima:
-        ratios, absmax = _MINIMA_RATIOS, 1
+    elif scheme.zero_points:
+        ratios, absmax = _ZERO_POINT_RATIOS, 1
     else:
         ratios, absmax = _SYMMETRIC_RATIOS, 2
     return (ratios if method == "mse" else ratios[:absmax]).astype(np.float32)
@@ -109,33 +105,34 @@ def _loss(weights: np.ndarray | None, scheme: Scheme) -> Loss:
     return whole
 
 
-def _symmetric(block: np.ndarray, scheme: Scheme, quantile: float) -> tuple[np.ndarray, None]:
-    """Steps [rows, G] with which the largest weight of each group is the last level: 127, or -8 of int4."""
+def _symmetric(block: np.ndarray, scheme: Scheme, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and zeros [rows, G] with which the largest weight of each group is the last level: 127, or -8 of int4."""
     highest, lowest = block.max(axis=2), block.min(axis=2)
     largest = np.maximum(highest, -lowest)
     if quantile < 1:
         largest = np.quantile(np.abs(block), quantile, axis=2).astype(np.float32)
     if not scheme.group:
-        return largest / np.float32(127), None
-    return np.where(highest > -lowest, largest, -largest) / np.float32(-8), None
+        return largest / np.float32(127), np.zeros_like(largest)
+    return np.where(highest > -lowest, largest, -largest) / np.float32(-8), np.full_like(largest, 8)
 
 
-def _with_minima(block: np.ndarray, scheme: Scheme, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and minima [rows, G] of the range of each group, widened to hold 0."""
+def _with_zero_points(block: np.ndarray, scheme: Scheme, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and zero points [rows, G] of the range of each group, widened to hold 0."""
     if quantile < 1:
         lowest, highest = np.quantile(block, (1 - quantile, quantile), axis=2).astype(np.float32)
     else:
         lowest, highest = block.min(axis=2), block.max(axis=2)
     lowest, highest = np.minimum(lowest, 0), np.maximum(highest, 0)
     # Each divided by itself: their difference may be more than float32 holds.
-    return highest / np.float32(15) - lowest / np.float32(15), lowest
+    step = highest / np.float32(15) - lowest / np.float32(15)
+    return step, np.clip(np.rint(-lowest / np.where(step == 0, np.float32(1), step)), 0, 15)
 
 
 def _best_ratio(
-    levels: np.ndarray, offset: np.ndarray, scheme: Scheme, ratios: np.ndarray, loss: Loss
+    levels: np.ndarray, zero: np.ndarray, scheme: Scheme, ratios: np.ndarray, loss: Loss
 ) -> np.ndarray:
-    """The ratio [rows, G] with the least loss; ``levels`` [rows, G, group] and ``offset`` in absmax steps."""
-    low, high = (-127, 127) if not scheme.group else (0, 15) if scheme.minima else (-8, 7)
+    """The ratio [rows, G] with the least loss; ``levels`` [rows, G, group] in absmax steps."""
+    low, high = (-zero, 15 - zero) if scheme.group else (-127, 127)
     best = np.full(levels.shape[:2], ratios[0], np.float32)
     if len(ratios) == 1:
         return best
@@ -143,12 +140,8 @@ def _best_ratio(
     least = np.full(best.shape, np.inf, np.float32)
     for ratio in ratios:
         np.divide(levels, ratio, out=error)
-        if scheme.minima:
-            error -= offset
         np.rint(error, out=error)
         np.clip(error, low, high, out=error)
-        if scheme.minima:
-            error += offset
         error *= ratio
         error -= levels
         losses = loss(error)

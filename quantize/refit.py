@@ -1,7 +1,7 @@
 """Scale refit: with the codes q given, the scales that fit best.
 
 The best step of a group is linear least squares in the metric H of the inputs. With r = w - w' what is missing,
-u = q - zero the direction in which the step s moves a group's weights (1 for the minimum), it moves by
+u = q - zero the direction in which the step s moves a group's weights, it moves by
 
     s <- s + (u H r) / (u H u)         for a diagonal H and one group: s = (w H q) / (q H q)
 
@@ -25,16 +25,15 @@ _PRODUCT = 1 << 20  # elements of a block with a Gram matrix
 def refit(
     matrix: np.ndarray, quantized: QuantizedMatrix | GroupedMatrix, moments: np.ndarray
 ) -> QuantizedMatrix | GroupedMatrix:
-    """Scales (and minima) of ``quantized`` fitted anew to W float32 [N, K].
+    """Scales of ``quantized`` fitted anew to W float32 [N, K]; zero points stay.
 
     ``moments`` [K] >= 0 is a diagonal H, e.g. E[x^2] or ones, and the result is rounded once more; [K, K] is a Gram
     matrix, and the codes stay. The error in the metric H never grows.
     """
     grid = grid_of(quantized)
     columns = matrix.shape[1]
-    scale = grid.scale.copy()
-    halves = [None if half is None else half.copy() for half in (grid.group_scale, grid.group_min)]
-    fitted = Grid(grid.scheme, scale, *halves)
+    group_scale = None if grid.group_scale is None else grid.group_scale.copy()
+    fitted = Grid(grid.scheme, grid.scale.copy(), group_scale, grid.group_zero)
     # Small blocks stay in the cache, large ones make large products.
     size = () if moments.ndim == 1 else (_PRODUCT,)
     for start, stop in blocks(*matrix.shape, *size):
@@ -49,17 +48,14 @@ def _refit_rows(matrix: np.ndarray, codes: np.ndarray, grid: Grid, moments: np.n
     """Improve the scales of ``grid`` in place, one group after the other."""
     columns = matrix.shape[1]
     missing = matrix - grid.values(codes).astype(np.float64)
-    ones = np.ones(len(matrix))
+    ones, zeros = np.ones(len(matrix)), grid.zeros()
     for g, start in enumerate(range(0, columns, grid.scheme.group or columns)):
         own = slice(start, start + (grid.scheme.group or columns))
-        direction = codes[:, own].astype(np.float64) - grid.zero
+        direction = codes[:, own].astype(np.float64) - zeros[:, g, None]
         if grid.group_scale is None:
             _move(missing, own, direction, moments, ones, grid.scale)
-            continue
-        unit = grid.scale.astype(np.float64)
-        _move(missing, own, direction, moments, unit, grid.group_scale[:, g])
-        if grid.group_min is not None:
-            _move(missing, own, np.ones_like(direction), moments, unit, grid.group_min[:, g])
+        else:
+            _move(missing, own, direction, moments, grid.scale.astype(np.float64), grid.group_scale[:, g])
 
 
 def _move(

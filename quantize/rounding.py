@@ -62,8 +62,8 @@ def pack_parts(parts: Sequence[Rounded], sparse: bool = False) -> dict[str, np.n
         return {"weight": pack_int8(q), "scale": scale}
     packed = {"weight": pack_int4(q, first.group), "scale": scale}
     packed["group_scale"] = pack_groups(_stacked([part.group_scale for part in parts]))
-    if first.group_min is not None:
-        packed["group_min"] = pack_groups(_stacked([part.group_min for part in parts]))
+    if first.group_zero is not None:
+        packed["group_zero"] = pack_groups(_stacked([part.group_zero for part in parts]))
     return packed
 
 

@@ -10,9 +10,9 @@ int8 rows: symmetric, a scale for each output channel n:
 int4 groups: ``group`` adjacent columns share a step, q is 0..15:
 
     symmetric      W[n, k] ~ scale[n] * group_scale[n, g] * (q[n, k] - 8)
-    with minima    W[n, k] ~ scale[n] * (group_scale[n, g] * q[n, k] + group_min[n, g])
+    zero points    W[n, k] ~ scale[n] * group_scale[n, g] * (q[n, k] - group_zero[n, g])    group_zero is 0..15
 
-Group scales and minima are halves. scale[n] is the largest step of the channel, so the group scales lie around 1 and
+Group scales are halves. scale[n] is the largest step of the channel, so the group scales lie around 1 and
 below, in half's normal range. A symmetric step may be negative: the levels -8..7 are lopsided, and the sign turns the
 long side to where the group's largest weight lies.
 """
@@ -33,19 +33,19 @@ _BLOCK_BYTES = 1 << 18  # of float32: what is held beside matrix and result is a
 
 @dataclass(frozen=True)
 class Scheme:
-    """int8 rows (``group`` 0), or int4 groups of 32, 64 or 128 columns, symmetric or with minima.
+    """int8 rows (``group`` 0), or int4 groups of 32, 64 or 128 columns, symmetric or with zero points.
 
-    Raises OptionError for another group, and for minima of int8 rows.
+    Raises OptionError for another group, and for zero points of int8 rows.
     """
 
     group: int = 0
-    minima: bool = False
+    zero_points: bool = False
 
     def __post_init__(self) -> None:
         if self.group and self.group not in GROUPS:
             raise OptionError(f"group: expected 0 for int8 rows, or one of {GROUPS}, found {self.group}")
-        if self.minima and not self.group:
-            raise OptionError("minima: expected int4 groups, found int8 rows")
+        if self.zero_points and not self.group:
+            raise OptionError("zero points: expected int4 groups, found int8 rows")
 
     def padded(self, columns: int) -> int:
         """``columns`` rounded up to a multiple of the group."""
@@ -68,16 +68,16 @@ class QuantizedMatrix:
 
 @dataclass(frozen=True)
 class GroupedMatrix:
-    """q uint8 [N, Kp], scale float32 [N], group_scale float16 [N, Kp/group], group_min the same or None.
+    """q uint8 [N, Kp], scale float32 [N], group_scale float16 [N, Kp/group], group_zero uint8 the same or None.
 
-    Kp is K rounded up to the group. q of the padding is 8 (weight 0), or 0 with minima, where the weight is the
-    minimum: the padding of x is zeros. ``signal`` and ``noise`` as in QuantizedMatrix.
+    Kp is K rounded up to the group, and the padding stands for any weights: that of x is zeros. ``signal`` and
+    ``noise`` as in QuantizedMatrix.
     """
 
     q: np.ndarray
     scale: np.ndarray
     group_scale: np.ndarray
-    group_min: np.ndarray | None
+    group_zero: np.ndarray | None
     group: int
     signal: float
     noise: float
@@ -85,11 +85,8 @@ class GroupedMatrix:
     def dequantize(self, columns: int) -> np.ndarray:
         """The weights as they count, float32 [N, columns]."""
         levels = self.q.reshape(len(self.q), -1, self.group).astype(np.float32)
-        if self.group_min is None:
-            levels -= 8
+        levels -= 8 if self.group_zero is None else self.group_zero[:, :, None]
         levels *= self.group_scale[:, :, None].astype(np.float32)
-        if self.group_min is not None:
-            levels += self.group_min[:, :, None].astype(np.float32)
         levels *= self.scale[:, None, None]
         return levels.reshape(len(self.q), -1)[:, :columns]
 

@@ -22,8 +22,8 @@
 enum {
     PE_BLOCK = 16,  /* output channels in a block of packed weights */
     PE_QUAD = 4,    /* int8 values that one dot-product lane multiplies at a time */
-    PE_SUMMED = 32, /* int8 values of a row whose sum accompanies them where they meet int4 weights */
-    PE_MAX_GROUP = 128, /* columns of int4 weights that have a scale in common, at most: 32, 64 or 128 */
+    PE_MIN_GROUP = 32,  /* columns of int4 weights that have a scale in common: 32, 64 or 128 */
+    PE_MAX_GROUP = 128,
     PE_PAGE = 16,   /* tokens in a page of the key-value cache, and in a block of the attention */
 };
 
@@ -37,22 +37,20 @@ enum {
    int4 weights in groups of 32, 64 or 128 columns, K rounded up to whole groups, whose padding may hold anything:
        int4     [N/16][K/8][16][4]     line (b, k/8) is 64 bytes, byte i of a channel's 4 holds the unsigned values q of
                                        column k+i in its low nibble and of column k+4+i in its high one
-   Group g of channel n has a scale and perhaps a minimum:
-       w[n,k] = w_scale[n] * group_scale[n,g] * (q - 8)                    without minima
-       w[n,k] = w_scale[n] * (group_scale[n,g] * q + group_min[n,g])       with them                                 */
+   Group g of channel n has a scale and a zero point z, 0 to 15; without group_zero all of these are 8:
+       w[n,k] = w_scale[n] * group_scale[n,g] * (q - z[n,g])                                                         */
 typedef struct pe_product {
     int64_t m;                   /* rows of X */
     int64_t k;                   /* columns of X; for int8 and int4 weights the rounded-up count */
     const void *x;               /* [m, ldx] int8 (from quantize) or float32; zeros from K up to k */
-    int64_t ldx;                 /* elements between two rows of X; a multiple of 32 for int4 weights */
+    int64_t ldx;                 /* elements between two rows of X */
     const float *x_scale;        /* [m], int8 rows only */
-    const int32_t *x_sum;        /* [m, ldx / 32] from group_sums, int4 only */
     const void *w;               /* packed; sparse: line 0 */
     const float *w_scale;        /* [N16], int8 and int4 only */
     const int32_t *w_sum;        /* [N16] sum of a channel's weights, int8 only */
     int64_t group;               /* columns of a group: 32, 64 or 128, int4 only */
     const uint16_t *group_scale; /* [N/16][k/group][16] IEEE halves, int4 only */
-    const uint16_t *group_min;   /* the same, or NULL */
+    const uint8_t *group_zero;   /* [N/16][k/group][16] z, or NULL, int4 only */
     const float *bias;           /* [N16] or NULL */
     const float *residual;       /* [m, ldr], N16 columns, or NULL; may be y itself */
     int64_t ldr;
@@ -107,10 +105,6 @@ typedef struct pe_kernels {
        Ties to even; a row of zeros, or below PE_QUANT_LOW, has scale 0. */
     void (*quantize)(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale);
 
-    /* sums[i] = the sum of the 32 adjacent bytes 32i, 32i + 1, ... of q, each xor `flip`, as signed integers; n is a
-       multiple of 32. */
-    void (*group_sums)(const int8_t *q, int64_t n, uint8_t flip, int32_t *sums);
-
     /* Sums of the weights of each of `blocks` * 16 channels, packed as in pe_product. False if a weight is -128, which
        no kernel takes. */
     bool (*channel_sums)(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums);
@@ -122,10 +116,8 @@ typedef struct pe_kernels {
        multiple of 2,048: else they share few sets of the first-level cache. */
     void (*gemm_q8s)(const pe_product *p, int64_t block0, int64_t block1);
 
-    /* With i = sum q x and xs = sum x of each group in ascending order, exact integers:
-           acc = fma(float(i - 8 xs), group_scale, acc)                                           without minima
-           acc = fma(float(xs), group_min, fma(float(i), group_scale, acc))                       with them
-       then acc * (x_scale w_scale) + b in one fused step, activation, residual. */
+    /* acc = fma(float(sum (q - z) x), group_scale, acc) for the groups in ascending order, whose sums are exact; then
+       acc * (x_scale w_scale) + b in one fused step, activation, residual. k at most 65,536. */
     void (*gemm_q4)(const pe_product *p, int64_t block0, int64_t block1);
 
     /* sum over k in ascending order, fused multiply-adds; then + b, activation, residual. */

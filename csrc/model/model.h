@@ -48,7 +48,6 @@ typedef struct pe_model {
     pe_config config;
     pe_kernels kernels;
     bool int8_rows; /* some weights are rounded: their products read rows in int8 */
-    bool row_sums;  /* some weights are int4: their products read sums of such rows */
     pe_kv_type kv;
     const float *positions;  /* [max_positions, width] */
     pe_linear source_embed;  /* [source_vocab, width] */

@@ -14,7 +14,6 @@ static void take_rows(pe_arena *arena, const pe_model *model, int64_t n, int64_t
     rows->ldq = pe_round_up(width, PE_MAX_GROUP);
     rows->q = pe_arena_take(arena, n * rows->ldq, sizeof *rows->q);
     rows->scale = pe_arena_take(arena, n, sizeof *rows->scale);
-    if (model->row_sums) rows->sums = pe_arena_take(arena, n * (rows->ldq / PE_SUMMED), sizeof *rows->sums);
 }
 
 /* Columns that the widest layer of the model needs. */

@@ -36,9 +36,9 @@ static void lay_out(pe_slots *slots, const pe_linear *output) {
     if (output->scale) slots->scale = pe_arena_take(arena, n, sizeof *slots->scale);
     if (output->sum) slots->sum = pe_arena_take(arena, n, sizeof *slots->sum);
     if (output->bias) slots->bias = pe_arena_take(arena, n, sizeof *slots->bias);
-    const int64_t halves = n * groups_of(output);
-    if (output->group_scale) slots->group_scale = pe_arena_take(arena, halves, sizeof *slots->group_scale);
-    if (output->group_min) slots->group_min = pe_arena_take(arena, halves, sizeof *slots->group_min);
+    const int64_t groups = n * groups_of(output);
+    if (output->group_scale) slots->group_scale = pe_arena_take(arena, groups, sizeof *slots->group_scale);
+    if (output->group_zero) slots->group_zero = pe_arena_take(arena, groups, sizeof *slots->group_zero);
     slots->ids = pe_arena_take(arena, n, sizeof *slots->ids);
     slots->holders = pe_arena_take(arena, n, sizeof *slots->holders);
     slots->fresh = pe_arena_take(arena, n, sizeof *slots->fresh);
@@ -62,7 +62,7 @@ static pe_status grow(pe_shortlist *s, int64_t n) {
     copy(new.sum, old->sum, old->capacity, sizeof *new.sum);
     copy(new.bias, old->bias, old->capacity, sizeof *new.bias);
     copy(new.group_scale, old->group_scale, old->capacity * groups_of(s->output), sizeof *new.group_scale);
-    copy(new.group_min, old->group_min, old->capacity * groups_of(s->output), sizeof *new.group_min);
+    copy(new.group_zero, old->group_zero, old->capacity * groups_of(s->output), sizeof *new.group_zero);
     copy(new.ids, old->ids, old->capacity, sizeof *new.ids);
     copy(new.holders, old->holders, old->capacity, sizeof *new.holders);
     copy(new.fresh, old->fresh, s->n_fresh, sizeof *new.fresh);
@@ -74,7 +74,7 @@ static pe_status grow(pe_shortlist *s, int64_t n) {
     s->rows.sum = new.sum;
     s->rows.bias = new.bias;
     s->rows.group_scale = new.group_scale;
-    s->rows.group_min = new.group_min;
+    s->rows.group_zero = new.group_zero;
     return PE_OK;
 }
 
@@ -160,11 +160,9 @@ const pe_list *pe_shortlist_of(const pe_shortlist *s, int64_t memory) {
     return s->lists ? s->lists + memory : &none;
 }
 
-/* A channel's scales or minima of groups, which lie 16 channels a group. */
-static void gather_groups(uint16_t *to, int32_t slot, const uint16_t *from, int32_t id, int64_t groups) {
-    to += slot / PE_BLOCK * groups * PE_BLOCK + slot % PE_BLOCK;
-    from += id / PE_BLOCK * groups * PE_BLOCK + id % PE_BLOCK;
-    for (int64_t g = 0; g < groups; g++) to[g * PE_BLOCK] = from[g * PE_BLOCK];
+/* Where a channel's first group has its scale and zero point; those of the groups lie 16 channels apart. */
+static int64_t first_group(int32_t channel, int64_t groups) {
+    return channel / PE_BLOCK * groups * PE_BLOCK + channel % PE_BLOCK;
 }
 
 static void gather(const pe_shortlist *s, int32_t slot) {
@@ -178,8 +176,11 @@ static void gather(const pe_shortlist *s, int32_t slot) {
     if (output->scale) slots->scale[slot] = output->scale[id];
     if (output->sum) slots->sum[slot] = output->sum[id];
     if (output->bias) slots->bias[slot] = output->bias[id];
-    if (output->group_scale) gather_groups(slots->group_scale, slot, output->group_scale, id, groups_of(output));
-    if (output->group_min) gather_groups(slots->group_min, slot, output->group_min, id, groups_of(output));
+    const int64_t groups = groups_of(output), own = first_group(slot, groups), its = first_group(id, groups);
+    for (int64_t g = 0; g < groups * PE_BLOCK; g += PE_BLOCK) {
+        slots->group_scale[own + g] = output->group_scale[its + g];
+        if (output->group_zero) slots->group_zero[own + g] = output->group_zero[its + g];
+    }
 }
 
 void pe_shortlist_gather(pe_thread *thread, const pe_shortlist *s) {

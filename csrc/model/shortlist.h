@@ -23,7 +23,8 @@ typedef struct pe_slots {
     uint8_t *w;       /* [capacity / 16][lines][16][4 bytes]: 4 weights of int8, 8 of int4, 1 of float32 */
     float *scale, *bias;
     int32_t *sum;
-    uint16_t *group_scale, *group_min; /* [capacity / 16][groups][16] */
+    uint16_t *group_scale; /* [capacity / 16][groups][16] */
+    uint8_t *group_zero;   /* the same */
     int32_t *ids;     /* [capacity] -1: none yet */
     int32_t *holders; /* [capacity] lists */
     int32_t *fresh;   /* [n_fresh] ascending: slots that the next step gathers */

@@ -7,11 +7,10 @@ static void unpack_q4(const pe_linear *table, int64_t token, const uint8_t *w, f
     const int64_t at = token / PE_BLOCK * groups * PE_BLOCK + token % PE_BLOCK;
     for (int64_t k = 0; k < table->k; k++) {
         const uint8_t both = w[k / (2 * PE_QUAD) * LINE + k % PE_QUAD];
-        const float q = (float)(k / PE_QUAD % 2 ? both >> 4 : both & 15);
+        const int q = k / PE_QUAD % 2 ? both >> 4 : both & 15;
         const int64_t group = at + k / table->group * PE_BLOCK;
-        const float scale = pe_float_of_half(table->group_scale[group]);
-        const float level = table->group_min ? scale * q + pe_float_of_half(table->group_min[group]) : scale * (q - 8);
-        x[k] = level * table->scale[token];
+        const int zero = table->group_zero ? table->group_zero[group] : 8;
+        x[k] = pe_float_of_half(table->group_scale[group]) * (float)(q - zero) * table->scale[token];
     }
 }
 

@@ -10,9 +10,7 @@ enum {
 void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k) {
     if (!rows->q) return;
     int8_t *q = rows->q + row * rows->ldq;
-    const int64_t padded = pe_round_up(k, rows->sums ? PE_MAX_GROUP : PE_QUAD);
-    kernels->quantize(rows->x + row * rows->ld, k, padded, kernels->flip, q, rows->scale + row);
-    if (rows->sums) kernels->group_sums(q, padded, kernels->flip, rows->sums + row * (rows->ldq / PE_SUMMED));
+    kernels->quantize(rows->x + row * rows->ld, k, pe_round_up(k, PE_MAX_GROUP), kernels->flip, q, rows->scale + row);
 }
 
 void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, const pe_rows *rows, int64_t n_rows, int64_t k) {
@@ -27,13 +25,12 @@ void pe_multiply(const pe_kernels *kernels, const pe_linear *linear, const pe_ro
     p->x = rounded ? (const void *)(rows->q + row * rows->ldq) : rows->x + row * rows->ld;
     p->ldx = rounded ? rows->ldq : rows->ld;
     p->x_scale = rounded ? rows->scale + row : NULL;
-    p->x_sum = linear->type == PE_WEIGHT_Q4 ? rows->sums + row * (rows->ldq / PE_SUMMED) : NULL;
     p->w = linear->w;
     p->w_scale = linear->scale;
     p->w_sum = linear->sum;
     p->group = linear->group;
     p->group_scale = linear->group_scale;
-    p->group_min = linear->group_min;
+    p->group_zero = linear->group_zero;
     p->line_start = linear->line_start;
     p->line_quad = linear->line_quad;
     p->bias = linear->bias;

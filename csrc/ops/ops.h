@@ -25,7 +25,7 @@ typedef struct pe_linear {
     const float *scale;          /* [N16] */
     const int32_t *sum;          /* [N16] */
     const uint16_t *group_scale; /* [N/16][groups][16] */
-    const uint16_t *group_min;   /* the same, or NULL */
+    const uint8_t *group_zero;   /* the same, or NULL */
     const int32_t *line_start;   /* [N/16 + 1], sparse only */
     const uint16_t *line_quad;   /* [lines], sparse only */
     const float *bias;           /* [N16] or NULL */
@@ -61,7 +61,7 @@ static inline pe_linear pe_linear_from(const pe_linear *linear, int64_t block) {
     if (part.scale) part.scale += block * PE_BLOCK;
     if (part.sum) part.sum += block * PE_BLOCK;
     if (part.group_scale) part.group_scale += block * groups * PE_BLOCK;
-    if (part.group_min) part.group_min += block * groups * PE_BLOCK;
+    if (part.group_zero) part.group_zero += block * groups * PE_BLOCK;
     if (part.bias) part.bias += block * PE_BLOCK;
     return part;
 }
@@ -77,7 +77,6 @@ typedef struct pe_rows {
     int8_t *q;     /* [rows, ldq]; NULL where no weights of the model are rounded */
     int64_t ldq;
     float *scale;  /* [rows] */
-    int32_t *sums; /* [rows, ldq / 32] of each 32 values of q; NULL where no weights of the model are int4 */
 } pe_rows;
 
 /* The rows from `row` on. */
@@ -88,7 +87,6 @@ static inline pe_rows pe_rows_from(const pe_rows *rows, int64_t row) {
         part.q += row * rows->ldq;
         part.scale += row;
     }
-    if (part.sums) part.sums += row * (rows->ldq / PE_SUMMED);
     return part;
 }
 

@@ -19,9 +19,8 @@ and columns are padded with zeros to multiples of 16 and 4.
               K padded to whole groups of 32, 64 or 128 columns
               scale        F32 [N]
               group_scale  F16 [P, K/group, 16]   of row 16b + j and group g: [b, g, j]; P is N/16 rounded up to 2
-              group_min    F16 [P, K/group, 16]   with minima only
-                  W[n, k] = scale[n] * group_scale[n, g] * (q[n, k] - 8), or
-                  W[n, k] = scale[n] * (group_scale[n, g] * q[n, k] + group_min[n, g])
+              group_zero   U8  [P, K/group, 16]   where there are zero points, 0 to 15: P is N/16 rounded up to 4
+                  W[n, k] = scale[n] * group_scale[n, g] * (q[n, k] - group_zero[n, g]), or, without them, q[n, k] - 8
 
     float32   weight F32 [N/16, K, 16]        weight[b, k, j] = W[16b + j, k]
 
@@ -62,8 +61,8 @@ __all__ = [
     "unpack_sparse",
 ]
 
-# Types of a matrix: "int4g64m" is int4 in groups of 64 columns, with minima.
-INT4 = {f"int4g{group}{minima}": (group, bool(minima)) for group in (32, 64, 128) for minima in ("", "m")}
+# Types of a matrix: "int4g64z" is int4 in groups of 64 columns, with zero points.
+INT4 = {f"int4g{group}{zeros}": (group, bool(zeros)) for group in (32, 64, 128) for zeros in ("", "z")}
 SPARSE = "int8b"  # int8 in blocks of 16 channels by 4 columns, of which those of zeros are not stored
 WEIGHTS = ("float32", "int8", SPARSE, *INT4)
 DTYPES: dict[str, np.dtype[Any]] = {  # by safetensors' names
@@ -184,15 +183,14 @@ def _matrix(weights: str, rows: int, columns: int, lines: int) -> dict[str, tupl
             "line_start": ("I32", (round_up(panels + 1, 16),)),
             "line_quad": ("U16", (round_up(lines, 32),)),
         }
-    group, minima = INT4[weights]
-    halves = ("F16", (round_up(panels, 2), round_up(columns, group) // group, PANEL))
+    group, zero_points = INT4[weights]
+    groups = round_up(columns, group) // group
     parts = {
-        "weight": ("U8", (panels, round_up(columns, group) // (2 * GROUP), PANEL, GROUP)),
+        "weight": ("U8", (panels, groups * group // (2 * GROUP), PANEL, GROUP)),
         "scale": ("F32", (rows,)),
-        "group_scale": halves,
-        "group_min": halves,
+        "group_scale": ("F16", (round_up(panels, 2), groups, PANEL)),
     }
-    return parts if minima else {name: parts[name] for name in ("weight", "scale", "group_scale")}
+    return parts | {"group_zero": ("U8", (round_up(panels, 4), groups, PANEL))} if zero_points else parts
 
 
 def padded_shape(rows: int, columns: int) -> tuple[int, int]:
@@ -267,11 +265,11 @@ def pack_int4(matrix: np.ndarray, group: int) -> np.ndarray:
     return halves[0] | halves[1] << 4
 
 
-def pack_groups(halves: np.ndarray) -> np.ndarray:
-    """float16 [N, G] -> [N/16 rounded up to 2, G, 16], zeros behind."""
-    rows, groups = halves.shape
-    padded = np.zeros((round_up(rows, 2 * PANEL), groups), np.float16)
-    padded[:rows] = halves
+def pack_groups(values: np.ndarray) -> np.ndarray:
+    """float16 or uint8 [N, G] -> [N/16 rounded up to 2 or 4, G, 16], zeros behind."""
+    rows, groups = values.shape
+    padded = np.zeros((round_up(rows, 4 // values.itemsize * PANEL), groups), values.dtype)
+    padded[:rows] = values
     return padded.reshape(-1, PANEL, groups).transpose(0, 2, 1)
 
 
@@ -304,13 +302,11 @@ def dequantize_packed(stored: Mapping[str, np.ndarray], name: str, rows: int, co
     if weight.dtype == np.int8:
         return np.multiply(weight.transpose(0, 1, 3, 2).reshape(panels, depth, PANEL), scale, order="C")
     steps = stored[f"{name}.group_scale"][:panels].astype(np.float32)
-    minima = stored.get(f"{name}.group_min")
+    zeros = stored.get(f"{name}.group_zero")
     halves = np.stack([weight & 15, weight >> 4], axis=2)  # [N/16, K/8, 2, 16, 4]
     levels = halves.transpose(0, 1, 2, 4, 3).reshape(*steps.shape[:2], -1, PANEL).astype(np.float32)
-    if minima is None:
-        levels = (levels - 8) * steps[:, :, None]
-    else:
-        levels = levels * steps[:, :, None] + minima[:panels, :, None].astype(np.float32)
+    levels -= 8 if zeros is None else zeros[:panels, :, None]
+    levels *= steps[:, :, None]
     result = levels.reshape(panels, -1, PANEL)[:, :depth] * scale
     result[:, columns:] = 0  # what stands in the padding of int4 means nothing
     return np.ascontiguousarray(result)

@@ -86,12 +86,12 @@ def test_matrices_are_those_of_the_conversion(
     float32_directory: Path, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """For every type, the rounding error that the conversion told is found in what was written."""
-    tensors = [("encoder.layers.0.*", "int8"), ("encoder.layers.1.*", "int4g32m"), ("decoder.layers.1.*", "float32")]
+    tensors = [("encoder.layers.0.*", "int8"), ("encoder.layers.1.*", "int4g32z"), ("decoder.layers.1.*", "float32")]
     report = convert(EXAMPLE, tmp_path / "mixed", weights="int4g64", tensors=tensors, method="mse")
     told = {row.name.removesuffix(".weight"): row for row in report.tensors if row.kind == "matrix"}
     found = compared(capsys, float32_directory, tmp_path / "mixed", "--data", data)
     assert [each["name"] for each in found["matrices"]] == list(told)
-    assert {each["types"][1] for each in found["matrices"]} == {"int8", "int4g32m", "float32", "int4g64"}
+    assert {each["types"][1] for each in found["matrices"]} == {"int8", "int4g32z", "float32", "int4g64"}
     for each in found["matrices"]:
         row = told[each["name"]]
         exact = each["types"][1] == "float32"

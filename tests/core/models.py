@@ -25,7 +25,7 @@ SANITIZED = hasattr(ctypes.CDLL(None), "__asan_init")
 # (weights, kv)
 COMPUTE = (
     ("float32", "float32"), ("float32", "int8"), ("int8", "float32"), ("int8", "int8"), ("int4g32", "int8"),
-    ("int4g64m", "float32"),
+    ("int4g64z", "float32"),
 )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ class Product:
     w_scale: np.ndarray | None = None  # [16 blocks]
     group: int = 0  # columns
     group_scale: np.ndarray | None = None  # float16 [16 blocks, ceil(K / group)]
-    group_min: np.ndarray | None = None  # the same
+    group_zero: np.ndarray | None = None  # uint8, the same
 
 
 def _epilogue(rng: np.random.Generator, m: int, n: int) -> dict[str, np.ndarray]:
@@ -101,8 +101,8 @@ def thinned(p: Product, density: float) -> Product:
     return replace(p, w=p.w * np.repeat(np.repeat(keep, 16, axis=0), 4, axis=1)[:, :columns])
 
 
-def int4_product(seed: int, m: int, k: int, blocks: int, group: int, minima: bool) -> Product:
-    """As int8_product; group scales differ by a factor of up to 3, minima are about as large as the values."""
+def int4_product(seed: int, m: int, k: int, blocks: int, group: int, zero_points: bool) -> Product:
+    """As int8_product; group scales differ by a factor of up to 3, zero points are any of 0 to 15."""
     rng = np.random.default_rng(seed)
     n, groups = 16 * blocks, -(-k // group)
     x = rng.integers(-127, 128, (m, k)).astype(np.int8)
@@ -110,9 +110,9 @@ def int4_product(seed: int, m: int, k: int, blocks: int, group: int, minima: boo
     x_scale = rng.uniform(0.5, 1.5, m).astype(np.float32)
     w_scale = (rng.uniform(1, 3, n) / (73 * 5 * np.sqrt(k))).astype(np.float32)
     group_scale = rng.uniform(0.5, 1.5, (n, groups)).astype(np.float16)
-    group_min = (group_scale * rng.uniform(-10, -5, (n, groups))).astype(np.float16) if minima else None
+    group_zero = rng.integers(0, 16, (n, groups)).astype(np.uint8) if zero_points else None
     return Product(x, q, **_epilogue(rng, m, n), x_scale=x_scale, w_scale=w_scale, group=group,
-                   group_scale=group_scale, group_min=group_min)  # fmt: skip
+                   group_scale=group_scale, group_zero=group_zero)  # fmt: skip
 
 
 def float32_product(seed: int, m: int, k: int, blocks: int) -> Product:
@@ -140,12 +140,9 @@ def _run_int4(kernels, p: Product, edge: str, gap: int, y: np.ndarray, options: 
     packed = pack_int4(np.concatenate([p.w, padding], axis=1), p.group)
     k = packed.shape[1] * 8
     x = _flipped(kernels, p.x, k, edge, gap)
-    sums = output((len(x), k // 32), np.int32, edge, (k + gap) // 32)
-    for row, to in zip(x, sums.array, strict=True):
-        kernels.group_sums(row, kernels.flip, to)
-    group_min = None if p.group_min is None else placed(_grouped(p.group_min), edge)
-    kernels.gemm_q4(x, placed(p.x_scale, edge), sums.array, placed(packed, edge), placed(p.w_scale, edge),
-                    placed(_grouped(p.group_scale), edge), y, group_min=group_min, **options)  # fmt: skip
+    group_zero = None if p.group_zero is None else placed(_grouped(p.group_zero), edge)
+    kernels.gemm_q4(x, placed(p.x_scale, edge), placed(packed, edge), placed(p.w_scale, edge),
+                    placed(_grouped(p.group_scale), edge), y, group_zero=group_zero, **options)  # fmt: skip
 
 
 def run(
@@ -159,8 +156,7 @@ def run(
     gap: int = 0,
     sparse: bool = False,
 ) -> np.ndarray:
-    """Y of the blocks in `part`, from and into guarded memory with `gap` unused elements between two rows (32 gap of
-    x where it meets int4 weights).
+    """Y of the blocks in `part`, from and into guarded memory with `gap` unused elements between two rows.
 
     in_place: the residual lies where Y goes. sparse: by gemm_q8s, without the lines of zeros.
     Fails if anything else than those blocks of Y is written.
@@ -180,7 +176,7 @@ def run(
         x = placed(p.x, edge, p.x.shape[1] + gap)
         kernels.gemm_f32(x, placed(pack_float32(p.w), edge), y.array, **options)
     elif p.group_scale is not None:
-        _run_int4(kernels, p, edge, 32 * gap, y.array, options)
+        _run_int4(kernels, p, edge, gap, y.array, options)
     else:
         k = layout.round_up(p.w.shape[1], 4)
         flipped = _flipped(kernels, p.x, k, edge, gap)

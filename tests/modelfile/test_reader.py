@@ -41,10 +41,8 @@ def test_what_is_read(tmp_path: Path, weights: str) -> None:
     assert model.created_by.startswith("pyengine ")
     assert model.bytes == sum(file.stat().st_size for file in path.iterdir())
     library = safetensors.numpy.load_file(path / "model.safetensors")
-    assert (
-        list(model.tensors) == list(packed_specs(model.config, weights))
-        and model.tensors.keys() == library.keys()
-    )
+    assert list(model.tensors) == list(packed_specs(model.config, weights))
+    assert model.tensors.keys() == library.keys()
     for name, values in model.tensors.items():
         assert not values.flags.writeable and values.flags.c_contiguous
         assert values.ctypes.data % 64 == 0, "the kernels load whole cache lines"
@@ -285,16 +283,30 @@ def test_text_that_cannot_be_shown(directory: Path, text: str) -> None:
         open_directory(directory)
 
 
-@pytest.mark.parametrize("value", (float("nan"), float("inf"), float("-inf")))
-@pytest.mark.parametrize("name", ("decoder.embed.scale", "output.bias", "encoder.layers.0.ffn.norm.weight"))
-def test_a_vector_that_is_not_finite(directory: Path, name: str, value: float) -> None:
+def overwrite(directory: Path, name: str, data: bytes) -> None:
+    """Replace the first bytes of a tensor."""
     path = directory / "model.safetensors"
     content = bytearray(path.read_bytes())
     length = struct.unpack("<Q", content[:8])[0]
     place = 8 + length + json.loads(content[8 : 8 + length])[name]["data_offsets"][0]
-    content[place : place + 4] = struct.pack("<f", value)
+    content[place : place + len(data)] = data
     path.write_bytes(content)
+
+
+@pytest.mark.parametrize("value", (float("nan"), float("inf"), float("-inf")))
+@pytest.mark.parametrize("name", ("decoder.embed.scale", "output.bias", "encoder.layers.0.ffn.norm.weight"))
+def test_a_vector_that_is_not_finite(directory: Path, name: str, value: float) -> None:
+    overwrite(directory, name, struct.pack("<f", value))
     with pytest.raises(ModelFileError, match=f"{name}: expected finite values"):
+        open_directory(directory)
+
+
+def test_a_zero_point_that_is_no_level(tmp_path: Path) -> None:
+    directory, name = directories.model_directory(tmp_path, "int4g32z"), "encoder.layers.0.ffn.up.group_zero"
+    overwrite(directory, name, bytes([15]))
+    open_directory(directory)
+    overwrite(directory, name, bytes([16]))
+    with pytest.raises(ModelFileError, match=f"{name}: expected zero points up to 15, found 16"):
         open_directory(directory)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from pyengine.quantize.schemes import Scheme
 
 INT8 = Scheme()
-SCHEMES = (INT8, Scheme(32), Scheme(64), Scheme(32, minima=True), Scheme(128, minima=True))
+SCHEMES = (INT8, Scheme(32), Scheme(64), Scheme(32, zero_points=True), Scheme(128, zero_points=True))
 FOURS = SCHEMES[1:]
 
 

@@ -64,7 +64,7 @@ def test_only_int4_and_biases_differ_from_plain_rounding(directories: dict[str, 
 @pytest.mark.parametrize("method", CALIBRATED)
 def test_the_output_error_of_each_matrix(method: str, pairs: list[tuple[str, str]]) -> None:
     model = open_checkpoint(EXAMPLE)
-    types = {LAYER: "int4g32m", "decoder.embed": "int4g64"}
+    types = {LAYER: "int4g32z", "decoder.embed": "int4g64"}
     engine = in_memory_engine(model.config, model.generation, model.tensors)
     ids = [(np.arange(i, i + 20, dtype=np.int32), np.arange(2 * i, 2 * i + 20, dtype=np.int32)) for i in range(60)]
     statistics = calibrate(engine, None, ids)
@@ -96,10 +96,10 @@ def test_types_of_patterns(tmp_path: Path) -> None:
     config = open_checkpoint(handmade.write_checkpoint(tmp_path / "in")).config
     assert resolve_types(config, "int8") == {}
     assert set(resolve_types(config, "int4g64").values()) == {"int8"}
-    types = resolve_types(config, "int8", [("encoder.*.ffn.*", "int4g32"), ("*.q", "float32"), ("lm_head", "int4g64m")])
+    types = resolve_types(config, "int8", [("encoder.*.ffn.*", "int4g32"), ("*.q", "float32"), ("lm_head", "int4g64z")])
     assert types["encoder.layers.0.ffn.up"] == "int4g32"
     assert types["encoder.layers.0.self_attention.qkv"] == "float32"  # by one of its parts
-    assert [kind for name, kind in types.items() if name in ("output", "decoder.embed")] == ["int4g64m"]
+    assert [kind for name, kind in types.items() if name in ("output", "decoder.embed")] == ["int4g64z"]
     with pytest.raises(pyengine.OptionError, match="'nothing.*': matches no matrix; there are"):
         resolve_types(config, "int8", [("nothing.*", "int8")])
     with pytest.raises(pyengine.OptionError, match="expected one of float32, int8, .* found 'int5'"):

@@ -25,23 +25,20 @@ def test_what_is_stored(scheme: Scheme, shape: tuple[int, int]) -> None:
     assert (result.q.dtype, result.q.shape) == (np.uint8, (rows, groups * scheme.group))
     assert (result.scale.dtype, result.scale.shape) == (np.float32, (rows,))
     assert (result.group_scale.dtype, result.group_scale.shape) == (np.float16, (rows, groups))
-    assert result.q.max() <= 15 and (result.group_min is not None) == scheme.minima
-    assert (result.q[:, columns:] == (0 if scheme.minima else 8)).all()
+    assert result.q.max() <= 15 and (result.group_zero is not None) == scheme.zero_points
     expected = np.empty(shape)
     for k in range(columns):
         scale, step = (
             result.scale.astype(np.float64),
             result.group_scale[:, k // scheme.group].astype(np.float64),
         )
-        if result.group_min is None:
-            expected[:, k] = scale * (step * (result.q[:, k] - 8.0))
-        else:
-            expected[:, k] = scale * (step * result.q[:, k] + result.group_min[:, k // scheme.group])
+        zero = 8.0 if result.group_zero is None else result.group_zero[:, k // scheme.group].astype(np.float64)
+        expected[:, k] = scale * step * (result.q[:, k] - zero)
     found = result.dequantize(columns)
     assert found.dtype == np.float32
-    # float32 rounds twice (symmetric: once), each time by half a unit of numbers up to 2 * 15 steps.
+    # float32 rounds twice, each time by half a unit of numbers up to 15 steps.
     step = np.abs(result.scale[:, None] * result.group_scale.astype(np.float64)).max()
-    assert np.abs(found - expected).max() <= 2 * 30 * step * 2.0**-24
+    assert np.abs(found - expected).max() <= 2 * 15 * step * 2.0**-24
     noise = np.square(expected - matrix).sum()
     assert result.noise == pytest.approx(noise, rel=1e-4) and np.isfinite(result.signal)
 
@@ -52,9 +49,9 @@ def test_every_code_is_the_nearest(scheme: Scheme) -> None:
     grid = choose_grid(matrix, scheme)
     result = round_to_grid(matrix, grid)
     error = np.abs(result.dequantize(200).astype(np.float64) - matrix)
-    # What float32 rounds off of a weight, and of numbers up to 30 steps on the way to it and back.
+    # What float32 rounds off of a weight, and of numbers up to 15 steps on the way to it and back.
     steps = np.repeat(np.abs(grid.steps()), scheme.group or 200, axis=1)[:, :200]
-    slack = 2.0**-22 * (np.abs(matrix) + 30 * steps)
+    slack = 2.0**-22 * (np.abs(matrix) + 15 * steps)
     for code in range(grid.low, grid.high + 1):
         other = np.abs(grid.values(np.full(matrix.shape, code)).astype(np.float64) - matrix)
         assert (error <= other + slack).all()
@@ -107,7 +104,7 @@ def test_edges(scheme: Scheme) -> None:
     found = result.dequantize(256)
     assert np.isfinite(found).all() and np.isfinite(result.scale).all()
     assert (found[0] == 0).all() and (found[3, 128:] == 0).all()
-    # A constant is a last level: what is left is the rounding of scales (float32, half) and of minima (half).
+    # A constant is a last level: what is left is the rounding of scales (float32, half).
     np.testing.assert_allclose(found[[1, 3, 4], :128], matrix[[1, 3, 4], :128], rtol=0.07)
     np.testing.assert_allclose(found[4], matrix[4], rtol=2.0**-10)
 
@@ -115,5 +112,5 @@ def test_edges(scheme: Scheme) -> None:
 def test_schemes_that_do_not_exist() -> None:
     with pytest.raises(OptionError, match="group: expected 0 for int8 rows, or one of .*, found 48"):
         Scheme(48)
-    with pytest.raises(OptionError, match="minima: expected int4 groups, found int8 rows"):
-        Scheme(0, minima=True)
+    with pytest.raises(OptionError, match="zero points: expected int4 groups, found int8 rows"):
+        Scheme(0, zero_points=True)

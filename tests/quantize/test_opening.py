@@ -28,7 +28,7 @@ def files(directory: Path) -> dict[str, bytes]:
     return {entry.name: entry.read_bytes() for entry in directory.iterdir()}
 
 
-@pytest.mark.parametrize("weights", ["float32", "int8", "int4g32m"])
+@pytest.mark.parametrize("weights", ["float32", "int8", "int4g32z"])
 def test_a_float32_directory_gives_what_the_checkpoint_gives(checkpoint: Path, tmp_path: Path, weights: str) -> None:
     convert(checkpoint, tmp_path / "float32", weights="float32")
     convert(checkpoint, tmp_path / "direct", weights=weights)

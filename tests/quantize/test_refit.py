@@ -43,12 +43,9 @@ def test_the_formula() -> None:
         np.testing.assert_allclose(refit(matrix, before, moments).scale, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if not scheme.minima])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_scales_are_found_again(scheme: Scheme) -> None:
-    """Weights that lie on a grid whose steps are 3% larger: the steps grow by 3%.
-
-    Not so with minima: steps and minima move in turn, once, and do not come to rest.
-    """
+    """Weights that lie on a grid whose steps are 3% larger: the steps grow by 3%."""
     matrix = weights(30, 256)
     exact = round_to_grid(matrix, choose_grid(matrix, scheme))
     grown = exact.dequantize(256) * np.float32(1.03)

@@ -1,13 +1,6 @@
 /* Scalar reference: the product of int8 rows with int4 weights in groups. */
 #include "kernels/ref/ref.h"
 
-void pe_group_sums_s32_q8r__ref(const int8_t *q, int64_t n, uint8_t flip, int32_t *sums) {
-    for (int64_t i = 0; i < n; i++) {
-        if (i % PE_SUMMED == 0) sums[i / PE_SUMMED] = 0;
-        sums[i / PE_SUMMED] += (int8_t)((uint8_t)q[i] ^ flip);
-    }
-}
-
 /* The value q of column k in a channel's lane of packed lines. */
 static int32_t nibble(const uint8_t *lane, int64_t k) {
     const uint8_t both = lane[k / (2 * PE_QUAD) * (PE_BLOCK * PE_QUAD) + k % PE_QUAD];
@@ -24,13 +17,11 @@ void pe_gemm_f32_q8r_q4g__ref(const pe_product *p, int64_t block0, int64_t block
             float acc = 0.0f;
             for (int64_t g = 0; g < groups; g++) {
                 const int64_t at = (n / PE_BLOCK * groups + g) * PE_BLOCK + n % PE_BLOCK;
-                int32_t sum = 0, x_sum = 0;
+                const int32_t zero = p->group_zero ? p->group_zero[at] : 8;
+                int32_t sum = 0;
                 for (int64_t k = g * p->group; k < (g + 1) * p->group; k++)
-                    sum += x[row * p->ldx + k] * nibble(lane, k);
-                for (int64_t i = g * p->group / PE_SUMMED; i < (g + 1) * p->group / PE_SUMMED; i++)
-                    x_sum += p->x_sum[row * (p->ldx / PE_SUMMED) + i];
-                acc = fmaf((float)(p->group_min ? sum : sum - 8 * x_sum), pe_float_of_half(p->group_scale[at]), acc);
-                if (p->group_min) acc = fmaf((float)x_sum, pe_float_of_half(p->group_min[at]), acc);
+                    sum += x[row * p->ldx + k] * (nibble(lane, k) - zero);
+                acc = fmaf((float)sum, pe_float_of_half(p->group_scale[at]), acc);
             }
             const float bias = p->bias ? p->bias[n] : 0.0f;
             p->y[row * p->ldy + n] = pe_finish(p, row, n, fmaf(acc, p->x_scale[row] * p->w_scale[n], bias));

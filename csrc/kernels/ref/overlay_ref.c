@@ -3,7 +3,6 @@
 void pe_kernels_overlay_ref(pe_kernels *table) {
     table->flip = 0;
     table->quantize = pe_quantize_q8r_f32__ref;
-    table->group_sums = pe_group_sums_s32_q8r__ref;
     table->channel_sums = pe_sums_s32_q8c__ref;
     table->gemm_q8 = pe_gemm_f32_q8r_q8c__ref;
     table->gemm_q8s = pe_gemm_f32_q8r_q8s__ref;

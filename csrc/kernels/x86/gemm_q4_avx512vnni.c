@@ -1,7 +1,8 @@
 /* AVX-512 VNNI: the product of int8 rows with int4 weights in groups.
 
-   vpdpbusd multiplies unsigned by signed bytes: rows come flipped (x + 128), the unsigned operand, and nibbles
-   (0 to 15) are the signed one. So 128 times the sum of a group's nibbles is subtracted, which is found on the way.
+   vpdpbusd multiplies unsigned by signed bytes: rows come flipped (x + 128), the unsigned operand, and the weights
+   q - z (-15 to 15) are the signed one. So 128 times the sum of a group's weights is subtracted, which is found on the
+   way.
 
    Up to 8 rows, 4 at a time, take one block of 16 channels or two: memory is the limit for one row, it is fastest as a
    single stream; for more rows the arithmetic is, and two blocks share what is read of a row. So do more rows with the
@@ -15,7 +16,7 @@
 
 enum {
     LINE = 2 * PE_QUAD,                 /* columns of a line of 64 bytes */
-    LINES = PE_SUMMED / LINE,           /* lines that a loop takes at a time, */
+    LINES = 4,                          /* lines that a loop takes at a time, */
     QUADS = 4,                          /* or quads of bytes: what is left of their loops costs less than it saves */
     ROWS_OF_BLOCK = 4,                  /* rows that are taken together with one block or two, */
     ROWS_OF_TILE = 3,                   /* and with a panel */
@@ -27,33 +28,34 @@ enum {
 
 /* Columns of a panel, and what a group of them needs. */
 typedef struct panel {
-    _Alignas(64) uint8_t lines[STEP / PE_QUAD][BLOCKS][PE_BLOCK * PE_QUAD];
-    _Alignas(64) int32_t start[STEP / PE_SUMMED][BLOCKS][PE_BLOCK]; /* -128 times the sum of the group's q */
-    _Alignas(64) float scale[STEP / PE_SUMMED][BLOCKS][PE_BLOCK];
-    _Alignas(64) float min[STEP / PE_SUMMED][BLOCKS][PE_BLOCK];
+    _Alignas(64) int8_t lines[STEP / PE_QUAD][BLOCKS][PE_BLOCK * PE_QUAD];
+    _Alignas(64) int32_t start[STEP / PE_MIN_GROUP][BLOCKS][PE_BLOCK]; /* -128 times the sum of the group's weights */
+    _Alignas(64) float scale[STEP / PE_MIN_GROUP][BLOCKS][PE_BLOCK];
 } panel;
-
-void pe_group_sums_s32_q8r__avx512vnni(const int8_t *q, int64_t n, uint8_t flip, int32_t *sums) {
-    /* As unsigned bytes, 128 more than the signed ones, whose sum of absolute differences from 0 is their sum. */
-    const __m256i flips = _mm256_set1_epi8((char)(flip ^ 0x80)), zero = _mm256_setzero_si256();
-    for (int64_t i = 0; i < n / PE_SUMMED; i++) {
-        const __m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)(q + i * PE_SUMMED));
-        const __m256i eights = _mm256_sad_epu8(_mm256_xor_si256(bytes, flips), zero);
-        const __m128i a = _mm_add_epi64(_mm256_castsi256_si128(eights), _mm256_extracti128_si256(eights, 1));
-        sums[i] = _mm_cvtsi128_si32(_mm_add_epi64(a, _mm_unpackhi_epi64(a, a))) - 128 * PE_SUMMED;
-    }
-}
 
 static inline __m512 halves(const uint16_t *from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)from));
 }
 
-static inline __m512i low_nibbles(__m512i line) { return _mm512_and_si512(line, _mm512_set1_epi8(15)); }
+/* The zero points of a group at `at`, each in the 4 bytes of its channel's lane. */
+static inline __m512i zeros_of(const pe_product *p, int64_t at) {
+    if (!p->group_zero) return _mm512_set1_epi8(8);
+    const __m512i lanes = _mm512_set_epi32(0x0F0F0F0F, 0x0E0E0E0E, 0x0D0D0D0D, 0x0C0C0C0C, 0x0B0B0B0B, 0x0A0A0A0A,
+                                           0x09090909, 0x08080808, 0x07070707, 0x06060606, 0x05050505, 0x04040404,
+                                           0x03030303, 0x02020202, 0x01010101, 0);
+    const __m128i zeros = _mm_loadu_si128((const __m128i *)(const void *)(p->group_zero + at));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(zeros), lanes);
+}
 
-static inline __m512i high_nibbles(__m512i line) { return low_nibbles(_mm512_srli_epi16(line, 4)); }
+/* The weights of a line's first 4 columns, and of its last 4. */
+static inline __m512i low_weights(__m512i line, __m512i zero) {
+    return _mm512_sub_epi8(_mm512_and_si512(line, _mm512_set1_epi8(15)), zero);
+}
 
-/* 128 times the nibbles of a line, added to the sums of their channels. */
-static inline __m512i add_nibbles(__m512i sum, __m512i low, __m512i high) {
+static inline __m512i high_weights(__m512i line, __m512i zero) { return low_weights(_mm512_srli_epi16(line, 4), zero); }
+
+/* 128 times the weights of a line, added to the sums of their channels. */
+static inline __m512i add_weights(__m512i sum, __m512i low, __m512i high) {
     return _mm512_dpbusd_epi32(sum, _mm512_set1_epi8((char)128), _mm512_add_epi8(low, high));
 }
 
@@ -63,17 +65,10 @@ static inline __m512i quad(const int8_t *x) {
     return _mm512_set1_epi32(four);
 }
 
-/* The sum of x over the group at column k. */
-static inline int32_t x_sum_of(const pe_product *p, int64_t row, int64_t k) {
-    const int32_t *sums = p->x_sum + row * (p->ldx / PE_SUMMED) + k / PE_SUMMED;
-    const int32_t two = p->group > 32 ? sums[0] + sums[1] : sums[0];
-    return p->group > 64 ? two + sums[2] + sums[3] : two;
-}
-
 /* Rows [row0, row0 + rows) and `blocks` blocks, 1 or 2, from `block` on, while as much is fetched from `next` on. One
    block has two chains of sums for a row, of low and of high nibbles. */
 ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, const int rows, const int blocks,
-                            const bool minima, const uint8_t *next) {
+                            const uint8_t *next) {
     const int64_t ldx = p->ldx, group = p->group, groups = p->k / group, block_bytes = PE_BLOCK * p->k / 2;
     const int8_t *x = (const int8_t *)p->x + row0 * ldx;
     const uint8_t *w = (const uint8_t *)p->w + block * block_bytes;
@@ -81,9 +76,12 @@ ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, co
 #pragma GCC unroll 8
     for (int i = 0; i < rows * blocks; i++) total[i] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; g++) {
-        __m512i q_sum[2], sum[ROWS_OF_BLOCK * 2];
+        __m512i zero[2], w_sum[2], sum[ROWS_OF_BLOCK * 2];
 #pragma GCC unroll 2
-        for (int b = 0; b < blocks; b++) q_sum[b] = _mm512_setzero_si512();
+        for (int b = 0; b < blocks; b++) {
+            zero[b] = zeros_of(p, ((block + b) * groups + g) * PE_BLOCK);
+            w_sum[b] = _mm512_setzero_si512();
+        }
 #pragma GCC unroll 8
         for (int i = 0; i < rows * 2; i++) sum[i] = _mm512_setzero_si512();
         for (int64_t k0 = g * group; k0 < (g + 1) * group; k0 += LINES * LINE) {
@@ -96,9 +94,9 @@ ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, co
                     const int64_t at = b * block_bytes + k * PE_BLOCK / 2;
                     const __m512i line = pe_in_register(_mm512_loadu_si512(w + at));
                     _mm_prefetch((const char *)next + at, _MM_HINT_T0);
-                    low[b] = low_nibbles(line);
-                    high[b] = high_nibbles(line);
-                    q_sum[b] = add_nibbles(q_sum[b], low[b], high[b]);
+                    low[b] = low_weights(line, zero[b]);
+                    high[b] = high_weights(line, zero[b]);
+                    w_sum[b] = add_weights(w_sum[b], low[b], high[b]);
                 }
 #pragma GCC unroll 4
                 for (int r = 0; r < rows; r++) {
@@ -114,17 +112,13 @@ ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, co
         }
 #pragma GCC unroll 2
         for (int b = 0; b < blocks; b++) {
-            const int64_t at = ((block + b) * groups + g) * PE_BLOCK;
-            const __m512 scale = halves(p->group_scale + at), min = minima ? halves(p->group_min + at) : scale;
+            const __m512 scale = halves(p->group_scale + ((block + b) * groups + g) * PE_BLOCK);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
-                const int32_t x_sum = x_sum_of(p, row0 + r, g * group);
-                const __m512i offset = minima ? q_sum[b] : _mm512_add_epi32(q_sum[b], _mm512_set1_epi32(8 * x_sum));
-                __m512i whole = _mm512_sub_epi32(sum[r * 2 + b], offset);
+                __m512i whole = _mm512_sub_epi32(sum[r * 2 + b], w_sum[b]);
                 if (blocks == 1) whole = _mm512_add_epi32(whole, sum[r * 2 + 1]);
                 __m512 *to = &total[r * blocks + b];
                 *to = _mm512_fmadd_ps(pe_floats_of(whole), scale, *to);
-                if (minima) *to = _mm512_fmadd_ps(_mm512_set1_ps((float)x_sum), min, *to);
             }
         }
     }
@@ -140,23 +134,15 @@ ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, co
 /* tile_few of any kind. A function of its own: tiles keep to registers only where little surrounds them. */
 static __attribute__((noinline)) void few_of(const pe_product *p, int64_t row0, int64_t block, int rows, int blocks,
                                              const uint8_t *next) {
-    switch (rows + (p->group_min ? 4 : 0) + (blocks == 2 ? 8 : 0)) {
-    case 1: tile_few(p, row0, block, 1, 1, false, next); break;
-    case 2: tile_few(p, row0, block, 2, 1, false, next); break;
-    case 3: tile_few(p, row0, block, 3, 1, false, next); break;
-    case 4: tile_few(p, row0, block, 4, 1, false, next); break;
-    case 5: tile_few(p, row0, block, 1, 1, true, next); break;
-    case 6: tile_few(p, row0, block, 2, 1, true, next); break;
-    case 7: tile_few(p, row0, block, 3, 1, true, next); break;
-    case 8: tile_few(p, row0, block, 4, 1, true, next); break;
-    case 9: tile_few(p, row0, block, 1, 2, false, next); break;
-    case 10: tile_few(p, row0, block, 2, 2, false, next); break;
-    case 11: tile_few(p, row0, block, 3, 2, false, next); break;
-    case 12: tile_few(p, row0, block, 4, 2, false, next); break;
-    case 13: tile_few(p, row0, block, 1, 2, true, next); break;
-    case 14: tile_few(p, row0, block, 2, 2, true, next); break;
-    case 15: tile_few(p, row0, block, 3, 2, true, next); break;
-    default: tile_few(p, row0, block, 4, 2, true, next);
+    switch (rows + (blocks == 2 ? 4 : 0)) {
+    case 1: tile_few(p, row0, block, 1, 1, next); break;
+    case 2: tile_few(p, row0, block, 2, 1, next); break;
+    case 3: tile_few(p, row0, block, 3, 1, next); break;
+    case 4: tile_few(p, row0, block, 4, 1, next); break;
+    case 5: tile_few(p, row0, block, 1, 2, next); break;
+    case 6: tile_few(p, row0, block, 2, 2, next); break;
+    case 7: tile_few(p, row0, block, 3, 2, next); break;
+    default: tile_few(p, row0, block, 4, 2, next);
     }
 }
 
@@ -185,29 +171,29 @@ static void expand(const pe_product *p, int64_t block0, int64_t k0, int64_t colu
         for (int64_t g = 0; g < columns / p->group; g++) {
             const int64_t at = ((block0 + b) * groups + k0 / p->group + g) * PE_BLOCK;
             _mm_prefetch((const char *)(p->group_scale + at + step_scales), _MM_HINT_T1);
-            if (p->group_min) _mm_prefetch((const char *)(p->group_min + at + step_scales), _MM_HINT_T1);
-            __m512i q_sum = _mm512_setzero_si512();
+            if (p->group_zero) _mm_prefetch((const char *)(p->group_zero + at + step_scales), _MM_HINT_T1);
+            const __m512i zero = zeros_of(p, at);
+            __m512i w_sum = _mm512_setzero_si512();
             for (int64_t k = g * p->group; k < (g + 1) * p->group; k += LINE) {
                 const __m512i line = _mm512_loadu_si512(w + k * PE_BLOCK / 2);
-                const __m512i low = low_nibbles(line), high = high_nibbles(line);
+                const __m512i low = low_weights(line, zero), high = high_weights(line, zero);
                 if (next) _mm_prefetch((const char *)next + b * block_bytes + k * PE_BLOCK / 2, _MM_HINT_T1);
                 _mm512_store_si512(to->lines[k / PE_QUAD][b], low);
                 _mm512_store_si512(to->lines[k / PE_QUAD + 1][b], high);
-                q_sum = add_nibbles(q_sum, low, high);
+                w_sum = add_weights(w_sum, low, high);
             }
-            _mm512_store_si512(to->start[g][b], _mm512_sub_epi32(_mm512_setzero_si512(), q_sum));
+            _mm512_store_si512(to->start[g][b], _mm512_sub_epi32(_mm512_setzero_si512(), w_sum));
             _mm512_store_ps(to->scale[g][b], halves(p->group_scale + at));
-            if (p->group_min) _mm512_store_ps(to->min[g][b], halves(p->group_min + at));
         }
     }
 }
 
 /* acc[rows][BLOCKS] of rows [row0, row0 + rows), advanced by the columns of `from`, which start at k0. */
 ALWAYS_INLINE void tile_q4(const pe_product *p, int64_t row0, int64_t k0, int64_t columns, const panel *from,
-                           const int rows, const bool minima, float (*acc)[BLOCKS][PE_BLOCK]) {
+                           const int rows, float (*acc)[BLOCKS][PE_BLOCK]) {
     const int64_t ldx = p->ldx, group = p->group;
     const int8_t *x = (const int8_t *)p->x + row0 * ldx + k0;
-    const uint8_t(*lines)[BLOCKS][PE_BLOCK * PE_QUAD] = from->lines;
+    const int8_t(*lines)[BLOCKS][PE_BLOCK * PE_QUAD] = from->lines;
     __m512 total[ROWS_OF_TILE * BLOCKS]; /* registers, as sum: their addresses must not leave this function */
 #pragma GCC unroll 12
     for (int i = 0; i < rows * BLOCKS; i++) total[i] = _mm512_load_ps(acc[i / BLOCKS][i % BLOCKS]);
@@ -215,10 +201,8 @@ ALWAYS_INLINE void tile_q4(const pe_product *p, int64_t row0, int64_t k0, int64_
         __m512i sum[ROWS_OF_TILE * BLOCKS];
 #pragma GCC unroll 3
         for (int r = 0; r < rows; r++) {
-            const __m512i offset = _mm512_set1_epi32(minima ? 0 : 8 * x_sum_of(p, row0 + r, k0 + g * group));
 #pragma GCC unroll 4
-            for (int b = 0; b < BLOCKS; b++)
-                sum[r * BLOCKS + b] = _mm512_sub_epi32(_mm512_load_si512(from->start[g][b]), offset);
+            for (int b = 0; b < BLOCKS; b++) sum[r * BLOCKS + b] = _mm512_load_si512(from->start[g][b]);
         }
         for (int64_t k = 0; k < group; k += QUADS * PE_QUAD, lines += QUADS, x += QUADS * PE_QUAD) {
 #pragma GCC unroll 4
@@ -244,14 +228,6 @@ ALWAYS_INLINE void tile_q4(const pe_product *p, int64_t row0, int64_t k0, int64_
                 total[r * BLOCKS + b] = _mm512_fmadd_ps(whole, scale, total[r * BLOCKS + b]);
             }
         }
-        if (!minima) continue;
-#pragma GCC unroll 3
-        for (int r = 0; r < rows; r++) {
-            const __m512 x_sum = _mm512_set1_ps((float)x_sum_of(p, row0 + r, k0 + g * group));
-#pragma GCC unroll 4
-            for (int b = 0; b < BLOCKS; b++)
-                total[r * BLOCKS + b] = _mm512_fmadd_ps(x_sum, _mm512_load_ps(from->min[g][b]), total[r * BLOCKS + b]);
-        }
     }
 #pragma GCC unroll 12
     for (int i = 0; i < rows * BLOCKS; i++) _mm512_store_ps(acc[i / BLOCKS][i % BLOCKS], total[i]);
@@ -260,13 +236,10 @@ ALWAYS_INLINE void tile_q4(const pe_product *p, int64_t row0, int64_t k0, int64_
 /* tile_q4 of any kind; a function of its own, as few_of. */
 static __attribute__((noinline)) void tile_of(const pe_product *p, int64_t row0, int64_t k0, int64_t columns,
                                               const panel *from, int rows, float (*acc)[BLOCKS][PE_BLOCK]) {
-    switch (rows + (p->group_min ? 3 : 0)) {
-    case 1: tile_q4(p, row0, k0, columns, from, 1, false, acc); break;
-    case 2: tile_q4(p, row0, k0, columns, from, 2, false, acc); break;
-    case 3: tile_q4(p, row0, k0, columns, from, 3, false, acc); break;
-    case 4: tile_q4(p, row0, k0, columns, from, 1, true, acc); break;
-    case 5: tile_q4(p, row0, k0, columns, from, 2, true, acc); break;
-    default: tile_q4(p, row0, k0, columns, from, 3, true, acc);
+    switch (rows) {
+    case 1: tile_q4(p, row0, k0, columns, from, 1, acc); break;
+    case 2: tile_q4(p, row0, k0, columns, from, 2, acc); break;
+    default: tile_q4(p, row0, k0, columns, from, 3, acc);
     }
 }
 

@@ -5,7 +5,6 @@
 void pe_kernels_overlay_avx2(pe_kernels *table) {
     table->flip = 0;
     table->quantize = pe_quantize_q8r_f32__avx2;
-    table->group_sums = pe_group_sums_s32_q8r__avx2;
     table->channel_sums = pe_sums_s32_q8c__avx2;
     table->gemm_q8 = pe_gemm_f32_q8r_q8c__avx2;
     table->gemm_q8s = pe_gemm_f32_q8r_q8s__avx2;
@@ -22,7 +21,6 @@ void pe_kernels_overlay_avx2(pe_kernels *table) {
 void pe_kernels_overlay_avx512vnni(pe_kernels *table) {
     table->flip = 0x80;
     table->quantize = pe_quantize_q8r_f32__avx512vnni;
-    table->group_sums = pe_group_sums_s32_q8r__avx512vnni;
     table->channel_sums = pe_sums_s32_q8c__avx512vnni;
     table->gemm_q8 = pe_gemm_f32_q8r_q8c__avx512vnni;
     table->gemm_q8s = pe_gemm_f32_q8r_q8s__avx512vnni;

@@ -17,7 +17,6 @@ void pe_quantize_q8r_f32__avx2(const float *x, int64_t n, int64_t n_padded, uint
 void pe_norm_f32_f32__avx2(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y);
 void pe_exp_sum_f32__avx2(const float *x, int64_t n, float *max, float *sum);
 int64_t pe_above_f32__avx2(const float *x, int64_t n, float threshold, int32_t *indices);
-void pe_group_sums_s32_q8r__avx2(const int8_t *q, int64_t n, uint8_t flip, int32_t *sums);
 bool pe_sums_s32_q8c__avx2(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums);
 void pe_gemm_f32_q8r_q8c__avx2(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_q8r_q8s__avx2(const pe_product *p, int64_t block0, int64_t block1);
@@ -33,7 +32,6 @@ void pe_norm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight,
                                  float *y);
 void pe_exp_sum_f32__avx512vnni(const float *x, int64_t n, float *max, float *sum);
 int64_t pe_above_f32__avx512vnni(const float *x, int64_t n, float threshold, int32_t *indices);
-void pe_group_sums_s32_q8r__avx512vnni(const int8_t *q, int64_t n, uint8_t flip, int32_t *sums);
 bool pe_sums_s32_q8c__avx512vnni(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums);
 void pe_gemm_f32_q8r_q8c__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_q8r_q8s__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
