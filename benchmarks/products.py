@@ -89,11 +89,11 @@ class Pair:
         self._dense, self._lines = in_huge_pages(layout.pack_int8(w), copies), in_huge_pages(lines, copies)
         self._start = (line_start + np.arange(copies)[:, None] * len(lines)).astype(np.int32)
         self._quad = in_huge_pages(line_quad, copies)
-        # Rows at distances that are no power of two, as kernels.h advises.
+        # Rows at distances that are no power of two, as a session lays them.
         x = in_huge_pages(rng.integers(-127, 128, (rows, k + 64), np.int8), 1)[0]
         self._rows = x[:, :k], np.ones(rows, np.float32)
         self._channels = np.full(n, 0.01, np.float32), w.sum(axis=1, dtype=np.int32)
-        self._y = in_huge_pages(np.zeros((rows, n), np.float32), 1)[0]
+        self._y = in_huge_pages(np.zeros((rows, n + 16), np.float32), 1)[0][:, :n]
         self._options = {"bias": np.ones(n, np.float32), "activation": "relu"}
 
     def dense(self, repeat: int) -> None:

@@ -112,8 +112,8 @@ typedef struct pe_kernels {
     /* float(sum q w) * (x_scale w_scale) + b in one fused step, then activation, then residual. */
     void (*gemm_q8)(const pe_product *p, int64_t block0, int64_t block1);
 
-    /* The bytes of gemm_q8 on the same matrix with its zeros; k at most 65,536. Many rows are fastest where ldx is no
-       multiple of 2,048: else they share few sets of the first-level cache. */
+    /* The bytes of gemm_q8 on the same matrix with its zeros; k at most 65,536. Many rows are fastest where those of x
+       and y lie no multiple of 2,048 bytes apart: else they share few sets of the first-level cache. */
     void (*gemm_q8s)(const pe_product *p, int64_t block0, int64_t block1);
 
     /* acc = fma(float(sum (q - z) x), group_scale, acc) for the groups in ascending order, whose sums are exact; then

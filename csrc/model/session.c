@@ -6,12 +6,18 @@
 
 #include "base/intmath.h"
 
+enum { LINE = 64 }; /* bytes of a cache line */
+
+/* Elements from a row to the next, for rows of at least n. Not a multiple of 2,048 bytes: the rows of a tall tile would
+   share few sets of the first-level cache. */
+static int64_t row_length(int64_t n, int64_t element) { return n * element % 2048 ? n : n + LINE / element; }
+
 /* Rows of `width` columns; an int8 form of up to `width` columns if any weights are rounded. */
 static void take_rows(pe_arena *arena, const pe_model *model, int64_t n, int64_t width, pe_rows *rows) {
-    rows->ld = pe_round_up(width, PE_BLOCK);
+    rows->ld = row_length(pe_round_up(width, PE_BLOCK), sizeof *rows->x);
     rows->x = pe_arena_take(arena, n * rows->ld, sizeof *rows->x);
     if (!model->int8_rows) return;
-    rows->ldq = pe_round_up(width, PE_MAX_GROUP);
+    rows->ldq = row_length(pe_round_up(width, PE_MAX_GROUP), sizeof *rows->q);
     rows->q = pe_arena_take(arena, n * rows->ldq, sizeof *rows->q);
     rows->scale = pe_arena_take(arena, n, sizeof *rows->scale);
 }

@@ -190,18 +190,12 @@ static void tiles_of(const pe_product *p, int64_t row, int64_t block0, int64_t b
     case 10: tiles(p, row, block0, block1, last, 10, 1, true); break;
     case 11: tiles(p, row, block0, block1, last, 11, 1, true); break;
     case 12: tiles(p, row, block0, block1, last, 12, 1, true); break;
-    case 16: tiles(p, row, block0, block1, last, 16, 1, true); break;
     case 24: tiles(p, row, block0, block1, last, 24, 1, true); break;
-    case -16: tiles(p, row, block0, block1, last, 16, 1, false); break;
     default: tiles(p, row, block0, block1, last, 24, 1, false);
     }
 }
 
-/* Rows of a tile so that at most 8 of them share a set of a first-level cache with 4,096 bytes a way. */
-static int64_t tile_rows(const pe_product *p) { return p->ldx % 4096 == 0 ? 8 : p->ldx % 2048 == 0 ? 16 : MOST; }
-
 void pe_gemm_f32_q8r_q8s__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
-    const int64_t most = tile_rows(p);
     for (int64_t group = block0, end; group < block1; group = end) {
         end = block1 - group > GROUP ? group + GROUP : block1;
         const bool pays = p->line_start[end] - p->line_start[group] >= PAYS * p->k && p->k <= PACKED_K;
@@ -209,7 +203,7 @@ void pe_gemm_f32_q8r_q8s__avx512vnni(const pe_product *p, int64_t block0, int64_
         if (packed) packed_tiles(p, packed, group, end, block1);
         for (int64_t row = packed * MOST, rows; row < p->m; row += rows) {
             const int64_t left = p->m - row;
-            rows = left >= most ? most : left > HALF ? (left + 1) / 2 : left;
+            rows = left >= MOST ? MOST : left > HALF ? (left + 1) / 2 : left;
             tiles_of(p, row, group, end, block1, rows);
         }
     }
