@@ -2,6 +2,7 @@
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uintptr_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 import os
 
@@ -435,17 +436,18 @@ cdef class Session:
         c.logits.excluded_logits = float_out(excluded_view)
         c.logits.logits = float_out(logits_view) if plan.full_logits else NULL
         passed = advanced = None
-        if plan.ahead is None:
+        ahead = plan.ahead
+        if ahead is None:
             with nogil:
                 status = pe_session_step(&self.session, &c)
         elif c.n_rows != rows or top_k < 1:
             self._refuse("steps ahead need one row a sequence, and a candidate of each")
-        elif plan.ahead.beams is None:
-            status, passed = follow_best(&self.session, &c, plan.ahead.steps, plan.ahead.end)
-        elif not (<Beams?>plan.ahead.beams).has_room(&c, plan.ahead.steps, plan.ahead.live):
+        elif ahead.beams is None:
+            status, passed = follow_best(&self.session, &c, ahead.steps, ahead.seconds, ahead.end)
+        elif not (<Beams?>ahead.beams).has_room(&c, ahead.steps, ahead.live):
             self._refuse("steps ahead need the rows of the sentences in these slots, and room in their histories")
         else:
-            status, advanced = (<Beams>plan.ahead.beams).go_ahead(&self.session, &c, plan.ahead.steps, plan.ahead.live)
+            status, advanced = (<Beams>ahead.beams).go_ahead(&self.session, &c, ahead.steps, ahead.seconds, ahead.live)
         if self.raised is not None:
             error, self.raised = self.raised, None
             raise error

@@ -16,14 +16,23 @@ cdef bint is_any(int32_t id, const int32_t *ids, int64_t n) noexcept nogil:
     return False
 
 
-cdef follow_best(pe_session *session, pe_plan *plan, int64_t steps, const int32_t[::1] end):
-    """Runs the plan and up to `steps` - 1 more, each row with its best candidate, until one of these ends a row.
+cdef double now() noexcept nogil:
+    """Seconds of a clock that never goes back."""
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return <double>time.tv_sec + 1e-9 * <double>time.tv_nsec
+
+
+cdef follow_best(pe_session *session, pe_plan *plan, int64_t steps, double seconds, const int32_t[::1] end):
+    """Runs the plan and up to `steps` - 1 more, each row with its best candidate, until one of these ends a row or
+    `seconds` have passed.
 
     Returns the status, and ids and log-probabilities [n, rows] of the n steps before the last.
     """
     cdef int64_t rows = plan.n_rows, k = plan.logits.top_k, done = 0, r, n_end = end.shape[0]
     cdef const int32_t *ends = &end[0] if n_end > 0 else NULL
     cdef const int32_t *best = plan.logits.top_ids
+    cdef double until = now() + seconds
     cdef bint ended
     cdef pe_status status
     ids, log_probs = np.empty((steps, rows), np.int32), np.empty((steps, rows))
@@ -32,7 +41,7 @@ cdef follow_best(pe_session *session, pe_plan *plan, int64_t steps, const int32_
     with nogil:
         while True:
             status = pe_session_step(session, plan)
-            if status != PE_OK or done + 1 >= steps:
+            if status != PE_OK or done + 1 >= steps or now() >= until:
                 break
             ended = False
             for r in range(rows):
@@ -163,8 +172,9 @@ cdef class Beams:
                 return False
         return True
 
-    cdef go_ahead(self, pe_session *session, pe_plan *plan, int64_t steps, const int64_t[::1] live):
-        """Runs the plan and up to `steps` - 1 more, the sentences in `live` going on between them, until one is done.
+    cdef go_ahead(self, pe_session *session, pe_plan *plan, int64_t steps, double seconds, const int64_t[::1] live):
+        """Runs the plan and up to `steps` - 1 more, the sentences in `live` going on between them, until one is done or
+        `seconds` have passed.
 
         Returns the status, and what `advance` found after the last step, or None if that is yet to be done.
         """
@@ -173,6 +183,7 @@ cdef class Beams:
         cdef pe_beam_changes changes
         cdef pe_status status
         cdef bint_t any_done = False
+        cdef double until = now() + seconds
         self._make_room(width)
         done, ids, values = np.zeros(n, np.bool_), np.empty((rows, width), np.int32), np.empty((rows, width))
         forks, freed, tokens = np.empty((rows, 2), np.int32), np.empty(rows, np.int32), np.empty((2, rows), np.int32)
@@ -191,7 +202,7 @@ cdef class Beams:
             while True:
                 status = pe_session_step(session, plan)
                 steps -= 1
-                if status != PE_OK or steps < 1:
+                if status != PE_OK or steps < 1 or now() >= until:
                     break
                 for i in range(rows * width):
                     next_ids[i] = plan.logits.top_ids[i] if plan.logits.top_ids[i] >= 0 else 0

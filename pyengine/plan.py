@@ -44,12 +44,14 @@ class Ahead:
     The plan has one row a sequence, all of which ask for logits, and the edits of its rows hold in these steps, too.
 
     steps   how many in all, the plan's own included; a session may stop after any of them
+    seconds a session stops after the first step that ends later than this
     end     int32 ids: greedy search stops at the step in which a row's best candidate is one of these
     beams   None for greedy search, where every row goes on with its best candidate; else the `_core.Beams` whose
             sentences in the slots `live`, int64, go on with all candidates, until one of them is done
     """
 
     steps: int
+    seconds: float
     end: np.ndarray
     beams: Any = None
     live: np.ndarray | None = None

@@ -45,12 +45,12 @@ class BeamSearch(Search):
         self._beams.begin(slot)
         return slot
 
-    def ahead(self, most: int) -> Ahead | None:
+    def ahead(self, most: int, seconds: float) -> Ahead | None:
         steps = 1 if self.options.renormalize_logits else self._steps_alike(most)
         if steps == 1:
             return None
         self._bind(steps)
-        return Ahead(steps, NO_IDS, self._beams, self._live)
+        return Ahead(steps, seconds, NO_IDS, self._beams, self._live)
 
     def advance(self, scores: StepResult) -> list[Finished]:
         live = self._live

@@ -27,9 +27,9 @@ class GreedySearch(Search):
         self._totals[slot] = 0.0
         return slot
 
-    def ahead(self, most: int) -> Ahead | None:
+    def ahead(self, most: int, seconds: float) -> Ahead | None:
         steps = self._steps_alike(most)
-        return Ahead(steps, self._ends_32) if steps > 1 else None
+        return Ahead(steps, seconds, self._ends_32) if steps > 1 else None
 
     def advance(self, scores: StepResult) -> list[Finished]:
         live = self._live

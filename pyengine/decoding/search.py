@@ -145,7 +145,7 @@ class Search(ABC):
         return Rows(forks, freed, tokens, sequences, slots, logit_rows, self._edits)
 
     @abstractmethod
-    def ahead(self, most: int) -> Ahead | None:
+    def ahead(self, most: int, seconds: float) -> Ahead | None:
         """Leave to run up to `most` steps for the rows that `rows` gave last; None if each needs a decision."""
 
     @abstractmethod

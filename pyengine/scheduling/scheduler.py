@@ -24,9 +24,8 @@ from pyengine.scheduling.slicing import run_plan
 
 __all__ = ["Request", "Scheduler"]
 
-AHEAD = 64
-"""Rows of steps that run without coming back to Python, where this takes as long as they do: so few that a deadline or
-Ctrl-C need not wait."""
+STEPS_AHEAD, SECONDS_AHEAD = 32, 0.02
+"""How many steps may run without coming back to Python, and how long: a deadline or Ctrl-C need not wait."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,7 @@ class Scheduler:
                 queue.refill(following)
                 admitted = self._admit(queue, done)
                 if self._search.live:
-                    self._step(self._plan(admitted, 1 if queue.waiting else AHEAD), done)
+                    self._step(self._plan(admitted, 1 if queue.waiting else STEPS_AHEAD), done)
                 while following in done:
                     yield done.pop(following)
                     following += 1
@@ -120,7 +119,7 @@ class Scheduler:
         return admitted
 
     def _plan(self, admitted: list[tuple[int, np.ndarray]], ahead: int) -> Plan:
-        """The next step, and leave to run as many as have `ahead` rows together without coming back."""
+        """The next step, and leave to run up to `ahead` without coming back."""
         rows = self._search.rows()
         freed = np.array(self._freed_memories, np.int32)
         self._freed_memories = []
@@ -141,7 +140,7 @@ class Scheduler:
             top_k=self._search.top_k,
             exclude_offsets=rows.edits.offsets,
             exclude_ids=rows.edits.ids,
-            ahead=self._search.ahead(ahead // len(rows.tokens)),
+            ahead=self._search.ahead(ahead, SECONDS_AHEAD),
         )
 
     def _step(self, plan: Plan, done: dict[int, list[Found]]) -> None:

@@ -118,7 +118,7 @@ def test_rows_with_lists_show_the_output_layer() -> None:
 def test_steps_ahead_are_seen_one_by_one() -> None:
     model = TinyModel.random(seed=4, **CHANGES).core()
     source = np.arange(1, 8)
-    ahead = Ahead(steps=3, end=np.zeros(0, np.int32))
+    ahead = Ahead(steps=3, seconds=60, end=np.zeros(0, np.int32))
     plan = plan_of([(source, np.array([5]))])
     seen = watch(new_session(model), plan)
     steps = watch(new_session(model), replace(plan, ahead=ahead))

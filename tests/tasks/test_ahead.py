@@ -41,13 +41,14 @@ def translator(int8_directory: Path) -> Iterator[Translator]:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("rows", [16, 200, 100_000])
+@pytest.mark.parametrize(("steps", "seconds"), [(4, 60.0), (100_000, 60.0), (100_000, 0.001), (100_000, 0.0)])
 def test_translations_are_those_of_single_steps(
-    translator: Translator, german: list[str], name: str, rows: int, monkeypatch: pytest.MonkeyPatch
+    translator: Translator, german: list[str], name: str, steps: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
-    for ahead in (1, rows):
-        monkeypatch.setattr(scheduler, "AHEAD", ahead)
+    monkeypatch.setattr(scheduler, "SECONDS_AHEAD", seconds)
+    for ahead in (1, steps):
+        monkeypatch.setattr(scheduler, "STEPS_AHEAD", ahead)
         found.append([translator.translate(text, **CASES[name]) for text in (german[0], german[:3], german)])
     assert found[0] == found[1]  # floats compared bit for bit
 
@@ -60,19 +61,31 @@ def test_with_a_shortlist(
     found = []
     with pyengine.load(int8_directory, threads=1, shortlist=listed) as translator:
         for ahead in (1, 100_000):
-            monkeypatch.setattr(scheduler, "AHEAD", ahead)
+            monkeypatch.setattr(scheduler, "STEPS_AHEAD", ahead)
             found.append([translator.translate(text, num_beams=beams) for text in (german[0], german[:5])])
     assert found[0] == found[1]
 
 
-def test_few_rows_come_back_seldom(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_come_back_seldom(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
+    monkeypatch.setattr(scheduler, "SECONDS_AHEAD", 60.0)
     step = engine._GatedSession.step
     monkeypatch.setattr(engine._GatedSession, "step", lambda self, plan: steps.append(plan) or step(self, plan))
     for beams in (1, 4):
         steps.clear()
+        translator.translate(["Ein Mann."] * 8, num_beams=beams, min_new_tokens=60, max_new_tokens=60)
+        assert len(steps) < 6
+
+
+def test_they_come_back_in_time(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    step = engine._GatedSession.step
+    monkeypatch.setattr(engine._GatedSession, "step", lambda self, plan: steps.append(plan) or step(self, plan))
+    monkeypatch.setattr(scheduler, "SECONDS_AHEAD", 0.0)
+    for beams in (1, 4):
+        steps.clear()
         translator.translate("Ein Mann.", num_beams=beams, min_new_tokens=60, max_new_tokens=60)
-        assert len(steps) < 60 * beams / 16 + 4
+        assert len(steps) == 60
 
 
 def test_a_plan_with_two_rows_of_a_sequence_cannot_go_ahead() -> None:
@@ -80,7 +93,7 @@ def test_a_plan_with_two_rows_of_a_sequence_cannot_go_ahead() -> None:
     session = new_session(model.core())
     plan = make_plan(sources={0: [1, 0]}, rows=[(0, 0, [2, 1])], logit_rows=[1])
     with pytest.raises(EngineError, match="one row a sequence"):
-        session.step(replace(plan, ahead=Ahead(4, np.zeros(1, np.int32))))
+        session.step(replace(plan, ahead=Ahead(4, 60.0, np.zeros(1, np.int32))))
 
 
 @pytest.mark.parametrize(("slot", "steps"), [(0, 8), (2, 2), (-1, 2)], ids=["no room", "no such slot", "negative"])
@@ -88,7 +101,7 @@ def test_beams_go_ahead_only_where_they_have_room(slot: int, steps: int) -> None
     session = new_session(TinyModel.random("float32", 1).core())
     beams = _core.Beams(slots=2, beams=1, end=(0,), never=-1e9, early_stopping=False, flattering=False)
     plan = make_plan(sources={0: [1, 0]}, rows=[(0, 0, [2])], top_k=2)
-    ahead = Ahead(steps, np.zeros(0, np.int32), beams, np.array([slot]))
+    ahead = Ahead(steps, 60.0, np.zeros(0, np.int32), beams, np.array([slot]))
     with pytest.raises(EngineError, match="room in their histories"):
         session.step(replace(plan, ahead=ahead))  # not bound
     ids, numbers = np.zeros((2, 1, 8), np.int32), np.ones(2, np.int32)
