@@ -195,7 +195,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "this machine does not run %s\n", argc > 1 ? argv[1] : "the core");
         return 2;
     }
-    uint64_t products = 0, attention = 0, rows = 0;
+    uint64_t products = 0, int4 = 0, sparse = 0, attention = 0, rows = 0;
     for (int q8 = 0; q8 < 2; q8++) {
         for (int64_t m = 1; m < 8; m += 3)
             for (int64_t k = 1; k < 150; k = k * 3 + 1)
@@ -204,9 +204,19 @@ int main(int argc, char **argv) {
             for (int j = 0; j < 5; j++) check_attention(&kernels, counts[i], counts[j], q8, false, &attention);
         check_attention(&kernels, 8, 4, q8, true, &attention);
     }
+    for (int i = 0; i < 5; i++)
+        for (int64_t k = 1; k < 300; k = k * 2 + 3)
+            for (int64_t n = 1; n < 150; n = n * 4 + 13) {
+                for (int64_t group = PE_MIN_GROUP; group <= PE_MAX_GROUP; group *= 2)
+                    for (int z = 0; z < 2; z++) check_int4(&kernels, counts[i], n, k, group, z, &int4);
+                check_sparse(&kernels, counts[i], n, k, &sparse);
+            }
     for (int i = 0; i < 5; i++) check_rows(&kernels, counts[i] * 7, &rows);
-    printf("products  %016llx\nattention %016llx\nrows      %016llx\n", (unsigned long long)products,
-           (unsigned long long)attention, (unsigned long long)rows);
+    printf("products  %016llx\n", (unsigned long long)products);
+    printf("int4      %016llx\n", (unsigned long long)int4);
+    printf("sparse    %016llx\n", (unsigned long long)sparse);
+    printf("attention %016llx\n", (unsigned long long)attention);
+    printf("rows      %016llx\n", (unsigned long long)rows);
     printf("model f32 %016llx\n", (unsigned long long)check_model(&kernels, PE_WEIGHT_F32));
     printf("model q8  %016llx\n", (unsigned long long)check_model(&kernels, PE_WEIGHT_Q8));
     fprintf(stderr, "%s: %d failures\n", kernels.isa, failures);
