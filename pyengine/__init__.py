@@ -22,7 +22,8 @@ from pyengine.errors import (
 )
 from pyengine.options import TranslationOptions
 from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult, Trial
-from pyengine.tasks.translator import Translator, load
+from pyengine.tasks.loading import load
+from pyengine.tasks.translator import Translator
 from pyengine.version import __version__
 
 __all__ = [

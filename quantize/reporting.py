@@ -51,7 +51,8 @@ from pyengine.quantize.statistics import InputStatistics
 from pyengine.quantize.throughput import measure_speed
 from pyengine.quantize.vocabulary import KeptTokens
 from pyengine.tasks.inputs import Inputs
-from pyengine.tasks.translator import Translator, load
+from pyengine.tasks.loading import load
+from pyengine.tasks.translator import Translator
 from pyengine.text import open_tokenizer
 from pyengine.version import __version__
 

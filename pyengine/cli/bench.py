@@ -19,7 +19,8 @@ from pyengine.cli.translate import threads
 from pyengine.cpus import usable_cpus
 from pyengine.errors import InputError
 from pyengine.options import TranslationKeywords
-from pyengine.tasks.translator import Translator, load
+from pyengine.tasks.loading import load
+from pyengine.tasks.translator import Translator
 
 __all__ = ["add_command"]
 

@@ -15,7 +15,7 @@ from pyengine.cli.translate import threads
 from pyengine.errors import OptionError
 from pyengine.modelfile import ModelDirectory, open_directory
 from pyengine.tasks.inputs import Inputs
-from pyengine.tasks.translator import load
+from pyengine.tasks.loading import load
 from pyengine.text import open_tokenizer
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from pyengine.cli.lines import LineReader
 from pyengine.errors import OptionError
 from pyengine.options import TranslationKeywords
 from pyengine.results import TranslationResult
-from pyengine.tasks.translator import BATCH_TOKENS, Translator, load
+from pyengine.tasks.loading import load
+from pyengine.tasks.translator import BATCH_TOKENS, Translator
 
 __all__ = ["add_command"]
 

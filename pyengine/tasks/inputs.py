@@ -12,6 +12,7 @@ import numpy as np
 
 from pyengine.canonical.config import ModelConfig
 from pyengine.errors import InputError, OptionError
+from pyengine.scheduling.deadline import Deadline
 from pyengine.text.tokenizer import Tokenizer, checked_ids
 
 __all__ = ["Inputs", "Sentence", "Sentences", "Source", "is_one", "prefixes", "seconds", "whole"]
@@ -86,6 +87,32 @@ class Inputs:
         if len(ids) > most:
             raise InputError(f"{name} has {len(ids)} tokens; the model has {most} positions")
         return np.array(ids, np.int32)
+
+    def forced(self, sentence: Sentence, *, truncate: bool, name: str = "the source") -> Source:
+        """A source for teacher forcing, where even an empty text is read by the model. InputError as `source`."""
+        read = self.source(sentence, truncate=truncate, name=name)
+        if not len(read.ids):
+            raise InputError(f"{name} is empty; expected text or token ids")
+        return read
+
+    def pairs(
+        self, sources: Any, targets: Any, *, truncate: bool, one: bool, deadline: Deadline
+    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
+        """Ids of as many sources as targets for teacher forcing, and which sources were cut; `one`: how to call it."""
+        if is_one(sources):
+            raise InputError("expected a list of sources, found one")
+        if is_one(targets):
+            raise InputError(f"expected a list of {len(sources)} targets, one for each source, found one")
+        if len(sources) != len(targets):
+            raise InputError(f"{len(sources)} sources, but {len(targets)} targets; expected as many")
+        pairs, cut = [], []
+        for number, (left, right) in enumerate(zip(sources, targets, strict=True)):
+            deadline.check()
+            read = self.forced(left, truncate=truncate, name="the source" if one else f"source {number + 1}")
+            given = self.target(right, "the target" if one else f"target {number + 1}")
+            pairs.append((read.ids, given))
+            cut.append(read.truncated)
+        return pairs, cut
 
     def prefix(self, sentence: Sentence | None, name: str = "target_prefix") -> np.ndarray:
         """int32 ids that hypotheses begin with, without start token; none for None."""

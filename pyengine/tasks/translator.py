@@ -13,33 +13,31 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from pyengine.decoding.search import Found
 from pyengine.errors import InputError, OptionError
-from pyengine.modelfile import open_head, open_weights
 from pyengine.options import SearchOptions, TranslationKeywords, TranslationOptions
 from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
 from pyengine.scheduling.streams import run_streams
 from pyengine.shortlist import Shortlist
-from pyengine.tasks.engine import Engine, open_engine
+from pyengine.tasks.engine import Engine
 from pyengine.tasks.files import translate_lines
 from pyengine.tasks.forcing import target_log_probs, target_logits
-from pyengine.tasks.inputs import Inputs, Sentence, Sentences, Source, is_one, prefixes, seconds, whole
-from pyengine.text import Tokenizer, open_tokenizer
+from pyengine.tasks.inputs import Inputs, Sentence, Sentences, is_one, prefixes, seconds, whole
+from pyengine.text import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Translator", "load"]
+__all__ = ["Translator"]
 
 BATCH_TOKENS = 1024
 """Rows of a step, unless the caller says otherwise."""
@@ -48,63 +46,8 @@ WINDOW = 1024
 """Sentences that `translate_iter` reads ahead at a time, to run the longest of them first."""
 
 
-def load(
-    path: str | Path,
-    *,
-    threads: int | Literal["auto"] = "auto",
-    replicas: int = 1,
-    compute: str | None = None,
-    kv: str | None = None,
-    load: Literal["copy", "mmap"] = "copy",
-    shortlist: str | Path | None = None,
-    verify: bool = False,
-) -> Translator:
-    """Open the model directory `path`, as `tools/quantize.py` writes it.
-
-    threads  "auto": the CPUs that the process may use, by affinity mask and cgroup quota
-    replicas streams that a call of many sentences runs in, each with its share of the threads, on one copy of the
-             weights; a call of one sentence has all threads
-    compute  "int8" or "float32"; None: what the directory holds. "float32" dequantizes int8
-    kv       type of the attention cache, "int8" or "float32"; None: what the directory asks for, else as compute
-    load     "copy": weights in memory of their own, in huge pages where the system has them; "mmap": in the
-             pages of the file, which processes share. A file that shrinks while it is mapped ends the process
-    shortlist  a file of `tools/shortlist.py`: translations take only ids that it lists for their sentence, which is
-             faster with a large vocabulary; `score` and `logits` do not look at it
-    verify   compare every byte of the directory with its checksum first
-    Raises ModelFileError, TokenizerError, OptionError or EngineError.
-    """
-    if load not in ("copy", "mmap"):
-        raise OptionError(f'load is {load!r}; expected "copy" or "mmap"')
-    head = open_head(path, verify=verify)
-    config = head.config
-    opened = None if shortlist is None else Shortlist.open(shortlist, config.source_vocab, config.target_vocab)
-    with ThreadPoolExecutor(1) as pool:  # opening a tokenizer takes as long as reading the weights
-        weights = pool.submit(open_weights, head, copy=load == "copy")
-        tokenizer = None
-        if head.tokenizer_kind is not None:
-            tokenizer = open_tokenizer(
-                head.path,
-                head.tokenizer_kind,
-                source_vocab=config.source_vocab,
-                target_vocab=config.target_vocab,
-            )
-        directory = weights.result()
-    engine, settings = open_engine(directory, threads=threads, replicas=replicas, compute=compute, kv=kv)
-    about = {
-        "path": str(directory.path),
-        "created_by": directory.created_by,
-        "weights": directory.weights,
-        "bytes": directory.bytes,
-        "tokenizer": directory.tokenizer_kind,
-        "load": load,
-        "shortlist": None if shortlist is None else str(shortlist),
-        **settings,
-    }
-    return Translator(engine, tokenizer, about, opened)
-
-
 class Translator:
-    """A loaded model; `load` makes one. May be used from several threads at once, and as a context manager.
+    """A loaded model; `loading.load` makes one. May be used from several threads at once, and as a context manager.
 
     A sentence is a text, or a list or array of token ids in its place: source ids as the encoder reads them,
     end token included; target ids without start token. One sentence in gives one result, a list of sentences
@@ -346,7 +289,7 @@ class Translator:
         budget = whole("max_batch_tokens", max_batch_tokens)
         one = is_one(source)
         sources, targets = ([source], [target]) if one else (source, target)
-        pairs, cut = self._pairs(sources, targets, truncate, one, deadline)
+        pairs, cut = self._inputs.pairs(sources, targets, truncate=truncate, one=one, deadline=deadline)
         with self._engine.session(deadline, 1) as session:
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)
@@ -366,7 +309,7 @@ class Translator:
     def logits(self, source: Sentence, target: Sentence, *, timeout: float | None = None) -> np.ndarray:
         """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
         deadline = Deadline(seconds(timeout))
-        pair = self._source(source, False, "the source").ids, self._inputs.target(target)
+        pair = self._inputs.forced(source, truncate=False).ids, self._inputs.target(target)
         [logits] = self._logits_stream([pair], 1, deadline)
         return logits
 
@@ -376,7 +319,7 @@ class Translator:
         """What `logits` returns of each source and its target, several in a step."""
         deadline = Deadline()
         budget = whole("max_batch_tokens", max_batch_tokens)
-        pairs, _ = self._pairs(sources, targets, False, False, deadline)
+        pairs, _ = self._inputs.pairs(sources, targets, truncate=False, one=False, deadline=deadline)
         return self._logits_stream(pairs, budget, deadline)
 
     def _logits_stream(
@@ -416,32 +359,6 @@ class Translator:
         asked = TranslationOptions.from_keywords(keywords) if options is None else options
         config = self._engine.config
         return asked.resolve(self._engine.generation, config.target_vocab, config.max_positions)
-
-    def _pairs(
-        self, sources: Any, targets: Any, truncate: bool, one: bool, deadline: Deadline
-    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
-        """Ids of as many sources as targets for teacher forcing, and which sources were cut; `one`: how to call it."""
-        if is_one(sources):
-            raise InputError("expected a list of sources, found one")
-        if is_one(targets):
-            raise InputError(f"expected a list of {len(sources)} targets, one for each source, found one")
-        if len(sources) != len(targets):
-            raise InputError(f"{len(sources)} sources, but {len(targets)} targets; expected as many")
-        pairs, cut = [], []
-        for number, (left, right) in enumerate(zip(sources, targets, strict=True)):
-            deadline.check()
-            read = self._source(left, truncate, "the source" if one else f"source {number + 1}")
-            given = self._inputs.target(right, "the target" if one else f"target {number + 1}")
-            pairs.append((read.ids, given))
-            cut.append(read.truncated)
-        return pairs, cut
-
-    def _source(self, sentence: Sentence, truncate: bool, name: str) -> Source:
-        """A source for teacher forcing, where even an empty text is read by the model."""
-        read = self._inputs.source(sentence, truncate=truncate, name=name)
-        if not len(read.ids):
-            raise InputError(f"{name} is empty; expected text or token ids")
-        return read
 
     def _request(self, source: np.ndarray, prefix: np.ndarray, settled: SearchOptions, name: str) -> Request:
         prompt = len(prefix) + 1

@@ -1,0 +1,71 @@
+"""Opening a model directory: weights bound to the core, tokenizer and settings, as a Translator."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+from pyengine.errors import OptionError
+from pyengine.modelfile import open_head, open_weights
+from pyengine.shortlist import Shortlist
+from pyengine.tasks.engine import open_engine
+from pyengine.tasks.translator import Translator
+from pyengine.text import open_tokenizer
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | Path,
+    *,
+    threads: int | Literal["auto"] = "auto",
+    replicas: int = 1,
+    compute: str | None = None,
+    kv: str | None = None,
+    load: Literal["copy", "mmap"] = "copy",
+    shortlist: str | Path | None = None,
+    verify: bool = False,
+) -> Translator:
+    """Open the model directory `path`, as `tools/quantize.py` writes it.
+
+    threads  "auto": the CPUs that the process may use, by affinity mask and cgroup quota
+    replicas streams that a call of many sentences runs in, each with its share of the threads, on one copy of the
+             weights; a call of one sentence has all threads
+    compute  "int8" or "float32"; None: what the directory holds. "float32" dequantizes int8
+    kv       type of the attention cache, "int8" or "float32"; None: what the directory asks for, else as compute
+    load     "copy": weights in memory of their own, in huge pages where the system has them; "mmap": in the
+             pages of the file, which processes share. A file that shrinks while it is mapped ends the process
+    shortlist  a file of `tools/shortlist.py`: translations take only ids that it lists for their sentence, which is
+             faster with a large vocabulary; `score` and `logits` do not look at it
+    verify   compare every byte of the directory with its checksum first
+    Raises ModelFileError, TokenizerError, OptionError or EngineError.
+    """
+    if load not in ("copy", "mmap"):
+        raise OptionError(f'load is {load!r}; expected "copy" or "mmap"')
+    head = open_head(path, verify=verify)
+    config = head.config
+    opened = None if shortlist is None else Shortlist.open(shortlist, config.source_vocab, config.target_vocab)
+    with ThreadPoolExecutor(1) as pool:  # opening a tokenizer takes as long as reading the weights
+        weights = pool.submit(open_weights, head, copy=load == "copy")
+        tokenizer = None
+        if head.tokenizer_kind is not None:
+            tokenizer = open_tokenizer(
+                head.path,
+                head.tokenizer_kind,
+                source_vocab=config.source_vocab,
+                target_vocab=config.target_vocab,
+            )
+        directory = weights.result()
+    engine, settings = open_engine(directory, threads=threads, replicas=replicas, compute=compute, kv=kv)
+    about = {
+        "path": str(directory.path),
+        "created_by": directory.created_by,
+        "weights": directory.weights,
+        "bytes": directory.bytes,
+        "tokenizer": directory.tokenizer_kind,
+        "load": load,
+        "shortlist": None if shortlist is None else str(shortlist),
+        **settings,
+    }
+    return Translator(engine, tokenizer, about, opened)
