@@ -13,7 +13,7 @@ from pyengine.errors import InputError
 from pyengine.modelfile import ModelDirectory
 from pyengine.modelfile.layout import matrix_shapes
 from pyengine.quantize.distortion import snr_db
-from pyengine.quantize.opening import read_matrix
+from pyengine.quantize.opening import read_matrix, stored_matrix
 from pyengine.tasks.inputs import Inputs
 from pyengine.tasks.translator import Translator
 
@@ -46,7 +46,7 @@ def compare_matrices(a: ModelDirectory, b: ModelDirectory) -> Iterator[MatrixPai
     shapes = (matrix_shapes(a.config), matrix_shapes(b.config))
     for name in {**shapes[0], **shapes[1]}:
         left, right = (
-            _stored(each, name) if name in known else (None, None) for each, known in zip((a, b), shapes)
+            stored_matrix(each, name) if name in known else (None, None) for each, known in zip((a, b), shapes)
         )
         snr = _snr(a, b, name) if comparable(a.config, b.config, name) else None
         yield MatrixPair(name, (left[0], right[0]), (left[1], right[1]), snr)
@@ -63,16 +63,6 @@ def _depth(config: ModelConfig, name: str) -> int:
     stacks = {"encoder": config.encoder, "decoder": config.decoder}
     side, *inside = name.split(".")
     return len(stacks[side].layers) if inside[:1] == ["layers"] else 0
-
-
-def _stored(directory: ModelDirectory, name: str) -> tuple[str, int]:
-    """Type and bytes."""
-    size = sum(
-        tensor.nbytes
-        for packed, tensor in directory.tensors.items()
-        if packed.rpartition(".")[0] == name and not packed.endswith(".bias")
-    )
-    return directory.other_weights.get(name, directory.weights), size
 
 
 def _snr(a: ModelDirectory, b: ModelDirectory, name: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from pyengine.importers import open_checkpoint
 from pyengine.importers.tokenizer_files import find_tokenizer
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
 from pyengine.modelfile.directory import CONFIG_NAME, FORMAT
-from pyengine.modelfile.layout import PANEL, dequantize_packed, matrix_shapes
+from pyengine.modelfile.layout import PANEL, dequantize_packed, matrix_names, matrix_shapes
 
-__all__ = ["open_model", "read_matrix", "read_model"]
+__all__ = ["open_model", "read_matrix", "read_model", "stored_input", "stored_matrix"]
+
+_VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def open_model(path: str | Path, *, requantize: bool = False) -> CanonicalModel:
@@ -67,6 +70,36 @@ def read_matrix(directory: ModelDirectory, name: str) -> np.ndarray:
     if not np.isfinite(matrix).all():
         raise ModelFileError(f"{directory.path}: matrix {name}: expected finite weights, found others")
     return matrix
+
+
+def stored_matrix(directory: ModelDirectory, name: str) -> tuple[str, int]:
+    """Type and bytes of the matrix of a packed name, its scales included."""
+    size = sum(
+        tensor.nbytes
+        for packed, tensor in directory.tensors.items()
+        if packed.rpartition(".")[0] == name and not packed.endswith(".bias")
+    )
+    return directory.other_weights.get(name, directory.weights), size
+
+
+def stored_input(path: str | Path, model: CanonicalModel) -> tuple[dict[str, tuple[str, int]], int]:
+    """Types and bytes of the matrices by packed name, and the bytes of all tensors, as ``path`` holds them.
+
+    ``model`` is what ``open_model`` gave for it. Where a checkpoint has parts of a matrix in several types, all are
+    named. Raises what ``open_directory`` raises.
+    """
+    if _is_model_directory(Path(path)):
+        directory = open_directory(path)
+        matrices = {name: stored_matrix(directory, name) for name in matrix_names(directory.config)}
+        return matrices, sum(tensor.nbytes for tensor in directory.tensors.values())
+    sizes = {name: _VALUE_BYTES[each.dtype] * math.prod(each.shape) for name, each in model.tensors.items()}
+    specs = packed_specs(model.config, "float32")
+    matrices = {}
+    for name in matrix_names(model.config):
+        sources = specs[f"{name}.weight"].sources
+        kinds = dict.fromkeys(model.tensors[source].dtype for source in sources)
+        matrices[name] = ", ".join(kinds), sum(sizes[source] for source in sources)
+    return matrices, sum(sizes.values())
 
 
 def _part(

@@ -21,14 +21,13 @@ from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.cpus import usable_cpus
 from pyengine.errors import OptionError
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
-from pyengine.modelfile.layout import matrix_shapes
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.comparison import Pairs, Text, comparable, read_pairs
 from pyengine.quantize.distortion import output_error
 from pyengine.quantize.divergence import mean_divergence, pair_divergences
 from pyengine.quantize.fold import places
-from pyengine.quantize.opening import open_model, read_matrix
+from pyengine.quantize.opening import open_model, read_matrix, stored_input
 from pyengine.quantize.packing import TensorReport
 from pyengine.quantize.pipeline import Report, convert
 from pyengine.quantize.report import (
@@ -37,16 +36,19 @@ from pyengine.quantize.report import (
     CompressionReport,
     EndToEnd,
     Histogram,
+    InputRanges,
     Layer,
     Outlier,
     ParetoPoint,
     Pruned,
     Speed,
+    StaticRange,
     check_report_target,
     require_matplotlib,
     write_report,
 )
 from pyengine.quantize.report.words import percent
+from pyengine.quantize.static_ranges import sampled_errors
 from pyengine.quantize.statistics import InputStatistics
 from pyengine.quantize.throughput import measure_speed
 from pyengine.quantize.vocabulary import KeptTokens
@@ -66,8 +68,9 @@ _OUTLIERS, _OUTLIER_RATIO = 8, 4.0  # channels of a layer at most; times the med
 class Reporter:
     """Makes the report of one conversion; made before it, so that what cannot be reported fails early.
 
-    ``calibration`` is what of ``text`` (source, target; none: nothing is measured) the conversion may use. ``speed`` is
-    measured if asked for: it differs from run to run, all other figures do not. Raises OptionError for a ``directory``
+    ``calibration`` is what of ``text`` (source, target; none: nothing is measured) the conversion may use;
+    ``vocabulary`` is the text that it will trim by. ``speed`` is measured if asked for: it differs from run to run, all
+    other figures do not. Raises OptionError for a ``directory``
     that cannot be written or without matplotlib, InputError for text that the model cannot take, and what
     ``open_model`` and ``open_tokenizer`` raise.
     """
@@ -79,6 +82,7 @@ class Reporter:
         directory: str | Path,
         *,
         text: Text | None = None,
+        vocabulary: Text | None = None,
         file: str = "",
         force: bool = False,
         speed: bool = False,
@@ -89,6 +93,7 @@ class Reporter:
         self._checkpoint, self._output, self._directory = checkpoint, output, directory
         self._force, self._speed = force, speed
         self._model = open_model(checkpoint, requantize=True)
+        self._stored, self._bytes = stored_input(checkpoint, self._model)
         self._tokenizer = None
         config = self._model.config
         if self._model.tokenizer is not None:
@@ -98,6 +103,7 @@ class Reporter:
         held = 0 if text is None else min(_HELD_OUT, len(text) // 10)
         self._first = len(text or ()) - held  # lines before the held out ones
         self._held_out = list(text or ())[self._first :]
+        self._shared = _shared_lines(self._held_out, vocabulary or ())
         self.calibration = None if text is None else list(text)[: self._first]
         self._used = None
         if text is not None:
@@ -127,11 +133,16 @@ class Reporter:
             speed = self._speeds(progress)
         elif self._speed:
             notes.append("No speed was measured: there are no held-out lines to translate.")
+        if self._shared:
+            notes.append(
+                f"The corpus of the vocabulary has {self._shared} of the {len(self._held_out)} held-out lines, too (as "
+                "source or target). They helped to choose the tokens that were kept, so that other text may lose more."
+            )
         moved = _moved(directory.config, report)
         if moved:
             notes.append(
                 "Scales of channels were moved between layers: the output errors of these are not shown, since their "
-                "weights are no longer those of the checkpoint."
+                "weights are no longer those of the checkpoint, nor are ranges of inputs, which are others now."
             )
         layers = [
             self._layer(row, directory, method, statistics, moved) for row in report.tensors if row.kind == "matrix"
@@ -146,7 +157,7 @@ class Reporter:
                     **{name: version(name) for name in ("numpy", "scipy", "matplotlib")},
                 },
                 machine=tuple(machine),
-                bytes_before=sum(4 * math.prod(tensor.shape) for tensor in self._model.tensors.values()),
+                bytes_before=self._bytes,
                 bytes_after=report.stored_bytes,
                 calibration=self._used,
                 layers=tuple(layers),
@@ -238,26 +249,35 @@ class Reporter:
         kind = directory.other_weights.get(name, directory.weights)
         parts = packed_specs(directory.config, "float32")[row.name].sources
         seen = inputs_of(statistics, config, name)
-        histogram, error = None, None
+        kind_before, bytes_before = self._stored.get(name, ("absent", 0))
+        histogram, error, ranges = None, None, None
         if comparable(config, directory.config, name):
             matrix = _stacked(self._model, parts)
             histogram = _histogram(matrix)
             if seen is not None and moved.isdisjoint(parts):
                 error = output_error(matrix, read_matrix(directory, name), seen.gram)
+                ranges = _ranges(matrix, seen)
         return Layer(
             name=name,
             parts=parts,
             shape=row.shape,
-            type_before="float32",
+            type_before=kind_before,
             type_after=kind,
-            bytes_before=4 * math.prod(matrix_shapes(config).get(name, row.shape)),
+            bytes_before=bytes_before,
             bytes_after=row.stored_bytes,
             snr_db=row.snr_db if math.isfinite(row.snr_db) else None,
             output_error=error if error is not None and math.isfinite(error) else None,
             outliers=() if seen is None else outliers(seen.absmax),
             histogram=histogram,
+            inputs=ranges,
             method="" if kind == "float32" else "absmax" if kind == "int8" and method in CALIBRATED else method,
         )
+
+
+def _shared_lines(text: Text, corpus: Text) -> int:
+    """How many of ``text`` have a source, or a target, that is a line of the corpus."""
+    sources, targets = ({pair[side] for pair in corpus} - {None} for side in (0, 1))
+    return sum(source in sources or target in targets for source, target in text)
 
 
 def _moved(config: ModelConfig, report: Report) -> set[str]:
@@ -323,6 +343,17 @@ def _stacked(model: CanonicalModel, parts: Sequence[str]) -> np.ndarray:
 def _histogram(matrix: np.ndarray) -> Histogram:
     counts, edges = np.histogram(matrix.astype(np.float64), bins=_BINS)
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
+
+
+def _ranges(matrix: np.ndarray, seen: InputStatistics) -> InputRanges | None:
+    """What rounding the inputs costs, from the sample; None without outputs to be wrong, or with a single row."""
+    if len(seen.rows) < 2:
+        return None
+    found = sampled_errors(matrix, seen.rows)
+    if not all(math.isfinite(error) for error in (found.dynamic, *found.static.values())):
+        return None
+    mse, kl = (StaticRange(found.ranges[method], found.static[method]) for method in ("mse", "kl"))
+    return InputRanges(found.ranges["absmax"], found.dynamic, mse, kl)
 
 
 def inputs_of(

@@ -10,11 +10,13 @@ from pyengine.quantize.report.data import (
     CompressionReport,
     EndToEnd,
     Histogram,
+    InputRanges,
     Layer,
     Outlier,
     ParetoPoint,
     Pruned,
     Speed,
+    StaticRange,
 )
 from pyengine.quantize.report.plots import require_matplotlib
 from pyengine.quantize.report.writer import check_report_target, write_report
@@ -26,11 +28,13 @@ __all__ = [
     "CompressionReport",
     "EndToEnd",
     "Histogram",
+    "InputRanges",
     "Layer",
     "Outlier",
     "ParetoPoint",
     "Pruned",
     "Speed",
+    "StaticRange",
     "check_report_target",
     "require_matplotlib",
     "write_report",

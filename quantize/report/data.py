@@ -26,11 +26,13 @@ __all__ = [
     "EndToEnd",
     "FORMAT",
     "Histogram",
+    "InputRanges",
     "Layer",
     "Outlier",
     "ParetoPoint",
     "Pruned",
     "Speed",
+    "StaticRange",
 ]
 
 FORMAT = "pyengine-report"
@@ -101,11 +103,42 @@ class Outlier:
 
 
 @dataclass(frozen=True)
+class StaticRange:
+    """All inputs x of a layer rounded to int8 by one scale, ``limit`` / 127: what that changes in its output.
+
+    ``error``: the sum over inputs of |W x' - W x|^2 by that of |W x|^2, with W in float32.
+    """
+
+    limit: float
+    error: float
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "limit", "error")
+
+
+@dataclass(frozen=True)
+class InputRanges:
+    """The largest |x| among a layer's inputs, static ranges (see ``static_ranges``), and the error with a scale a row.
+
+    Errors are those of rows that had no part in choosing the ranges.
+    """
+
+    absmax: float
+    dynamic_error: float
+    mse: StaticRange
+    kl: StaticRange
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "absmax", "dynamic_error")
+
+
+@dataclass(frozen=True)
 class Layer:
     """A stored matrix, made of the canonical tensors ``parts``.
 
     ``snr_db``: 10 log10(sum W^2 / sum (W - W')^2), None if nothing was rounded. ``output_error``: on held-out
-    inputs x, sum |W x - W' x|^2 / sum |W x|^2. ``method`` and ``reason``: how it was rounded, and why so.
+    inputs x, sum |W x - W' x|^2 / sum |W x|^2. ``method`` and ``reason``: how it was rounded, and why so. ``inputs``:
+    what rounding x costs.
     ``comparable``: whether W and W' are the same matrix; if not (something was pruned) neither figure is known.
     """
 
@@ -123,6 +156,7 @@ class Layer:
     method: str = ""
     reason: str = ""
     comparable: bool = True
+    inputs: InputRanges | None = None
 
     def __post_init__(self) -> None:
         _not_negative(self, "bytes_before", "bytes_after", "output_error")

@@ -12,6 +12,7 @@ from pyengine.quantize.report.data import (
     ChangedLine,
     CompressionReport,
     EndToEnd,
+    InputRanges,
     Layer,
     ParetoPoint,
     Pruned,
@@ -19,10 +20,11 @@ from pyengine.quantize.report.data import (
 )
 from pyengine.quantize.report.markup import Markup, join, tag
 from pyengine.quantize.report.wording import Wording, wording
-from pyengine.quantize.report.words import change, percent, significant, size
+from pyengine.quantize.report.words import change, decibels, percent, significant, size
 
 __all__ = [
     "calibration_table",
+    "inputs_table",
     "layers_table",
     "lines_table",
     "outliers_table",
@@ -143,6 +145,18 @@ def layers_table(layers: Sequence[Layer], words: Wording) -> Markup:
     )
 
 
+def inputs_table(layers: Sequence[Layer]) -> Markup:
+    """Short headings: it has to fit a phone."""
+    found = [(index, layer, layer.inputs) for index, layer in enumerate(layers) if layer.inputs]
+    return _table(
+        _Column("no.", "number", [f"{index + 1}" for index, _, _ in found]),
+        _Column("layer", "name", [_with_ranges(layer.name, inputs) for _, layer, inputs in found]),
+        _Column("row", "number", [decibels(inputs.dynamic_error) for _, _, inputs in found]),
+        _Column("mse", "number", [decibels(inputs.mse.error) for _, _, inputs in found]),
+        _Column("KL", "number", [decibels(inputs.kl.error) for _, _, inputs in found]),
+    )
+
+
 def outliers_table(layers: Sequence[Layer]) -> Markup:
     found = [(index, layer) for index, layer in enumerate(layers) if layer.outliers]
     channels = [", ".join(f"{one.channel} ({one.ratio:.1f} ×)" for one in layer.outliers) for _, layer in found]
@@ -205,6 +219,11 @@ def _layer_name(layer: Layer) -> Markup:
     shared = len(os.path.commonprefix(words)) if len(words) > 1 else 0
     parts = ", ".join(".".join(part[shared:]).removesuffix(".weight") for part in words)
     return join(name, tag("div", "made of ", parts, class_="parts"))
+
+
+def _with_ranges(name: str, inputs: InputRanges) -> Markup:
+    mse, kl, absmax = (significant(limit) for limit in (inputs.mse.limit, inputs.kl.limit, inputs.absmax))
+    return join(_code(name), tag("div", f"T = {mse} (mse), {kl} (KL) of {absmax}", class_="parts"))
 
 
 def _explained(name: str, what: str) -> Markup:

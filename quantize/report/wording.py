@@ -40,7 +40,7 @@ _COMPRESSION = Wording(
     tokens="held-out tokens",
     worst="The layer that changed most is",
     sizes="How many bytes the weights take, by the types in which they were and are stored.",
-    quality="Both models get the same text, which had no part in the compression, and their answers are compared.",
+    quality="Both models get the same text, lines that were held out from calibration, and their answers are compared.",
     layers="A layer is a matrix of weights; the table says how each one is stored and what that changed.",
     error="The output error is what counts: the share of a layer's output (its sum of squares, on held-out text) that "
     "is now wrong.",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Iterable
 
 from pyengine.quantize.report.data import Change, CompressionReport, EndToEnd, Layer
 from pyengine.quantize.report.wording import Wording, wording
 
-__all__ = ["change", "percent", "short_name", "significant", "size", "span", "verdict"]
+__all__ = ["change", "decibels", "percent", "short_name", "significant", "size", "span", "verdict"]
 
 _LABEL = 22  # characters of a layer's name beside a plot
 _MINUS = "\N{MINUS SIGN}"
@@ -34,6 +35,11 @@ def significant(value: float, digits: int = 3) -> str:
 def percent(share: float) -> str:
     """A share of one in per cent, to three digits; more for what is almost all."""
     return f"{100 * share:.2f} %" if share >= 0.1 else f"{significant(100 * share)} %"
+
+
+def decibels(share: float) -> str:
+    """A share of a power, without the unit."""
+    return f"{round(10 * math.log10(share))}".replace("-", _MINUS) if share else "exact"
 
 
 def change(value: Change, digits: int) -> str:

@@ -99,8 +99,8 @@ def test_the_page_of_int8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     model = open_checkpoint(EXAMPLE)
     rows = {each["name"]: each for each in found["layers"]}
     for each in rows.values():
-        assert (each["type_before"], each["type_after"], each["method"]) == ("float32", "int8", "absmax")
-        assert each["bytes_before"] == 4 * math.prod(each["shape"])
+        assert (each["type_before"], each["type_after"], each["method"]) == ("float16", "int8", "absmax")
+        assert each["bytes_before"] == 2 * math.prod(each["shape"])
         weights = np.concatenate([model.tensors[part].read() for part in each["parts"]])
         edges = each["histogram"]["edges"]
         assert (edges[0], edges[-1], len(edges)) == (weights.min(), weights.max(), 65)
@@ -201,7 +201,7 @@ def test_another_vocabulary_is_a_note(tmp_path: Path, pairs: list[tuple[str, str
     assert found["end_to_end"] is None and "vocabulary" in found["notes"][0]
     rows = {each["name"]: each for each in found["layers"]}
     assert rows["encoder.layers.0.ffn.up"]["histogram"] is None
-    assert rows["encoder.layers.0.ffn.up"]["bytes_before"] == 4 * 1024 * 256
+    assert rows["encoder.layers.0.ffn.up"]["bytes_before"] == 2 * 1024 * 256
 
 
 def test_a_trimmed_vocabulary_is_compared_on_lines_that_it_has(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
