@@ -5,7 +5,7 @@
     mse          the ratio c of the absmax step with the least sum_k h_k (w_k - w'_k)^2, over a grid of c
                  h_k = 1, or E[x_k^2]: then it is the output's error, where inputs are uncorrelated;
                  or the Gram matrix of the inputs: then e H_gg e^T, the output's error of each group by itself
-    kl           a static range of activations from a histogram of |x|
+    kl           a static range of activations from a histogram of |x|, see ``static_ranges``
 
 Choi, El-Khamy and Lee (arXiv:1612.01543) weigh rounding errors by second moments; the threshold of least
 Kullback-Leibler divergence is Migacz's (8-bit inference with TensorRT, 2017).

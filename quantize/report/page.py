@@ -127,12 +127,11 @@ def _inputs(report: CompressionReport) -> list[Markup]:
     if not known:
         return []
     explained = (
-        "What rounding the inputs of a layer to int8 changes in its output, in dB: 10 more are ten times the error. "
-        "pyengine gives every row of inputs a scale of its own (row). Other runtimes have one scale for all rows "
-        "(static), from a range T found on text in advance: by the least squared error (mse), or by the least "
-        "divergence of histograms (KL). What exceeds T is clipped. Where static is far above row, rows differ in size "
-        "or a few values stand out, and such runtimes lose. Where row is high as well, look for outlier channels "
-        "below: --smooth helps both."
+        "The error in a layer's output when its inputs are rounded to int8, in dB: 10 more are ten times the error. "
+        "pyengine gives every row of inputs a scale of its own (row). Some runtimes have one scale for all rows, from "
+        "a range T that is found on text in advance (by least squared error, mse, or least divergence of histograms, "
+        "KL), and clip what exceeds it. Where they are far above row, rows differ in size or a few values stand out, "
+        "and such runtimes lose. Where row is high as well, look for outlier channels: --smooth can help all three."
     )
     gaps = [
         (min(inputs.mse.error, inputs.kl.error) / inputs.dynamic_error, name)

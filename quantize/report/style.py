@@ -44,6 +44,9 @@ tr.chosen > * { font-weight: 600; color: var(--mark); }
 .small { grid-template-columns: repeat(auto-fill, minmax(min(46%, 10rem), 1fr)); gap: .5rem; }
 figure { margin: 0; max-width: 28rem; min-width: 0; }
 svg { width: 100%; height: auto; display: block; stroke-linejoin: round; }
+@media (max-width: 30rem) {
+  th, td { padding: .3rem .4rem; }
+}
 @media print {
   :root { color-scheme: light; --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --box: #f3f3f3;
     --before: #b6c0cd; --after: #2166ac; --mark: #b03a06; }

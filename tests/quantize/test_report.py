@@ -23,11 +23,13 @@ from pyengine.quantize.report import (
     CompressionReport,
     EndToEnd,
     Histogram,
+    InputRanges,
     Layer,
     Outlier,
     ParetoPoint,
     Pruned,
     Speed,
+    StaticRange,
     require_matplotlib,
     write_report,
 )
@@ -52,6 +54,7 @@ def a_layer(name: str = "encoder.layers.0.ffn.up.weight", **changes: Any) -> Lay
             "histogram": Histogram((-0.5, 0.0, 0.25, 1.0), (3, 1000, 0)),
             "method": "absmax",
             "reason": "within the budget",
+            "inputs": InputRanges(12.4, 6.3e-6, StaticRange(9.96, 5e-5), StaticRange(3.1, 7.9e-5)),
             **changes,
         }
     )
@@ -67,7 +70,7 @@ def a_report(**changes: Any) -> CompressionReport:
             "bytes_after": 1000000,
             "seed": 5,
             "calibration": Calibration(("train.de", "train.en"), 100, 2000, 500),
-            "layers": (a_layer(), a_layer("decoder.embed.weight", snr_db=None, output_error=0.5, outliers=())),
+            "layers": (a_layer(), a_layer("decoder.embed", snr_db=None, output_error=0.5, outliers=(), inputs=None)),
             "pruned": (Pruned("neurons", "encoder.layers.0.ffn.up", 16, 1024, Change(0.02, 0.01)),),
             "end_to_end": EndToEnd(500, 0.0041, 0.987, Change(6.0, 6.1), Change(38.52, 38.31)),
             "speed": (Speed("1 sentence", 100.0, 200.0, 250.0), Speed("many", 100.0, None, 200.0)),
@@ -146,8 +149,8 @@ class Page(HTMLParser):
         return [word for word in self.words if word in SECTIONS]
 
 
-SECTIONS = ("Size", "Quality", "Speed", "Layers", "Outlier channels", "Weights", "Pruning", "Size against error",
-            "How it was made", "Calibration")  # fmt: skip
+SECTIONS = ("Size", "Quality", "Speed", "Layers", "Inputs", "Outlier channels", "Weights", "Pruning",
+            "Size against error", "How it was made", "Calibration")  # fmt: skip
 
 
 def written(directory: Path, report: CompressionReport) -> str:
@@ -219,7 +222,8 @@ def test_what_a_whole_page_says(tmp_path: Path) -> None:
     assert "BLEU goes from 38.52 to 38.31 (\N{MINUS SIGN}0.21)." in page.text
     assert "Perplexity goes from 6.00 to 6.10 (+0.10)." in page.text
     assert "It runs at 2.00 to 2.50 times the speed of float32 and 1.25 times the speed of int8." in page.text
-    assert "The layer that changed most is decoder.embed.weight, with an output error of 50.00 %." in page.text
+    assert "The layer that changed most is decoder.embed, with an output error of 50.00 %." in page.text
+    assert "The better of the two loses most in encoder.layers.0.ffn.up.weight: 9 dB." in page.text
     for words in ("would not run faster", "16 of 1,024", "7 (31.5 ×), 200 (4.2 ×)", "exact", "within the budget"):
         assert words in page.text
     assert page.tags.count("svg") == 7  # sizes, SNR, errors, outliers, two histograms, size against error
@@ -241,7 +245,7 @@ def test_what_a_comparison_says(tmp_path: Path) -> None:
 
 ABSENT = {
     "calibration": (None, {"Calibration"}),
-    "layers": ((), {"Layers", "Outlier channels", "Weights"}),
+    "layers": ((), {"Layers", "Inputs", "Outlier channels", "Weights"}),
     "pruned": ((), {"Pruning"}),
     "end_to_end": (None, {"Quality"}),
     "speed": ((), {"Speed"}),
@@ -264,9 +268,9 @@ def test_the_least_report(tmp_path: Path) -> None:
 
 
 def test_columns_of_which_nothing_is_known_are_left_out(tmp_path: Path) -> None:
-    bare = a_layer(snr_db=None, output_error=None, outliers=(), histogram=None, method="", reason="")
+    bare = a_layer(snr_db=None, output_error=None, outliers=(), histogram=None, method="", reason="", inputs=None)
     text = Page(written(tmp_path / "out", a_report(layers=(bare,)))).text
-    for title in ("SNR", "output error", "method", "why", "Outlier", "exact"):
+    for title in ("SNR", "output error", "method", "why", "Inputs", "Outlier", "exact"):
         assert title not in text
 
 
@@ -282,6 +286,7 @@ def test_extreme_figures(tmp_path: Path) -> None:
     layers = (
         a_layer(bytes_before=0, bytes_after=0, output_error=0.0, histogram=Histogram((0.0, 1.0), (0,))),
         a_layer(snr_db=-300.0, output_error=1e30, outliers=(Outlier(0, 0.0), Outlier(1, 1e9))),
+        a_layer(inputs=InputRanges(0.0, 0.0, StaticRange(0.0, 0.0), StaticRange(0.0, 1e30))),
     )
     points = (ParetoPoint(1, 0.0, "", False), ParetoPoint(1, 1e9, "", False))
     Page(written(tmp_path / "out", a_report(layers=layers, pareto=points, bytes_before=1, bytes_after=10**15)))
@@ -392,6 +397,8 @@ def test_reading_what_is_damaged() -> None:
         lambda: Histogram((0.0, 1.0), (-1,)),
         lambda: Pruned("heads", "l", 5, 4),
         lambda: Speed("s", 0.0, None, 1.0),
+        lambda: StaticRange(-1.0, 0.0),
+        lambda: InputRanges(1.0, -0.1, StaticRange(1.0, 0.0), StaticRange(1.0, 0.0)),
         lambda: ParetoPoint(-1, 0.0, "", False),
     ],
 )
