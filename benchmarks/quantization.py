@@ -5,7 +5,8 @@
 DIR holds train, val and test_2016_flickr of Multi30k (NAME.de and NAME.en); test_2016_flickr is in `examples/`, too.
 Calibration runs on the first lines of train, figures are of test_2016_flickr and, for choices, of val. The KL
 divergence of a token is that of the next-token distributions at its place in the reference, float32 against the
-rounded model, with activations and cache in int8. `base` times the same methods on a random model of 74 million
+rounded model, with activations and cache in int8. Ranges of inputs are of the same first lines of train, their errors
+of a sample of rows of val. `base` times the same methods on a random model of 74 million
 parameters, calibration included.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import models
@@ -24,9 +26,14 @@ from tqdm import tqdm
 
 import pyengine
 from pyengine.quantize import Calibration, convert
+from pyengine.modelfile import packed_specs
 from pyengine.quantize.calibrated import CALIBRATED
+from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.divergence import divergence
+from pyengine.quantize.opening import open_model
 from pyengine.quantize.smooth import ALPHAS
+from pyengine.quantize.static_ranges import STATIC, input_errors, static_ranges
+from pyengine.text import open_tokenizer
 
 BASE_LINES = 500  # for the base-size model: GPTQ needs 2,048 rows
 PLAIN = "int4g64, absmax"
@@ -53,6 +60,11 @@ WAYS: dict[str, dict[str, object]] = {
     },
 }  # fmt: skip
 BLEU_BOUNDS = {"int8": 0.3, BEST: 0.6}
+KINDS = {
+    "attention inputs": ("*.self_attention.qkv", "*.cross_attention.q"), "attention outputs": ("*_attention.output",),
+    "ffn inputs": ("*.ffn.up",), "ffn hidden": ("*.ffn.down",), "memory": ("*.cross_attention.kv",),
+    "output layer": ("output",),
+}  # fmt: skip
 KL_SHARE = 2 / 3  # of plain rounding's, at the same size
 SECONDS = 300
 
@@ -95,6 +107,32 @@ def quality(data: Path, text: list[tuple[str, str]], limit: int | None, threads:
     return table
 
 
+def static(data: Path, text: list[tuple[str, str]], limit: int | None) -> Table:
+    """What the example's layers lose when their inputs are rounded to int8, by one scale a row and by one for all."""
+    model = open_model(models.EXAMPLE)
+    config = model.config
+    sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
+    tokenizer = open_tokenizer(models.EXAMPLE, model.tokenizer, **sizes) if model.tokenizer else None
+    engine = in_memory_engine(config, model.generation, model.tensors)
+    unseen = list(zip(*models.read_pairs(data / "val", limit), strict=True))
+    chosen, measured = (calibrate(engine, tokenizer, pairs) for pairs in (text, unseen))
+    engine.close()
+    specs = packed_specs(config, "float32")
+    found: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
+    for name in tqdm(chosen, desc="inputs", leave=False):
+        packed = "decoder.embed" if name == "output" and config.tie_output else name
+        parts = [model.tensors[part].read() for part in specs[f"{packed}.weight"].sources]
+        errors = input_errors(np.concatenate(parts), measured[name].rows, static_ranges(chosen[name].rows))
+        kind = next(kind for kind, patterns in KINDS.items() if any(fnmatchcase(name, each) for each in patterns))
+        found[kind].append([errors.dynamic, *(errors.static[method] for method in STATIC)])
+    columns = {"inputs": "", "layers": "d", "a scale a row": ".1f", **{f"static, {method}": ".1f" for method in STATIC}}
+    title = "int8 inputs: output error in dB of the example's layers, by kind of layer (means of errors)"
+    table = Table(title, columns)
+    for kind, rows in found.items():
+        table.rows.append([kind, len(rows), *(10 * np.log10(np.mean(column)) for column in zip(*rows, strict=True))])
+    return table
+
+
 def base(lines: int, report: Report, work: Path) -> Table:
     """The base-size model on random ids: the time does not depend on what they say."""
     checkpoint = models.checkpoint(models.BASE_NAME, work)
@@ -129,6 +167,7 @@ def main() -> None:
     text = list(zip(sources, targets, strict=True))
     report = Report("quantization", {"calibration": len(text), "sentences": chosen.sentences or "all"})
     report.tables.append(quality(chosen.data, text, chosen.sentences, chosen.threads, report))
+    report.tables.append(static(chosen.data, text, chosen.sentences))
     if chosen.sentences is None:
         report.tables.append(base(BASE_LINES, report, chosen.work))
     publish(report, chosen)
