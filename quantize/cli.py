@@ -156,7 +156,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
         from pyengine.quantize.reporting import Reporter
 
         places = options.checkpoint, options.output, options.report
-        told = {"text": text, "file": options.calibrate or "", "vocabulary": how.get("vocabulary")}
+        told: dict[str, Any] = {"text": text, "file": options.calibrate or "", "vocabulary": how.get("vocabulary")}
         reporter = Reporter(*places, **told, force=options.force, speed=options.speed)
         text = reporter.calibration
     with _bar(options.weights, unit="B", unit_scale=True) as progress, _bar("calibrate") as calibrating:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.canonical.tensors import tensor_specs
+from pyengine.checkpoints.stored import READABLE
 from pyengine.errors import CheckpointError, ModelFileError, OptionError
 from pyengine.formats.strict_json import load_object
 from pyengine.importers import open_checkpoint
@@ -18,8 +19,6 @@ from pyengine.modelfile.directory import CONFIG_NAME, FORMAT
 from pyengine.modelfile.layout import PANEL, dequantize_packed, matrix_names, matrix_shapes
 
 __all__ = ["open_model", "read_matrix", "read_model", "stored_input", "stored_matrix"]
-
-_VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def open_model(path: str | Path, *, requantize: bool = False) -> CanonicalModel:
@@ -92,7 +91,8 @@ def stored_input(path: str | Path, model: CanonicalModel) -> tuple[dict[str, tup
         directory = open_directory(path)
         matrices = {name: stored_matrix(directory, name) for name in matrix_names(directory.config)}
         return matrices, sum(tensor.nbytes for tensor in directory.tensors.values())
-    sizes = {name: _VALUE_BYTES[each.dtype] * math.prod(each.shape) for name, each in model.tensors.items()}
+    widths = {kind: np.dtype(values).itemsize for kind, values in READABLE.items()}
+    sizes = {name: widths[each.dtype] * math.prod(each.shape) for name, each in model.tensors.items()}
     specs = packed_specs(model.config, "float32")
     matrices = {}
     for name in matrix_names(model.config):
