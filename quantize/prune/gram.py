@@ -17,6 +17,8 @@ from pyengine.errors import OptionError
 __all__ = ["fit_support", "inverse_factor", "ridge_step", "row_errors"]
 
 _TRIES = 8  # each with ten times the damping
+_ROWS = 1024  # fitted together
+_CONVERGED, _ITERATIONS = 1e-3, 200  # of the gradient's length; most rows take some 25
 
 
 def row_errors(difference: np.ndarray, gram: np.ndarray) -> np.ndarray:
@@ -64,17 +66,45 @@ def ridge_step(residual: np.ndarray, gram: np.ndarray, ridge: float) -> np.ndarr
 def fit_support(residual: np.ndarray, gram: np.ndarray, keep: np.ndarray, ridge: float) -> np.ndarray:
     """``ridge_step`` for each row over the columns that it keeps, zero elsewhere: float64 [N, K].
 
-    ``keep`` is bool [N, K]. Rows with the same columns share a factorization: k^3/3 operations for k of them.
+    ``keep`` is bool [N, K]. By conjugate gradients (Hestenes and Stiefel, 1952), scaled by the diagonal, of many rows
+    at once: a product with ``gram`` an iteration in place of a factorization a row. What ``ridge_step`` minimises
+    falls with each; a row ends where its gradient is a thousandth of what it was. Errors as in ``ridge_step``.
     """
+    strength = _strengths(_checked(gram), ridge)[0]
+    if (np.diagonal(gram) < 0).any():
+        raise _not_positive(strength)
     steps = np.zeros(residual.shape)
-    masks, group = np.unique(keep, axis=0, return_inverse=True)
-    group = group.reshape(-1)  # NumPy 2.0 gives it two dimensions
-    for i, mask in enumerate(masks):
-        rows, columns = np.flatnonzero(group == i), np.flatnonzero(mask)
-        if len(columns):
-            part = gram[np.ix_(columns, columns)]
-            steps[np.ix_(rows, columns)] = ridge_step(residual[np.ix_(rows, columns)], part, ridge)
+    for start in range(0, len(steps), _ROWS):
+        rows = slice(start, start + _ROWS)
+        _descend(steps[rows], np.where(keep[rows], residual[rows], 0.0), gram, keep[rows], strength)
     return steps
+
+
+def _descend(
+    steps: np.ndarray, gradient: np.ndarray, gram: np.ndarray, keep: np.ndarray, strength: float
+) -> None:
+    """Write into ``steps`` [n, K], zeros; ``gradient`` is what ``residual`` is over the columns kept."""
+    scale = 1.0 / (np.diagonal(gram) + strength)
+    direction = gradient * scale
+    size = np.einsum("nk,nk->n", gradient, direction)
+    rows, enough = np.arange(len(steps)), _CONVERGED**2 * size
+    for _ in range(_ITERATIONS):
+        going = size > enough
+        if not going.any():
+            return
+        if not going.all():
+            parts = (rows, enough, size, gradient, direction, keep)
+            rows, enough, size, gradient, direction, keep = (part[going] for part in parts)
+        product = np.where(keep, direction @ gram + strength * direction, 0.0)
+        curvature = np.einsum("nk,nk->n", direction, product)
+        if not (curvature > 0).all():
+            raise _not_positive(strength)
+        length = (size / curvature)[:, None]
+        steps[rows] += length * direction
+        gradient = gradient - length * product
+        scaled = gradient * scale
+        before, size = size, np.einsum("nk,nk->n", gradient, scaled)
+        direction = scaled + (size / before)[:, None] * direction
 
 
 def _checked(gram: np.ndarray) -> np.ndarray:
