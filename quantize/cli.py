@@ -181,10 +181,15 @@ def _run(options: argparse.Namespace, command: str) -> Report:
 
 @contextmanager
 def _bar(title: str, **how: Any) -> Iterator[Callable[[int, int], None]]:
-    """A function that is told what is done and all there is: a bar on a terminal, nothing in a log."""
-    with tqdm(desc=title, disable=None, leave=False, **how) as bar:
+    """A function that is told what is done and all there is: a bar on a terminal, nothing in a log.
+
+    Each stage is timed by itself: steps of the one before say nothing of how long this one's take.
+    """
+    with tqdm(desc=title, disable=None, leave=False, miniters=1, **how) as bar:
 
         def progress(done: int, total: int) -> None:
+            if done < bar.n or bar.total not in (None, total):
+                bar.reset()
             bar.total = total
             bar.update(done - bar.n)
 

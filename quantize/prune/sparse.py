@@ -98,6 +98,8 @@ def sparsify(
         raise OptionError(f"prune method: expected one of {', '.join(SPARSE_METHODS)}, found {method!r}")
     tensors, done = dict(model.tensors), []
     layers = _layers(model)
+    if progress:
+        progress(0, len(layers))  # so that the first matrix is timed, too
     for name, sources in layers.items():
         parts = [tensors[source].read() for source in sources]
         pruned, row = _prune(name, np.concatenate(parts), pattern, method, statistics.get(name))
