@@ -1,6 +1,14 @@
-/* Products with int4 weights in groups, and with int8 weights whose lines of zeros are left out. */
+/* Products with int4 weights in groups, and with int8 weights whose lines of zeros are left out: few rows and many,
+   odd numbers of blocks, and the sizes at which memory that kernels have of their own is full. */
+#include <stdlib.h>
 
 #include "check_core.h"
+
+enum { UNUSED = 3 /* channels that the last block lacks */ };
+
+static const int64_t rows[] = {1, 3, 8, 9, 30, 97}, blocks[] = {1, 3, 5, 9}, columns[] = {1, 45, 300};
+enum { ROWS = sizeof rows / sizeof *rows, BLOCKS = sizeof blocks / sizeof *blocks };
+enum { COLUMNS = sizeof columns / sizeof *columns };
 
 /* int8 rows as products read them, of random floats [m, k] with zeros up to column k_padded. */
 static int8_t *random_rows(const pe_kernels *kernels, int64_t m, int64_t k, int64_t k_padded, float *scale) {
@@ -8,13 +16,13 @@ static int8_t *random_rows(const pe_kernels *kernels, int64_t m, int64_t k, int6
     int8_t *q = new_memory((size_t)(m * k_padded));
     for (int64_t r = 0; r < m; r++)
         kernels->quantize(x + r * k, k, k_padded, kernels->flip, q + r * k_padded, scale + r);
-    pe_aligned_free(x);
+    free(x);
     return q;
 }
 
-/* Compares Y with rows times `weights` [n, k], scaled. */
+/* Compares Y with rows times `weights` [n, k], scaled, within what so many roundings may cost. */
 static void compare(const char *what, const pe_kernels *kernels, const pe_product *p, int64_t n, int64_t k,
-                    const double *weights) {
+                    const double *weights, int64_t roundings) {
     for (int64_t r = 0; r < p->m; r++)
         for (int64_t i = 0; i < n; i++) {
             double sum = 0, size = 0;
@@ -24,12 +32,12 @@ static void compare(const char *what, const pe_kernels *kernels, const pe_produc
                 size += fabs(x * weights[i * k + j]);
             }
             const double unit = (double)p->x_scale[r] * p->w_scale[i], bound = size * fabs(unit) + fabs(p->bias[i]);
-            expect_near(what, p->y[r * p->ldy + i], sum * unit + p->bias[i], 8 * EPSILON * bound);
+            expect_near(what, p->y[r * p->ldy + i], sum * unit + p->bias[i], (double)roundings * EPSILON * bound);
         }
 }
 
-void check_int4(const pe_kernels *kernels, int64_t m, int64_t n, int64_t k, int64_t group, bool zero_points,
-                uint64_t *hash) {
+static void check_q4(const pe_kernels *kernels, int64_t m, int64_t n, int64_t k, int64_t group, bool zero_points,
+                     uint64_t *hash) {
     const int64_t n16 = pe_round_up(n, PE_BLOCK), kg = pe_round_up(k, group), groups = kg / group;
     float *bias = random_floats(n16), *scale = random_floats(n16), *y = random_floats(m * n16);
     float *x_scale = new_memory((size_t)m * sizeof *x_scale);
@@ -53,27 +61,28 @@ void check_int4(const pe_kernels *kernels, int64_t m, int64_t n, int64_t k, int6
         .group_scale = step, .group_zero = zero_points ? zero : NULL, .bias = bias, .y = y, .ldy = n16,
     };
     kernels->gemm_q4(&product, 0, n16 / 16);
-    compare("gemm_q4", kernels, &product, n, k, weights);
+    compare("gemm_q4", kernels, &product, n, k, weights, groups + 2);
     *hash = fingerprint(*hash, y, (size_t)(m * n16) * sizeof *y);
     void *all[] = {bias, scale, y, x_scale, x, w, zero, step, weights};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) pe_aligned_free(all[i]);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
-void check_sparse(const pe_kernels *kernels, int64_t m, int64_t n, int64_t k, uint64_t *hash) {
-    const int64_t blocks = pe_ceil_div(n, PE_BLOCK), n16 = blocks * PE_BLOCK, quads = pe_ceil_div(k, PE_QUAD);
+static void check_q8s(const pe_kernels *kernels, int64_t m, int64_t n, int64_t k, uint64_t *hash) {
+    const int64_t n_blocks = pe_ceil_div(n, PE_BLOCK), n16 = n_blocks * PE_BLOCK, quads = pe_ceil_div(k, PE_QUAD);
     float *bias = random_floats(n16), *scale = random_floats(n16), *y = random_floats(m * n16);
     float *x_scale = new_memory((size_t)m * sizeof *x_scale);
     int8_t *x = random_rows(kernels, m, k, quads * PE_QUAD, x_scale);
-    int8_t *lines = new_memory((size_t)(blocks * quads * 64));
+    bool *kept = new_memory((size_t)(n_blocks * quads) * sizeof *kept);
+    int64_t n_lines = 0, line = 0;
+    for (int64_t i = 0; i < n_blocks * quads; i++) n_lines += kept[i] = next_random() % 4 > 0;
+    int8_t *lines = new_memory((size_t)(n_lines * 64));
     int32_t *sums = new_memory((size_t)n16 * sizeof *sums);
-    int32_t *line_start = new_memory((size_t)(blocks + 1) * sizeof *line_start);
-    uint16_t *line_quad = new_memory((size_t)(blocks * quads) * sizeof *line_quad);
+    int32_t *line_start = new_memory((size_t)(n_blocks + 1) * sizeof *line_start);
+    uint16_t *line_quad = new_memory((size_t)n_lines * sizeof *line_quad);
     double *weights = new_memory((size_t)(n * k) * sizeof *weights);
-    int32_t line = 0;
-    for (int64_t b = 0; b < blocks; b++) {
-        line_start[b] = line;
+    for (int64_t b = 0; b < n_blocks; b++) {
         for (int64_t quad = 0; quad < quads; quad++) {
-            if (next_random() % 2) continue;
+            if (!kept[b * quads + quad]) continue;
             line_quad[line] = (uint16_t)quad;
             for (int64_t i = 0; i < 64; i++) {
                 const int64_t channel = b * PE_BLOCK + i / 4, column = quad * 4 + i % 4;
@@ -84,15 +93,39 @@ void check_sparse(const pe_kernels *kernels, int64_t m, int64_t n, int64_t k, ui
             }
             line++;
         }
+        line_start[b + 1] = (int32_t)line;
     }
-    line_start[blocks] = line;
     const pe_product product = {
         .m = m, .k = quads * PE_QUAD, .x = x, .ldx = quads * PE_QUAD, .x_scale = x_scale, .w = lines, .w_scale = scale,
         .w_sum = sums, .bias = bias, .y = y, .ldy = n16, .line_start = line_start, .line_quad = line_quad,
     };
-    kernels->gemm_q8s(&product, 0, blocks);
-    compare("gemm_q8s", kernels, &product, n, k, weights);
+    kernels->gemm_q8s(&product, 0, n_blocks);
+    compare("gemm_q8s", kernels, &product, n, k, weights, 3);
     *hash = fingerprint(*hash, y, (size_t)(m * n16) * sizeof *y);
-    void *all[] = {bias, scale, y, x_scale, x, lines, sums, line_start, line_quad, weights};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) pe_aligned_free(all[i]);
+    void *all[] = {bias, scale, y, x_scale, x, kept, lines, sums, line_start, line_quad, weights};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+uint64_t check_int4(const pe_kernels *kernels) {
+    uint64_t hash = 0;
+    for (int64_t group = PE_MIN_GROUP; group <= PE_MAX_GROUP; group *= 2)
+        for (int i = 0; i < ROWS * BLOCKS * COLUMNS; i++) {
+            const int64_t n = blocks[i / ROWS % BLOCKS] * PE_BLOCK - UNUSED, k = columns[i / ROWS / BLOCKS];
+            check_q4(kernels, rows[i % ROWS], n, k, group, false, &hash);
+            check_q4(kernels, rows[i % ROWS], n, k, group, true, &hash);
+        }
+    check_q4(kernels, 7, PE_BLOCK, 65536, PE_MIN_GROUP, true, &hash); /* the most groups */
+    return hash;
+}
+
+uint64_t check_sparse(const pe_kernels *kernels) {
+    uint64_t hash = 0;
+    for (int i = 0; i < ROWS * BLOCKS * COLUMNS; i++) {
+        const int64_t n = blocks[i / ROWS % BLOCKS] * PE_BLOCK - UNUSED, k = columns[i / ROWS / BLOCKS];
+        check_q8s(kernels, rows[i % ROWS], n, k, &hash);
+    }
+    check_q8s(kernels, 30, 9 * PE_BLOCK, 4096, &hash);  /* the most columns whose rows are packed */
+    check_q8s(kernels, 30, 65 * PE_BLOCK, 21, &hash);   /* more blocks than pass while rows stay in the cache */
+    check_q8s(kernels, 1, PE_BLOCK, 65536, &hash);      /* the most columns */
+    return hash;
 }
