@@ -6,8 +6,8 @@ DIR holds train, val and test_2016_flickr of Multi30k (NAME.de and NAME.en); tes
 Calibration runs on the first lines of train, figures are of test_2016_flickr and, for choices, of val. The KL
 divergence of a token is that of the next-token distributions at its place in the reference, float32 against the
 rounded model, with activations and cache in int8. Ranges of inputs are of the same first lines of train, their errors
-of a sample of rows of val. `base` times the same methods on a random model of 74 million
-parameters, calibration included.
+of a sample of rows of val. `base` times the same methods on a random model of 74 million parameters, calibration
+included.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from report import Report, Table, Verdict, parser, publish
 from tqdm import tqdm
 
 import pyengine
-from pyengine.quantize import Calibration, convert
 from pyengine.modelfile import packed_specs
+from pyengine.quantize import Calibration, convert
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.divergence import divergence

@@ -70,9 +70,8 @@ class Reporter:
 
     ``calibration`` is what of ``text`` (source, target; none: nothing is measured) the conversion may use;
     ``vocabulary`` is the text that it will trim by. ``speed`` is measured if asked for: it differs from run to run, all
-    other figures do not. Raises OptionError for a ``directory``
-    that cannot be written or without matplotlib, InputError for text that the model cannot take, and what
-    ``open_model`` and ``open_tokenizer`` raise.
+    other figures do not. Raises OptionError for a ``directory`` that cannot be written or without matplotlib,
+    InputError for text that the model cannot take, and what ``open_model`` and ``open_tokenizer`` raise.
     """
 
     def __init__(

@@ -70,41 +70,44 @@ def fit_support(residual: np.ndarray, gram: np.ndarray, keep: np.ndarray, ridge:
     at once: a product with ``gram`` an iteration in place of a factorization a row. What ``ridge_step`` minimises
     falls with each; a row ends where its gradient is a thousandth of what it was. Errors as in ``ridge_step``.
     """
-    strength = _strengths(_checked(gram), ridge)[0]
-    if (np.diagonal(gram) < 0).any():
-        raise _not_positive(strength)
-    steps = np.zeros(residual.shape)
-    for start in range(0, len(steps), _ROWS):
-        rows = slice(start, start + _ROWS)
-        _descend(steps[rows], np.where(keep[rows], residual[rows], 0.0), gram, keep[rows], strength)
-    return steps
+    parts = [slice(start, start + _ROWS) for start in range(0, len(residual), _ROWS)]
+    for strength in _strengths(_checked(gram), ridge):
+        steps = np.zeros(residual.shape)
+        if all(_descend(steps[rows], residual[rows], gram, keep[rows], strength) for rows in parts):
+            return steps
+    raise _not_positive(strength)
 
 
 def _descend(
-    steps: np.ndarray, gradient: np.ndarray, gram: np.ndarray, keep: np.ndarray, strength: float
-) -> None:
-    """Write into ``steps`` [n, K], zeros; ``gradient`` is what ``residual`` is over the columns kept."""
-    scale = 1.0 / (np.diagonal(gram) + strength)
+    steps: np.ndarray, residual: np.ndarray, gram: np.ndarray, keep: np.ndarray, strength: float
+) -> bool:
+    """Write the steps of some rows into ``steps`` [n, K], zeros; False if ``strength`` leaves ``gram`` indefinite."""
+    diagonal = np.diagonal(gram) + strength
+    if not (diagonal > 0).all():
+        return False
+    scale = 1.0 / diagonal
+    gradient = np.where(keep, residual, 0.0)
     direction = gradient * scale
     size = np.einsum("nk,nk->n", gradient, direction)
     rows, enough = np.arange(len(steps)), _CONVERGED**2 * size
     for _ in range(_ITERATIONS):
         going = size > enough
         if not going.any():
-            return
+            break
         if not going.all():
             parts = (rows, enough, size, gradient, direction, keep)
             rows, enough, size, gradient, direction, keep = (part[going] for part in parts)
         product = np.where(keep, direction @ gram + strength * direction, 0.0)
         curvature = np.einsum("nk,nk->n", direction, product)
         if not (curvature > 0).all():
-            raise _not_positive(strength)
+            return False
         length = (size / curvature)[:, None]
         steps[rows] += length * direction
         gradient = gradient - length * product
         scaled = gradient * scale
         before, size = size, np.einsum("nk,nk->n", gradient, scaled)
         direction = scaled + (size / before)[:, None] * direction
+    return True
 
 
 def _checked(gram: np.ndarray) -> np.ndarray:

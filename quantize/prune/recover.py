@@ -65,8 +65,8 @@ def recover(
 ) -> RecoveredLayer:
     """Fit ``weight`` [N, K] and ``bias`` [N] to ``statistics`` of at least one row.
 
-    ``keep`` bool [N, K]: the weights that may be other than zero, as all of ``weight`` must be already. A row
-    that gains nothing stays as it is. Errors raised as in ``ridge_step``.
+    ``keep`` bool [N, K]: the weights that may be other than zero, as all of ``weight`` must be already. A row that
+    gains nothing stays as it is. Errors raised as in ``ridge_step``.
     """
     count = statistics.count
     mean_x, mean_y = statistics.sum_x / count, statistics.sum_y / count

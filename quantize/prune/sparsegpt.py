@@ -46,8 +46,8 @@ def prune_sparse(
     """Prune ``weight`` [N, K] to ``pattern`` with the ``gram`` float64 [K, K] of its inputs.
 
     A pattern without a span of its own chooses among 128 columns at a time, so that each such piece loses the same
-    share. Without ``fit`` the compensated weights are the result. A row that is worse off than under
-    its mask alone keeps its original weights. ``damping`` (the ridge of the fit, too) and the errors raised are as in
+    share. Without ``fit`` the compensated weights are the result. A row that is worse off than under its mask alone
+    keeps its original weights. ``damping`` (the ridge of the fit, too) and the errors raised are as in
     ``inverse_factor``.
     """
     keep, pruned = _compensate(weight, inverse_factor(gram, damping), pattern)
