@@ -5,7 +5,6 @@ flags, the compiler): a rebuild compiles what changed, and an object made otherw
 
 Environment: ``CC``, ``CFLAGS``, ``LDFLAGS`` as usual (the project's own flags come after them), and
 
-    PYENGINE_OPENMP=0                      build for one thread (also what a compiler without OpenMP gets)
     PYENGINE_WERROR=1                      warnings are errors
     PYENGINE_SANITIZE=address,undefined    an instrumented build, with assertions, -O1 -g
     PYENGINE_DEBUG_CYTHON=1                bounds checks in the Cython layer
@@ -54,7 +53,7 @@ ISA_FLAGS: tuple[tuple[str, str | None, str], ...] = (
     ("csrc/*.c", None, ""),  # fnmatch's * crosses directories
 )
 
-LANGUAGE_FLAGS = "-std=c11 -fPIC -fvisibility=hidden"
+LANGUAGE_FLAGS = "-std=c11 -pthread -fPIC -fvisibility=hidden"
 NUMERIC_FLAGS = "-ffp-contract=off -fno-math-errno"
 WARNING_FLAGS = "-Wall -Wextra"
 HARDENED_LINK = ("-Wl,-z,noexecstack", "-Wl,-z,relro", "-Wl,-z,now")
@@ -71,7 +70,6 @@ _Static_assert(sizeof(int32_t) == 4, "C11");
 int probe(void) { return _Generic(1.0f, float: 0, default: 1) + (int)strlen("") + abs((int)sqrt(0.0)); }
 """
 PYTHON_PROBE = "#include <Python.h>\nint probe(void) { return PY_MAJOR_VERSION; }\n"
-OPENMP_PROBE = "#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n"
 
 HOW_TO_INSTALL = """
   Debian, Ubuntu:  apt-get install gcc python3-dev
@@ -130,13 +128,9 @@ class Toolchain:
         self._require(PYTHON_PROBE, self.python_includes, "does not find this Python's header, Python.h")
         machine = self._output("-dumpmachine").split("-")[0]
         self.machine = {"amd64": X86, "arm64": ARM}.get(machine, machine)
-        wanted = switched("PYENGINE_OPENMP", "1")
-        self.openmp = wanted and self._try(OPENMP_PROBE, ["-fopenmp"], link=True) is None
         self.link_flags = [flag for flag in HARDENED_LINK if self._try("", [flag], link=True) is None]
         if self.sanitize:
             self.link_flags.append(f"-fsanitize={self.sanitize}")
-        if self.openmp:
-            self.link_flags.append("-fopenmp")
 
     def common_flags(self) -> list[str]:
         flags = [*self.user_cflags, *LANGUAGE_FLAGS.split(), *NUMERIC_FLAGS.split(), "-Icsrc"]
@@ -145,12 +139,10 @@ class Toolchain:
             flags += ["-O1", "-g"]
         else:
             flags += ["-O3", "-DNDEBUG"]
-        return flags + (["-fopenmp"] if self.openmp else [])
+        return flags
 
     def warning_flags(self) -> list[str]:
         flags = WARNING_FLAGS.split()
-        if not self.openmp:
-            flags.append("-Wno-unknown-pragmas")
         return flags + (["-Werror"] if switched("PYENGINE_WERROR", "0") else [])
 
     def compile(self, source: Path, name: str, flags: list[str], headers: str) -> Path:
@@ -165,7 +157,7 @@ class Toolchain:
 
     def link(self, objects: list[Path], name: str) -> Path:
         command = [*self.cc, "-shared", *map(str, objects)]
-        flags = [*self.user_ldflags, *self.link_flags, "-lm"]
+        flags = [*self.user_ldflags, *self.link_flags, "-pthread", "-lm"]
         target = self.cache / f"{name}-{digest(self.identity, command, flags)}.so"
         if not self._cached(target):
             print(f"linking {name}", flush=True)
@@ -251,8 +243,6 @@ class BuildCore(build_ext):
     def build_extension(self, ext: Extension) -> None:
         CACHE.mkdir(parents=True, exist_ok=True)
         tools = Toolchain(CACHE)
-        if not tools.openmp:
-            print("pyengine: built without OpenMP, so it will run on one thread", flush=True)
         headers = hash_files("csrc/**/*.h")
         common = tools.common_flags()
         jobs: list[tuple[Path, str, list[str], str]] = []
@@ -274,8 +264,6 @@ class BuildCore(build_ext):
     def _copy_beside_source(self, ext: Extension, built: Path) -> None:
         """Python started in the root of a checkout finds ``./pyengine`` first: give that the same core."""
         target = ROOT / "pyengine" / Path(self.get_ext_filename(ext.name)).name
-        if target.exists() and not switched("PYENGINE_OPENMP", "1"):
-            return  # such a build is made to be tried; it must not replace what an editable install runs
         try:
             place(built, target)
         except OSError as error:

@@ -84,6 +84,7 @@ def gemm(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
     table = Table("int8 layers of many rows", columns)
     for isa, every in itertools.product(isas, (False, True)):
         threads = usable_cpus() if every else 1
+        crews = _core.Crews(threads)
         peak, shares = peaks.int8(isa, every=every), []
         for k, n in extent.shapes:
             made = layer(_core.Kernels(isa), k, n)
@@ -92,7 +93,7 @@ def gemm(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) 
                 y, operations = np.empty((count, n), np.float32), 2 * count * k * n
 
                 def run(repeat: int) -> None:
-                    made.linear(y, threads, repeat)  # noqa: B023
+                    made.linear(y, crews, repeat)  # noqa: B023
 
                 rate = operations / best(run, max(1, 2 * 10**9 // operations), extent.seconds)
                 shares.append(100 * rate / peak if peak else None)
@@ -107,6 +108,7 @@ def logits(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report
     columns = {"isa": "", "K": "d", "vocabulary": ",d", "rows": "d"}
     columns |= {"product, us": ".0f", "fused, us": ".0f", "ratio": ".2f"}
     threads = usable_cpus()
+    crews = _core.Crews(threads)
     table = Table(f"Logits, normalizer and 5 candidates a row, {threads} threads", columns)
     worst: dict[int, float] = {}
     for isa, k, n in itertools.product(isas, extent.widths, extent.vocabularies):
@@ -116,10 +118,10 @@ def logits(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report
             y = np.empty((count, -(-n // 16) * 16), np.float32)
 
             def product(repeat: int) -> None:
-                made.linear(y, threads, repeat)  # noqa: B023
+                made.linear(y, crews, repeat)  # noqa: B023
 
             def fused(repeat: int) -> None:
-                made.logits(5, threads, repeat)  # noqa: B023
+                made.logits(5, crews, repeat)  # noqa: B023
 
             repeat = max(1, 10**9 // (count * k * n))
             # In turn, so that both meet the same neighbours.
@@ -139,9 +141,10 @@ def logits(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report
 def barriers(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
     table = Table("Barriers of a decoder step of base size", {"threads": "d", "barriers": "d", "us": ".0f"})
     for threads in sorted({1, usable_cpus()}):
+        crews = _core.Crews(threads)
 
         def run(repeat: int) -> None:
-            _core.barriers(threads, repeat * STEP_BARRIERS)  # noqa: B023
+            _core.barriers(crews, repeat * STEP_BARRIERS)  # noqa: B023
 
         seconds = best(run, 20, extent.seconds)
         table.rows.append([threads, STEP_BARRIERS, seconds * 1e6])

@@ -10,14 +10,36 @@ cdef extern from "base/status.h" nogil:
         PE_BAD_ARGUMENT
 
 cdef extern from "base/team.h" nogil:
+    int PE_MAX_TEAM
+
     ctypedef struct pe_thread:
         pass
 
     ctypedef void pe_team_function(pe_thread *thread, void *context) noexcept
 
-    void pe_team_run(int threads, pe_team_function *function, void *context) noexcept
     void pe_barrier(pe_thread *thread) noexcept
-    bint pe_team_lost() noexcept
+
+cdef extern from "base/governor.h" nogil:
+    ctypedef struct pe_governor:
+        int level
+
+    void pe_governor_begin(pe_governor *governor, int threads) noexcept
+    int pe_governor_choose(pe_governor *governor, int64_t now) noexcept
+    void pe_governor_learn(pe_governor *governor, int64_t now, int threads, int64_t elapsed, int64_t waited) noexcept
+
+cdef extern from "base/crews.h" nogil:
+    ctypedef struct pe_crew:
+        pass
+
+    ctypedef struct pe_crews:
+        int threads
+        int places
+
+    void pe_team_run(pe_crew *crew, pe_team_function *function, void *context) noexcept
+    pe_status pe_crews_create(pe_crews *crews, int threads, int places) noexcept
+    void pe_crews_destroy(pe_crews *crews) noexcept
+    pe_crew *pe_crews_take(pe_crews *crews, int64_t patience) noexcept
+    void pe_crews_give(pe_crews *crews, pe_crew *crew) noexcept
 
 cdef extern from "kernels/kernels.h" nogil:
     int PE_MAX_HEAD_DIM
@@ -268,7 +290,7 @@ cdef extern from "model/session.h" nogil:
     pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,
                                 int64_t max_sequences, int64_t max_memories) noexcept
     void pe_session_destroy(pe_session *session) noexcept
-    pe_status pe_session_step(pe_session *session, const pe_plan *plan) noexcept
+    pe_status pe_session_step(pe_session *session, const pe_plan *plan, pe_crew *crew) noexcept
     void pe_session_clear(pe_session *session) noexcept
 
 cdef extern from "search/beam.h" nogil:

@@ -11,7 +11,7 @@ import numpy as np
 from pyengine.errors import EngineError, ModelFileError, OptionError
 from pyengine.plan import StepResult
 
-__all__ = ["Beams", "Model", "Session", "available_isas", "threads_lost"]
+__all__ = ["Beams", "Crews", "Model", "Session", "available_isas"]
 
 
 def available_isas():
@@ -19,11 +19,6 @@ def available_isas():
     cdef int count
     cdef const pe_isa *isas = pe_isa_list(&count)
     return [isas[i].name.decode() for i in range(count) if isas[i].available]
-
-
-def threads_lost():
-    """Whether this process was forked from one that had started threads: it computes on one thread."""
-    return bool(pe_team_lost())
 
 
 cdef int load_kernels(pe_kernels *table, isa) except -1:
@@ -63,6 +58,7 @@ cdef void *data_of(array) except? NULL:
 cdef inline int64_t round_up(int64_t n, int64_t step) noexcept nogil:
     return (n + step - 1) // step * step
 
+include "_crews.pxi"
 include "_model.pxi"
 
 
@@ -92,29 +88,32 @@ cdef void show(void *context, const pe_linear *linear, const float *x, int64_t n
 cdef class Session:
     """Runs plans (pyengine.plan.Plan) on a model: owns a key-value cache and working memory.
 
+    crews  who runs the steps
+
     Not for two threads at once: EngineError. EngineError also when memory runs out or a plan breaks its contract; the
     session is empty then.
     """
 
     cdef pe_session session
     cdef Model owner
+    cdef Crews crews
     cdef readonly int64_t max_rows
     cdef readonly int64_t max_sequences
     cdef readonly int64_t max_memories
-    cdef readonly int threads
-    cdef bint busy
+    cdef readonly bint busy  # in a step
     cdef object callback  # of observe()
     cdef object raised  # what it raised in this step
 
-    def __cinit__(self, Model model not None, *, int64_t threads, int64_t max_rows, int64_t max_sequences,
+    def __cinit__(self, Model model not None, Crews crews not None, *, int64_t max_rows, int64_t max_sequences,
                   int64_t max_memories):
+        cdef int threads = crews.crews.threads
         self.owner = model
+        self.crews = crews
         self.max_rows = max_rows
         self.max_sequences = max_sequences
         self.max_memories = max_memories
-        self.threads = <int>threads
-        if not all(1 <= size < 1 << 31 for size in (threads, max_rows, max_sequences, max_memories)):
-            raise OptionError("threads, max_rows, max_sequences and max_memories: at least 1, below 2^31")
+        if not all(1 <= size < 1 << 31 for size in (max_rows, max_sequences, max_memories)):
+            raise OptionError("max_rows, max_sequences and max_memories: at least 1, below 2^31")
         if pe_session_create(&self.session, &model.model, threads, max_rows, max_sequences, max_memories) != PE_OK:
             raise EngineError("out of memory")
 
@@ -159,16 +158,20 @@ cdef class Session:
         pe_session_clear(&self.session)
         raise_status(PE_BAD_ARGUMENT, message)
 
-    def step(self, plan):
-        """Runs one plan and returns a StepResult. The GIL is released meanwhile."""
+    def step(self, plan, double patience=float("inf")):
+        """Runs one plan and returns a StepResult; None if all crews were at work for `patience` seconds.
+
+        The GIL is released meanwhile. Nothing that is taken here is held while Python code runs: an interrupt comes
+        before or after the call, and leaves no crew at work.
+        """
         self._require_idle()
         self.busy = True
         try:
-            return self._run(plan)
+            return self._run(plan, patience)
         finally:
             self.busy = False
 
-    cdef _run(self, plan):
+    cdef _run(self, plan, double patience):
         cdef pe_plan c
         cdef pe_status status
         cdef const int32_t[:, ::1] forks = plan.forks
@@ -229,17 +232,29 @@ cdef class Session:
         c.logits.logits = float_out(logits_view) if plan.full_logits else NULL
         passed = advanced = None
         ahead = plan.ahead
-        if ahead is None:
-            with nogil:
-                status = pe_session_step(&self.session, &c)
-        elif c.n_rows != rows or top_k < 1:
+        if ahead is not None and (c.n_rows != rows or top_k < 1):
             self._refuse("steps ahead need one row a sequence, and a candidate of each")
-        elif ahead.beams is None:
-            status, passed = follow_best(&self.session, &c, ahead.steps, ahead.seconds, ahead.end)
-        elif not (<Beams?>ahead.beams).has_room(&c, ahead.steps, ahead.live):
+        if (ahead is not None and ahead.beams is not None
+                and not (<Beams?>ahead.beams).has_room(&c, ahead.steps, ahead.live)):
             self._refuse("steps ahead need the rows of the sentences in these slots, and room in their histories")
-        else:
-            status, advanced = (<Beams>ahead.beams).go_ahead(&self.session, &c, ahead.steps, ahead.seconds, ahead.live)
+
+        cdef pe_crew *crew
+        cdef int64_t nanoseconds = <int64_t>(1e9 * min(max(patience, 0.0), LONGEST_PATIENCE))
+        with nogil:
+            crew = pe_crews_take(&self.crews.crews, nanoseconds)
+        if crew == NULL:
+            return None
+        try:
+            if ahead is None:
+                with nogil:
+                    status = pe_session_step(&self.session, &c, crew)
+            elif ahead.beams is None:
+                status, passed = follow_best(&self.session, &c, crew, ahead.steps, ahead.seconds, ahead.end)
+            else:
+                status, advanced = (<Beams>ahead.beams).go_ahead(&self.session, &c, crew, ahead.steps, ahead.seconds,
+                                                                 ahead.live)
+        finally:
+            pe_crews_give(&self.crews.crews, crew)
         if self.raised is not None:
             error, self.raised = self.raised, None
             raise error

@@ -38,12 +38,19 @@ cdef void run_barriers(pe_thread *thread, void *context) noexcept nogil:
         pe_barrier(thread)
 
 
-def barriers(int threads, int64_t count):
-    """Passes `count` barriers with a team of `threads`."""
+cdef void with_crew(Crews crews, pe_team_function *function, ops_job *job):
+    cdef pe_crew *crew
+    with nogil:
+        crew = pe_crews_take(&crews.crews, <int64_t>(1e9 * LONGEST_PATIENCE))
+        pe_team_run(crew, function, job)
+        pe_crews_give(&crews.crews, crew)
+
+
+def barriers(Crews crews, int64_t count):
+    """Passes `count` barriers with a team."""
     cdef ops_job job
     job.repeat = count
-    with nogil:
-        pe_team_run(threads, run_barriers, &job)
+    with_crew(crews, run_barriers, &job)
 
 
 cdef class Layer:
@@ -75,17 +82,17 @@ cdef class Layer:
         self.job.rows.ldq = x.strides[0]
         self.job.rows.scale = <float *>data_of(x_scale)
 
-    def linear(self, y, int threads, int64_t repeat, activation=None):
+    def linear(self, y, Crews crews, int64_t repeat, activation=None):
         """y float32 [rows, N16] = activation(x W + bias), `repeat` times."""
         self.job.y = <float *>data_of(y)
         self.job.activation = ACTIVATIONS.get(activation, PE_IDENTITY)
         self.job.repeat = repeat
-        with nogil:
-            pe_team_run(threads, run_linear, &self.job)
+        with_crew(crews, run_linear, &self.job)
 
-    def logits(self, int64_t top_k, int threads, int64_t repeat):
+    def logits(self, int64_t top_k, Crews crews, int64_t repeat):
         """The same rows' normalizers and best `top_k` ids, `repeat` times; ids int32 [rows, top_k]."""
-        cdef int64_t rows = self.job.n_rows, chunks = round_up(self.job.linear.n, PE_LOGIT_CHUNK) // PE_LOGIT_CHUNK
+        cdef int64_t threads = crews.crews.threads, rows = self.job.n_rows
+        cdef int64_t chunks = round_up(self.job.linear.n, PE_LOGIT_CHUNK) // PE_LOGIT_CHUNK
         offsets, ids = np.zeros(rows + 1, np.int32), np.empty((rows, top_k), np.int32)
         floats = np.empty(threads * PE_LOGIT_ROWS * PE_LOGIT_CHUNK + 2 * rows * chunks, np.float32)
         values, kept = np.empty((threads + 1, rows, top_k), np.float32), np.empty((threads, rows, top_k), np.int32)
@@ -106,6 +113,5 @@ cdef class Layer:
         self.job.scratch.counts = <int32_t *>data_of(counts)
         self.job.scratch.indices = <int32_t *>data_of(indices)
         self.job.repeat = repeat
-        with nogil:
-            pe_team_run(threads, run_logits, &self.job)
+        with_crew(crews, run_logits, &self.job)
         return ids

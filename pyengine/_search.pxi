@@ -23,7 +23,8 @@ cdef double now() noexcept nogil:
     return <double>time.tv_sec + 1e-9 * <double>time.tv_nsec
 
 
-cdef follow_best(pe_session *session, pe_plan *plan, int64_t steps, double seconds, const int32_t[::1] end):
+cdef follow_best(pe_session *session, pe_plan *plan, pe_crew *crew, int64_t steps, double seconds,
+                 const int32_t[::1] end):
     """Runs the plan and up to `steps` - 1 more, each row with its best candidate, until one of these ends a row or
     `seconds` have passed.
 
@@ -40,7 +41,7 @@ cdef follow_best(pe_session *session, pe_plan *plan, int64_t steps, double secon
     cdef double *values = <double *>data_of(log_probs)
     with nogil:
         while True:
-            status = pe_session_step(session, plan)
+            status = pe_session_step(session, plan, crew)
             if status != PE_OK or done + 1 >= steps or now() >= until:
                 break
             ended = False
@@ -172,7 +173,8 @@ cdef class Beams:
                 return False
         return True
 
-    cdef go_ahead(self, pe_session *session, pe_plan *plan, int64_t steps, double seconds, const int64_t[::1] live):
+    cdef go_ahead(self, pe_session *session, pe_plan *plan, pe_crew *crew, int64_t steps, double seconds,
+                  const int64_t[::1] live):
         """Runs the plan and up to `steps` - 1 more, the sentences in `live` going on between them, until one is done or
         `seconds` have passed.
 
@@ -200,7 +202,7 @@ cdef class Beams:
         changes.n_forks = changes.n_freed = 0
         with nogil:
             while True:
-                status = pe_session_step(session, plan)
+                status = pe_session_step(session, plan, crew)
                 steps -= 1
                 if status != PE_OK or steps < 1 or now() >= until:
                     break

@@ -138,7 +138,8 @@ class Session(Protocol):
     max_sequences: int
     max_memories: int
 
-    def step(self, plan: Plan) -> StepResult: ...
+    def step(self, plan: Plan, patience: float = ...) -> StepResult | None:
+        """None if others had the processors for `patience` seconds."""
 
     def clear(self) -> None:
         """Free every sequence and memory."""

@@ -1,5 +1,4 @@
-/* What a function of the core can answer. Nothing in the core prints, exits or aborts. (The OpenMP runtime ends the
-   process if the system refuses it a thread.) */
+/* What a function of the core can answer. Nothing in the core prints, exits or aborts. */
 #ifndef PE_BASE_STATUS_H
 #define PE_BASE_STATUS_H
 

@@ -1,13 +1,15 @@
 /* A team of threads that executes one function together: one parallel region for a whole step.
 
    Every thread runs the same function from top to bottom. Between two barriers lies a phase; in a phase the
-   threads share out numbered tasks with pe_take. OpenMP supplies the threads and appears in team.c only. */
+   threads share out numbered tasks with pe_take. Where the threads come from: base/crew.h. */
 #ifndef PE_BASE_TEAM_H
 #define PE_BASE_TEAM_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "base/flag.h"
 
 enum { PE_MAX_TEAM = 256 };
 
@@ -18,24 +20,28 @@ typedef struct pe_tasks {
 
 typedef struct pe_team {
     int threads;
-    pe_tasks *tasks;                     /* [2][threads] of phases with an even and with an odd number */
-    _Alignas(64) atomic_int arrived;     /* threads that wait at the barrier */
-    _Alignas(64) atomic_uint generation; /* barriers passed */
+    pe_tasks *tasks;                 /* [2][threads] of phases with an even and with an odd number */
+    _Alignas(64) atomic_int arrived; /* threads that wait at the barrier */
+    pe_flag passed;                  /* how many barriers */
 } pe_team;
 
 typedef struct pe_thread {
     pe_team *team;
-    int id;     /* 0 .. team->threads - 1 */
-    int parity; /* of the phase */
-    int helps;  /* it takes tasks of the thread that comes so many places after it */
+    int id;         /* 0 .. team->threads - 1 */
+    int parity;     /* of the phase */
+    int helps;      /* it takes tasks of the thread that comes so many places after it */
+    int64_t waited; /* ns at barriers; waits that are too short to count left out */
 } pe_thread;
 
 typedef void pe_team_function(pe_thread *thread, void *context);
 
-/* Runs `function` on up to `threads` threads, PE_MAX_TEAM at most, and returns when all are done. */
-void pe_team_run(int threads, pe_team_function *function, void *context);
+/* A team whose first phase begins; `tasks` has room for 2 * threads. */
+void pe_team_begin(pe_team *team, int threads, pe_tasks *tasks);
 
-/* Waits for the whole team: spins briefly, then yields the processor. Ends a phase. */
+/* Runs `function` as thread `id` of the team; answers how long it waited at barriers, in ns. */
+int64_t pe_team_member(pe_team *team, int id, pe_team_function *function, void *context);
+
+/* Waits for the whole team. Ends a phase. */
 void pe_barrier(pe_thread *thread);
 
 /* The two halves of a barrier, for work between two phases that is not worth sharing out: the last thread to arrive
@@ -72,9 +78,5 @@ typedef struct pe_solo {
 } pe_solo;
 
 pe_thread *pe_alone(pe_solo *solo);
-
-/* Whether this process was forked from one that had used a team. The OpenMP runtime's threads do not survive a fork,
-   and waiting for them would hang: such a child has teams of one. */
-bool pe_team_lost(void);
 
 #endif

@@ -349,14 +349,14 @@ static pe_status prepare(pe_session *s, const pe_plan *plan) {
     return plan_listed_logits(s, plan);
 }
 
-pe_status pe_session_step(pe_session *s, const pe_plan *plan) {
+pe_status pe_session_step(pe_session *s, const pe_plan *plan, pe_crew *crew) {
     const pe_status status = prepare(s, plan);
     if (status != PE_OK) {
         pe_session_clear(s);
         return status;
     }
     pe_step step = {s, plan};
-    pe_team_run(s->threads, pe_transformer_step, &step);
+    pe_team_run(crew, pe_transformer_step, &step);
     s->shortlist.n_fresh = 0;
     return PE_OK;
 }

@@ -4,6 +4,7 @@
 #define PE_MODEL_SESSION_H
 
 #include "base/arena.h"
+#include "base/crew.h"
 #include "model/kv_cache.h"
 #include "model/model.h"
 #include "model/shortlist.h"
@@ -77,12 +78,13 @@ typedef struct pe_session {
     char message[192]; /* why the last plan was refused */
 } pe_session;
 
+/* `threads`: of the crews that run its steps, at most. */
 pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,
                             int64_t max_sequences, int64_t max_memories);
 void pe_session_destroy(pe_session *session);
 
-/* Checks the plan and runs it. If it is refused, or memory runs out, the session is cleared. */
-pe_status pe_session_step(pe_session *session, const pe_plan *plan);
+/* Checks the plan and runs it with the crew. If it is refused, or memory runs out, the session is cleared. */
+pe_status pe_session_step(pe_session *session, const pe_plan *plan, pe_crew *crew);
 
 /* Gives back every sequence and memory. */
 void pe_session_clear(pe_session *session);

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, closing
 
 from pyengine.decoding.search import Found
 from pyengine.scheduling.deadline import Deadline
@@ -15,14 +15,21 @@ __all__ = ["run_streams"]
 
 
 def run_streams(
-    schedulers: list[Scheduler], requests: Iterable[Request], window: int | None, deadline: Deadline
+    scheduler: Callable[[], AbstractContextManager[Scheduler]],
+    streams: int,
+    requests: Iterable[Request],
+    window: int | None,
+    deadline: Deadline,
 ) -> Generator[list[Found], None, None]:
-    """What `Scheduler.run` yields; of several schedulers, each gets its share of every window of requests.
+    """What `Scheduler.run` yields, of `streams` of them, each of which gets its share of every window of requests.
 
-    A share is every n-th of a window's requests, longest first, so that all end at about the same time.
+    A share is every n-th of a window's requests, longest first, so that all end at about the same time. A stream
+    opens its scheduler in the thread that runs it, which alone gives it back: an interrupt of the caller's thread
+    leaves no session with two.
     """
-    if len(schedulers) == 1:
-        yield from schedulers[0].run(requests, window)
+    if streams == 1:
+        with scheduler() as alone, closing(alone.run(requests, window)) as found:
+            yield from found
         return
     source = iter(requests)
     while True:
@@ -33,29 +40,49 @@ def run_streams(
                 chunk.append(request)
         except Exception as raised:  # raised again after the requests before it, as Scheduler.run does
             error = raised
-        yield from _run_window(schedulers, chunk, deadline)
+        yield from _run_window(scheduler, streams, chunk, deadline)
         if error is not None:
             raise error
         if window is None or len(chunk) < window:
             return
 
 
-def _run_window(schedulers: list[Scheduler], requests: list[Request], deadline: Deadline) -> list[list[Found]]:
+def _run_window(
+    scheduler: Callable[[], AbstractContextManager[Scheduler]],
+    streams: int,
+    requests: list[Request],
+    deadline: Deadline,
+) -> list[list[Found]]:
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i].source))
     found: list[list[Found]] = [[] for _ in requests]
+    errors: list[BaseException] = []
 
     def run(stream: int) -> None:
-        mine = order[stream :: len(schedulers)]
-        with closing(schedulers[stream].run([requests[i] for i in mine])) as results:
-            for i, hypotheses in zip(mine, results, strict=True):
-                found[i] = hypotheses
-
-    with ThreadPoolExecutor(len(schedulers)) as pool:
-        futures = [pool.submit(run, stream) for stream in range(len(schedulers))]
+        mine = order[stream::streams]
         try:
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
-        except BaseException:  # Ctrl-C too: the other streams end after their step
-            deadline.cancel()
-            raise
+            with scheduler() as own, closing(own.run([requests[i] for i in mine])) as results:
+                for i, hypotheses in zip(mine, results, strict=True):
+                    found[i] = hypotheses
+        except BaseException as error:  # for the caller's thread
+            errors.append(error)
+            deadline.cancel()  # the others end after their step
+
+    threads, own = [], [0]
+    try:
+        for stream in range(1, streams):
+            thread = threading.Thread(target=run, args=(stream,), daemon=True)
+            try:
+                thread.start()
+                threads.append(thread)
+            except RuntimeError:  # the system refuses threads
+                own.append(stream)
+        for stream in own:
+            run(stream)
+        for thread in threads:
+            thread.join()
+    except BaseException:  # Ctrl-C
+        deadline.cancel()
+        raise
+    if errors:
+        raise errors[0]
     return found

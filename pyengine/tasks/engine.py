@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -14,7 +11,7 @@ import numpy as np
 from pyengine.canonical.config import GenerationDefaults, ModelConfig
 from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.cpus import usable_cpus
-from pyengine.errors import ClosedError, OptionError
+from pyengine.errors import ClosedError, EngineError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
 from pyengine.modelfile.layout import dequantize_packed, matrix_shapes
 from pyengine.pages import huge_bytes
@@ -27,17 +24,21 @@ STEP_ROWS = 1024
 """Rows that a session has working memory for; longer plans run in several steps."""
 
 MAX_THREADS = 256
-"""Where the system refuses a thread, the OpenMP runtime ends the process: this stops what cannot be meant."""
 
 KINDS = ("int8", "float32")
+
+PATIENCE = 0.1
+"""Seconds that a step waits for processors before Python looks at its deadline, and at signals."""
 
 
 class Engine:
     """Lends sessions of one model: `open_session` makes one whose steps have so many threads.
 
-    Steps wait for each other so that no more than `cpus` threads run at once. `threads_lost` tells whether steps
-    run on one thread, because this process was forked. Each call of a task borrows sessions of its own: calls of
-    different threads share the weights only.
+    Each call of a task borrows sessions of its own: calls of different threads share the weights only.
+
+    An interrupt may come between any two lines here, in the main thread, and a fork. So nothing is locked: an idle
+    session is taken from a list and put back in single operations, and one that an interrupt keeps from being put
+    back is lost, not lent twice.
     """
 
     def __init__(
@@ -48,35 +49,17 @@ class Engine:
         *,
         threads: int = 1,
         replicas: int = 1,
-        cpus: int = 1,
-        threads_lost: Callable[[], bool] = lambda: False,
+        keep: int = 1,
     ) -> None:
-        """`threads`: of all streams together; `replicas`: streams that a call of many sentences runs in."""
+        """`threads`: of all streams together; `replicas`: streams that a call of many sentences runs in; `keep`:
+        threads whose sessions stay when they are idle."""
         self.config = config
         self.generation = generation
         self.threads = threads
         self.replicas = replicas
         self._open_session: Callable[[int], Session] | None = open_session
-        self._cpus = cpus
-        self.threads_lost = threads_lost
-        self.reset()
-        _ENGINES.add(self)
-
-    def reset(self) -> None:
-        """After a fork, too: threads that the child does not have may have held locks and sessions."""
-        self._lock = threading.Lock()
-        self._gates: dict[int, threading.BoundedSemaphore] = {}
-        self._idle: dict[int, list[Session]] = {}
-
-    def gate(self, threads: int) -> threading.BoundedSemaphore:
-        """What a step of so many threads passes."""
-        with self._lock:
-            if threads not in self._gates:
-                self._gates[threads] = threading.BoundedSemaphore(self._steps_at_once(threads))
-            return self._gates[threads]
-
-    def _steps_at_once(self, threads: int) -> int:
-        return max(1, self._cpus // threads)
+        self._keep = keep
+        self._idle: dict[int, list[Session]] = {}  # by threads
 
     @contextmanager
     def session(
@@ -86,66 +69,63 @@ class Engine:
 
         Its steps have the threads of one of `replicas` streams, by default the model's. A step that waits for
         others until `deadline` is over raises DeadlineError. An `observer` sees what they compute meanwhile.
+        For the thread that enters the block, and for no other.
         """
         count = max(1, self.threads // (replicas or self.replicas))
-        with self._lock:
-            if self._open_session is None:
-                raise ClosedError("the model is closed")
-            idle = self._idle.setdefault(count, [])
-            session = idle.pop() if idle else self._open_session(count)
-        session.clear()  # a second Ctrl-C may have come while the last call cleaned up
+        opener = self._open_session
+        if opener is None:
+            raise ClosedError("the model is closed")
+        idle = self._idle.setdefault(count, [])
         try:
-            if observer is not None:
-                session.observe(observer)
-            yield _GatedSession(session, self, count, deadline)
+            session = idle.pop()
+        except IndexError:
+            session = opener(count)
+        session.clear()  # an interrupt may have come while the last call cleaned up
+        session.observe(observer)
+        lent = _LentSession(session, deadline)
+        try:
+            yield lent
         finally:
-            if observer is not None:
-                session.observe(None)
-            with self._lock:
-                if self._open_session is not None and len(idle) < self._steps_at_once(count):
-                    idle.append(session)
+            lent.end()
+            session.observe(None)
+            if self._open_session is not None and len(idle) < max(1, self._keep // count):
+                idle.append(session)
 
     def close(self) -> None:
         """Let go of weights and sessions; calls under way in other threads come to their end."""
-        with self._lock:
-            self._open_session = None
-            self._idle.clear()
+        self._open_session = None
+        self._idle.clear()
 
 
-_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+class _LentSession:
+    """A session while a call has it; whatever still refers to it afterwards, as a generator may, no longer does."""
 
-
-def _reset_engines() -> None:
-    for engine in _ENGINES:
-        engine.reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_engines)
-
-
-class _GatedSession:
-    """A session whose steps wait until a processor is free for their threads."""
-
-    def __init__(self, session: Session, engine: Engine, threads: int, deadline: Deadline) -> None:
+    def __init__(self, session: Session, deadline: Deadline) -> None:
         self.max_rows = session.max_rows
         self.max_sequences = session.max_sequences
         self.max_memories = session.max_memories
-        self.clear = session.clear
-        self.observe = session.observe
-        self._session = session
-        self._engine = engine
-        self._threads = threads
+        self._session: Session | None = session
         self._deadline = deadline
 
-    def step(self, plan: Plan) -> StepResult:
-        gate = self._engine.gate(self._threads)  # looked up each time: a fork in the middle of a call brings a new one
-        while not gate.acquire(timeout=self._deadline.left):
+    def step(self, plan: Plan, patience: float = PATIENCE) -> StepResult:
+        while self._session is not None:
+            left = self._deadline.left
+            result = self._session.step(plan, patience if left is None else min(patience, left))
+            if result is not None:
+                return result
             self._deadline.check()
-        try:
-            return self._session.step(plan)
-        finally:
-            gate.release()
+        raise EngineError("a session was used after its call had ended")
+
+    def clear(self) -> None:
+        if self._session is not None:
+            self._session.clear()
+
+    def observe(self, callback: Observer | None) -> None:
+        if self._session is not None:
+            self._session.observe(callback)
+
+    def end(self) -> None:
+        self._session = None
 
 
 def open_engine(
@@ -207,16 +187,9 @@ def make_engine(
         threads = min(cpus, MAX_THREADS)
     if type(replicas) is not int or not 1 <= replicas <= threads:
         raise OptionError(f"replicas is {replicas!r}; expected a whole number, 1..{threads}, the threads")
-    open_session, isa, threads_lost = _core_sessions(config, tensors, kv)
-    engine = Engine(
-        config,
-        generation,
-        open_session,
-        threads=threads,
-        replicas=replicas,
-        cpus=max(cpus, threads),
-        threads_lost=threads_lost,
-    )
+    most = max(cpus, threads)
+    open_session, isa = _core_sessions(config, tensors, kv, most)
+    engine = Engine(config, generation, open_session, threads=threads, replicas=replicas, keep=most)
     about = {"compute": compute, "kv": kv, "threads": threads, "replicas": replicas, "isa": isa}
     first = next(iter(tensors.values()))
     return engine, {**about, "weight_bytes": _bytes(tensors), "huge_page_bytes": huge_bytes(first)}
@@ -238,9 +211,10 @@ def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
 
 
 def _core_sessions(
-    config: ModelConfig, tensors: dict[str, np.ndarray], kv: str
-) -> tuple[Callable[[int], Session], str, Callable[[], bool]]:
-    """What makes a session of so many threads, the kernels' instruction set, what tells whether a fork lost threads.
+    config: ModelConfig, tensors: dict[str, np.ndarray], kv: str, most: int
+) -> tuple[Callable[[int], Session], str]:
+    """What makes a session of so many threads, and the kernels' instruction set. Sessions with the same number of
+    threads wait for each other, so that no more than `most` threads of theirs are at work.
 
     The one place that knows the C core; it is imported here, so that converting needs none.
     """
@@ -248,15 +222,16 @@ def _core_sessions(
 
     positions = sinusoidal_positions(config.max_positions, config.width)
     model = _core.Model(config, tensors, positions, kv=kv)
+    crews: dict[int, _core.Crews] = {}
 
     def open_session(threads: int) -> Session:
         session: Session = _core.Session(
             model,
-            threads=threads,
+            crews.get(threads) or crews.setdefault(threads, _core.Crews(threads, max(1, most // threads))),
             max_rows=max(STEP_ROWS, config.max_positions),  # a sentence is encoded in one piece
             max_sequences=2 * STEP_ROWS,  # children of beams live beside their parents for a moment
             max_memories=STEP_ROWS,
         )
         return session
 
-    return open_session, model.isa, _core.threads_lost
+    return open_session, model.isa

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -211,13 +211,14 @@ class Translator:
         """What the schedulers find; the end of the block cancels the rest, whoever still refers to it."""
         vocab = self._engine.config.target_vocab
         allowed = None if self._shortlist is None else self._shortlist.lists(settled.always)
-        with ExitStack() as stack:
-            sessions = [stack.enter_context(self._engine.session(deadline, replicas)) for _ in range(replicas)]
-            schedulers = [
-                Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
-                for session in sessions
-            ]
-            yield stack.enter_context(closing(run_streams(schedulers, requests, window, deadline)))
+
+        @contextmanager
+        def scheduler() -> Iterator[Scheduler]:
+            with self._engine.session(deadline, replicas) as session:
+                yield Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
+
+        with closing(run_streams(scheduler, replicas, requests, window, deadline)) as found:
+            yield found
 
     def translate_file(
         self,
@@ -334,7 +335,6 @@ class Translator:
         """What is loaded and how it runs: numbers, names and sizes, ready for JSON."""
         return {
             **self._about,
-            "threads_lost_by_fork": self._engine.threads_lost(),
             "model": self._engine.config.to_json(),
             "generation": self._engine.generation.to_json(),
         }

@@ -80,7 +80,7 @@ def new_session(
     model: _core.Model, *, threads: int = 1, max_rows: int = 256, max_sequences: int = 80, max_memories: int = 70
 ) -> _core.Session:
     return _core.Session(
-        model, threads=threads, max_rows=max_rows, max_sequences=max_sequences, max_memories=max_memories
+        model, _core.Crews(threads), max_rows=max_rows, max_sequences=max_sequences, max_memories=max_memories
     )
 
 

@@ -5,6 +5,7 @@ Each prints what it found as one line of JSON.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import multiprocessing
@@ -38,10 +39,11 @@ def tiny() -> _core.Model:
 
 
 def teams_started() -> bool:
-    """Whether a step starts threads here: not so in a build without OpenMP."""
+    """Whether a step starts threads here."""
     before = len(os.listdir("/proc/self/task"))
-    fingerprint(threads=3)
-    return len(os.listdir("/proc/self/task")) > before
+    session = new_session(tiny(), threads=3)
+    step(session, sources={0: [1, 2, 3]}, rows=[(0, 0, [4, 5])])
+    return len(os.listdir("/proc/self/task")) == before + 2
 
 
 def in_fork(report: Callable[[], object]) -> object:
@@ -63,19 +65,17 @@ def in_fork(report: Callable[[], object]) -> object:
 
 
 def report_of_child(model: _core.Model | None = None) -> list[object]:
-    return [fingerprint(model, 4), _core.threads_lost()]
+    return [fingerprint(model, 4), teams_started()]
 
 
 def fork_after_threads() -> dict[str, object]:
     model = tiny()
-    teams = teams_started()
-    expected = fingerprint(model)
     return {
-        "expected": [expected, teams],  # threads are lost where there were any
+        "expected": [fingerprint(model), teams_started()],
         "loaded before": in_fork(lambda: report_of_child(model)),
         "loaded in the child": in_fork(report_of_child),
         "grandchild": in_fork(lambda: in_fork(lambda: report_of_child(model))),
-        "parent": [fingerprint(model), teams and not _core.threads_lost()],
+        "parent": [fingerprint(model), teams_started()],
     }
 
 
@@ -90,14 +90,15 @@ def fork_with_a_session() -> dict[str, object]:
     return {"child": in_fork(goes_on), "parent": goes_on()}
 
 
-def fork_before_threads() -> dict[str, object]:
-    """A child of a process that had no team yet starts its own."""
-
-    def child() -> list[object]:
-        return [teams_started(), _core.threads_lost(), fingerprint()]
-
-    found = in_fork(child)
-    return {"child": found, "parent": [teams_started(), False, fingerprint()]}
+def fork_after_openmp() -> dict[str, object]:
+    """Another library's parallel region, in the thread that forks: whoever shares its runtime hangs in the child."""
+    try:
+        runtime = ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        return {"child": None, "parent": None}  # nothing here that could be shared
+    region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda context: None)
+    runtime.GOMP_parallel(region, None, 2, 0)
+    return {"child": in_fork(fingerprint), "parent": fingerprint()}
 
 
 def pools() -> dict[str, object]:
@@ -145,7 +146,17 @@ def out_of_memory() -> dict[str, object]:
     return {"created": created, "filled": filled, "works again": again}
 
 
-SCENARIOS = (fork_after_threads, fork_with_a_session, fork_before_threads, pools, out_of_memory)
+def no_threads() -> dict[str, object]:
+    """A system that refuses threads: the step runs on those that there are."""
+    expected = fingerprint(threads=1)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+    if os.geteuid() == 0:  # the limit is not root's
+        os.setuid(65534)
+    found = fingerprint(threads=8)
+    return {"expected": expected, "found": found, "threads": len(os.listdir("/proc/self/task"))}
+
+
+SCENARIOS = (fork_after_threads, fork_with_a_session, fork_after_openmp, pools, out_of_memory, no_threads)
 
 if __name__ == "__main__":
     print(json.dumps({scenario.__name__: scenario for scenario in SCENARIOS}[sys.argv[1]]()))

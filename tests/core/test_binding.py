@@ -116,4 +116,4 @@ def test_exported_names_and_the_stack() -> None:
 
 
 def test_public_names_of_the_module() -> None:
-    assert sorted(_core.__all__) == ["Beams", "Model", "Session", "available_isas", "threads_lost"]
+    assert sorted(_core.__all__) == ["Beams", "Crews", "Model", "Session", "available_isas"]

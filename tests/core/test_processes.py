@@ -29,8 +29,7 @@ def run(scenario: str) -> dict:
 
 
 @linux
-def test_a_child_forked_after_threads_computes_the_same_on_one() -> None:
-    """OpenMP's threads do not survive a fork; waiting for them would hang."""
+def test_a_child_forked_after_threads_has_its_own() -> None:
     found = run("fork_after_threads")
     expected = found.pop("expected")
     assert found == dict.fromkeys(["loaded before", "loaded in the child", "grandchild", "parent"], expected)
@@ -41,10 +40,16 @@ def test_a_session_goes_on_in_a_child() -> None:
     assert found["child"] == found["parent"]
 
 
-@linux
-def test_a_child_forked_before_threads_has_its_own() -> None:
-    found = run("fork_before_threads")
+def test_a_child_answers_whoever_used_the_openmp_runtime_before() -> None:
+    found = run("fork_after_openmp")
     assert found["child"] == found["parent"]
+
+
+@linux
+def test_where_the_system_refuses_threads_a_step_runs_on_those_that_there_are() -> None:
+    found = run("no_threads")
+    assert found["found"] == found["expected"]
+    assert found["threads"] < 8
 
 
 def test_multiprocessing_forked_and_spawned() -> None:
@@ -62,4 +67,4 @@ def test_out_of_memory_is_an_error_and_leaves_a_usable_session() -> None:
 def test_a_size_that_overflows_is_out_of_memory() -> None:
     most = (1 << 31) - 1
     with pytest.raises(EngineError, match="out of memory"):
-        new_session(TinyModel.random().core(), threads=most, max_rows=most, max_sequences=most, max_memories=most)
+        new_session(TinyModel.random().core(), max_rows=most, max_sequences=most, max_memories=most)

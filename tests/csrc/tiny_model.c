@@ -77,6 +77,8 @@ static void run(const pe_model *model, int threads, bool at_once, float logits[R
     double normalizer[ROWS];
     for (int i = 0; i < 22; i++) source[i] = (i * 7 + 3) % SOURCE_VOCAB;
     pe_session session;
+    pe_crew crew;
+    expect_near("pe_crew_create", pe_crew_create(&crew, threads), PE_OK, 0);
     expect_near("pe_session_create", pe_session_create(&session, model, threads, 64, 4, 4), PE_OK, 0);
     const int step = at_once ? ROWS : 1;
     for (int row = 0; row < ROWS; row += step) {
@@ -91,7 +93,7 @@ static void run(const pe_model *model, int threads, bool at_once, float logits[R
             .n_rows = step, .top_k = 3, .exclude_offsets = no_excluded, .log_normalizer = normalizer,
             .top_ids = top_ids, .top_logits = top_logits, .logits = logits + row * VOCAB,
         };
-        expect_near("pe_session_step", pe_session_step(&session, &plan), PE_OK, 0);
+        expect_near("pe_session_step", pe_session_step(&session, &plan, &crew), PE_OK, 0);
         for (int r = 0; r < step; r++) { /* the best logit is the largest, the normalizer is the sum's logarithm */
             const float *x = logits + (row + r) * VOCAB;
             double largest = x[0], sum = 0;
@@ -102,6 +104,7 @@ static void run(const pe_model *model, int threads, bool at_once, float logits[R
         }
     }
     pe_session_destroy(&session);
+    pe_crew_destroy(&crew);
 }
 
 uint64_t check_model(const pe_kernels *kernels, pe_weight_type weights) {

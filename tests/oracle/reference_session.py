@@ -32,7 +32,7 @@ class ReferenceSession:
         self.steps_run = 0
         self._model = model
 
-    def step(self, plan: Plan) -> StepResult:
+    def step(self, plan: Plan, patience: float = 0.0) -> StepResult:
         assert len(plan.tokens) <= self.max_rows and len(plan.encode_tokens) <= self.max_rows
         self._prepare(plan)
         self._encode(plan)

@@ -56,7 +56,7 @@ def translator(
     """A translator of the tiny model; num_beams is 2 unless `defaults` say otherwise."""
     settled = generation(**{"num_beams": 2, **defaults})
     make = open_session or (lambda: ReferenceSession(MODEL))
-    engine = Engine(CONFIG, settled, lambda threads: make(), cpus=2)
+    engine = Engine(CONFIG, settled, lambda threads: make(), keep=2)
     return Translator(engine, tokenizer, {"path": "tiny"})
 
 

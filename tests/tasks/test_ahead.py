@@ -69,8 +69,8 @@ def test_with_a_shortlist(
 def test_they_come_back_seldom(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
     monkeypatch.setattr(scheduler, "SECONDS_AHEAD", 60.0)
-    step = engine._GatedSession.step
-    monkeypatch.setattr(engine._GatedSession, "step", lambda self, plan: steps.append(plan) or step(self, plan))
+    step = engine._LentSession.step
+    monkeypatch.setattr(engine._LentSession, "step", lambda self, plan: steps.append(plan) or step(self, plan))
     for beams in (1, 4):
         steps.clear()
         translator.translate(["Ein Mann."] * 8, num_beams=beams, min_new_tokens=60, max_new_tokens=60)
@@ -79,8 +79,8 @@ def test_they_come_back_seldom(translator: Translator, monkeypatch: pytest.Monke
 
 def test_they_come_back_in_time(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
-    step = engine._GatedSession.step
-    monkeypatch.setattr(engine._GatedSession, "step", lambda self, plan: steps.append(plan) or step(self, plan))
+    step = engine._LentSession.step
+    monkeypatch.setattr(engine._LentSession, "step", lambda self, plan: steps.append(plan) or step(self, plan))
     monkeypatch.setattr(scheduler, "SECONDS_AHEAD", 0.0)
     for beams in (1, 4):
         steps.clear()

@@ -265,13 +265,11 @@ def test_calls_of_several_threads_at_once(int8: Translator, german: list[str]) -
 def _translate_in_child(
     translator: Translator, texts: list[str], answer: multiprocessing.SimpleQueue
 ) -> None:
-    texts_found = [result.text for result in translator.translate(texts)]
-    answer.put((texts_found, translator.info()["threads_lost_by_fork"] == _core.threads_lost()))
+    answer.put([result.text for result in translator.translate(texts)])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_translates(int8: Translator, german: list[str]) -> None:
-    """The threads of a step stay with the parent: a child computes on one, and gets the same bytes."""
     expected = [result.text for result in int8.translate(german)]
     context = multiprocessing.get_context("fork")
     answer = context.SimpleQueue()
@@ -279,5 +277,4 @@ def test_a_forked_process_translates(int8: Translator, german: list[str]) -> Non
     child.start()
     child.join(timeout=60)
     assert child.exitcode == 0
-    assert answer.get() == (expected, True)
-    assert int8.info()["threads_lost_by_fork"] is False
+    assert answer.get() == expected

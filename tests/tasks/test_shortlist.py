@@ -21,7 +21,7 @@ VOCAB = 6001  # of the real checkpoint
 
 def tiny(offsets: list[int], ids: list[int], frequent: list[int], **defaults: object) -> Translator:
     settled = generation(num_beams=2, **defaults)
-    engine = Engine(CONFIG, settled, lambda threads: ReferenceSession(MODEL), cpus=2)
+    engine = Engine(CONFIG, settled, lambda threads: ReferenceSession(MODEL), keep=2)
     arrays = (np.array(values, np.int32) for values in (offsets, ids, frequent))
     return Translator(engine, LetterTokenizer(), {"path": "tiny"}, Shortlist(*arrays, CONFIG.target_vocab))
 

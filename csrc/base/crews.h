@@ -1,0 +1,26 @@
+/* Crews of one size that calls of several threads share: at most so many at work at once, first come, first served. */
+#ifndef PE_BASE_CREWS_H
+#define PE_BASE_CREWS_H
+
+#include "base/crew.h"
+
+typedef struct pe_crews {
+    int threads; /* of a crew */
+    int places;  /* crews */
+    pe_crew *crews;
+    int *idle; /* [places] numbers of crews that are not at work */
+    int n_idle;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    struct pe_crews_waiter *first, *last;
+    struct pe_crews *next; /* of all that there are in the process; for forks */
+} pe_crews;
+
+pe_status pe_crews_create(pe_crews *crews, int threads, int places);
+void pe_crews_destroy(pe_crews *crews);
+
+/* A crew to run a step with, to be given back; NULL if all were at work for `patience` nanoseconds. */
+pe_crew *pe_crews_take(pe_crews *crews, int64_t patience);
+void pe_crews_give(pe_crews *crews, pe_crew *crew);
+
+#endif
