@@ -221,10 +221,12 @@ class Processors:
     def _combine(
         self, rows: int, found: list[tuple[np.ndarray, np.ndarray, int]], forced: np.ndarray | None
     ) -> Edits:
-        keys = np.concatenate([(row * self._vocab + ids) * _KINDS + kind for row, ids, kind in found])
-        keys = np.unique(keys)
+        keys = np.unique(
+            np.concatenate([(row * self._vocab + ids) * _KINDS + kind for row, ids, kind in found])
+        )
         places = keys // _KINDS
-        strongest = np.append(places[1:] != places[:-1], True)
+        strongest = np.ones(len(keys), bool)  # there may be none: processors that look for repetitions found nothing
+        strongest[:-1] = places[1:] != places[:-1]
         keys, places = keys[strongest], places[strongest]
         offsets = np.searchsorted(places, np.arange(rows + 1) * self._vocab).astype(np.int32)
         return Edits(

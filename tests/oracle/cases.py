@@ -1,4 +1,6 @@
-"""Searches that pyengine and transformers must agree on: every option alone, and random mixtures."""
+"""Searches that pyengine and transformers must agree on: every option alone, and random mixtures, in which the call
+sets some options and the checkpoint others.
+"""
 
 from __future__ import annotations
 
@@ -95,11 +97,26 @@ PLAIN: dict[str, SearchCase] = {
     "beam_defaults": _case(
         35, generation={"num_beams": 3, "length_penalty": 0.6, "no_repeat_ngram_size": 3, "min_length": 4}
     ),
+    # Steps in which processors are there and edit nothing.
+    "greedy_nothing_banned": _case(
+        43, generation={"bad_words_ids": ()}, num_beams=1, no_repeat_ngram_size=3
+    ),
+    "greedy_bad_phrase": _case(44, num_beams=1, bad_words_ids=((10, 11),)),
+    "beam_nothing_banned": _case(
+        45,
+        generation={"bad_words_ids": (), "forced_eos_token_id": None},
+        num_beams=4,
+        no_repeat_ngram_size=2,
+        num_return_sequences=4,
+    ),
+    "beam_default_bad_phrases": _case(
+        46, generation={"bad_words_ids": ((3, 4, 5), (6, 7))}, num_beams=4, min_new_tokens=4
+    ),
 }
 
 
 def mixture(seed: int) -> SearchCase:
-    """A random model with random options."""
+    """A random model, and random options of the call and of the checkpoint."""
     rng = np.random.RandomState(1000 + seed)
 
     def chance(p: float) -> bool:
@@ -136,4 +153,9 @@ def mixture(seed: int) -> SearchCase:
     prefix = ids(int(rng.randint(1, 4))) if chance(0.3) else ()
     if chance(0.3):
         options["renormalize_logits"] = True
+    if chance(0.5):
+        phrases = ((), (ids(2),), (ids(3), ids(2)), (ids(1), ids(2)))
+        defaults["bad_words_ids"] = phrases[rng.randint(len(phrases))]
+    for name in [name for name in sorted(options) if chance(0.4)]:
+        defaults[name] = options.pop(name)
     return SearchCase(2000 + seed, options, prefix, model, defaults)
