@@ -8,6 +8,7 @@ cdef extern from "base/status.h" nogil:
         PE_OK
         PE_NO_MEMORY
         PE_BAD_ARGUMENT
+        PE_NOT_FINITE
 
 cdef extern from "base/team.h" nogil:
     int PE_MAX_TEAM

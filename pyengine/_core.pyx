@@ -36,6 +36,9 @@ cdef int load_kernels(pe_kernels *table, isa) except -1:
 cdef int raise_status(pe_status status, message) except -1:
     if status == PE_NO_MEMORY:
         raise EngineError("out of memory")
+    if status == PE_NOT_FINITE:
+        raise EngineError(f"a step gave no finite scores, {message}: weights are damaged, or were not finite before; "
+                          "`pyengine info DIR --verify`, or load(..., verify=True), tells the two apart")
     raise EngineError(f"a step was refused: {message}")
 
 
@@ -90,8 +93,8 @@ cdef class Session:
 
     crews  who runs the steps
 
-    Not for two threads at once: EngineError. EngineError also when memory runs out or a plan breaks its contract; the
-    session is empty then.
+    Not for two threads at once: EngineError. EngineError also when memory runs out, a plan breaks its contract or the
+    normalizer of a row is not finite; the session is empty then.
     """
 
     cdef pe_session session

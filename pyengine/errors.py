@@ -9,7 +9,8 @@
     ├── InputError           text or token ids that the model cannot take                   (also a ValueError)
     ├── DeadlineError        a call ran past its ``timeout``                                (also a TimeoutError)
     ├── ClosedError          a model was used after ``close()``
-    └── EngineError          the C core failed: out of memory, or an instruction set this CPU lacks
+    └── EngineError          the C core failed: out of memory, scores that are not finite, or an instruction set
+                          this CPU lacks
 
 A message names the file, tensor or option, what was expected and what was found.
 """
@@ -67,4 +68,4 @@ class ClosedError(PyengineError):
 
 
 class EngineError(PyengineError):
-    """The C core failed: out of memory, or an instruction set that this CPU lacks."""
+    """The C core failed: out of memory, scores that are not finite, or an instruction set that this CPU lacks."""

@@ -1,6 +1,7 @@
 /* The float32 functions of the engine, written once in scalar form. Every vector kernel performs the same
    operations in the same order, so that all instruction sets give the same bytes. Fused multiply-adds are
-   spelled fmaf(); the compiler may not form others (-ffp-contract=off). */
+   spelled fmaf(); the compiler may not form others (-ffp-contract=off). What is made of NaN is NaN, as far as the
+   normalizer of the logits, where a step is refused for it. */
 #ifndef PE_BASE_MATHF_H
 #define PE_BASE_MATHF_H
 
@@ -18,7 +19,8 @@
 
 /* e**x, relative error below 2e-7: Cephes' expf (range reduction by ln 2, polynomial of degree 5). */
 static inline float pe_exp(float x) {
-    if (!(x > PE_EXP_LOW)) return 0.0f;
+    if (x <= PE_EXP_LOW) return 0.0f;
+    if (isnan(x)) return x;
     if (x > PE_EXP_HIGH) x = PE_EXP_HIGH;
     const float n = nearbyintf(x * PE_LOG2E);
     float r = fmaf(n, -PE_LN2_HIGH, x);
@@ -63,7 +65,7 @@ typedef enum pe_activation {
 
 static inline float pe_activate(pe_activation kind, float x) {
     switch (kind) {
-    case PE_RELU: return x > 0.0f ? x : 0.0f;
+    case PE_RELU: return 0.0f > x ? 0.0f : x;
     case PE_GELU: return 0.5f * x * (1.0f + pe_erf(x * 0.707106781f));
     case PE_GELU_TANH: return 0.5f * x * (1.0f + pe_tanh(0.797884561f * fmaf(0.044715f * x * x, x, x)));
     case PE_SILU: return x / (1.0f + pe_exp(-x));
@@ -74,10 +76,13 @@ static inline float pe_activate(pe_activation kind, float x) {
 }
 
 /* How a row or a page whose largest magnitude is `largest` is quantized: 127 stands for it. What is so small that the
-   quotient would overflow counts as zeros. */
+   quotient would overflow counts as zeros. Of NaN and infinity the scale is what they are. */
 #define PE_QUANT_LOW 1e-30f
 static inline float pe_quant_factor(float largest) { return largest > PE_QUANT_LOW ? 127.0f / largest : 0.0f; }
-static inline float pe_quant_scale(float largest) { return largest > PE_QUANT_LOW ? largest * (1.0f / 127.0f) : 0.0f; }
+static inline float pe_quant_scale(float largest) { return largest <= PE_QUANT_LOW ? 0.0f : largest * (1.0f / 127.0f); }
+
+/* The larger one of two values that are not negative, NaN if one of them is. */
+static inline float pe_larger(float a, float b) { return a > b || isnan(a) ? a : b; }
 
 /* The sum of 16 lanes in the one order that all kernels use: halves onto halves. */
 static inline float pe_sum_lanes(const float lanes[PE_LANES]) {

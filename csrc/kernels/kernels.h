@@ -102,7 +102,7 @@ typedef struct pe_kernels {
     uint8_t flip;
 
     /* q[i] = round(x[i] * 127 / max|x|) ^ flip for i < n; bytes up to n_padded are 0 ^ flip. *scale = max|x| / 127.
-       Ties to even; a row of zeros, or below PE_QUANT_LOW, has scale 0. */
+       Ties to even; a row of zeros, or below PE_QUANT_LOW, has scale 0, one with NaN the scale NaN. */
     void (*quantize)(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale);
 
     /* Sums of the weights of each of `blocks` * 16 channels, packed as in pe_product. False if a weight is -128, which
@@ -133,7 +133,7 @@ typedef struct pe_kernels {
     void (*attend_q8)(const pe_attend *a);
     void (*attend_f32)(const pe_attend *a);
 
-    /* *max = max x, *sum = sum e^(x - max); n at least 1. */
+    /* *max = max x, *sum = sum e^(x - max), 0 if all are minus infinity; NaN if an x is. n at least 1. */
     void (*exp_sum)(const float *x, int64_t n, float *max, float *sum);
 
     /* Indices i with x[i] > threshold, ascending; returns how many. `indices` holds n. */

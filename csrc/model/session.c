@@ -1,5 +1,6 @@
 #include "model/session.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -349,14 +350,26 @@ static pe_status prepare(pe_session *s, const pe_plan *plan) {
     return plan_listed_logits(s, plan);
 }
 
-pe_status pe_session_step(pe_session *s, const pe_plan *plan, pe_crew *crew) {
-    const pe_status status = prepare(s, plan);
-    if (status != PE_OK) {
-        pe_session_clear(s);
-        return status;
-    }
+/* Whatever went wrong in a row ends here: NaN makes NaN of all that it touches. */
+static pe_status check_normalizers(pe_session *s, const pe_logits_request *request) {
+    for (int64_t i = 0; i < request->n_rows; i++)
+        if (!isfinite(request->log_normalizer[i])) {
+            refuse(s, "the normalizer of row %lld is %g", (long long)i, request->log_normalizer[i]);
+            return PE_NOT_FINITE;
+        }
+    return PE_OK;
+}
+
+static pe_status run(pe_session *s, const pe_plan *plan, pe_crew *crew) {
+    PE_TRY(prepare(s, plan));
     pe_step step = {s, plan};
     pe_team_run(crew, pe_transformer_step, &step);
     s->shortlist.n_fresh = 0;
-    return PE_OK;
+    return check_normalizers(s, &plan->logits);
+}
+
+pe_status pe_session_step(pe_session *s, const pe_plan *plan, pe_crew *crew) {
+    const pe_status status = run(s, plan, crew);
+    if (status != PE_OK) pe_session_clear(s);
+    return status;
 }

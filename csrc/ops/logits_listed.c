@@ -10,6 +10,7 @@ typedef struct normalizer {
 } normalizer;
 
 static void add(normalizer *sum, float max, float chunk_sum) {
+    if (chunk_sum == 0.0f) return; /* minus infinity throughout */
     if (max > sum->top) {
         sum->total *= (double)pe_exp(sum->top - max);
         sum->top = max;

@@ -47,6 +47,13 @@ def test_far_out(reference, kind: str) -> None:
     assert abs(got[1]) <= {"tanh": 1, "silu": 1e30 * math.exp(-87.9)}.get(kind, 1e-37)
 
 
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_nan_stays_nan(kernels, kind: str) -> None:
+    x = np.linspace(-2, 2, 21, dtype=np.float32)
+    x[[0, 9, 20]] = np.nan
+    np.testing.assert_array_equal(np.isnan(activate(kernels, kind, x)), np.isnan(x))
+
+
 def test_exp_of_negative_arguments(reference) -> None:
     """Two keys with scores 0 and x and values 0 and 1: the result is e^x / (1 + e^x)."""
     worst = 0.0

@@ -65,3 +65,15 @@ def test_above_leaves_out_equal_and_infinite(kernels) -> None:
     x = np.array([1, 2, -np.inf, 2, 3, 2, np.inf] * 5, np.float32)
     np.testing.assert_array_equal(above(kernels, x, 2.0), np.flatnonzero(x > 2))
     np.testing.assert_array_equal(above(kernels, x, -np.inf), np.flatnonzero(x > -np.inf))
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 37])
+def test_exp_sum_of_what_is_not_finite(kernels, n: int) -> None:
+    """Ids that may not be taken count as nothing, also where there is no other; NaN is never overlooked."""
+    x = np.full(n, -np.inf, np.float32)
+    assert kernels.exp_sum(placed(x)) == (-np.inf, 0)
+    for at in {0, n // 2, n - 1}:
+        for rest in (-np.inf, 2.0):
+            x[:] = rest
+            x[at] = np.nan
+            assert np.isnan(kernels.exp_sum(placed(x))[1])

@@ -89,3 +89,14 @@ def test_a_row_whose_factor_would_overflow_counts_as_zeros(kernels) -> None:
     q, scale = np.full(8, 99, np.int8), np.ones(1, np.float32)
     kernels.quantize(x, 8, 0, q, scale)
     assert not q.any() and scale[0] == 0.0
+
+
+@pytest.mark.parametrize("n", [1, 7, 16, 33, 100])
+def test_a_row_that_is_not_finite_has_such_a_scale(kernels, n: int) -> None:
+    """So that products of it are not finite either: bytes cannot say it."""
+    for at in {0, n // 2, n - 1}:
+        x = random_row(n)
+        x[at] = np.inf
+        assert quantize(kernels, x)[1] == np.inf
+        x[(at + 1) % n] = -np.nan
+        assert np.isnan(quantize(kernels, x)[1])

@@ -45,7 +45,7 @@ static void attend_head_q8(const pe_attend *a) {
         float largest = 0.0f;
         for (int64_t t = 0; t < n; t++) {
             p[t] *= value_scale[t];
-            largest = p[t] > largest ? p[t] : largest;
+            largest = pe_larger(p[t], largest);
         }
         const float inverse = pe_quant_factor(largest);
         int32_t weight[PE_PAGE] = {0};

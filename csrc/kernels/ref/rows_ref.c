@@ -3,10 +3,7 @@
 
 void pe_quantize_q8r_f32__ref(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale) {
     float largest = 0.0f;
-    for (int64_t i = 0; i < n; i++) {
-        const float a = fabsf(x[i]);
-        largest = a > largest ? a : largest;
-    }
+    for (int64_t i = 0; i < n; i++) largest = pe_larger(fabsf(x[i]), largest);
     const float inverse = pe_quant_factor(largest);
     for (int64_t i = 0; i < n; i++) {
         float v = x[i] * inverse;
@@ -35,8 +32,9 @@ void pe_exp_sum_f32__ref(const float *x, int64_t n, float *max, float *sum) {
     float m = x[0];
     for (int64_t i = 1; i < n; i++) m = x[i] > m ? x[i] : m;
     float lanes[PE_LANES] = {0};
-    for (int64_t i = 0; i < n; i++) lanes[i % PE_LANES] += pe_exp(x[i] - m);
     *max = m;
+    if (m == -INFINITY) m = 0.0f;
+    for (int64_t i = 0; i < n; i++) lanes[i % PE_LANES] += pe_exp(x[i] - m);
     *sum = pe_sum_lanes(lanes);
 }
 

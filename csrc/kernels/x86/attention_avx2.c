@@ -73,7 +73,7 @@ static void attend_head_q8(const pe_attend *a) {
             const __m256i live = pe_mask8(n - half * 8);
             p[half] = _mm256_mul_ps(p[half], _mm256_maskload_ps(scales + PE_PAGE + half * 8, live));
         }
-        const float largest = pe_max8(_mm256_max_ps(p[0], p[1]));
+        const float largest = pe_largest8(pe_larger8(p[0], p[1]));
         const __m256 inverse = _mm256_set1_ps(pe_quant_factor(largest));
         int32_t weights[PE_PAGE];
         for (int half = 0; half < 2; half++) {

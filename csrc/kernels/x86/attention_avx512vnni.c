@@ -37,7 +37,7 @@ ALWAYS_INLINE void absmax_of_heads(const float *x, int64_t d, const int heads, _
     for (int h = 0; h < 4; h++) top[h] = _mm512_setzero_ps();
     for (int h = 0; h < heads; h++)
         for (int64_t i = 0; i < d; i += 16)
-            top[h] = _mm512_max_ps(_mm512_abs_ps(_mm512_maskz_loadu_ps(pe_mask16(d - i), x + h * d + i)), top[h]);
+            top[h] = pe_larger16(_mm512_abs_ps(_mm512_maskz_loadu_ps(pe_mask16(d - i), x + h * d + i)), top[h]);
 }
 
 /* Four heads side by side: each step of one head is a long chain, and what a chain ends in, four heads share a vector
@@ -65,7 +65,7 @@ ALWAYS_INLINE void begin(side_by_side *s, const float *q, int64_t d, float scale
     __m512 top[SIDE];
     __m512i sum[SIDE];
     absmax_of_heads(q, d, heads, top);
-    const __m128 largest = pe_max16x4(top), inverse = pe_quant_factor4(largest);
+    const __m128 largest = pe_largest16x4(top), inverse = pe_quant_factor4(largest);
     s->q_scale = _mm_mul_ps(pe_quant_scale4(largest), _mm_set1_ps(scale));
     for (int h = 0; h < SIDE; h++) sum[h] = _mm512_setzero_si512();
     for (int h = 0; h < heads; h++)
@@ -115,7 +115,7 @@ ALWAYS_INLINE void weigh(side_by_side *s, __m512 score[SIDE], const float *scale
     s->sum = _mm_fmadd_ps(s->sum, s->scale, pe_sum16x4(w));
     for (int h = 0; h < heads; h++)
         w[h] = _mm512_mul_ps(w[h], _mm512_maskz_loadu_ps(live, scales + h * floats + PE_PAGE));
-    const __m128 largest = pe_max16x4(w), inverse = pe_quant_factor4(largest);
+    const __m128 largest = pe_largest16x4(w), inverse = pe_quant_factor4(largest);
     s->unit = pe_quant_scale4(largest);
     for (int h = 0; h < heads; h++) {
         const __m512 scaled = _mm512_min_ps(_mm512_mul_ps(w[h], lane_ps(inverse, h)), _mm512_set1_ps(127.0f));
@@ -178,9 +178,9 @@ ALWAYS_INLINE void store_heads_q8(const pe_token *t, int64_t first_head, const i
     uint8_t *page = t->page + first_head * head_bytes;
     __m512 top[SIDE];
     absmax_of_heads(k, d, heads, top);
-    const __m128 k_largest = pe_max16x4(top), k_inverse = pe_quant_factor4(k_largest);
+    const __m128 k_largest = pe_largest16x4(top), k_inverse = pe_quant_factor4(k_largest);
     absmax_of_heads(v, d, heads, top);
-    const __m128 v_largest = pe_max16x4(top), v_inverse = pe_quant_factor4(v_largest);
+    const __m128 v_largest = pe_largest16x4(top), v_inverse = pe_quant_factor4(v_largest);
     _Alignas(16) float k_scale[SIDE], v_scale[SIDE];
     _mm_store_ps(k_scale, pe_quant_scale4(k_largest));
     _mm_store_ps(v_scale, pe_quant_scale4(v_largest));

@@ -34,7 +34,7 @@ ALWAYS_INLINE void finish(const pe_product *p, int64_t row0, int64_t block, cons
     }
     if (p->activation == PE_RELU) {
 #pragma GCC unroll 24
-        for (int r = 0; r < rows; r++) value[r] = _mm512_max_ps(value[r], zero);
+        for (int r = 0; r < rows; r++) value[r] = _mm512_max_ps(zero, value[r]);
     }
     float *y = p->y + row0 * ldy + channel;
 #pragma GCC unroll 24

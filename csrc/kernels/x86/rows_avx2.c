@@ -11,8 +11,8 @@ static inline __m256 only(__m256 v, int64_t lanes) { return _mm256_and_ps(v, _mm
 void pe_quantize_q8r_f32__avx2(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     __m256 top = _mm256_setzero_ps();
-    for (int64_t i = 0; i < n; i += 8) top = _mm256_max_ps(_mm256_andnot_ps(sign, load(x, i, n)), top);
-    const float largest = pe_max8(top);
+    for (int64_t i = 0; i < n; i += 8) top = pe_larger8(_mm256_andnot_ps(sign, load(x, i, n)), top);
+    const float largest = pe_largest8(top);
     const __m256 inverse = _mm256_set1_ps(pe_quant_factor(largest));
     const __m256 low = _mm256_set1_ps(-127.0f), high = _mm256_set1_ps(127.0f);
     const __m128i flips = _mm_set1_epi8((char)flip);
@@ -60,7 +60,7 @@ void pe_exp_sum_f32__avx2(const float *x, int64_t n, float *max, float *sum) {
         top = _mm256_max_ps(n - i >= 8 ? v : _mm256_blendv_ps(top, v, _mm256_castsi256_ps(pe_mask8(n - i))), top);
     }
     *max = pe_max8(top);
-    const __m256 m = _mm256_set1_ps(*max);
+    const __m256 m = _mm256_set1_ps(*max == -INFINITY ? 0.0f : *max);
     __m256 lanes[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (int64_t i = 0; i < n; i += 8) {
         const __m256 e = pe_exp8(_mm256_sub_ps(load(x, i, n), m));

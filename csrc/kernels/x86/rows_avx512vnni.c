@@ -14,11 +14,11 @@ void pe_quantize_q8r_f32__avx512vnni(const float *x, int64_t n, int64_t n_padded
     __m512 top = _mm512_abs_ps(_mm512_maskz_loadu_ps(pe_mask16(n - whole), x + whole)), other = top;
     int64_t i = 0;
     for (; i + 32 <= whole; i += 32) {
-        top = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + i)), top);
-        other = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + i + 16)), other);
+        top = pe_larger16(_mm512_abs_ps(_mm512_loadu_ps(x + i)), top);
+        other = pe_larger16(_mm512_abs_ps(_mm512_loadu_ps(x + i + 16)), other);
     }
-    if (i < whole) top = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + i)), top);
-    const float largest = pe_max16(_mm512_max_ps(top, other));
+    if (i < whole) top = pe_larger16(_mm512_abs_ps(_mm512_loadu_ps(x + i)), top);
+    const float largest = pe_largest16(pe_larger16(top, other));
     const __m512 inverse = _mm512_set1_ps(pe_quant_factor(largest));
     const __m128i flips = _mm_set1_epi8((char)flip);
 #pragma GCC unroll 4
@@ -65,7 +65,7 @@ void pe_exp_sum_f32__avx512vnni(const float *x, int64_t n, float *max, float *su
     if (i < whole) top = _mm512_max_ps(_mm512_loadu_ps(x + i), top);
     top = _mm512_mask_max_ps(top, live, _mm512_maskz_loadu_ps(live, x + whole), top);
     *max = pe_max16(_mm512_max_ps(top, other));
-    const __m512 m = _mm512_set1_ps(*max);
+    const __m512 m = _mm512_set1_ps(*max == -INFINITY ? 0.0f : *max);
     __m512 lanes = _mm512_setzero_ps();
 #pragma GCC unroll 4
     for (i = 0; i < whole; i += 16) lanes = _mm512_add_ps(lanes, pe_exp16(_mm512_sub_ps(_mm512_loadu_ps(x + i), m)));

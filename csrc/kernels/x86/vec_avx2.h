@@ -26,9 +26,21 @@ static inline float pe_max8(__m256 a) {
     return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
 
+/* pe_larger: as integers, such values have the order that they have as floats, and NaN comes last. */
+static inline __m256 pe_larger8(__m256 a, __m256 b) {
+    return _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
+
+static inline float pe_largest8(__m256 v) {
+    const __m256i a = _mm256_castps_si256(v);
+    const __m128i b = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    const __m128i c = _mm_max_epu32(b, _mm_shuffle_epi32(b, 0x4e));
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epu32(c, _mm_shuffle_epi32(c, 0xb1))));
+}
+
 static inline __m256 pe_exp8(__m256 x) {
-    const __m256 live = _mm256_cmp_ps(x, _mm256_set1_ps(PE_EXP_LOW), _CMP_GT_OQ);
-    x = _mm256_min_ps(x, _mm256_set1_ps(PE_EXP_HIGH));
+    const __m256 live = _mm256_cmp_ps(x, _mm256_set1_ps(PE_EXP_LOW), _CMP_NLE_UQ);
+    x = _mm256_min_ps(_mm256_set1_ps(PE_EXP_HIGH), x); /* of NaN: the second */
     const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(PE_LOG2E)), _MM_FROUND_CUR_DIRECTION);
     __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-PE_LN2_HIGH), x);
     r = _mm256_fmadd_ps(n, _mm256_set1_ps(-PE_LN2_LOW), r);
@@ -66,7 +78,7 @@ static inline __m256 pe_erf8(__m256 x) {
 static inline __m256 pe_activate8(pe_activation kind, __m256 x) {
     const __m256 one = _mm256_set1_ps(1.0f), half = _mm256_set1_ps(0.5f), minus = _mm256_set1_ps(-0.0f);
     switch (kind) {
-    case PE_RELU: return _mm256_max_ps(x, _mm256_setzero_ps());
+    case PE_RELU: return _mm256_max_ps(_mm256_setzero_ps(), x);
     case PE_GELU: {
         const __m256 e = pe_erf8(_mm256_mul_ps(x, _mm256_set1_ps(0.707106781f)));
         return _mm256_mul_ps(_mm256_mul_ps(half, x), _mm256_add_ps(one, e));

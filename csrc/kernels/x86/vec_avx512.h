@@ -18,6 +18,15 @@ static inline float pe_sum16(__m512 v) {
 
 static inline float pe_max16(__m512 v) { return _mm512_reduce_max_ps(v); }
 
+/* pe_larger: as integers, such values have the order that they have as floats, and NaN comes last. */
+static inline __m512 pe_larger16(__m512 a, __m512 b) {
+    return _mm512_castsi512_ps(_mm512_max_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+
+static inline float pe_largest16(__m512 v) {
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128((int)_mm512_reduce_max_epu32(_mm512_castps_si512(v)))));
+}
+
 /* The reductions of four vectors, one a lane. */
 static inline __m128 pe_max16x4(const __m512 v[4]) {
     __m128 m[4];
@@ -27,6 +36,19 @@ static inline __m128 pe_max16x4(const __m512 v[4]) {
     }
     _MM_TRANSPOSE4_PS(m[0], m[1], m[2], m[3]);
     return _mm_max_ps(_mm_max_ps(m[0], m[2]), _mm_max_ps(m[1], m[3]));
+}
+
+static inline __m128 pe_largest16x4(const __m512 v[4]) {
+    __m128 m[4];
+    for (int i = 0; i < 4; i++) {
+        const __m512i w = _mm512_castps_si512(v[i]);
+        const __m256i a = _mm256_max_epu32(_mm512_castsi512_si256(w), _mm512_extracti32x8_epi32(w, 1));
+        m[i] = _mm_castsi128_ps(_mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1)));
+    }
+    _MM_TRANSPOSE4_PS(m[0], m[1], m[2], m[3]);
+    const __m128i even = _mm_max_epu32(_mm_castps_si128(m[0]), _mm_castps_si128(m[2]));
+    const __m128i odd = _mm_max_epu32(_mm_castps_si128(m[1]), _mm_castps_si128(m[3]));
+    return _mm_castsi128_ps(_mm_max_epu32(even, odd));
 }
 
 static inline __m128 pe_sum16x4(const __m512 v[4]) { /* in the order of pe_sum16 */
@@ -54,13 +76,13 @@ static inline __m128 pe_quant_factor4(__m128 largest) {
 }
 
 static inline __m128 pe_quant_scale4(__m128 largest) {
-    const __mmask8 live = _mm_cmp_ps_mask(largest, _mm_set1_ps(PE_QUANT_LOW), _CMP_GT_OQ);
+    const __mmask8 live = _mm_cmp_ps_mask(largest, _mm_set1_ps(PE_QUANT_LOW), _CMP_NLE_UQ);
     return _mm_maskz_mul_ps(live, largest, _mm_set1_ps(1.0f / 127.0f));
 }
 
 static inline __m512 pe_exp16(__m512 x) {
-    const __mmask16 live = _mm512_cmp_ps_mask(x, _mm512_set1_ps(PE_EXP_LOW), _CMP_GT_OQ);
-    x = _mm512_min_ps(x, _mm512_set1_ps(PE_EXP_HIGH));
+    const __mmask16 live = _mm512_cmp_ps_mask(x, _mm512_set1_ps(PE_EXP_LOW), _CMP_NLE_UQ);
+    x = _mm512_min_ps(_mm512_set1_ps(PE_EXP_HIGH), x); /* of NaN: the second */
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(PE_LOG2E)), _MM_FROUND_CUR_DIRECTION);
     __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-PE_LN2_HIGH), x);
     r = _mm512_fmadd_ps(n, _mm512_set1_ps(-PE_LN2_LOW), r);
@@ -97,7 +119,7 @@ static inline __m512 pe_erf16(__m512 x) {
 static inline __m512 pe_activate16(pe_activation kind, __m512 x) {
     const __m512 one = _mm512_set1_ps(1.0f), half = _mm512_set1_ps(0.5f), minus = _mm512_set1_ps(-0.0f);
     switch (kind) {
-    case PE_RELU: return _mm512_max_ps(x, _mm512_setzero_ps());
+    case PE_RELU: return _mm512_max_ps(_mm512_setzero_ps(), x);
     case PE_GELU: {
         const __m512 e = pe_erf16(_mm512_mul_ps(x, _mm512_set1_ps(0.707106781f)));
         return _mm512_mul_ps(_mm512_mul_ps(half, x), _mm512_add_ps(one, e));
