@@ -96,7 +96,6 @@ cdef class Beams:
         self.scores[slot] = self.search.never
         self.scores[slot, 0] = 0.0
         self.ended[slot] = False
-        self.ended_scores[slot] = self.search.never
 
     def bind(self, history, sequences, length, prompt, maximum, used, powers):
         """Use these arrays: int32 [slots, B, capacity], [slots, B], three [slots]; bool [ids]; float64 powers."""

@@ -46,6 +46,9 @@ static int32_t token_of(const pe_candidates *c, int32_t place) {
 
 static int32_t *row_of(int32_t *rows, const pe_beam_search *s, int64_t beam) { return rows + beam * s->capacity; }
 
+/* Whether the beam is one: others stand where there were too few candidates, and end in nothing. */
+static bool exists(const pe_beam_search *s, double total) { return total > s->never / 2; }
+
 /* Lets the best B continuations compete with the hypotheses that ended, where they end. */
 static void finish(const pe_beam_search *s, const sentence *of, const pe_candidates *c, bool at_limit) {
     const int64_t beams = s->beams, length = *of->length;
@@ -54,9 +57,8 @@ static void finish(const pe_beam_search *s, const sentence *of, const pe_candida
     bool any = false;
     for (int64_t i = 0; i < beams; i++) {
         const double total = s->totals[s->order[i]];
-        /* A beam that exists only because there were too few candidates ends in nothing. */
-        const bool ends = (at_limit || is_end(s, token_of(c, s->order[i]))) && total > s->never / 2;
-        merged[i] = of->ended_scores[i];
+        const bool ends = (at_limit || is_end(s, token_of(c, s->order[i]))) && exists(s, total);
+        merged[i] = of->ended[i] ? of->ended_scores[i] : -INFINITY;
         merged[beams + i] = ends ? total / power : -INFINITY;
         any |= ends;
     }
@@ -84,17 +86,17 @@ static void finish(const pe_beam_search *s, const sentence *of, const pe_candida
     }
 }
 
-/* Whether nothing can improve, or enough ended and that is enough: `_check_early_stop_heuristic`. */
+/* Whether no beam is left, or enough ended and that is enough or cannot improve: `_check_early_stop_heuristic`. */
 static bool is_done(const pe_beam_search *s, const sentence *of) {
-    const int64_t longest = of->maximum - of->prompt, generated = *of->length + 1 - of->prompt;
-    const double best = of->scores[0] / s->powers[s->flattering ? longest : generated];
-    bool all = true;
+    if (!exists(s, of->scores[0])) return true;
     double worst = INFINITY;
     for (int64_t i = 0; i < s->beams; i++) {
-        all &= of->ended[i];
+        if (!of->ended[i]) return false;
         worst = of->ended_scores[i] < worst ? of->ended_scores[i] : worst;
     }
-    return !(best > (all ? worst : s->never)) || (all && s->early_stopping == PE_STOP_EARLY);
+    const int64_t longest = of->maximum - of->prompt, generated = *of->length + 1 - of->prompt;
+    const double best = of->scores[0] / s->powers[s->flattering ? longest : generated];
+    return !(best > worst) || s->early_stopping == PE_STOP_EARLY;
 }
 
 static int32_t take_sequence(const pe_beam_search *s) {

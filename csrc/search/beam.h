@@ -12,7 +12,7 @@ typedef struct pe_beam_search {
     int64_t beams;              /* B */
     const int32_t *end;         /* [n_end] end tokens */
     int64_t n_end;
-    double never;               /* score of what does not exist: below all that does, but finite */
+    double never;               /* sum of what does not exist: below all that does, but finite */
     pe_early_stopping early_stopping;
     bool flattering;            /* "never", and a longer hypothesis scores better: judge a beam by its longest form */
     const double *powers;       /* length**penalty by length, up to the longest hypothesis */
@@ -26,7 +26,7 @@ typedef struct pe_beam_search {
     const int32_t *prompt;      /* how many of these were given */
     const int32_t *maximum;     /* tokens of a hypothesis at most */
     bool *ended;                /* [B] which hypotheses there are, best first */
-    double *ended_scores;       /* [B] */
+    double *ended_scores;       /* [B] of those */
     int32_t *ended_lengths;     /* [B] */
     int32_t *ended_ids;         /* [B][capacity] */
 

@@ -6,7 +6,9 @@ the others go on. What is done with the candidates lies in csrc/search/beam.c.
 
 transformers begins with `num_beams` equal rows, all but the first scored -1e9. Here the first step runs one
 row, which all beams share; from then on each beam has a sequence of its own: the first child of a parent
-takes over the parent's, further children fork it, and a sequence without children is freed.
+takes over the parent's, further children fork it, and a sequence without children is freed. And to
+transformers a hypothesis that is not there has the score -1e9; here one that is there is better, whatever
+its score.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from pyengine.plan import Ahead, StepResult
 
 __all__ = ["BeamSearch"]
 
-NEVER = -1e9
-"""The score of a hypothesis that does not exist: below all that do, but finite, as in transformers."""
+NEVER = -1e30
+"""The sum of a beam that does not exist: below all that do, whatever the repetition penalty, but finite."""
 
 
 class BeamSearch(Search):

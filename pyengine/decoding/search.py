@@ -218,7 +218,7 @@ class Search(ABC):
         most = int(generated.max(initial=0))
         if most >= len(self._powers):
             lengths = np.arange(1, 2 * most + 1, dtype=np.float64)
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore"):  # beyond the positions, up to which all are finite
                 self._powers = np.concatenate([[1.0], np.power(lengths, self.options.length_penalty)])
         powers: np.ndarray = self._powers[generated]
         return powers

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from pyengine.decoding.beam import BeamSearch
-from pyengine.decoding.search import Finished
+from pyengine.decoding.search import Finished, Found
 from pyengine.options import TranslationOptions
 from pyengine.plan import StepResult
 from tests.oracle.reference import ReferenceModel
@@ -118,6 +119,40 @@ def test_fewer_hypotheses_where_fewer_exist() -> None:
     )
     assert [(each.ids.tolist(), each.score) for each in found] == [([], -np.inf)]
     assert not session.sequences
+
+
+@pytest.mark.parametrize("penalty", [-100.0, -9.0, 30.0, 100.0])
+def test_a_hypothesis_is_better_than_none_whatever_its_score(penalty: float) -> None:
+    """Also below the -1e9 that transformers takes for none, which gave an empty text with a score of minus infinity."""
+    config = model_config()
+    session = ReferenceSession(ReferenceModel(config, random_tensors(config, 1)))
+    options = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 12}
+
+    def found(penalty: float) -> list[Found]:
+        return search(session, generation(), config, {**options, "length_penalty": penalty}, [[4, 9, 0]])[0]
+
+    hypotheses = found(penalty)
+    scores = [each.score for each in hypotheses]
+    assert len(hypotheses) == 3 and np.isfinite(scores).all() and scores == sorted(scores, reverse=True)
+    assert all(len(each.ids) and each.score < 0 for each in hypotheses)
+    if penalty < 0:  # every token makes a score worse by far
+        lengths = [len(each.ids) for each in hypotheses]
+        assert lengths == sorted(lengths) and lengths[0] == min(len(each.ids) for each in found(-1.0))
+
+
+def test_a_repetition_penalty_makes_no_hypothesis_vanish() -> None:
+    """A million times a log-probability, for each of 30 tokens."""
+    config = model_config()
+    session = ReferenceSession(ReferenceModel(config, random_tensors(config, 1)))
+    options = {
+        "num_beams": 2,
+        "repetition_penalty": 1e6,
+        "suppress_tokens": tuple(range(2, 23)),
+        "min_new_tokens": 30,
+        "max_new_tokens": 31,
+    }
+    [[best]] = search(session, generation(forced_eos_token_id=None), config, options, [[4, 9, 0]])
+    assert len(best.ids) >= 30 and -np.inf < best.score < -1e6
 
 
 def test_slots_are_used_again() -> None:
