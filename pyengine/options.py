@@ -8,15 +8,15 @@ positions. Names and meanings are those of transformers' `GenerationConfig`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from pyengine.arguments import KEYWORDS, flag, real, unknown_option, whole
 from pyengine.canonical.config import MAX_BEAMS
 from pyengine.errors import OptionError
+from pyengine.formats.strict_json import shorten
 
 if TYPE_CHECKING:
     from pyengine.canonical.config import GenerationDefaults
@@ -31,6 +31,9 @@ ALIASES = {
 }
 """CTranslate2's name of an option -> its name here, where the two differ."""
 
+
+LARGEST_POWER = 280
+"""Decimal digits of length**length_penalty at most: a score is a sum of log-probabilities over it, in a float64."""
 
 LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
 
@@ -66,7 +69,7 @@ class TranslationOptions:
 
     num_beams              beams a sentence, 1..256; 1 is greedy search
     num_return_sequences   hypotheses returned, 1..num_beams
-    length_penalty         exponent p of score = sum of log-probabilities / length**p, -100..100
+    length_penalty         exponent p of score = sum of log-probabilities / length**p, -100..100 up to 630 positions
     early_stopping         True: stop when num_beams hypotheses ended; False: when none is likely to get
                            better; "never": when none can get better
     max_length             tokens of a hypothesis at most, start token and prefix counted, >= 2
@@ -109,8 +112,7 @@ class TranslationOptions:
         for given, value in keywords.items():
             name = ALIASES.get(given, given)
             if name not in known:
-                near = difflib.get_close_matches(given, [*known, *ALIASES], n=1)
-                raise OptionError(f"{given}: no such option" + (f"; did you mean {near[0]}?" if near else ""))
+                raise unknown_option(given, [*known, *ALIASES, *KEYWORDS], KEYWORDS)
             if value is None:
                 continue
             if name in spelled:
@@ -129,17 +131,15 @@ class TranslationOptions:
         self._whole("no_repeat_ngram_size", 0)
         self._real("length_penalty", -100.0, 100.0)
         self._real("repetition_penalty", 1e-6, 1e6)
-        if not (self.early_stopping is None or isinstance(self.early_stopping, bool)):
-            if self.early_stopping != "never":
-                raise OptionError(
-                    f'early_stopping is {self.early_stopping!r}; expected True, False or "never"'
-                )
-        if not (self.renormalize_logits is None or isinstance(self.renormalize_logits, bool)):
-            raise OptionError(f"renormalize_logits is {self.renormalize_logits!r}; expected True or False")
+        if not (isinstance(self.early_stopping, str) and self.early_stopping == "never"):
+            self._flag("early_stopping", 'True, False or "never"')
+        self._flag("renormalize_logits")
         self._ids("suppress_tokens")
         self._ids("begin_suppress_tokens")
         self._words("bad_words_ids")
-        if self.forced_bos_token_id != ():
+        if _as_tuple(self.forced_bos_token_id) == ():
+            object.__setattr__(self, "forced_bos_token_id", ())
+        else:
             self._whole("forced_bos_token_id", 0)
         if self.forced_eos_token_id is not None:
             object.__setattr__(self, "forced_eos_token_id", _as_tuple(self.forced_eos_token_id))
@@ -164,19 +164,21 @@ class TranslationOptions:
     def _whole(self, name: str, low: int, high: int | None = None) -> None:
         value = getattr(self, name)
         if value is not None:
-            object.__setattr__(self, name, _whole_number(name, value, low, high))
+            object.__setattr__(self, name, whole(_both_names(name), value, low, high))
 
     def _real(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
         if value is None:
             return
-        try:
-            number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not low <= number <= high:
-            raise OptionError(f"{name} is {value!r}; expected a number, {low:g}..{high:g}")
+        number = real(value)
+        if number is None or not low <= number <= high:
+            raise OptionError(f"{name} is {shorten(value)}; expected a number, {low:g}..{high:g}")
         object.__setattr__(self, name, number)
+
+    def _flag(self, name: str, expected: str = "True or False") -> None:
+        value = getattr(self, name)
+        if value is not None:
+            object.__setattr__(self, name, flag(name, value, expected))
 
     def _ids(self, name: str) -> None:
         value = getattr(self, name)
@@ -311,7 +313,13 @@ class SearchOptions:
             )
 
     def check(self, target_vocab: int) -> None:
-        """OptionError unless every id lies in [0, target_vocab), and what is forced may be taken."""
+        """OptionError unless every id lies in [0, target_vocab), what is forced may be taken, and scores are finite."""
+        steepest = math.floor(LARGEST_POWER / math.log10(max(self.max_positions, 2)))
+        if abs(self.length_penalty) > steepest:
+            raise OptionError(
+                f"length_penalty is {self.length_penalty:g}; expected -{steepest}..{steepest}: the model has "
+                f"{self.max_positions} positions, and scores of so many tokens would be no finite numbers"
+            )
         words = [id for word in self.bad_words_ids for id in word]
         bos = () if self.forced_bos_token_id is None else (self.forced_bos_token_id,)
         for name, ids in (
@@ -330,17 +338,6 @@ class SearchOptions:
                 raise OptionError(f"{name} forces {sorted(ids)}, which suppress_tokens suppresses")
 
 
-def _whole_number(name: str, value: Any, low: int, high: int | None = None) -> int:
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < low or (high is not None and number > high):
-        span = f"at least {low}" if high is None else f"{low}..{high}"
-        raise OptionError(f"{_both_names(name)} is {value!r}; expected a whole number, {span}")
-    return number
-
-
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     if isinstance(value, (str, bytes)):
         return (value,)
@@ -351,7 +348,7 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 
 def _id_tuple(name: str, value: Any) -> tuple[int, ...]:
-    return tuple(_whole_number(name, id, 0) for id in _as_tuple(value))
+    return tuple(whole(name, id, 0) for id in _as_tuple(value))
 
 
 def _both_names(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pyengine.errors import OptionError
@@ -39,7 +40,18 @@ from tests.oracle.tiny import generation
         ({"max_length": 9, "max_new_tokens": 9}, "max_length and max_new_tokens set the same limit"),
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens"),
         ({"beamsize": 2}, "beamsize: no such option; did you mean beam_size?"),
-        ({"temperature": 2}, "temperature: no such option"),
+        ({"forced_token_id": 2}, "did you mean forced_bos_token_id or forced_eos_token_id?"),
+        ({"num_beams": np.bool_(True)}, "num_beams"),
+        ({"num_beams": np.array([4])}, "num_beams"),
+        ({"num_beams": 10**5000}, "num_beams.* is an integer of 16610 bits; expected a whole number, 1..256"),
+        ({"length_penalty": True}, "length_penalty is True"),
+        ({"length_penalty": np.bool_(True)}, "length_penalty is .*True.*; expected a number"),
+        ({"early_stopping": np.array(["never", "x"])}, "early_stopping"),
+        ({"early_stopping": "yes"}, "early_stopping"),
+        ({"renormalize_logits": "no"}, "renormalize_logits is 'no'; expected True or False"),
+        ({"renormalize_logits": 0}, "renormalize_logits is 0"),
+        ({"forced_bos_token_id": [5]}, "forced_bos_token_id is \\[5\\]; expected a whole number"),
+        ({"suppress_tokens": [True]}, "suppress_tokens is True"),
     ],
 )
 def test_refused(keywords: dict[str, Any], message: str) -> None:
@@ -160,3 +172,49 @@ def test_lengths_of_the_checkpoint_that_exclude_each_other_are_its_own_affair() 
 @pytest.mark.parametrize("alias", ALIASES)
 def test_aliases_are_the_option(alias: str) -> None:
     assert TranslationOptions.from_keywords({alias: 1}) == TranslationOptions(**{ALIASES[alias]: 1})
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """As integers, and as arrays without axes; what comes out is Python's."""
+    plain = TranslationOptions(
+        num_beams=3,
+        num_return_sequences=2,
+        length_penalty=0.5,
+        early_stopping=True,
+        max_length=9,
+        min_length=2,
+        no_repeat_ngram_size=3,
+        repetition_penalty=2.0,
+        bad_words_ids=((1, 2), (3,)),
+        suppress_tokens=(4,),
+        begin_suppress_tokens=(5,),
+        forced_bos_token_id=6,
+        forced_eos_token_id=7,
+        renormalize_logits=False,
+    )
+    values = {name: value for name, value in vars(plain).items() if value is not None}
+
+    def converted(value: Any, as_number: Any) -> Any:
+        if isinstance(value, tuple):
+            return [converted(each, as_number) for each in value]
+        return value if value == "never" else as_number(value)
+
+    for as_number in (np.array, lambda value: np.array(value)[()]):
+        given = TranslationOptions(**{name: converted(value, as_number) for name, value in values.items()})
+        assert given == plain and repr(given) == repr(plain)
+    assert TranslationOptions(length_penalty=np.float32(0.5), num_beams=np.uint8(3)).length_penalty == 0.5
+    arrays = TranslationOptions(bad_words_ids=np.array([[1, 2]]), suppress_tokens=np.array([4, 5]))
+    assert (arrays.bad_words_ids, arrays.suppress_tokens) == (((1, 2),), (4, 5))
+    assert TranslationOptions(forced_bos_token_id=np.array([])).forced_bos_token_id == ()
+
+
+def test_a_length_penalty_gives_finite_scores() -> None:
+    """Of the call, and of the checkpoint."""
+    for penalty in (-100, 100):
+        TranslationOptions(length_penalty=penalty).resolve(generation(), 23, 512)
+        for options, defaults in ((TranslationOptions(length_penalty=penalty), generation()), (
+            TranslationOptions(),
+            generation(length_penalty=penalty),
+        )):
+            with pytest.raises(OptionError, match=f"length_penalty is {penalty}; expected -93..93: the model has 1024"):
+                options.resolve(defaults, 23, 1024)

@@ -13,10 +13,12 @@ def test_all_names_exist_and_are_sorted() -> None:
     assert pyengine.__all__ == sorted(pyengine.__all__)
     assert all(hasattr(pyengine, name) for name in pyengine.__all__)
     modules = {
+        "arguments",
         "canonical",
         "cli",
         "cpus",
         "decoding",
+        "foreign",
         "formats",
         "modelfile",
         "options",

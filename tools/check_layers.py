@@ -25,7 +25,9 @@ ARROWS: dict[str, str] = {
     "version": "",
     "pages": "",
     "formats": "cpus errors pages",
-    "options": "errors canonical",
+    "foreign": "",
+    "arguments": "errors formats foreign",
+    "options": "errors formats arguments canonical",
     "canonical": "errors formats",
     "checkpoints": "errors formats canonical",
     "importers": "errors formats canonical checkpoints",
@@ -36,7 +38,10 @@ ARROWS: dict[str, str] = {
     "decoding": "errors options plan _core",
     "scheduling": "errors options plan decoding",
     "_core": "errors plan csrc/base csrc/kernels csrc/ops csrc/model csrc/search",
-    "tasks": "cpus errors options pages results plan canonical modelfile text shortlist _core scheduling decoding",
+    "tasks": (
+        "cpus errors formats arguments options pages results plan canonical modelfile text shortlist _core scheduling "
+        "decoding"
+    ),
     "pyengine": "errors options results version tasks",
     "cli": "cpus errors options results version modelfile text tasks quantize pyengine",
     "quantize": (

@@ -24,7 +24,15 @@ _LARGEST = sys.float_info.max
 REQUIRED: Any = object()  # the default of a field that must be there
 
 
-_repr = reprlib.Repr()
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # Python does not print integers of more than 4,300 digits
+            return f"an integer of {x.bit_length()} bits"
+
+
+_repr = _Repr()
 _repr.maxstring = _repr.maxother = 80
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from pyengine.arguments import choice, whole
 from pyengine.canonical.config import GenerationDefaults, ModelConfig
 from pyengine.canonical.tensors import sinusoidal_positions
 from pyengine.cpus import usable_cpus
@@ -146,8 +147,8 @@ def open_engine(
     Raises OptionError.
     """
     for name, value in (("compute", compute), ("kv", kv)):
-        if value is not None and value not in KINDS:
-            raise OptionError(f'{name} is {value!r}; expected "int8" or "float32"')
+        if value is not None:
+            choice(name, value, KINDS)
     compute = compute or ("int8" if directory.rounded else "float32")
     if compute == "int8" and not directory.rounded:
         raise OptionError(
@@ -180,13 +181,11 @@ def make_engine(
 
     Raises OptionError for `threads` and `replicas`.
     """
-    if threads != "auto" and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
-        raise OptionError(f'threads is {threads!r}; expected a whole number, 1..{MAX_THREADS}, or "auto"')
     cpus = usable_cpus()
-    if threads == "auto":
+    if isinstance(threads, str) and threads == "auto":
         threads = min(cpus, MAX_THREADS)
-    if type(replicas) is not int or not 1 <= replicas <= threads:
-        raise OptionError(f"replicas is {replicas!r}; expected a whole number, 1..{threads}, the threads")
+    threads = whole("threads", threads, 1, MAX_THREADS, ', or "auto"')
+    replicas = whole("replicas", replicas, 1, threads, ", the threads")
     most = max(cpus, threads)
     open_session, isa = _core_sessions(config, tensors, kv, most)
     engine = Engine(config, generation, open_session, threads=threads, replicas=replicas, keep=most)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
-from pyengine.errors import OptionError
+from pyengine.arguments import KEYWORDS, choice, flag, unknown_option
 from pyengine.modelfile import open_head, open_weights
+from pyengine.options import TranslationKeywords
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import open_engine
 from pyengine.tasks.translator import Translator
@@ -26,6 +27,7 @@ def load(
     load: Literal["copy", "mmap"] = "copy",
     shortlist: str | Path | None = None,
     verify: bool = False,
+    **unknown: NoReturn,
 ) -> Translator:
     """Open the model directory `path`, as `tools/quantize.py` writes it.
 
@@ -41,9 +43,12 @@ def load(
     verify   compare every byte of the directory with its checksum first
     Raises ModelFileError, TokenizerError, OptionError or EngineError.
     """
-    if load not in ("copy", "mmap"):
-        raise OptionError(f'load is {load!r}; expected "copy" or "mmap"')
-    head = open_head(path, verify=verify)
+    for name in unknown:
+        own = [each for each, calls in KEYWORDS.items() if calls == "pyengine.load"]
+        searching = dict.fromkeys(TranslationKeywords.__annotations__, KEYWORDS["options"])
+        raise unknown_option(name, own, KEYWORDS | searching)
+    choice("load", load, ("copy", "mmap"))
+    head = open_head(path, verify=flag("verify", verify))
     config = head.config
     opened = None if shortlist is None else Shortlist.open(shortlist, config.source_vocab, config.target_vocab)
     with ThreadPoolExecutor(1) as pool:  # opening a tokenizer takes as long as reading the weights
