@@ -2,7 +2,7 @@
 
     PyengineError
     ├── CheckpointError      a training checkpoint that cannot be read: missing, truncated, hostile
-    ├── UnsupportedError     a checkpoint asks for something that the engine does not have
+    ├── UnsupportedError     a checkpoint or a caller asks for something that the engine does not have
     ├── ModelFileError       a model directory that is damaged, incomplete, of a newer version, or no such thing
     ├── TokenizerError       tokenizer files that are missing, damaged or do not match the model
     ├── OptionError          an option out of range, unknown, or in conflict with another   (also a ValueError)
@@ -40,7 +40,7 @@ class CheckpointError(PyengineError):
 
 
 class UnsupportedError(PyengineError):
-    """A checkpoint asks for something that the engine does not have."""
+    """A checkpoint or a caller asks for something that the engine does not have."""
 
 
 class ModelFileError(PyengineError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
@@ -10,12 +11,14 @@ from typing import Any, Union
 
 import numpy as np
 
+from pyengine.arguments import real
 from pyengine.canonical.config import ModelConfig
 from pyengine.errors import InputError, OptionError
+from pyengine.formats.strict_json import shorten
 from pyengine.scheduling.deadline import Deadline
 from pyengine.text.tokenizer import Tokenizer, checked_ids
 
-__all__ = ["Inputs", "Sentence", "Sentences", "Source", "is_one", "prefixes", "seconds", "whole"]
+__all__ = ["Inputs", "Sentence", "Sentences", "Source", "is_one", "prefixes", "seconds"]
 
 Sentence = Union[str, Sequence[int], np.ndarray]
 """Text, or token ids that stand for it."""
@@ -33,16 +36,25 @@ class Source:
     truncated: bool
 
 
+PIECE = re.compile(r"\s*\u2581+\w")
+"""How a text begins that is a piece of SentencePiece: no one writes this for a space."""
+
+
 def is_one(value: object) -> bool:
-    """Whether `value` is one sentence, rather than a collection of them. An empty list is no sentences."""
+    """Whether `value` is one sentence, rather than a collection of them. An empty list or array is no sentences."""
     if isinstance(value, (str, bytes)):
         return True
-    if isinstance(value, np.ndarray):
-        return value.ndim == 1 and value.dtype != object
-    if not isinstance(value, (list, tuple)):
+    if not _is_row(value):
         kind = type(value).__name__
         raise InputError(f"expected text, token ids or a list of these, found {kind} (see translate_iter)")
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and len(value) > 0 and value.dtype.kind not in "OUS"
     return bool(value) and _is_id(value[0])
+
+
+def _is_row(value: object) -> bool:
+    """Whether it has items."""
+    return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _is_id(value: object) -> bool:
@@ -54,16 +66,19 @@ def _is_id(value: object) -> bool:
 
 
 class Inputs:
-    """Turns sentences into ids for one model, whose end tokens are `end`."""
+    """Turns sentences into ids for one model, whose end tokens are `end` and whose padding token is `pad`."""
 
-    def __init__(self, config: ModelConfig, end: Iterable[int], tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self, config: ModelConfig, end: Iterable[int], tokenizer: Tokenizer | None, pad: int | None = None
+    ) -> None:
         self._config = config
         self._end = tuple(end)
+        self._pad = pad
         self._tokenizer = tokenizer
         self._blank = [] if tokenizer is None else list(tokenizer.encode_source(""))
 
     def source(self, sentence: Sentence, *, truncate: bool, name: str = "the input") -> Source:
-        """Ids are taken as they are, end token and all. InputError: too long, unless `truncate`."""
+        """Ids are taken as they are, end token and all, but for padding. InputError: too long, unless `truncate`."""
         ids = self._ids(sentence, "source", name)
         if isinstance(sentence, str) and ids == self._blank:
             ids = []
@@ -123,18 +138,44 @@ class Inputs:
         if isinstance(sentence, str):
             if self._tokenizer is None:
                 raise InputError(f"{name} is text, but the model has no tokenizer; give token ids")
+            if PIECE.match(sentence):
+                raise InputError(
+                    f"{name} is {shorten(str(sentence))}, a piece of a text; give the text itself, or token ids"
+                )
             try:
                 if role == "source":
                     return list(self._tokenizer.encode_source(sentence))
                 return list(self._tokenizer.encode_target(sentence, end=role == "target"))
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
-        if not isinstance(sentence, (list, tuple, np.ndarray)):
+        if not _is_row(sentence):
             raise InputError(f"{name}: expected text or token ids, found {type(sentence).__name__}")
         try:
-            return checked_ids(sentence, size)
+            ids = checked_ids(sentence, size)
         except InputError as error:
+            if any(isinstance(each, str) for each in sentence):
+                raise InputError(
+                    f"{name}: expected text or token ids, found a list of str; words and pieces are joined to one text"
+                ) from None
             raise InputError(f"{name}: {error}") from None
+        return self._without_padding(ids, name)
+
+    def _without_padding(self, ids: list[int], name: str) -> list[int]:
+        """Cuts pads behind an end token, as rows of a padded array have them. InputError for any others."""
+        if self._pad not in ids:
+            return ids
+        kept = len(ids)
+        while kept and ids[kept - 1] == self._pad:
+            kept -= 1
+        if self._pad in self._end:
+            return ids[: kept + 1]
+        place = ids.index(self._pad)
+        if place < kept or not kept or ids[kept - 1] not in self._end:
+            raise InputError(
+                f"{name}: the padding token {self._pad} at place {place + 1} of {len(ids)}, which no end token comes "
+                "before; give ids without padding and without start token"
+            )
+        return ids[:kept]
 
 
 def prefixes(target_prefix: Any, sentences: Sequence[Any], one: bool) -> Iterable[Any]:
@@ -143,7 +184,7 @@ def prefixes(target_prefix: Any, sentences: Sequence[Any], one: bool) -> Iterabl
         return itertools.repeat(None, len(sentences))
     if one:
         return [target_prefix]
-    if not isinstance(target_prefix, (list, tuple)) or len(target_prefix) != len(sentences):
+    if not _is_row(target_prefix) or len(target_prefix) != len(sentences):
         raise InputError(f"target_prefix: expected a list of {len(sentences)}, one or None for each input")
     return target_prefix
 
@@ -152,16 +193,7 @@ def seconds(timeout: float | None) -> float | None:
     """A time limit as float; OptionError unless it is more than 0."""
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0")
-    try:
-        return float(timeout)
-    except OverflowError:
-        raise OptionError(f"timeout is {timeout!r}; expected seconds, more than 0 and a float") from None
-
-
-def whole(name: str, value: int) -> int:
-    """A count as int; OptionError unless it is at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise OptionError(f"{name} is {value!r}; expected a whole number, at least 1")
-    return int(value)
+    limit = real(timeout)
+    if limit is None or not limit > 0:
+        raise OptionError(f"timeout is {shorten(timeout)}; expected seconds, more than 0")
+    return limit

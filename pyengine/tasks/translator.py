@@ -16,12 +16,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 
+from pyengine.arguments import flag, whole
 from pyengine.decoding.search import Found
-from pyengine.errors import InputError, OptionError
+from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.options import SearchOptions, TranslationKeywords, TranslationOptions
 from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult
 from pyengine.scheduling.deadline import Deadline
@@ -31,7 +32,7 @@ from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.files import translate_lines
 from pyengine.tasks.forcing import target_log_probs, target_logits
-from pyengine.tasks.inputs import Inputs, Sentence, Sentences, is_one, prefixes, seconds, whole
+from pyengine.tasks.inputs import Inputs, Sentence, Sentences, is_one, prefixes, seconds
 from pyengine.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Translator:
         self._about = about
         self._shortlist = shortlist
         self._replicas = engine.replicas
-        self._inputs = Inputs(engine.config, engine.generation.eos_token_id, tokenizer)
+        generation = engine.generation
+        self._inputs = Inputs(engine.config, generation.eos_token_id, tokenizer, generation.pad_token_id)
 
     @overload
     def translate(
@@ -120,7 +122,7 @@ class Translator:
         """
         deadline = Deadline(seconds(timeout))
         settled = self._settle(options, keywords)
-        budget = whole("max_batch_tokens", max_batch_tokens)
+        budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
         one = is_one(source)
         sentences = [source] if one else source
         given = prefixes(target_prefix, sentences, one)
@@ -164,7 +166,7 @@ class Translator:
                 f"translate_iter takes any number of sentences, found {type(sources).__name__}"
             ) from None
         settled = self._settle(options, keywords)
-        budget = whole("max_batch_tokens", max_batch_tokens)
+        budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
         prefix = self._inputs.prefix(target_prefix)
         settled.check_lengths(len(prefix) + 1)
         limit = seconds(timeout)
@@ -237,7 +239,8 @@ class Translator:
         result says which. Raises InputError, and OptionError if `target` exists, unless `overwrite`.
         """
         settled = self._settle(options, keywords)
-        budget = whole("max_batch_tokens", max_batch_tokens)
+        budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
+        overwrite = flag("overwrite", overwrite)
         prefix = self._inputs.prefix(None)
 
         def translate(first: int, lines: list[str], replicas: int) -> list[TranslationResult]:
@@ -287,7 +290,7 @@ class Translator:
         `truncate` is for sources; a target longer than the model's positions is an InputError.
         """
         deadline = Deadline(seconds(timeout))
-        budget = whole("max_batch_tokens", max_batch_tokens)
+        budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
         one = is_one(source)
         sources, targets = ([source], [target]) if one else (source, target)
         pairs, cut = self._inputs.pairs(sources, targets, truncate=truncate, one=one, deadline=deadline)
@@ -319,7 +322,7 @@ class Translator:
     ) -> Iterator[np.ndarray]:
         """What `logits` returns of each source and its target, several in a step."""
         deadline = Deadline()
-        budget = whole("max_batch_tokens", max_batch_tokens)
+        budget = whole("max_batch_tokens", max_batch_tokens, 1)
         pairs, _ = self._inputs.pairs(sources, targets, truncate=False, one=False, deadline=deadline)
         return self._logits_stream(pairs, budget, deadline)
 
@@ -350,6 +353,12 @@ class Translator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedError(
+            f"a Translator cannot be pickled or copied: its weights lie in this process. Give the other one its path, "
+            f"{self._about['path']}, to call pyengine.load; threads can share a Translator, and so can forked processes"
+        )
 
     def _settle(self, options: TranslationOptions | None, keywords: TranslationKeywords) -> SearchOptions:
         if options is not None and keywords:

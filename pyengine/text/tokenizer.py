@@ -65,14 +65,17 @@ def checked_text(text: str) -> str:
 
 
 def checked_ids(ids: Iterable[int], size: int) -> list[int]:
-    """``ids`` (Python or NumPy integers) as a list if each lies in [0, size), else InputError."""
+    """``ids`` (Python or NumPy integers, no booleans) as a list if each lies in [0, size), else InputError."""
     try:
-        checked = [index(token) for token in ids]
+        given = list(ids)
+        checked = [index(token) for token in given]
     except TypeError:
         raise InputError(f"expected token ids (integers), found {shorten(ids)}") from None
+    if bool in map(type, given):
+        raise InputError(f"expected token ids (integers), found {shorten(given)}")
     for token in checked:
         if not 0 <= token < size:
-            raise InputError(f"expected token ids from 0 to {size - 1}, found {token}")
+            raise InputError(f"expected token ids from 0 to {size - 1}, found {shorten(token)}")
     return checked
 
 

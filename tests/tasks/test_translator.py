@@ -97,7 +97,7 @@ def test_options_and_aliases() -> None:
     for name, value in (("max_batch_tokens", 0), ("timeout", 0), ("timeout", "1"), ("max_batch_tokens", 1.5)):
         with pytest.raises(OptionError, match=f"{name} is {value!r}"):
             tiny.translate("abc", **{name: value})  # type: ignore[call-overload]
-    with pytest.raises(OptionError, match="timeout is 10{400}; expected seconds"):
+    with pytest.raises(OptionError, match="timeout is 10+[.]{3}0+; expected seconds"):
         tiny.translate("abc", timeout=10**400)
 
 
