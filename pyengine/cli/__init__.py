@@ -11,6 +11,7 @@ import argparse
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -44,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("standard output is closed")
         return ERROR
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -57,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(" ".join(str(error).split()) or type(error).__name__)
         return ERROR
     return 0
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    """Takes the place of `warnings.showwarning`."""
+    if sys.stderr is not None:
+        print(f"pyengine: warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _complain(message: str) -> None:

@@ -32,6 +32,7 @@ from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.files import translate_lines
 from pyengine.tasks.forcing import target_log_probs, target_logits
+from pyengine.tasks.hints import hint, warn
 from pyengine.tasks.inputs import Inputs, Sentence, Sentences, is_one, prefixes, seconds
 from pyengine.text import Tokenizer
 
@@ -61,6 +62,8 @@ class Translator:
     truncate          cut an input that is longer than the model's positions, instead of an InputError
     timeout           seconds after which the call ends in a DeadlineError, checked between steps; time that
                       the caller of translate_iter takes between two results does not count
+
+    A text with line breaks, or with more sentences than its translation, is worth a warning (`warnings`), one a call.
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class Translator:
         replicas = min(self._replicas, max(1, len(requests)))
         with self._searching(requests, settled, budget, deadline, replicas) as found:
             results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
+        warn(hint(zip(sentences, (result.text for result in results), strict=True)))
         return results[0] if one else results
 
     def translate_iter(
@@ -182,7 +186,8 @@ class Translator:
         limit: float | None,
     ) -> Iterator[TranslationResult]:
         deadline = Deadline(limit)
-        cut: deque[bool] = deque()
+        begun: deque[tuple[Sentence, bool]] = deque()  # and whether it was cut
+        said = None
 
         def requests() -> Iterator[Request]:
             for number, sentence in enumerate(sources):
@@ -191,12 +196,15 @@ class Translator:
                 name = f"input {number + 1}"
                 read = self._inputs.source(text, truncate=truncate, name=name)
                 request = self._request(read.ids, prefix, settled, name)
-                cut.append(read.truncated)
+                begun.append((text, read.truncated))
                 yield request
 
         with self._searching(requests(), settled, budget, deadline, self._replicas, WINDOW) as found:
             for each in found:
-                result = self._result(each, cut.popleft())
+                text, truncated = begun.popleft()
+                result = self._result(each, truncated)
+                if not said:
+                    warn(said := hint([(text, result.text)]))
                 with deadline.held():
                     yield result
 
@@ -242,6 +250,7 @@ class Translator:
         budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
         overwrite = flag("overwrite", overwrite)
         prefix = self._inputs.prefix(None)
+        said: list[str | None] = [None]
 
         def translate(first: int, lines: list[str], replicas: int) -> list[TranslationResult]:
             requests, cut = [], []
@@ -250,10 +259,14 @@ class Translator:
                 requests.append(self._request(read.ids, prefix, settled, f"line {number}"))
                 cut.append(read.truncated)
             with self._searching(requests, settled, budget, Deadline(), replicas) as found:
-                return [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
+                results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
+            said[0] = said[0] or hint(zip(lines, (result.text for result in results), strict=True))
+            return results
 
         ways = sorted({1, self._engine.threads})
-        return translate_lines(Path(source), Path(target), translate, ways, self._engine.threads, overwrite)
+        done = translate_lines(Path(source), Path(target), translate, ways, self._engine.threads, overwrite)
+        warn(said[0])
+        return done
 
     @overload
     def score(

@@ -48,6 +48,13 @@ def test_arguments(int8_directory: Path, expected: list[str]) -> None:
     assert done.stdout.decode() == "".join(f"{line}\n" for line in expected)
 
 
+def test_a_text_of_several_lines_is_worth_a_warning(int8_directory: Path) -> None:
+    done = run("translate", "-m", int8_directory, "Ein Mann\nEine Frau")
+    assert done.returncode == 0 and done.stdout.count(b"\n") == 1
+    assert done.stderr.startswith(b"pyengine: warning: 'Ein Mann\\nEine Frau' has 2 lines and was read as one sentence")
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_a_shortlist(int8_directory: Path, tmp_path: Path) -> None:
     """One that allows the end token alone."""
     nothing, offsets = np.zeros(0, np.int32), np.zeros(6002, np.int32)

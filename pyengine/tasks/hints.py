@@ -1,0 +1,54 @@
+"""What a text probably should not be, though it can be translated: several sentences in one."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+
+from pyengine.formats.strict_json import shorten
+
+__all__ = ["hint", "warn"]
+
+# Where a sentence surely ends, up to the letter with which another begins. A full stop behind fewer than five letters may
+# be that of an abbreviation.
+_BREAK = re.compile(
+    r"""(?: (?<=[^\W\d_]{5})\. | (?<=[^\W\d_]{2})[!?…]+ ) ["'»”“’)\]]* \s+ ["'«„“¿¡(\[]* (?=[^\W\d_])
+      | [。！？]+ (?=[^\W\d_])""",
+    re.VERBOSE,
+)
+_END = re.compile("[.!?…。！？।؟]+")
+_LEAST = 8  # characters: an interjection may be translated as part of what follows
+_ADVICE = "a model for single sentences may drop what follows the first; give a list of sentences"
+
+
+def hint(texts: Iterable[tuple[object, str | None]]) -> str | None:
+    """What to say of sentences and their translations: of the first text that has line breaks, or has more sentences
+    than its translation ends. None: nothing.
+    """
+    for text, translation in texts:
+        if not isinstance(text, str) or translation is None:
+            continue
+        lines = sum(1 for line in text.splitlines() if line.strip())
+        if lines > 1:
+            return f"{shorten(text)} has {lines} lines and was read as one sentence; {_ADVICE}"
+        count = _sentences(text)
+        if count > max(1, len(_END.findall(translation))):
+            return f"{shorten(text)} has {count} sentences or more, and its translation fewer; {_ADVICE}"
+    return None
+
+
+def _sentences(text: str) -> int:
+    """How many there are at least."""
+    count, begin = 0, 0
+    for each in _BREAK.finditer(text):
+        if not text[each.end()].islower():
+            count += each.start() - begin >= _LEAST
+            begin = each.end()
+    return count + (len(text) - begin >= _LEAST)
+
+
+def warn(said: str | None) -> None:
+    """Tell the caller of who calls this."""
+    if said:
+        warnings.warn(said, stacklevel=3)
