@@ -12,10 +12,13 @@
     └── EngineError          the C core failed: out of memory, scores that are not finite, or an instruction set
                           this CPU lacks
 
-A message names the file, tensor or option, what was expected and what was found.
+A message names the file, tensor or option, what was expected and what was found. It may be printed wherever it comes
+from: what would act on a terminal is escaped, and a long one cut (`printing`).
 """
 
 from __future__ import annotations
+
+from pyengine.printing import printable
 
 __all__ = [
     "CheckpointError",
@@ -33,6 +36,9 @@ __all__ = [
 
 class PyengineError(Exception):
     """The base of all errors of this package."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class CheckpointError(PyengineError):

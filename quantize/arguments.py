@@ -6,8 +6,9 @@ import argparse
 import math
 import re
 import textwrap
-from typing import NoReturn, Sequence
+from typing import Sequence
 
+from pyengine.console import Parser
 from pyengine.errors import OptionError
 from pyengine.modelfile.directory import KV
 from pyengine.quantize.calibrated import CALIBRATED
@@ -74,26 +75,19 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def list_methods() -> str:
-    """What --list-methods prints."""
+def list_methods() -> list[str]:
+    """The lines that --list-methods prints."""
     lines = []
     for title, entries in {"Rounding (--method)": METHODS, **_OTHERS}.items():
         lines.append(title)
         for name, what in entries.items():
             lines += textwrap.wrap(f"{name}: {what}", 100, initial_indent="  ", subsequent_indent="      ")
         lines.append("")
-    return "\n".join([*lines, *textwrap.wrap(" ".join(_PLACES.split()), 100)])
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{PROGRAM}: error: {message}\n")
+    return [*lines, *textwrap.wrap(" ".join(_PLACES.split()), 100)]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description="Convert a training checkpoint, as Hugging Face exports it, to a model directory.",
     )
@@ -253,7 +247,7 @@ def _size(text: str) -> int:
     return round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
 
 
-def _check(parser: _Parser, options: argparse.Namespace) -> None:
+def _check(parser: Parser, options: argparse.Namespace) -> None:
     if options.checkpoint is None:
         parser.error("the following arguments are required: CHECKPOINT")
     if (options.teacher_data is None) != (options.corpus is None):
@@ -309,7 +303,7 @@ def _uses_text(options: argparse.Namespace) -> bool:
 
 
 def _removal(
-    parser: _Parser, options: argparse.Namespace
+    parser: Parser, options: argparse.Namespace
 ) -> tuple[dict[str, float], Pattern | None]:
     """What --prune removes, by what to share of it; and the pattern of zeros, if one is asked for."""
     shares, patterns = {}, []

@@ -19,6 +19,7 @@ from typing import Any, Callable, Iterator, NoReturn, Sequence
 
 from tqdm import tqdm
 
+from pyengine.console import ERROR, note, say
 from pyengine.errors import PyengineError
 from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments
 from pyengine.quantize.calibrated import CALIBRATED
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: those of the process) and return its exit status."""
     options = read_arguments(arguments)
     if options.list_methods:
-        print(list_methods())
+        say(*list_methods())
         return 0
     try:
         with _sigterm_as_exception():
@@ -48,14 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 141
     except (PyengineError, OSError, MemoryError) as exc:
-        message = " ".join(str(exc).split()) or "out of memory"
-        print(f"{PROGRAM}: error: {message}", file=sys.stderr)
-        return 2
+        note(f"{PROGRAM}: error: {str(exc) or 'out of memory'}")
+        return ERROR
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        note(f"{PROGRAM}: interrupted")
         return 130
     except _Terminated:
-        print(f"{PROGRAM}: terminated", file=sys.stderr)
+        note(f"{PROGRAM}: terminated")
         return 143
     return 0
 
@@ -116,7 +116,8 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
 
 def _print(lines: list[str]) -> None:
     try:
-        print("\n".join(lines), flush=True)
+        say(*lines)
+        sys.stdout.flush()
     except OSError:
         # What is still buffered goes nowhere; else the interpreter would try again at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -141,7 +142,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
         "requantize": options.requantize,
     }
     if options.sparse is not None and (slow := slower_than_dense(options.sparse, options.weights)):
-        print(f"{PROGRAM}: the model will not run faster: {slow}", file=sys.stderr)
+        note(f"{PROGRAM}: the model will not run faster: {slow}")
     if options.report_only:
         with _bar(options.weights, unit="B", unit_scale=True) as progress:
             return measure(options.checkpoint, progress=progress, **how)

@@ -20,7 +20,9 @@ ARROWS: dict[str, str] = {
     "csrc/model": "csrc/base csrc/kernels csrc/ops",
     "csrc/search": "csrc/base",
     "cpus": "",
-    "errors": "",
+    "printing": "",
+    "console": "printing",
+    "errors": "printing",
     "results": "",
     "version": "",
     "pages": "",
@@ -43,11 +45,12 @@ ARROWS: dict[str, str] = {
         "decoding"
     ),
     "pyengine": "errors options results version tasks",
-    "cli": "cpus errors options results version modelfile text tasks quantize pyengine",
+    "cli": "console cpus errors options results version modelfile text tasks quantize pyengine",
     "quantize": (
-        "cpus errors options plan version formats canonical checkpoints importers modelfile text scheduling tasks"
+        "console cpus errors options plan version formats canonical checkpoints importers modelfile text scheduling "
+        "tasks"
     ),
-    "tools": "pyengine quantize errors modelfile text shortlist",
+    "tools": "pyengine quantize console errors modelfile text shortlist",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",
     "tests": "*",

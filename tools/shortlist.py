@@ -17,11 +17,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
+from pyengine.console import ERROR, Parser, note, say
 from pyengine.errors import InputError, OptionError, PyengineError
 from pyengine.modelfile import open_directory
 from pyengine.shortlist import Shortlist
@@ -29,13 +29,6 @@ from pyengine.text import open_tokenizer
 
 LONGEST = 200  # tokens: longer sentences are not aligned, since they have so many pairs
 BLOCK_PAIRS = 4_000_000  # pairs of tokens that are worked on at a time
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"shortlist: error: {message}\n")
 
 
 @dataclass(frozen=True)
@@ -160,7 +153,8 @@ def read_pairs(source: Path, target: Path) -> list[tuple[str, str]]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     description, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(description=description, epilog=details, formatter_class=argparse.RawDescriptionHelpFormatter)
+    how = {"description": description, "epilog": details, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = Parser("shortlist", **how)
     parser.add_argument("model", metavar="MODEL", help="model directory, for its tokenizer")
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="sentences, UTF-8")
     parser.add_argument("--target", type=Path, required=True, metavar="FILE", help="their translations, line by line")
@@ -202,7 +196,7 @@ def run(options: argparse.Namespace) -> None:
     )
     size = made.write(options.output)
     listed = np.count_nonzero(np.diff(made.offsets))
-    print(
+    say(
         f"{options.output}: {len(made.ids):,} candidates of {listed:,} source tokens, {len(made.frequent):,} frequent "
         f"ones, {size:,} bytes"
     )
@@ -214,10 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(options)
     except (PyengineError, OSError, MemoryError) as error:
-        print(f"shortlist: error: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr)
-        return 2
+        note(f"shortlist: error: {str(error) or 'out of memory'}")
+        return ERROR
     except KeyboardInterrupt:
-        print("shortlist: interrupted", file=sys.stderr)
+        note("shortlist: interrupted")
         return 130
     return 0
 

@@ -7,34 +7,25 @@ the output went away.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
 
 from pyengine.cli import bench, compare, info, translate
-from pyengine.cli.printing import printable
+from pyengine.console import ERROR, Parser, note
 from pyengine.errors import PyengineError
 from pyengine.version import __version__
 
 __all__ = ["main"]
 
-ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports a bad command line in one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    parser = _Parser(prog="pyengine", description="Runs quantized Transformer models on CPUs.")
+    parser = Parser(prog="pyengine", description="Runs quantized Transformer models on CPUs.")
     parser.add_argument("--version", action="version", version=f"pyengine {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (translate, info, bench, compare):
@@ -42,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.command = shlex.join(["pyengine", *(sys.argv[1:] if arguments is None else arguments)])
     if sys.stdout is None:  # else the next file that is opened would take its place
-        _complain("standard output is closed")
+        note("pyengine: error: standard output is closed")
         return ERROR
     try:
         with warnings.catch_warnings():
@@ -57,20 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PyengineError, OSError, MemoryError) as error:
         if isinstance(error, OSError):
             _abandon_output()  # it may be what failed
-        _complain(" ".join(str(error).split()) or type(error).__name__)
+        note(f"pyengine: error: {str(error) or type(error).__name__}")
         return ERROR
     return 0
 
 
 def _warn(message: Warning | str, *_: object) -> None:
     """Takes the place of `warnings.showwarning`."""
-    if sys.stderr is not None:
-        print(f"pyengine: warning: {printable(str(message))}", file=sys.stderr)
-
-
-def _complain(message: str) -> None:
-    if sys.stderr is not None:  # print would take standard output for it
-        print(f"pyengine: error: {printable(message)}", file=sys.stderr)
+    note(f"pyengine: warning: {message}")
 
 
 def _abandon_output() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pyengine.cli.translate import threads
+from pyengine.console import note, say, say_json
 from pyengine.cpus import usable_cpus
 from pyengine.errors import InputError
 from pyengine.options import TranslationKeywords
@@ -83,13 +83,13 @@ def run(options: argparse.Namespace) -> None:
                 engine.close()
     if options.json:
         shown = {key: about[key] for key in ("path", "compute", "isa", "load", "weight_bytes", "huge_page_bytes")}
-        print(json.dumps({**shown, "load_seconds": seconds, "figures": [asdict(each) for each in found]}, indent=2))
+        say_json({**shown, "load_seconds": seconds, "figures": [asdict(each) for each in found]})
     else:
         _print(about, seconds, found)
     slow = [each for each in found if each.ratio is not None and each.ratio < 1]
     for each in slow:
         where = f"{each.threads} threads, {each.beams} beams, {each.batch} sentences"
-        print(f"pyengine: warning: int8 is not faster than float32 with {where}", file=sys.stderr)
+        note(f"pyengine: warning: int8 is not faster than float32 with {where}")
 
 
 def _lines(path: Path) -> list[str]:
@@ -155,10 +155,10 @@ def _number(values: Any, name: str) -> int:
 
 def _print(about: dict[str, object], seconds: float, found: list[Figures]) -> None:
     compute, size = about["compute"], _number(about, "weight_bytes") / 1e6
-    print(f"{compute} on {about['isa']}, loaded in {seconds:.2f} s ({about['load']}), {size:.0f} MB of weights")
+    say(f"{compute} on {about['isa']}, loaded in {seconds:.2f} s ({about['load']}), {size:.0f} MB of weights")
     compared = found[0].ratio is not None
     if not compared:
-        print("the directory holds float32 weights: no int8 to compare with (tools/quantize.py --weights int8)")
+        say("the directory holds float32 weights: no int8 to compare with (tools/quantize.py --weights int8)")
     heads = ["threads", "beams", "batch", f"{compute} tok/s", "ms a call"]
     rows = [heads + (["float32 tok/s", "int8/float32"] if compared else [])]
     for each in found:
@@ -169,5 +169,4 @@ def _print(about: dict[str, object], seconds: float, found: list[Figures]) -> No
             cells += [f"{each.float32_tokens_a_second:,.0f}", spread]
         rows.append(cells)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    say(*("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows))

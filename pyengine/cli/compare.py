@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyengine.cli.printing import printable
 from pyengine.cli.translate import threads
+from pyengine.console import say, say_json
 from pyengine.errors import OptionError
 from pyengine.modelfile import ModelDirectory, open_directory
 from pyengine.tasks.inputs import Inputs
@@ -88,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
         report = comparison_report(a, b, matrices, filled, pairs, places, command=options.command, isa=isa)
         write_report(options.report, report, force=options.force)
     if options.json:
-        print(json.dumps(_json(a, b, matrices, found), indent=2))
+        say_json(_json(a, b, matrices, found))
     else:
         _print(a, b, matrices, found)
 
@@ -126,12 +125,12 @@ def _print(a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair],
         rows.append((each.name, *kinds, *sizes, _snr(each.snr_db)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
-        print("  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:]))]))
+        say("  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:]))]))
     for letter, each in (("A", a), ("B", b)):
-        print(f"{letter}: {each.bytes:,} bytes, {each.weights}, {printable(str(each.path))}")
-    print(f"size: B / A = {b.bytes / a.bytes:.3f}")
-    print(f"KL divergence: {found.kl:.6f} nats a token")
-    print(f"same first choice: {100 * found.top1:.2f} % of {found.tokens:,} tokens")
+        say(f"{letter}: {each.bytes:,} bytes, {each.weights}, {each.path}")
+    say(f"size: B / A = {b.bytes / a.bytes:.3f}")
+    say(f"KL divergence: {found.kl:.6f} nats a token")
+    say(f"same first choice: {100 * found.top1:.2f} % of {found.tokens:,} tokens")
 
 
 def _snr(value: float | None) -> str:

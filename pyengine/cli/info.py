@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from pyengine.cli.printing import printable
+from pyengine.console import say, say_json
 from pyengine.modelfile import open_directory
 from pyengine.text import open_tokenizer
 
@@ -49,10 +49,9 @@ def run(options: argparse.Namespace) -> None:
         "generation": directory.generation.to_json(),
     }
     if options.json:
-        print(json.dumps(about, indent=2))  # ASCII: nothing that a terminal would act on
+        say_json(about)
         return
-    for name, value in _flat(about, ""):
-        print(f"{name:<34} {value}")
+    say(*(f"{name:<34} {value}" for name, value in _flat(about, "")))
 
 
 def _flat(values: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
@@ -68,5 +67,5 @@ def _flat(values: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
         elif isinstance(value, (list, tuple)):
             rows.append((prefix + name, json.dumps(value) if value else "-"))
         else:
-            rows.append((prefix + name, printable(str(value))))
+            rows.append((prefix + name, str(value)))
     return rows

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from pyengine.cli.lines import LineReader
+from pyengine.console import note
 from pyengine.errors import OptionError
 from pyengine.options import TranslationKeywords
 from pyengine.results import TranslationResult
@@ -94,11 +95,11 @@ def _translate_file(translator: Translator, options: argparse.Namespace) -> None
         **_search_options(options),
     )
     rate = f"{done.tokens / done.seconds:,.0f} a second"
-    print(f"{done.lines:,} lines, {done.tokens:,} tokens in {done.seconds:.1f} s ({rate})", file=sys.stderr)
+    note(f"{done.lines:,} lines, {done.tokens:,} tokens in {done.seconds:.1f} s ({rate})")
     for trial in done.trials:
         chosen = " <- chosen" if trial.replicas == done.replicas and len(done.trials) > 1 else ""
         way = f"{trial.replicas} streams of {trial.threads} threads"
-        print(f"{way}: {trial.tokens_a_second:,.0f} tokens a second{chosen}", file=sys.stderr)
+        note(f"{way}: {trial.tokens_a_second:,.0f} tokens a second{chosen}")
 
 
 def _translated(translator: Translator, options: argparse.Namespace) -> Iterable[TranslationResult]:
@@ -115,7 +116,7 @@ def _translated(translator: Translator, options: argparse.Namespace) -> Iterable
 
 def _write(result: TranslationResult, number: int) -> None:
     if result.truncated:
-        print(f"pyengine: warning: text {number} was cut to fit the model", file=sys.stderr)
+        note(f"pyengine: warning: text {number} was cut to fit the model")
     # One line in, one line out, whatever the model wrote.
     line = " ".join((result.text or "").splitlines())
     sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
