@@ -11,6 +11,7 @@ from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.canonical.tensors import tensor_specs
 from pyengine.checkpoints.stored import READABLE
 from pyengine.errors import CheckpointError, ModelFileError, OptionError
+from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.strict_json import load_object
 from pyengine.importers import open_checkpoint
 from pyengine.importers.tokenizer_files import find_tokenizer
@@ -117,4 +118,4 @@ def _part(
 
 def _is_model_directory(path: Path) -> bool:
     config = path / CONFIG_NAME
-    return config.is_file() and load_object(config, CheckpointError).get("format") == FORMAT
+    return config.is_file() and load_object(config, CheckpointError, CONFIG_BYTES).get("format") == FORMAT

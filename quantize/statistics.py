@@ -15,6 +15,7 @@ from copy import copy
 import numpy as np
 
 from pyengine.errors import InputError
+from pyengine.formats.strict_json import shorten
 
 __all__ = ["InputStatistics"]
 
@@ -111,9 +112,10 @@ class InputStatistics:
         missing = [name for name in ("numbers", *_SUMS) if name not in state]
         if missing:
             raise InputError(f"statistics: expected the array {missing[0]}, found {sorted(state)}")
-        columns, reservoir, seed, count = (int(number) for number in state["numbers"])
-        made = cls(columns, reservoir=reservoir, seed=seed)
-        made.count = count
+        numbers = state["numbers"]
+        if numbers.shape != (4,) or not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
+            raise InputError(f"statistics.numbers: expected four integers from 0, found {shorten(numbers.tolist())}")
+        columns, reservoir, seed, count = numbers.tolist()
         kept = min(count, reservoir)
         shapes = ((columns,), (columns,), (columns,), (columns, columns), (kept, columns), (kept,))
         for name, shape in zip(_SUMS, shapes):
@@ -121,6 +123,9 @@ class InputStatistics:
                 raise InputError(
                     f"statistics.{name}: expected shape {list(shape)}, found {list(state[name].shape)}"
                 )
+        made = cls(columns, reservoir=reservoir, seed=seed)
+        made.count = count
+        for name in _SUMS:
             setattr(made, name, state[name].astype(getattr(made, name).dtype))
         return made
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pyengine.errors import TokenizerError, UnsupportedError
+from pyengine.formats.limits import TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
+from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import load_object, shorten
 from pyengine.text.sentencepiece import TARGET_VOCABULARY_FILE, VOCABULARY_FILE, added_tokens
 from pyengine.text.settings import ADDED_TOKENS_FILE, CONFIG_FILE, read_settings
@@ -62,7 +64,7 @@ def write_files(
         if name in changed:
             (directory / name).write_text(json.dumps(changed[name], indent=1) + "\n", encoding="ascii")
         else:
-            (directory / name).write_bytes(path.read_bytes())
+            (directory / name).write_bytes(read_regular(path, TokenizerError, VOCABULARY_BYTES))
 
 
 def _settings(files: Mapping[str, Path], number: _Number) -> dict[str, Any]:
@@ -70,14 +72,14 @@ def _settings(files: Mapping[str, Path], number: _Number) -> dict[str, Any]:
     # Beside a tokenizer.json nothing has checked these files, nor reads ids in them.
     changed = {}
     if CONFIG_FILE in files:
-        config = load_object(files[CONFIG_FILE], TokenizerError)
+        config = load_object(files[CONFIG_FILE], TokenizerError, TOKENIZER_SETTINGS_BYTES)
         table = config.get("added_tokens_decoder")
         if isinstance(table, dict):
             kept = {int(old): token for old, token in table.items() if old.isdecimal() and int(old) in number}
             config["added_tokens_decoder"] = {str(number[old]): token for old, token in kept.items()}
             changed[CONFIG_FILE] = config
     if ADDED_TOKENS_FILE in files:
-        table = load_object(files[ADDED_TOKENS_FILE], TokenizerError)
+        table = load_object(files[ADDED_TOKENS_FILE], TokenizerError, TOKENIZER_SETTINGS_BYTES)
         kept = {token: old for token, old in table.items() if isinstance(old, int) and old in number}
         changed[ADDED_TOKENS_FILE] = {token: number[old] for token, old in kept.items()}
     return changed
@@ -130,7 +132,7 @@ class _JsonFiles:
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._path = files[TOKENIZER_FILE]
-        self._content = load_object(self._path, TokenizerError)
+        self._content = load_object(self._path, TokenizerError, VOCABULARY_BYTES)
         self._model = self._content["model"]
         self._kind = self._model.get("type")
         if self._kind == "Unigram":

@@ -9,6 +9,7 @@ from pyengine.checkpoints.safetensors import open_safetensors
 from pyengine.checkpoints.stored import StoredTensor
 from pyengine.checkpoints.torch_bin import open_torch_bin
 from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.formats.limits import INDEX_BYTES
 from pyengine.formats.strict_json import Fields, load_object, shorten
 
 __all__ = ["open_weights"]
@@ -42,7 +43,7 @@ def open_weights(directory: Path) -> dict[str, StoredTensor]:
 
 
 def _open_shards(directory: Path, index: Path, reader: Reader) -> dict[str, StoredTensor]:
-    fields = Fields(load_object(index, CheckpointError), str(index), CheckpointError)
+    fields = Fields(load_object(index, CheckpointError, INDEX_BYTES), str(index), CheckpointError)
     places = fields.take("weight_map")
     if not isinstance(places, dict) or not places:
         fields.fail("weight_map", "an object of tensor names and files", places)

@@ -24,13 +24,14 @@ from typing import Any
 from pyengine.checkpoints.stored import StoredTensor
 from pyengine.checkpoints.unpickle import Global, Machine, PickleError
 from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.formats.limits import PICKLE_BYTES, ZIP_DIRECTORY_BYTES
 from pyengine.formats.regular_files import map_regular
 from pyengine.formats.strict_json import shorten
 
 __all__ = ["open_torch_bin"]
 
-MAX_PICKLE_BYTES = 64 << 20
 MAX_DIMENSIONS = 8
+MAX_SIZE = (1 << 63) - 1
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _STORED = 0
 
@@ -86,8 +87,8 @@ def open_torch_bin(path: Path) -> dict[str, StoredTensor]:
         if order != b"little":
             raise UnsupportedError(f"{path}: byte order {order!r}, expected b'little'")
     begin, end = members[f"{top}data.pkl"]
-    if end - begin > MAX_PICKLE_BYTES:
-        raise CheckpointError(f"{path}: data.pkl of {end - begin} bytes, at most {MAX_PICKLE_BYTES} are read")
+    if end - begin > PICKLE_BYTES:
+        raise CheckpointError(f"{path}: data.pkl of {end - begin} bytes, at most {PICKLE_BYTES} are read")
     state = _state_dict(bytes(data[begin:end]), top, members, path)
     return {name: _stored(name, tensor, path, data) for name, tensor in state.items()}
 
@@ -135,11 +136,12 @@ def _members(data: mmap.mmap, path: Path) -> dict[str, tuple[int, int]]:
 
 
 class _MapFile(io.RawIOBase):
-    """A mapping as a raw file, for ``zipfile``; closing it leaves the mapping open."""
+    """A mapping as a raw file, for ``zipfile`` to read the directory of; closing it leaves the mapping open."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = 0
+        self._left = ZIP_DIRECTORY_BYTES
 
     def readable(self) -> bool:
         return True
@@ -156,6 +158,9 @@ class _MapFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         chunk = self._data[self._at : self._at + len(buffer)]
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise OSError(f"a directory of more than {ZIP_DIRECTORY_BYTES} bytes, the most that is read")
         buffer[: len(chunk)] = chunk
         self._at += len(chunk)
         return len(chunk)
@@ -210,7 +215,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
     if not isinstance(storage, _Storage):
         raise PickleError("a tensor without a storage")
     numbers = [offset, *shape, *strides] if type(shape) is tuple and type(strides) is tuple else [None]
-    sane = all(type(x) is int and x >= 0 for x in numbers)
+    sane = all(type(x) is int and 0 <= x <= MAX_SIZE for x in numbers)
     if not sane or len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
         raise PickleError(
             f"a tensor of size {shorten(shape)}, stride {shorten(strides)} and offset {shorten(offset)}"

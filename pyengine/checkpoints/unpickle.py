@@ -3,7 +3,8 @@
 Python's own unpickler can be told which globals it may load, but still offers every opcode to a hostile file.
 Here only those opcodes exist that build numbers, strings, lists, tuples and dicts, plus GLOBAL, REDUCE, BUILD
 and BINPERSID, whose meaning the caller gives by two functions. Nothing is imported and nothing from the file
-is ever called. Keys of dicts are strings or integers, so that no hash takes long.
+is ever called. Keys of dicts are strings or integers, so that no hash takes long; and since an opcode makes one small
+object at most, their number bounds what a stream of short ones takes.
 
 Source of the opcodes: CPython, Lib/pickletools.py.
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import struct
 from typing import Any, Callable
+
+from pyengine.formats.limits import PICKLE_STEPS
 
 __all__ = ["Global", "Machine", "PickleError"]
 
@@ -22,6 +25,8 @@ class PickleError(Exception):
 
 class Global:
     """A name that the stream refers to; never looked up."""
+
+    __slots__ = ("module", "name")
 
     def __init__(self, module: str, name: str) -> None:
         self.module = module
@@ -52,7 +57,7 @@ class Machine:
 
     def run(self) -> Any:
         """Execute until STOP and return the value. PickleError for anything unexpected."""
-        while True:
+        for _ in range(PICKLE_STEPS):
             at = self._at
             code = self._take(1)[0]
             if code == ord("."):
@@ -64,6 +69,7 @@ class Machine:
             if action is None:
                 raise PickleError(f"opcode 0x{code:02x} at byte {at} is not allowed")
             action(self)
+        raise PickleError(f"more than {PICKLE_STEPS} opcodes, the most that are run")
 
     # Input: what follows an opcode in the stream.
 

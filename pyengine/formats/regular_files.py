@@ -18,10 +18,6 @@ from pyengine.pages import HUGE_PAGE, huge_room
 
 __all__ = ["copy_regular", "map_regular", "open_regular", "read_regular"]
 
-# The largest JSON and tokenizer files in use (vocabularies of 256,000 pieces) have some 40 MB.
-MAX_READ_BYTES = 64 << 20
-
-
 def open_regular(path: Path, error: type[PyengineError]) -> FileIO:
     """``path`` opened for reading, without a buffer; ``error`` if it is missing or no regular file."""
 
@@ -40,8 +36,8 @@ def open_regular(path: Path, error: type[PyengineError]) -> FileIO:
     return file
 
 
-def read_regular(path: Path, error: type[PyengineError], limit: int = MAX_READ_BYTES) -> bytes:
-    """The content of ``path``; ``error`` as ``open_regular``, and for more than ``limit`` bytes."""
+def read_regular(path: Path, error: type[PyengineError], limit: int) -> bytes:
+    """The content of ``path``; ``error`` as ``open_regular``, and for more than ``limit`` bytes (``limits``)."""
     with open_regular(path, error) as file:
         if os.fstat(file.fileno()).st_size > limit:
             raise error(f"{path}: larger than {limit} bytes, the most that is read")

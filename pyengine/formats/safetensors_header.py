@@ -6,8 +6,8 @@
                   may end in spaces
     8+N     ...   data; offsets count from here; tensors follow each other without gaps to the end of the file
 
-Source: https://github.com/huggingface/safetensors (README, "Format"). Limits as there: a header of at most
-100 MB that starts with "{", no gap, no overlap, nothing after the last tensor.
+Source: https://github.com/huggingface/safetensors (README, "Format"). Limits as there, but for the size of the header
+(``limits``): it starts with "{", no gap, no overlap, nothing after the last tensor.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from typing import Any, Mapping
 
 from pyengine.errors import PyengineError
+from pyengine.formats.limits import HEADER_BYTES
 from pyengine.formats.strict_json import parse_object, shorten
 
 __all__ = ["DTYPE_BYTES", "Entry", "build_header", "parse_header", "parse_with_metadata"]
 
-MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 8
+MAX_SIZE = (1 << 63) - 1
 
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -33,7 +34,7 @@ DTYPE_BYTES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Where one tensor lies: ``file[begin:end]``, with offsets from the start of the file."""
 
@@ -44,8 +45,8 @@ class Entry:
 
 
 def _sizes(value: Any) -> tuple[int, ...] | None:
-    """``value`` as a tuple of non-negative integers, or None."""
-    if not isinstance(value, list) or any(type(x) is not int or x < 0 for x in value):
+    """``value`` as a tuple of integers from 0 to MAX_SIZE, or None."""
+    if not isinstance(value, list) or any(type(x) is not int or not 0 <= x <= MAX_SIZE for x in value):
         return None
     return tuple(value)
 
@@ -89,14 +90,14 @@ def parse_with_metadata(
     if total < 8:
         raise error(f"{where}: truncated: {total} bytes, a safetensors file has at least 8")
     length = int.from_bytes(data[:8], "little")
-    if length > MAX_HEADER_BYTES:
-        raise error(f"{where}: header of {length} bytes, the format allows {MAX_HEADER_BYTES}")
+    if length > HEADER_BYTES:
+        raise error(f"{where}: header of {length} bytes, at most {HEADER_BYTES} are read")
     base = 8 + length
     if base > total:
         raise error(f"{where}: truncated: the header needs {base} bytes, the file has {total}")
     if length == 0 or data[8:9] != b"{":
         raise error(f"{where}: not a safetensors file: the header does not start with '{{'")
-    raw = parse_object(bytes(data[8:base]), f"{where}: header", error)
+    raw = parse_object(bytes(data[8:base]), f"{where}: header", error, HEADER_BYTES)
     metadata = raw.pop("__metadata__", {})
     if not isinstance(metadata, dict) or any(not isinstance(value, str) for value in metadata.values()):
         raise error(f"{where}: __metadata__: expected an object of strings, found {shorten(metadata)}")

@@ -7,17 +7,18 @@ the field, what was expected and what was found.
 
 from __future__ import annotations
 
+import itertools
 import json
-import re
 import reprlib
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pyengine.errors import PyengineError
+from pyengine.formats.limits import EXPANSION, JSON_DEPTH
 from pyengine.formats.regular_files import read_regular
 
-__all__ = ["REQUIRED", "Fields", "load_object", "parse_object", "shorten"]
+__all__ = ["REQUIRED", "Fields", "check_cost", "load_object", "parse_object", "shorten"]
 
 _LARGEST = sys.float_info.max
 
@@ -53,31 +54,59 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-_ESCAPE = re.compile(r"\\.", re.DOTALL)
 _PLAIN = {int, float, bool, type(None)}
+
+# Bytes that what follows a sign may take, here or in the tokenizers package: of an object a table and its first room,
+# of a name its text and its places in two tables, of an item its value.
+_COSTS = {b"{": 600, b"[": 200, b":": 300, b",": 150}
+
+
+def check_cost(data: bytes, strings: int, where: str, error: type[PyengineError], limit: int) -> None:
+    """Raise ``error`` if parsing the JSON ``data`` may take more memory than EXPANSION times ``limit`` bytes.
+
+    ``limit`` is that of its kind of file, ``strings`` the size of its text once decoded. Signs inside of strings count,
+    too: real files have room for them.
+    """
+    cost = len(data) + 2 * strings + sum(cost * data.count(sign) for sign, cost in _COSTS.items())
+    if cost > EXPANSION * limit:
+        raise error(f"{where}: to parse it may take {cost} bytes of memory, expected at most {EXPANSION * limit}")
 
 
 def _loads(text: str) -> Any:
-    """``text`` as JSON; ValueError for a name that occurs twice in one object.
+    """``text`` as JSON; ValueError for a name that occurs twice in one object, and where it is nested too deeply.
 
     A vocabulary is a flat object of numbers: there every two quotes that no backslash escapes are a name, so they
     are counted. Anything else is parsed once more, with a list of pairs for each object.
     """
     value = json.loads(text)
     if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
-        if text.count('"') - _ESCAPE.findall(text).count('\\"') == 2 * len(value):
+        escaped = text.replace("\\\\", "").count('\\"')  # a backslash may be escaped itself
+        if text.count('"') - escaped == 2 * len(value):
             return value
-    return json.loads(text, object_pairs_hook=_unique)
+    del value
+    value = json.loads(text, object_pairs_hook=_unique)
+    level = [[value]]
+    for _ in range(1 + JSON_DEPTH):
+        inside = itertools.chain.from_iterable(each.values() if type(each) is dict else each for each in level)
+        level = [each for each in inside if type(each) in (dict, list)]
+        if not level:
+            return value
+    raise RecursionError
 
 
-def parse_object(data: bytes, where: str, error: type[PyengineError]) -> dict[str, Any]:
-    """Parse ``data`` (UTF-8) as one JSON object; raise ``error`` naming ``where`` if it is anything else."""
+def parse_object(data: bytes, where: str, error: type[PyengineError], limit: int) -> dict[str, Any]:
+    """Parse ``data`` (UTF-8) as one JSON object; raise ``error`` naming ``where`` if it is anything else.
+
+    ``limit`` is the most bytes of its kind of file (``limits``): it bounds the memory that parsing may take.
+    """
     try:
-        value = _loads(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        check_cost(data, sys.getsizeof(text), where, error, limit)
+        value = _loads(text)
     except UnicodeDecodeError as exc:
         raise error(f"{where}: not UTF-8 at byte {exc.start}") from None
     except RecursionError:
-        raise error(f"{where}: JSON nested too deeply") from None
+        raise error(f"{where}: JSON nested too deeply, in more than {JSON_DEPTH} levels") from None
     except ValueError as exc:
         raise error(f"{where}: not valid JSON: {exc}") from None
     if not isinstance(value, dict):
@@ -85,9 +114,12 @@ def parse_object(data: bytes, where: str, error: type[PyengineError]) -> dict[st
     return value
 
 
-def load_object(path: Path, error: type[PyengineError]) -> dict[str, Any]:
-    """Read the file ``path`` as one JSON object; raise ``error`` if it is missing, too large or not JSON."""
-    return parse_object(read_regular(path, error), str(path), error)
+def load_object(path: Path, error: type[PyengineError], limit: int) -> dict[str, Any]:
+    """Read the file ``path`` as one JSON object; raise ``error`` if it is missing, not JSON, or too large for its kind.
+
+    ``limit``: as ``parse_object``.
+    """
+    return parse_object(read_regular(path, error, limit), str(path), error, limit)
 
 
 class Fields:

@@ -11,6 +11,7 @@ from typing import Any, Callable, Mapping
 from pyengine.canonical import CanonicalModel
 from pyengine.checkpoints import StoredTensor, open_weights
 from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.strict_json import load_object, shorten
 from pyengine.importers.marian import import_marian
 
@@ -37,7 +38,7 @@ def open_checkpoint(path: str | Path) -> CanonicalModel:
     if not (path / "config.json").exists():
         found = "no config.json in it" if any(path.iterdir()) else "an empty directory"
         raise CheckpointError(f"{path}: expected a checkpoint directory, found {found}")
-    config = load_object(path / "config.json", CheckpointError)
+    config = load_object(path / "config.json", CheckpointError, CONFIG_BYTES)
     if config.get("format") == "pyengine":
         raise CheckpointError(f"{path}: a model directory already, expected a training checkpoint")
     importer = _BY_ARCHITECTURE[_architecture(config, path / "config.json")]

@@ -10,6 +10,7 @@ from typing import Any, Mapping
 
 from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.strict_json import load_object, shorten
 
 __all__ = ["GENERATION_KEYS", "read_generation"]
@@ -86,7 +87,7 @@ def read_generation(
     """
     path = directory / "generation_config.json"
     if path.exists():
-        source = load_object(path, CheckpointError)
+        source = load_object(path, CheckpointError, CONFIG_BYTES)
         for key, value in source.items():
             if key not in GENERATION_KEYS and not key.startswith("_") and value is not None:
                 raise UnsupportedError(f"{path}: {key} = {shorten(value)}: unknown to the importer")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Mapping
 
 from pyengine.errors import ModelFileError
+from pyengine.formats.limits import CHECKSUMS_BYTES
 from pyengine.formats.regular_files import open_regular, read_regular
 from pyengine.formats.strict_json import shorten
 
@@ -16,7 +17,6 @@ __all__ = ["SUMS_NAME", "build_sums", "hash_file", "verify_sums"]
 SUMS_NAME = "SHA256SUMS"
 _LINE = re.compile(rb"([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9_.-]*)")
 _CHUNK = 1 << 20
-_MAX_BYTES = 1 << 20  # of the list: a model directory has ten files
 
 
 def hash_file(path: Path) -> str:
@@ -44,7 +44,7 @@ def verify_sums(directory: Path) -> None:
     itself can change unnoticed. Names that begin with "." are left to the operating system.
     """
     path = directory / SUMS_NAME
-    content = read_regular(path, ModelFileError, _MAX_BYTES)
+    content = read_regular(path, ModelFileError, CHECKSUMS_BYTES)
     sums: dict[str, str] = {}
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         match = _LINE.fullmatch(line)

@@ -11,6 +11,7 @@ import numpy as np
 from pyengine.canonical import GenerationDefaults, ModelConfig, Removal
 from pyengine.canonical.tensors import mismatches
 from pyengine.errors import ModelFileError
+from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.regular_files import copy_regular, map_regular
 from pyengine.formats.safetensors_header import parse_header
 from pyengine.formats.strict_json import Fields, load_object, shorten
@@ -99,7 +100,7 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
         found = f"no {CONFIG_NAME} in it" if any(path.iterdir()) else "an empty directory"
         raise ModelFileError(f"{path}: expected a model directory, found {found}")
     config_path = path / CONFIG_NAME
-    head = load_object(config_path, ModelFileError)
+    head = load_object(config_path, ModelFileError, CONFIG_BYTES)
     _refuse_foreign(path, head)
     if verify:
         verify_sums(path)
@@ -130,7 +131,7 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
         raise ModelFileError(f"{path}: a {tokenizer} tokenizer without {', '.join(missing)}")
     generation_path = path / GENERATION_NAME
     generation = GenerationDefaults.from_json(
-        load_object(generation_path, ModelFileError), str(generation_path), config
+        load_object(generation_path, ModelFileError, CONFIG_BYTES), str(generation_path), config
     )
     return ModelHead(
         path=path,

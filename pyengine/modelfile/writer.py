@@ -13,7 +13,9 @@ from typing import Any, Iterable, Mapping, Sequence
 import numpy as np
 
 from pyengine.canonical import GenerationDefaults, ModelConfig, Removal
-from pyengine.errors import ModelFileError, OptionError
+from pyengine.errors import ModelFileError, OptionError, TokenizerError
+from pyengine.formats.limits import CONFIG_BYTES, VOCABULARY_BYTES
+from pyengine.formats.regular_files import read_regular
 from pyengine.formats.safetensors_header import build_header
 from pyengine.formats.strict_json import load_object
 from pyengine.modelfile.checksums import SUMS_NAME, build_sums, hash_file
@@ -55,7 +57,7 @@ def check_target(path: str | Path, *, force: bool) -> None:
 
 def _is_model_directory(path: Path) -> bool:
     try:
-        return load_object(path / CONFIG_NAME, ModelFileError).get("format") == FORMAT
+        return load_object(path / CONFIG_NAME, ModelFileError, CONFIG_BYTES).get("format") == FORMAT
     except ModelFileError:
         return False
 
@@ -109,7 +111,7 @@ def write_directory(
         _write(scratch / CONFIG_NAME, _json_bytes(head))
         _write(scratch / GENERATION_NAME, _json_bytes(generation.to_json()))
         for name, source in tokenizer_files.items():
-            _write(scratch / name, source.read_bytes())
+            _write(scratch / name, read_regular(source, TokenizerError, VOCABULARY_BYTES))
         for entry in scratch.iterdir():
             sums.setdefault(entry.name, hash_file(entry))
         _write(scratch / SUMS_NAME, build_sums(sums))

@@ -15,9 +15,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
 from pyengine.errors import TokenizerError
+from pyengine.formats.limits import EXPANSION, SENTENCEPIECE_BYTES
 from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import shorten
 from pyengine.text.settings import AddedToken, Settings, read_settings
@@ -31,6 +33,9 @@ TARGET_VOCABULARY_FILE = "target_vocab.json"
 
 _WORD_START = "\u2581"  # SentencePiece writes a space as this
 
+# Bytes that the library makes of a message or string of a model, which may be two bytes in the file.
+_FIELD_COST = 100
+
 
 class _Model:
     """One SentencePiece model.
@@ -42,6 +47,7 @@ class _Model:
     def __init__(self, path: Path, data: bytes) -> None:
         """``data`` is the content of ``path``."""
         self._path = path
+        _check_cost(path, data)
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(data)
@@ -73,8 +79,8 @@ class SentencePieceTokenizer:
 
     def __init__(self, directory: Path) -> None:
         settings = read_settings(directory)
-        source_data = read_regular(directory / SOURCE_MODEL_FILE, TokenizerError)
-        target_data = read_regular(directory / TARGET_MODEL_FILE, TokenizerError)
+        source_data = read_regular(directory / SOURCE_MODEL_FILE, TokenizerError, SENTENCEPIECE_BYTES)
+        target_data = read_regular(directory / TARGET_MODEL_FILE, TokenizerError, SENTENCEPIECE_BYTES)
         # The library builds a model without the interpreter's lock: the target's meanwhile, in a thread of its own.
         with ThreadPoolExecutor(1) as pool:
             other = None
@@ -188,6 +194,20 @@ class SentencePieceTokenizer:
                     parts[i + 1] = part + parts[i + 1]
                     parts[i] = ""
         return [part for part in parts if part]
+
+
+def _check_cost(path: Path, data: bytes) -> None:
+    """Raise TokenizerError if to parse a model may take more memory than one of the largest size should.
+
+    What may be the tag of a message or string (wire type 2) and a length is counted: one below 16, since those of more
+    bytes take little more than these, or one of several bytes, which may be small all the same.
+    """
+    tag, length = np.frombuffer(data, np.uint8)[:-1], np.frombuffer(data, np.uint8)[1:]
+    fields = np.count_nonzero((tag & 7 == 2) & ((length < 16) | (length >= 128)))
+    cost = 2 * len(data) + _FIELD_COST * fields
+    if cost > EXPANSION * SENTENCEPIECE_BYTES:
+        most = EXPANSION * SENTENCEPIECE_BYTES
+        raise TokenizerError(f"{path}: to parse it may take {cost} bytes of memory, expected at most {most}")
 
 
 def _split_language_code(text: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.errors import TokenizerError, UnsupportedError
+from pyengine.formats.limits import TOKENIZER_SETTINGS_BYTES
 from pyengine.formats.strict_json import load_object, shorten
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -52,7 +53,7 @@ def read_settings(directory: Path) -> Settings:
     options of the SentencePiece processor (sampling among them), which would change the ids.
     """
     path = directory / CONFIG_FILE
-    config = load_object(path, TokenizerError) if path.exists() else {}
+    config = load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES) if path.exists() else {}
     class_name = config.get("tokenizer_class")
     if class_name not in (None, "MarianTokenizer"):
         found = shorten(class_name)
@@ -67,7 +68,7 @@ def read_settings(directory: Path) -> Settings:
     else:
         legacy = directory / SPECIAL_TOKENS_FILE
         if legacy.exists():
-            values.update(load_object(legacy, TokenizerError))
+            values.update(load_object(legacy, TokenizerError, TOKENIZER_SETTINGS_BYTES))
         legacy = directory / ADDED_TOKENS_FILE
         added = _legacy_added_tokens(legacy) if legacy.exists() else {}
 
@@ -140,7 +141,7 @@ def _added_tokens(path: Path, table: Any) -> dict[int, AddedToken]:
 def _legacy_added_tokens(path: Path) -> dict[int, AddedToken]:
     """``added_tokens.json``: token -> id."""
     added = {}
-    for content, index in load_object(path, TokenizerError).items():
+    for content, index in load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES).items():
         if type(index) is not int or index < 0:
             raise TokenizerError(f"{path}: expected an id for {shorten(content)}, found {shorten(index)}")
         added[index] = AddedToken(_content(path, "token", content))

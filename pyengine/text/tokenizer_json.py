@@ -9,8 +9,9 @@ from pathlib import Path
 import tokenizers
 
 from pyengine.errors import TokenizerError
+from pyengine.formats.limits import TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
 from pyengine.formats.regular_files import read_regular
-from pyengine.formats.strict_json import load_object
+from pyengine.formats.strict_json import check_cost, load_object
 from pyengine.text.settings import CONFIG_FILE, flag
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 
@@ -27,7 +28,8 @@ class JsonTokenizer:
 
     def __init__(self, directory: Path, *, size: int | None = None) -> None:
         path = directory / TOKENIZER_FILE
-        data = read_regular(path, TokenizerError)
+        data = read_regular(path, TokenizerError, VOCABULARY_BYTES)
+        check_cost(data, len(data), str(path), TokenizerError, VOCABULARY_BYTES)
         with _failures_of(path, f"expected a tokenizer, found {len(data)} bytes"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
             # What a file says about batches: here every text is encoded by itself, and whole.
@@ -86,5 +88,5 @@ def _reads_clean_up(directory: Path, tokenizer: tokenizers.Tokenizer) -> bool:
     path = directory / CONFIG_FILE
     if not path.exists():
         return False
-    wanted = flag(path, load_object(path, TokenizerError), "clean_up_tokenization_spaces")
+    wanted = flag(path, load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES), "clean_up_tokenization_spaces")
     return wanted and not isinstance(tokenizer.model, tokenizers.models.BPE)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from pyengine.errors import TokenizerError
+from pyengine.formats.limits import VOCABULARY_BYTES
 from pyengine.formats.strict_json import load_object, shorten
 
 
@@ -22,7 +23,7 @@ def read_vocabulary(path: Path, required: tuple[str, ...]) -> Vocabulary:
     The pieces in ``required`` (the unknown and the end token) have to be there. Raises TokenizerError that
     names the file and the first piece or id at fault.
     """
-    ids = load_object(path, TokenizerError)
+    ids = load_object(path, TokenizerError, VOCABULARY_BYTES)
     count = len(ids)
     pieces: list[str | None] = [None] * count
     if set(map(type, ids.values())) == {int} and min(ids.values()) >= 0 and max(ids.values()) < count:

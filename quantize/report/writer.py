@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from pyengine.errors import OptionError
+from pyengine.formats.limits import REPORT_BYTES
 from pyengine.formats.strict_json import load_object
 from pyengine.quantize.report.data import FORMAT, CompressionReport
 from pyengine.quantize.report.page import page
@@ -43,7 +44,7 @@ def check_report_target(directory: str | Path, *, force: bool) -> None:
 
 def _is_report(path: Path) -> bool:
     try:
-        return load_object(path, OptionError).get("format") == FORMAT
+        return load_object(path, OptionError, REPORT_BYTES).get("format") == FORMAT
     except OptionError:
         return False
 

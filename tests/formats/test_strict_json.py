@@ -11,6 +11,8 @@ import pytest
 from pyengine.errors import ModelFileError
 from pyengine.formats.strict_json import Fields, load_object, parse_object, shorten
 
+LIMIT = 1 << 20
+
 
 def fields(**values: Any) -> Fields:
     return Fields(values, "place", ModelFileError)
@@ -68,7 +70,7 @@ def test_missing_and_unknown_fields() -> None:
 )
 def test_what_is_no_object(data: bytes) -> None:
     with pytest.raises(ModelFileError, match="place") as info:
-        parse_object(data, "place", ModelFileError)
+        parse_object(data, "place", ModelFileError, LIMIT)
     assert len(str(info.value)) < 500
 
 
@@ -77,23 +79,23 @@ def test_what_is_no_object(data: bytes) -> None:
 def test_a_name_that_occurs_twice_in_different_spellings(names: list[str], value: str) -> None:
     text = "{" + ",".join(f'"{name}":{value}' for name in names) + "}"
     with pytest.raises(ModelFileError, match="place: not valid JSON: the name .* occurs twice"):
-        parse_object(text.encode(), "place", ModelFileError)
+        parse_object(text.encode(), "place", ModelFileError, LIMIT)
 
 
 def test_names_with_quotes_and_backslashes() -> None:
     for value in ({'"': 1, "\\": 2, '\\"': 3, ":": 4, '":"': 5, "": 6}, {'"': '"', ":": '":"'}, {"": {'"': {}}}):
-        assert parse_object(json.dumps(value).encode(), "place", ModelFileError) == value
+        assert parse_object(json.dumps(value).encode(), "place", ModelFileError, LIMIT) == value
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="missing.json: cannot be read: No such file"):
-        load_object(tmp_path / "missing.json", ModelFileError)
+        load_object(tmp_path / "missing.json", ModelFileError, LIMIT)
     with pytest.raises(ModelFileError, match="expected a regular file"):
-        load_object(tmp_path, ModelFileError)
+        load_object(tmp_path, ModelFileError, LIMIT)
     with open(tmp_path / "large.json", "wb") as file:
-        file.truncate((64 << 20) + 1)
-    with pytest.raises(ModelFileError, match="larger than 67108864 bytes"):
-        load_object(tmp_path / "large.json", ModelFileError)
+        file.truncate(LIMIT + 1)
+    with pytest.raises(ModelFileError, match="larger than 1048576 bytes"):
+        load_object(tmp_path / "large.json", ModelFileError, LIMIT)
 
 
 def test_messages_stay_short() -> None:

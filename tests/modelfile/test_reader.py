@@ -193,7 +193,7 @@ def test_a_fifo_is_refused_and_not_waited_for(directory: Path, name: str) -> Non
 
 def test_a_huge_list_of_checksums_is_not_read(directory: Path) -> None:
     os.truncate(directory / "SHA256SUMS", 1 << 40)
-    with pytest.raises(ModelFileError, match="SHA256SUMS: larger than 1048576 bytes"):
+    with pytest.raises(ModelFileError, match="SHA256SUMS: larger than 65536 bytes"):
         open_directory(directory, verify=True)
 
 

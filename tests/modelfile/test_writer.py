@@ -10,7 +10,7 @@ from typing import Any, Iterator
 import numpy as np
 import pytest
 
-from pyengine.errors import ModelFileError, OptionError
+from pyengine.errors import ModelFileError, OptionError, TokenizerError, TokenizerError
 from pyengine.modelfile import open_directory, packed_specs, write_directory
 
 from . import directories
@@ -165,7 +165,7 @@ def test_whatever_is_raised_leaves_nothing(
 
 def test_a_missing_tokenizer_file_leaves_nothing(parts: dict[str, Any], tmp_path: Path) -> None:
     files = {**parts["tokenizer_files"], "vocab.json": tmp_path / "missing"}
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(TokenizerError, match="missing: cannot be read: No such file"):
         write_directory(tmp_path / "out", **{**parts, "tokenizer_files": files})
     with pytest.raises(ModelFileError, match="a tokenizers tokenizer without tokenizer.json"):
         write_directory(tmp_path / "out", **{**parts, "tokenizer": "tokenizers"})

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pyengine.errors import ModelFileError, OptionError
+from pyengine.formats.limits import REPORT_BYTES
 from pyengine.formats.strict_json import load_object
 from pyengine.quantize.report import (
     Calibration,
@@ -164,7 +165,7 @@ REPORTS = {"whole": a_report, "plain": a_plain_report, "hostile": a_hostile_repo
 @pytest.mark.parametrize("make", REPORTS.values(), ids=REPORTS)
 def test_json_round_trip(tmp_path: Path, make: Any) -> None:
     write_report(tmp_path / "out", make())
-    data = load_object(tmp_path / "out" / "report.json", ModelFileError)
+    data = load_object(tmp_path / "out" / "report.json", ModelFileError, REPORT_BYTES)
     assert CompressionReport.from_json(data, "report.json") == make()
 
 
