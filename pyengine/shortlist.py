@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pyengine.errors import ModelFileError
-from pyengine.formats.regular_files import copy_regular
+from pyengine.errors import ModelFileError, OptionError
+from pyengine.formats.regular_files import copy_regular, usable_path
 from pyengine.formats.safetensors_header import Entry, build_header, parse_with_metadata
 from pyengine.formats.strict_json import shorten
 
@@ -42,7 +42,7 @@ class Shortlist:
 
         Raises ModelFileError naming the file, the tensor, what was expected and what was found.
         """
-        path = Path(path)
+        path = usable_path(path, ModelFileError)
         where = str(path)
         data = copy_regular(path, ModelFileError)  # not mapped: the file may change, or shrink
         entries, metadata = parse_with_metadata(data, where, ModelFileError)
@@ -63,8 +63,11 @@ class Shortlist:
         return cls(offsets, ids, frequent, target_vocab)
 
     def write(self, path: str | Path) -> int:
-        """Write the file `path`, which appears when it is complete, and return its size. OSError of the system."""
-        path = Path(path)
+        """Write the file `path`, which appears when it is complete, and return its size.
+
+        OSError of the system; OptionError for what cannot be a path.
+        """
+        path = usable_path(path, OptionError)
         arrays = (self.offsets, self.ids, self.frequent)
         table = {name: ("I32", array.shape) for name, array in zip(TENSORS, arrays, strict=True)}
         sizes = {"source_vocab": len(self.offsets) - 1, "target_vocab": self.target_vocab}

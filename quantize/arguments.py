@@ -23,6 +23,7 @@ from pyengine.version import __version__
 __all__ = ["METHODS", "PROGRAM", "list_methods", "read_arguments"]
 
 PROGRAM = "pyengine-quantize"
+_LARGEST_SIZE = 1e15
 
 METHODS = {
     "absmax": "the largest weight of a channel or group is the last level; the default of int8, in seconds",
@@ -244,7 +245,10 @@ def _size(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected a size such as 60MB, found {text!r}")
-    return round(float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]])
+    size = float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
+    if size > _LARGEST_SIZE:
+        raise argparse.ArgumentTypeError(f"expected a size of at most {_LARGEST_SIZE:.0f} bytes, found {text!r}")
+    return round(size)
 
 
 def _check(parser: Parser, options: argparse.Namespace) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 
 from pyengine.canonical import GenerationDefaults, LazyTensor, ModelConfig, tensor_specs
 from pyengine.canonical.tensors import mismatches
-from pyengine.errors import InputError
+from pyengine.errors import InputError, OptionError
+from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile.layout import pack_float32, packed_specs, pad_vector
 from pyengine.plan import Session
 from pyengine.quantize.calibration_state import load_state, save_state
@@ -47,8 +48,9 @@ def load_text(path: str | Path) -> list[tuple[str, str | None]]:
     Entry i is line i + 1. Raises InputError for a file that is empty or cannot be read, and for a line that is not
     UTF-8, that has more than one tab, or nothing before or behind it.
     """
+    path = usable_path(path, InputError)
     try:
-        content = Path(path).read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     if not content:
@@ -121,7 +123,7 @@ def calibrate(
     """
     pairs = _read(engine, tokenizer, text)
     _require_rows(min(_known_rows(pairs)), needed, len(pairs))
-    path = None if state is None else Path(state)
+    path = None if state is None else usable_path(state, OptionError)
     done, statistics = 0, {}
     identity = _identity(engine, pairs, reservoir, seed)
     if path is not None and path.exists():

@@ -12,6 +12,7 @@ from pyengine.canonical.tensors import tensor_specs
 from pyengine.checkpoints.stored import READABLE
 from pyengine.errors import CheckpointError, ModelFileError, OptionError
 from pyengine.formats.limits import CONFIG_BYTES
+from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object
 from pyengine.importers import open_checkpoint
 from pyengine.importers.tokenizer_files import find_tokenizer
@@ -28,7 +29,7 @@ def open_model(path: str | Path, *, requantize: bool = False) -> CanonicalModel:
     Raises what ``open_checkpoint`` or ``open_directory`` raises, and OptionError for a directory with rounded weights,
     unless ``requantize``.
     """
-    path = Path(path)
+    path = usable_path(path, CheckpointError)
     if not _is_model_directory(path):
         return open_checkpoint(path)
     directory = open_directory(path)

@@ -20,6 +20,7 @@ import numpy as np
 from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.cpus import usable_cpus
 from pyengine.errors import OptionError
+from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.calibration import calibrate, in_memory_engine
@@ -88,7 +89,7 @@ class Reporter:
     ) -> None:
         require_matplotlib()
         check_report_target(directory, force=force)
-        _require_apart(Path(directory), Path(output))
+        _require_apart(Path(directory), usable_path(output, OptionError))
         self._checkpoint, self._output, self._directory = checkpoint, output, directory
         self._force, self._speed = force, speed
         self._model = open_model(checkpoint, requantize=True)

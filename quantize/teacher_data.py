@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyengine.errors import InputError, OptionError, UnsupportedError
+from pyengine.formats.regular_files import usable_path
 from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.opening import open_model
 from pyengine.tasks.translator import Translator
@@ -40,7 +41,7 @@ def write_teacher_data(
     such a file or a source that the model cannot take; UnsupportedError for a model without a tokenizer; and what
     ``open_model`` and ``open_tokenizer`` raise.
     """
-    corpus, output = Path(corpus), Path(output)
+    corpus, output = usable_path(corpus, InputError), usable_path(output, OptionError)
     _check_sources(corpus)
     if output.exists() and not (force and output.is_file()):
         raise OptionError(f"{output}: exists; --force replaces a file")

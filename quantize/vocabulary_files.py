@@ -75,8 +75,9 @@ def _settings(files: Mapping[str, Path], number: _Number) -> dict[str, Any]:
         config = load_object(files[CONFIG_FILE], TokenizerError, TOKENIZER_SETTINGS_BYTES)
         table = config.get("added_tokens_decoder")
         if isinstance(table, dict):
-            kept = {int(old): token for old, token in table.items() if old.isdecimal() and int(old) in number}
-            config["added_tokens_decoder"] = {str(number[old]): token for old, token in kept.items()}
+            written = {str(old): str(new) for old, new in number.items()}
+            kept = {written[old]: token for old, token in table.items() if old in written}
+            config["added_tokens_decoder"] = kept
             changed[CONFIG_FILE] = config
     if ADDED_TOKENS_FILE in files:
         table = load_object(files[ADDED_TOKENS_FILE], TokenizerError, TOKENIZER_SETTINGS_BYTES)

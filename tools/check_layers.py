@@ -45,12 +45,12 @@ ARROWS: dict[str, str] = {
         "decoding"
     ),
     "pyengine": "errors options results version tasks",
-    "cli": "console cpus errors options results version modelfile text tasks quantize pyengine",
+    "cli": "console cpus errors formats options results version modelfile text tasks quantize pyengine",
     "quantize": (
         "console cpus errors options plan version formats canonical checkpoints importers modelfile text scheduling "
         "tasks"
     ),
-    "tools": "pyengine quantize console errors modelfile text shortlist",
+    "tools": "pyengine quantize console errors formats modelfile text shortlist",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",
     "tests": "*",

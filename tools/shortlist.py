@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pyengine.console import ERROR, Parser, note, say
 from pyengine.errors import InputError, OptionError, PyengineError
+from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile import open_directory
 from pyengine.shortlist import Shortlist
 from pyengine.text import open_tokenizer
@@ -132,6 +133,7 @@ def build(
 
 def read_lines(path: Path) -> list[str]:
     """Without their ends. InputError for what cannot be read or is not UTF-8."""
+    path = usable_path(path, InputError)
     try:
         return path.read_bytes().decode("utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
@@ -172,10 +174,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.output.exists() and not options.overwrite:
-        raise OptionError(f"{options.output}: exists; --overwrite replaces it")
-    if not options.output.parent.is_dir():
-        raise OptionError(f"{options.output}: the directory {options.output.parent} does not exist")
+    output = usable_path(options.output, OptionError)
+    if output.exists() and not options.overwrite:
+        raise OptionError(f"{output}: exists; --overwrite replaces it")
+    if not output.parent.is_dir():
+        raise OptionError(f"{output}: the directory {output.parent} does not exist")
     directory = open_directory(options.model)
     if directory.tokenizer_kind is None:
         raise InputError(f"{options.model}: expected a model with a tokenizer, found one without")
@@ -194,10 +197,10 @@ def run(options: argparse.Namespace) -> None:
         always=directory.generation.eos_token_id,
         one_vocabulary=config.share_embeddings,
     )
-    size = made.write(options.output)
+    size = made.write(output)
     listed = np.count_nonzero(np.diff(made.offsets))
     say(
-        f"{options.output}: {len(made.ids):,} candidates of {listed:,} source tokens, {len(made.frequent):,} frequent "
+        f"{output}: {len(made.ids):,} candidates of {listed:,} source tokens, {len(made.frequent):,} frequent "
         f"ones, {size:,} bytes"
     )
 

@@ -18,6 +18,7 @@ from pyengine.cli.translate import threads
 from pyengine.console import note, say, say_json
 from pyengine.cpus import usable_cpus
 from pyengine.errors import InputError
+from pyengine.formats.regular_files import usable_path
 from pyengine.options import TranslationKeywords
 from pyengine.tasks.loading import load
 from pyengine.tasks.translator import Translator
@@ -93,6 +94,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _lines(path: Path) -> list[str]:
+    path = usable_path(path, InputError)
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:

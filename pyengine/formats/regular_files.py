@@ -16,7 +16,28 @@ from pyengine.cpus import usable_cpus
 from pyengine.errors import PyengineError
 from pyengine.pages import HUGE_PAGE, huge_room
 
-__all__ = ["copy_regular", "map_regular", "open_regular", "read_regular"]
+__all__ = ["copy_regular", "map_regular", "open_regular", "read_regular", "usable_path"]
+
+
+def usable_path(path: str | Path, error: type[PyengineError]) -> Path:
+    """``path``, whatever is there or is not; ``error`` where the system cannot even say what is.
+
+    So it is for names with a NUL or a lone surrogate, for those that are too long, and in a directory that may not be
+    entered. Whatever is asked of a path afterwards finds it, or finds nothing.
+    """
+    found = Path(path)
+    try:
+        os.stat(found)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as exc:
+        raise error(f"{found}: cannot be a path: {_reason(exc)}") from None
+    return found
+
+
+def _reason(exc: OSError | ValueError) -> str:
+    """Why a path or a file could not be used, in the system's words."""
+    return getattr(exc, "strerror", None) or str(exc)
 
 def open_regular(path: Path, error: type[PyengineError]) -> FileIO:
     """``path`` opened for reading, without a buffer; ``error`` if it is missing or no regular file."""
@@ -28,8 +49,8 @@ def open_regular(path: Path, error: type[PyengineError]) -> FileIO:
         file = FileIO(path, "rb", opener=opener)
     except IsADirectoryError:
         raise error(f"{path}: expected a regular file") from None
-    except OSError as exc:
-        raise error(f"{path}: cannot be read: {exc.strerror}") from None
+    except (OSError, ValueError) as exc:
+        raise error(f"{path}: cannot be read: {_reason(exc)}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise error(f"{path}: expected a regular file")

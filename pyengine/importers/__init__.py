@@ -12,6 +12,7 @@ from pyengine.canonical import CanonicalModel
 from pyengine.checkpoints import StoredTensor, open_weights
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.limits import CONFIG_BYTES
+from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object, shorten
 from pyengine.importers.marian import import_marian
 
@@ -31,7 +32,7 @@ def open_checkpoint(path: str | Path) -> CanonicalModel:
     files, tensors that do not fit the configuration), UnsupportedError (an architecture, option or format
     that the engine lacks) or TokenizerError (some of the tokenizer's files are missing).
     """
-    path = Path(path)
+    path = usable_path(path, CheckpointError)
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise CheckpointError(f"{path}: expected a checkpoint directory, found {found}")

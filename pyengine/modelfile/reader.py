@@ -12,7 +12,7 @@ from pyengine.canonical import GenerationDefaults, ModelConfig, Removal
 from pyengine.canonical.tensors import mismatches
 from pyengine.errors import ModelFileError
 from pyengine.formats.limits import CONFIG_BYTES
-from pyengine.formats.regular_files import copy_regular, map_regular
+from pyengine.formats.regular_files import copy_regular, map_regular, usable_path
 from pyengine.formats.safetensors_header import parse_header
 from pyengine.formats.strict_json import Fields, load_object, shorten
 from pyengine.modelfile.checksums import verify_sums
@@ -92,7 +92,7 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
     Raises ModelFileError naming the file or field and what was expected: for a damaged or incomplete
     directory, one of a newer version, and for a training checkpoint (with the command that converts it).
     """
-    path = Path(path)
+    path = usable_path(path, ModelFileError)
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise ModelFileError(f"{path}: expected a model directory, found {found}")

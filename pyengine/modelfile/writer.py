@@ -15,7 +15,7 @@ import numpy as np
 from pyengine.canonical import GenerationDefaults, ModelConfig, Removal
 from pyengine.errors import ModelFileError, OptionError, TokenizerError
 from pyengine.formats.limits import CONFIG_BYTES, VOCABULARY_BYTES
-from pyengine.formats.regular_files import read_regular
+from pyengine.formats.regular_files import read_regular, usable_path
 from pyengine.formats.safetensors_header import build_header
 from pyengine.formats.strict_json import load_object
 from pyengine.modelfile.checksums import SUMS_NAME, build_sums, hash_file
@@ -40,7 +40,7 @@ def check_target(path: str | Path, *, force: bool) -> None:
 
     What exists is only replaced if it is an empty directory, or a model directory and ``force`` is given.
     """
-    path = Path(path)
+    path = usable_path(path, OptionError)
     if not path.parent.is_dir():
         raise OptionError(f"{path}: the directory {path.parent} does not exist")
     if not path.exists() and not path.is_symlink():
@@ -85,7 +85,6 @@ def write_directory(
     is renamed at the end; whatever is raised in between (Ctrl-C too) leaves nothing behind. Raises
     OptionError as ``check_target`` does, and OSError from the file system.
     """
-    path = Path(path)
     check_target(path, force=force)
     path = Path(os.path.abspath(path))
     missing = [name for name in TOKENIZER_FILES[tokenizer] if name not in tokenizer_files]

@@ -14,6 +14,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from pyengine.errors import InputError, OptionError
+from pyengine.formats.regular_files import usable_path
 from pyengine.results import FileResult, TranslationResult, Trial
 
 __all__ = ["translate_lines"]
@@ -34,6 +35,7 @@ def translate_lines(
     `ways`: numbers of streams to choose from, each with its share of the `threads`. Every line is translated once:
     the trials are of different lines.
     """
+    source, target = usable_path(source, InputError), usable_path(target, OptionError)
     if target.exists() and not overwrite:
         raise OptionError(f"{target}: exists already; overwrite=True replaces it")
     if not source.is_file():

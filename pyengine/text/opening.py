@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyengine.errors import TokenizerError
+from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import shorten
 from pyengine.text.tokenizer import Tokenizer
 
@@ -24,7 +25,7 @@ def open_tokenizer(
     Raises TokenizerError: a file is missing, damaged or does not match the model; UnsupportedError: the files
     ask for what the engine lacks. Each names the file, what was expected and what was found.
     """
-    directory = Path(directory)
+    directory = usable_path(directory, TokenizerError)
     # The packages are imported by need: a model of one kind does not wait for the other's library.
     if kind == "tokenizers":
         from pyengine.text.tokenizer_json import JsonTokenizer

@@ -9,6 +9,7 @@ Only blocks make a model smaller and faster: they are not stored, and not multip
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -45,9 +46,8 @@ class Masked:
 
 def pattern_of(what: str, share: float) -> Pattern:
     """Of "blocks" or "weights" a share, or "n:m". Raises OptionError for another name, or a share outside (0, 1)."""
-    n, colon, m = what.partition(":")
-    if colon and n.isdecimal() and m.isdecimal():
-        return NOfM(int(n), int(m))
+    if match := re.fullmatch("([0-9]{1,4}):([0-9]{1,4})", what):
+        return NOfM(int(match[1]), int(match[2]))
     if what not in MASKS:
         raise OptionError(f"prune: expected one of {', '.join(MASKS)} or N:M such as 2:4, found {what!r}")
     if not 0 < share < 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pyengine.errors import OptionError
 from pyengine.formats.limits import REPORT_BYTES
+from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object
 from pyengine.quantize.report.data import FORMAT, CompressionReport
 from pyengine.quantize.report.page import page
@@ -26,7 +27,7 @@ def check_report_target(directory: str | Path, *, force: bool) -> None:
 
     What exists is only replaced if it is an empty directory, or a report directory and ``force`` is given.
     """
-    path = Path(directory)
+    path = usable_path(directory, OptionError)
     if not path.parent.is_dir():
         raise OptionError(f"{path}: the directory {path.parent} does not exist")
     if not path.exists() and not path.is_symlink():

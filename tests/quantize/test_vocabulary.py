@@ -208,7 +208,8 @@ def test_tokenizer_json(tmp_path: Path, kind: str) -> None:
     files = tmp_path / "files"
     files.mkdir()
     json_tokenizer(kind).save(str(files / "tokenizer.json"))
-    (files / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"2": {"content": "<pad>"}}}))
+    added = {"2": {"content": "<pad>"}, "9" * 5000: {}}  # nothing has checked these: more digits than int() takes
+    (files / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
     model = canonical(files)
     found = trim(model, PAIRS, tmp_path / "trimmed")
     check(model, PAIRS, found)
