@@ -55,6 +55,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _PLAIN = {int, float, bool, type(None)}
+_FEW = 1000
 
 # Bytes that what follows a sign may take, here or in the tokenizers package: of an object a table and its first room,
 # of a name its text and its places in two tables, of an item its value.
@@ -76,14 +77,15 @@ def _loads(text: str) -> Any:
     """``text`` as JSON; ValueError for a name that occurs twice in one object, and where it is nested too deeply.
 
     A vocabulary is a flat object of numbers: there every two quotes that no backslash escapes are a name, so they
-    are counted. Anything else is parsed once more, with a list of pairs for each object.
+    are counted. Anything else is parsed with a list of pairs for each object.
     """
-    value = json.loads(text)
-    if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
-        escaped = text.replace("\\\\", "").count('\\"')  # a backslash may be escaped itself
-        if text.count('"') - escaped == 2 * len(value):
-            return value
-    del value
+    if text.count("{") < _FEW:  # pieces may have some
+        value = json.loads(text)
+        if type(value) is dict and _PLAIN.issuperset(map(type, value.values())):
+            escaped = text.replace("\\\\", "").count('\\"')  # a backslash may be escaped itself
+            if text.count('"') - escaped == 2 * len(value):
+                return value
+        del value
     value = json.loads(text, object_pairs_hook=_unique)
     level = [[value]]
     for _ in range(1 + JSON_DEPTH):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,16 @@ from pathlib import Path
 import tokenizers
 
 from pyengine.errors import TokenizerError
-from pyengine.formats.limits import TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
+from pyengine.formats.limits import EXPANSION, TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
 from pyengine.formats.regular_files import read_regular
-from pyengine.formats.strict_json import check_cost, load_object
+from pyengine.formats.strict_json import check_cost, load_object, parse_object
 from pyengine.text.settings import CONFIG_FILE, flag
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 
 TOKENIZER_FILE = "tokenizer.json"
+
+# Bytes of a node in the trees that the library makes of a Unigram model's pieces, and of added tokens.
+_NODE_COST = 300
 
 
 class JsonTokenizer:
@@ -29,7 +33,8 @@ class JsonTokenizer:
     def __init__(self, directory: Path, *, size: int | None = None) -> None:
         path = directory / TOKENIZER_FILE
         data = read_regular(path, TokenizerError, VOCABULARY_BYTES)
-        check_cost(data, len(data), str(path), TokenizerError, VOCABULARY_BYTES)
+        strings = len(data) + _NODE_COST // 2 * _count_nodes(path, data)
+        check_cost(data, strings, str(path), TokenizerError, VOCABULARY_BYTES)
         with _failures_of(path, f"expected a tokenizer, found {len(data)} bytes"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
             # What a file says about batches: here every text is encoded by itself, and whole.
@@ -70,6 +75,23 @@ class JsonTokenizer:
         if ids and max(ids) >= self.source_size:  # the post-processor has ids of its own
             raise TokenizerError(f"{self._path}: expected ids below {self.source_size}, found {max(ids)}")
         return ids
+
+
+def _count_nodes(path: Path, data: bytes) -> int:
+    """How many nodes trees of the pieces and added tokens have: one for each byte that a text does not share.
+
+    0 for a file that is too small for them to matter. Raises TokenizerError as ``parse_object``.
+    """
+    if 2 * _NODE_COST * len(data) <= EXPANSION * VOCABULARY_BYTES:
+        return 0
+    content = parse_object(data, str(path), TokenizerError, VOCABULARY_BYTES)
+    model, added = content.get("model"), content.get("added_tokens")
+    pieces = model.get("vocab") if isinstance(model, dict) else None
+    texts = [entry[0] for entry in pieces if isinstance(entry, list) and entry] if isinstance(pieces, list) else []
+    texts += [token.get("content") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    ordered = sorted(text.encode("utf-8", "surrogatepass") for text in texts if isinstance(text, str))
+    shared = sum(len(os.path.commonprefix(pair)) for pair in zip(ordered, ordered[1:]))
+    return sum(map(len, ordered)) - shared
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import struct
@@ -240,6 +241,25 @@ def test_a_zip_file_of_many_members(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", b"\x80\x02}.")
     (tmp_path / "pytorch_model.bin").write_bytes(content.getvalue())
     assert open_weights(tmp_path) == {}
+
+
+@pytest.mark.parametrize("place", ("pieces", "added"))
+def test_a_tokenizer_of_long_texts(checkpoint: Path, place: str) -> None:
+    """Of which its library would make trees, a node of 300 bytes for each byte of them that no other shares."""
+
+    def write(before: str, behind: str) -> None:
+        texts = [f"{before}{number}{behind}" for number in range(1200)]
+        token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        pieces = [[text, 0] for text in texts] if place == "pieces" else [["a", 0]]
+        added = [{"id": i, "content": text, **token} for i, text in enumerate(texts)] if place == "added" else []
+        model = {"type": "Unigram", "unk_id": 0, "vocab": pieces}
+        (checkpoint / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": model}))
+
+    write("", "x" * 2000)
+    with pytest.raises(TokenizerError, match="tokenizer.json: to parse it may take 7"):
+        open_tokenizer(checkpoint, "tokenizers")
+    write("x" * 2000, "")
+    assert open_tokenizer(checkpoint, "tokenizers").source_size
 
 
 @pytest.mark.parametrize("field", (b"\x0a\x00", b"\x0a\x02\x0a\x00", b"\x0a\x80\x00", b"\xf2\x01\x00", b"\x2a\x00"))
