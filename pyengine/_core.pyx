@@ -143,7 +143,7 @@ cdef class Session:
 
         name  the layer's packed name, "decoder.layers.0.ffn.down"; "output" for the rows that ask for logits
         x     float32 [n_rows, K], what the layer reads: a read-only view, valid during the call
-        What it raises ends the calls, and step() raises it when it is over.
+        What it raises ends the calls, and step() raises it when it is over. What is not finite is left to it.
         """
         self._require_idle()
         self.callback = callback

@@ -74,7 +74,9 @@ _ADVICE = {
     "generation_config": "give options by name, or options=TranslationOptions(...)",
     "end_token eos_token_id pad_token_id bos_token_id decoder_start_token_id": _CHECKPOINT,
     # Inputs and results.
-    "input_ids inputs text texts sentences source_text": "sentences come first: one text or list of ids, or a list of them",
+    "input_ids inputs text texts sentences source_text": (
+        "sentences come first: one text or list of ids, or a list of them"
+    ),
     "attention_mask encoder_attention_mask padding return_tensors": (
         "sentences of any lengths go together without padding: give them as a list"
     ),

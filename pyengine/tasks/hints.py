@@ -10,8 +10,8 @@ from pyengine.formats.strict_json import shorten
 
 __all__ = ["hint", "warn"]
 
-# Where a sentence surely ends, up to the letter with which another begins. A full stop behind fewer than five letters may
-# be that of an abbreviation.
+# Where a sentence surely ends, up to the letter with which another begins. A full stop behind fewer than five letters
+# may be that of an abbreviation.
 _BREAK = re.compile(
     r"""(?: (?<=[^\W\d_]{5})\. | (?<=[^\W\d_]{2})[!?…]+ ) ["'»”“’)\]]* \s+ ["'«„“¿¡(\[]* (?=[^\W\d_])
       | [。！？]+ (?=[^\W\d_])""",

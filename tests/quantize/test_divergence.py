@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pyengine.errors import InputError
+from pyengine.errors import EngineError, InputError
 from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.divergence import divergence, mean_divergence, pair_divergences, token_divergence
 from pyengine.tasks.translator import Translator
@@ -74,5 +74,8 @@ def test_errors() -> None:
     with pytest.raises(InputError, match="a divergence needs sentences, found none"):
         divergence(translator(), translator(), [])
     broken = {**TENSORS, "output.bias": np.full(23, math.nan, np.float32)}
+    with pytest.raises(EngineError, match="the normalizer of row 0 is"):
+        divergence(translator(), translator(broken), PAIRS)
+    broken["output.bias"] = np.where(np.arange(23) == 5, -np.inf, TENSORS["output.bias"]).astype(np.float32)
     with pytest.raises(InputError, match="pair 1: expected finite logits of the other model"):
         divergence(translator(), translator(broken), PAIRS)
