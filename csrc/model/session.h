@@ -83,8 +83,8 @@ pe_status pe_session_create(pe_session *session, const pe_model *model, int thre
                             int64_t max_sequences, int64_t max_memories);
 void pe_session_destroy(pe_session *session);
 
-/* Checks the plan and runs it with the crew. If it is refused, memory runs out, or a normalizer is not finite, the session is
-   cleared. */
+/* Checks the plan and runs it with the crew. If it is refused, memory runs out, or a normalizer is not finite, the
+   session is cleared. */
 pe_status pe_session_step(pe_session *session, const pe_plan *plan, pe_crew *crew);
 
 /* Gives back every sequence and memory. */
