@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from pathlib import Path
 from typing import Mapping
@@ -46,8 +47,8 @@ def verify_sums(directory: Path) -> None:
     path = directory / SUMS_NAME
     content = read_regular(path, ModelFileError, CHECKSUMS_BYTES)
     sums: dict[str, str] = {}
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        match = _LINE.fullmatch(line)
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        match = _LINE.fullmatch(line.removesuffix(b"\n"))
         if not match:
             raise ModelFileError(
                 f"{path}: line {number}: expected 64 hex digits and a name, found {shorten(line)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.errors import TokenizerError, UnsupportedError
-from pyengine.formats.limits import TOKENIZER_SETTINGS_BYTES
+from pyengine.formats.limits import ADDED_TOKENS_TEXT, TOKENIZER_SETTINGS_BYTES
 from pyengine.formats.strict_json import load_object, shorten
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -82,6 +82,11 @@ def read_settings(directory: Path) -> Settings:
         if name.endswith("_token") and name not in _NAMED_TOKENS and isinstance(value, str):
             special.append(_content(path, name, value))
     special += _extra_tokens(path, values)
+    # They become one pattern, which takes a hundred times as much to compile.
+    text = sum(8 + len(content) for content in (*special, *(token.content for token in added.values())))
+    if text > ADDED_TOKENS_TEXT:
+        count = len(special) + len(added)
+        raise TokenizerError(f"{path}: {count} added tokens are too many or too long, more than known tokenizers have")
     return Settings(
         unknown=named["unk_token"],
         end=named["eos_token"],

@@ -151,6 +151,15 @@ def test_files_of_the_largest_size(checkpoint: Path, name: str, size: int, item:
     assert peak <= limits.EXPANSION * size
 
 
+@pytest.mark.parametrize(("count", "length"), ((100_000, 1), (20, 50_000)))
+def test_many_or_long_added_tokens(checkpoint: Path, count: int, length: int) -> None:
+    """They become one pattern, which takes a hundred times as much."""
+    tokens = [f"{number:x}" * length for number in range(count)]
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({"extra_special_tokens": tokens}))
+    with pytest.raises(TokenizerError, match="tokenizer_config.json: .* added tokens are too many or too long"):
+        open_tokenizer(checkpoint, "sentencepiece")
+
+
 def test_many_tiny_tensors(tmp_path: Path) -> None:
     """As many as a header may name, and no more; the tables that are made of them count, too."""
     entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}

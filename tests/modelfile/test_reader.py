@@ -345,7 +345,7 @@ def test_a_damaged_byte_anywhere_is_found(directory: Path) -> None:
         (lambda c: b"", "not listed: "),
         (lambda c: c[:-1], "damaged|not listed"),
         (lambda c: c + b"\n", "expected 64 hex digits"),
-        (lambda c: c + b"x", "damaged"),
+        (lambda c: c + b"x", "line 7: expected 64 hex digits"),
         (lambda c: c.replace(b"  ", b" *"), "expected 64 hex digits"),
         (lambda c: c.replace(b"\n", b"\r\n"), "expected 64 hex digits"),
         (lambda c: c.upper(), "expected 64 hex digits"),
