@@ -42,7 +42,7 @@ def directories(name: str, source: Path, work: Path) -> dict[str, Path]:
     made = {}
     for weights in tqdm(WEIGHTS, desc=f"{name}: convert", leave=False):
         made[weights] = work / f"{name}-{weights}"
-        convert(source, made[weights], weights=weights, force=True)
+        convert(source, made[weights], weights=weights, overwrite=True)
     return made
 
 

@@ -93,7 +93,7 @@ def write(model: CanonicalModel, path: Path) -> Path:
 
     write_directory(
         path, config=model.config, weights="int8", generation=model.generation, tensors=packed(),
-        tokenizer=model.tokenizer, tokenizer_files=model.tokenizer_files, created_by="benchmarks", force=True,
+        tokenizer=model.tokenizer, tokenizer_files=model.tokenizer_files, created_by="benchmarks", overwrite=True,
     )  # fmt: skip
     return path
 
@@ -119,7 +119,7 @@ def others(names: tuple[str, ...], text: list[tuple[str, str]], work: Path) -> d
         way = OTHERS[name]
         paths[name] = work / f"pruning-other-{number}"
         calibration = None if way.get("sparse_method") == "magnitude" else Calibration(text, "absmax")
-        convert(models.EXAMPLE, paths[name], calibration=calibration, force=True, **way)
+        convert(models.EXAMPLE, paths[name], calibration=calibration, overwrite=True, **way)
     return paths
 
 

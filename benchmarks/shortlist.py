@@ -109,7 +109,7 @@ def write_random(output: Path, vocab: int) -> None:
     ids = np.sort(rng.integers(0, vocab - CANDIDATES, (vocab, CANDIDATES)), axis=1) + np.arange(CANDIDATES)
     offsets = np.arange(vocab + 1, dtype=np.int32) * np.int32(CANDIDATES)
     frequent = np.sort(rng.choice(vocab - 1, FREQUENT, replace=False) + 1).astype(np.int32)
-    Shortlist(offsets, ids.ravel().astype(np.int32), frequent, vocab).write(output)
+    Shortlist(offsets, ids.ravel().astype(np.int32), frequent, vocab).write(output, overwrite=True)
 
 
 def example_speed(sides: Sides, sources: list[list[int]], extent: Extent, report: Report) -> None:

@@ -7,6 +7,7 @@
     ├── TokenizerError       tokenizer files that are missing, damaged or do not match the model
     ├── OptionError          an option out of range, unknown, or in conflict with another   (also a ValueError)
     ├── InputError           text or token ids that the model cannot take                   (also a ValueError)
+    ├── OutputError          a file or directory that cannot be written: a full disk, no permission (also an OSError)
     ├── DeadlineError        a call ran past its ``timeout``                                (also a TimeoutError)
     ├── ClosedError          a model was used after ``close()``
     └── EngineError          the C core failed: out of memory, scores that are not finite, or an instruction set
@@ -28,6 +29,7 @@ __all__ = [
     "InputError",
     "ModelFileError",
     "OptionError",
+    "OutputError",
     "PyengineError",
     "TokenizerError",
     "UnsupportedError",
@@ -35,10 +37,15 @@ __all__ = [
 
 
 class PyengineError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package.
 
-    def __init__(self, message: str = "") -> None:
+    ``keywords``: parts of the message that name keywords of Python, such as "overwrite=True", for a program whose users
+    know them by other names.
+    """
+
+    def __init__(self, message: str = "", *, keywords: tuple[str, ...] = ()) -> None:
         super().__init__(printable(message))
+        self.keywords = keywords
 
 
 class CheckpointError(PyengineError):
@@ -63,6 +70,10 @@ class OptionError(PyengineError, ValueError):
 
 class InputError(PyengineError, ValueError):
     """Text or token ids that the model cannot take."""
+
+
+class OutputError(PyengineError, OSError):
+    """A file or directory cannot be written. Its ``__cause__`` is what the system said, if it said something."""
 
 
 class DeadlineError(PyengineError, TimeoutError):

@@ -8,17 +8,16 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from pyengine.errors import ModelFileError, OptionError
+from pyengine.errors import ModelFileError
 from pyengine.formats.regular_files import copy_regular, usable_path
 from pyengine.formats.safetensors_header import Entry, build_header, parse_with_metadata
 from pyengine.formats.strict_json import shorten
+from pyengine.output import new_file
 
 __all__ = ["Shortlist"]
 
@@ -62,30 +61,21 @@ class Shortlist:
         _check_ids(frequent, np.zeros(max(len(frequent) - 1, 0), bool), target_vocab, f"{where}: tensor frequent")
         return cls(offsets, ids, frequent, target_vocab)
 
-    def write(self, path: str | Path) -> int:
+    def write(self, path: str | Path, *, overwrite: bool = False) -> int:
         """Write the file `path`, which appears when it is complete, and return its size.
 
-        OSError of the system; OptionError for what cannot be a path.
+        Raises OptionError if it exists, unless it is a regular file and `overwrite` is given; OutputError if it cannot
+        be written.
         """
-        path = usable_path(path, OptionError)
         arrays = (self.offsets, self.ids, self.frequent)
         table = {name: ("I32", array.shape) for name, array in zip(TENSORS, arrays, strict=True)}
         sizes = {"source_vocab": len(self.offsets) - 1, "target_vocab": self.target_vocab}
         metadata = {"format": FORMAT, "version": str(VERSION), **{name: str(size) for name, size in sizes.items()}}
-        scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        try:
-            with open(scratch, "wb") as file:
-                file.write(build_header(table, metadata, ALIGNMENT))
-                for array in arrays:
-                    file.write(array.astype(STORED).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-                size = file.tell()
-            os.replace(scratch, path)
-        except BaseException:
-            scratch.unlink(missing_ok=True)
-            raise
-        return size
+        with new_file(path, overwrite=overwrite) as file:
+            file.write(build_header(table, metadata, ALIGNMENT))
+            for array in arrays:
+                file.write(array.astype(STORED).tobytes())
+            return file.tell()
 
     def lists(self, always: Iterable[int]) -> Callable[[np.ndarray], np.ndarray]:
         """What gives the list of a sentence, int32 and ascending, for its int source ids.

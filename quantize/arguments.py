@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         help="directory with config.json and the weights; or a model directory in float32",
     )
     add("-o", "--output", metavar="OUT", help="model directory to write")
-    add("--force", action="store_true", help="replace OUT if it is a model directory, and the report")
+    add("--overwrite", action="store_true", help="replace OUT if it is a model directory, and the report")
     add(
         "--requantize",
         action="store_true",
@@ -257,15 +257,15 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
     if (options.teacher_data is None) != (options.corpus is None):
         parser.error("--teacher-data and --corpus go together")
     if options.teacher_data is not None:
-        allowed = ("checkpoint", "teacher_data", "corpus", "force", "requantize")
+        allowed = ("checkpoint", "teacher_data", "corpus", "overwrite", "requantize")
         given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
         if others := [name for name in given if name not in allowed]:
             parser.error(f"--teacher-data converts nothing: --{others[0].replace('_', '-')} has no meaning with it")
         return
     if options.teacher_data is None and options.report_only == (options.output is not None):
         parser.error("give either -o OUT or --report-only")
-    if options.report_only and options.force:
-        parser.error("--force has no meaning with --report-only")
+    if options.report_only and options.overwrite:
+        parser.error("--overwrite has no meaning with --report-only")
     if options.speed and not (options.report and options.calibrate):
         parser.error("--speed has a meaning with --report and --calibrate only")
     if options.report_only and options.report:

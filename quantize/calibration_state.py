@@ -7,8 +7,6 @@ of ``InputStatistics.state()`` as "LAYER/ARRAY".
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.regular_files import map_regular
 from pyengine.formats.safetensors_header import build_header, parse_header
 from pyengine.formats.strict_json import parse_object, shorten
+from pyengine.output import new_file
 from pyengine.quantize.statistics import InputStatistics
 
 __all__ = ["load_state", "save_state"]
@@ -32,7 +31,10 @@ _ALIGNMENT = 64
 def save_state(
     path: Path, identity: Mapping[str, object], done: int, statistics: Mapping[str, InputStatistics]
 ) -> None:
-    """Replace ``path``, which is always whole. Raises OptionError if it cannot be written."""
+    """Replace ``path``, which is always whole.
+
+    Raises OptionError if it is no regular file, OutputError if it cannot be written.
+    """
     arrays = {
         "identity": np.frombuffer(json.dumps(identity).encode("ascii"), np.uint8),
         "done": np.array([done], np.int64),
@@ -40,24 +42,10 @@ def save_state(
     for layer, gathered in statistics.items():
         arrays |= {f"{layer}/{name}": array for name, array in gathered.state().items()}
     table = {name: (_NAMES[array.dtype], array.shape) for name, array in arrays.items()}
-    try:
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise OptionError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with open(handle, "wb") as file:
-            file.write(build_header(table, {}, _ALIGNMENT))
-            for array in arrays.values():
-                file.write(array.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except OSError as error:
-        os.unlink(scratch)
-        raise OptionError(f"{path}: cannot be written: {error.strerror}") from None
-    except BaseException:
-        os.unlink(scratch)
-        raise
+    with new_file(path, overwrite=True) as file:
+        file.write(build_header(table, {}, _ALIGNMENT))
+        for array in arrays.values():
+            file.write(array.tobytes())
 
 
 def load_state(path: Path, identity: Mapping[str, object]) -> tuple[int, dict[str, InputStatistics]]:

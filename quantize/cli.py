@@ -19,6 +19,7 @@ from typing import Any, Callable, Iterator, NoReturn, Sequence
 
 from tqdm import tqdm
 
+from pyengine.command import message_of
 from pyengine.console import ERROR, note, say
 from pyengine.errors import PyengineError
 from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 141
     except (PyengineError, OSError, MemoryError) as exc:
-        note(f"{PROGRAM}: error: {str(exc) or 'out of memory'}")
+        note(f"{PROGRAM}: error: {message_of(exc)}")
         return ERROR
     except KeyboardInterrupt:
         note(f"{PROGRAM}: interrupted")
@@ -127,7 +128,7 @@ def _print(lines: list[str]) -> None:
 def _teach(options: argparse.Namespace) -> list[str]:
     from pyengine.quantize.teacher_data import write_teacher_data  # with the engine, which else is not started
 
-    made = write_teacher_data(options.checkpoint, options.corpus, options.teacher_data, force=options.force)
+    made = write_teacher_data(options.checkpoint, options.corpus, options.teacher_data, overwrite=options.overwrite)
     line = f"{options.teacher_data}: {made.pairs:,} pairs, {made.tokens_a_second:,.0f} tokens a second"
     return [line + (f"; {made.left_out:,} lines without a source or a translation left out" if made.left_out else "")]
 
@@ -158,7 +159,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
 
         places = options.checkpoint, options.output, options.report
         told: dict[str, Any] = {"text": text, "file": options.calibrate or "", "vocabulary": how.get("vocabulary")}
-        reporter = Reporter(*places, **told, force=options.force, speed=options.speed)
+        reporter = Reporter(*places, **told, overwrite=options.overwrite, speed=options.speed)
         text = reporter.calibration
     with _bar(options.weights, unit="B", unit_scale=True) as progress, _bar("calibrate") as calibrating:
         if text is not None:
@@ -172,7 +173,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
                 progress=calibrating,
             )
         how |= {"prune": options.prune, "sparse": options.sparse, "sparse_method": options.prune_method}
-        how |= {"equalize": options.equalize, "kv": options.kv, "force": options.force}
+        how |= {"equalize": options.equalize, "kv": options.kv, "overwrite": options.overwrite}
         report = convert(options.checkpoint, options.output, progress=progress, **how)
     if reporter is not None:
         with _bar("speed") as measuring:

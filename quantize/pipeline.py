@@ -8,7 +8,6 @@ scaled is made again whenever it is read.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from pyengine.errors import OptionError
 from pyengine.modelfile.directory import KV
 from pyengine.modelfile.layout import INT4, SPARSE, matrix_names, packed_specs
 from pyengine.modelfile.writer import check_target, write_directory
+from pyengine.output import scratch_directory
 from pyengine.quantize.budget import Choice
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.opening import open_model
@@ -126,7 +126,7 @@ def convert(
     vocabulary: Text | None = None,
     kv: str | None = None,
     requantize: bool = False,
-    force: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Write the model directory ``output`` from ``checkpoint``, a training checkpoint or another model directory.
@@ -142,13 +142,13 @@ def convert(
     kv           the type of cached keys and values that the directory asks for, "int8" or "float32"; None: as the input
                  does, if that is a model directory
     requantize   ``checkpoint`` may be a model directory with rounded weights
-    force        replace an existing model directory
+    overwrite    replace an existing model directory
     progress     is told the bytes of float32 tensors that are done, and all of them
 
     Raises what ``open_model``, ``open_tokenizer``, ``resolve_types``, ``calibration.calibrate``, ``trim_vocabulary``,
     ``prune_model`` and ``write_directory`` raise; whatever is raised, nothing is left behind.
     """
-    check_target(output, force=force)
+    check_target(output, overwrite=overwrite)
     if prune:
         check_shares(prune)
     if kv is not None and kv not in KV:
@@ -164,9 +164,9 @@ def convert(
     types, fixed = _types(left, weights, tensors, sparse), resolve_types(left, "", tensors)
     removed: list[Removed] = []
     recovered = kept = None
-    with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch:
+    with scratch_directory() as scratch:
         if vocabulary is not None:
-            model, tokenizer, kept = _trimmed(model, vocabulary, Path(scratch))
+            model, tokenizer, kept = _trimmed(model, vocabulary, scratch)
         if prune and calibration is not None:
             pruned = _pruned(model, tokenizer, calibration, prune)
             model, removed = pruned.model, pruned.removed
@@ -208,7 +208,7 @@ def convert(
             created_by=f"pyengine {__version__}",
             kv=kv or model.kv,
             removed=model.removed,
-            force=force,
+            overwrite=overwrite,
         )
     before = tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered, kept, equalize
     return Report(weights, tuple(rows), size, *before)

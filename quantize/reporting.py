@@ -84,14 +84,14 @@ class Reporter:
         text: Text | None = None,
         vocabulary: Text | None = None,
         file: str = "",
-        force: bool = False,
+        overwrite: bool = False,
         speed: bool = False,
     ) -> None:
         require_matplotlib()
-        check_report_target(directory, force=force)
+        check_report_target(directory, overwrite=overwrite)
         _require_apart(Path(directory), usable_path(output, OptionError))
         self._checkpoint, self._output, self._directory = checkpoint, output, directory
-        self._force, self._speed = force, speed
+        self._overwrite, self._speed = overwrite, speed
         self._model = open_model(checkpoint, requantize=True)
         self._stored, self._bytes = stored_input(checkpoint, self._model)
         self._tokenizer = None
@@ -167,7 +167,7 @@ class Reporter:
                 pareto=tuple(_pareto(report)),
                 notes=tuple(notes),
             ),
-            force=self._force,
+            overwrite=self._overwrite,
         )
 
     def _count(self, text: Text, first: int) -> int:

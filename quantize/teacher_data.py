@@ -6,13 +6,13 @@ its own defaults say, beams included.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.formats.regular_files import usable_path
+from pyengine.output import check_new_file, new_file, scratch_directory
 from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.opening import open_model
 from pyengine.tasks.translator import Translator
@@ -31,22 +31,19 @@ class TeacherData:
 
 
 def write_teacher_data(
-    checkpoint: str | Path, corpus: str | Path, output: str | Path, *, force: bool = False
+    checkpoint: str | Path, corpus: str | Path, output: str | Path, *, overwrite: bool = False
 ) -> TeacherData:
     """Translate ``corpus``, UTF-8, a source a line; ``output`` gets lines of source, tab, translation, in that order.
 
     It is the form that ``calibration.load_text`` reads, so lines without a source, or for which the model has nothing
     to say, are left out. ``checkpoint``: a training checkpoint or a model directory. ``output`` appears when it is
-    complete. Raises OptionError if it exists, unless ``force``; InputError, naming the line, for a corpus that is not
-    such a file or a source that the model cannot take; UnsupportedError for a model without a tokenizer; and what
-    ``open_model`` and ``open_tokenizer`` raise.
+    complete. Raises OptionError if it exists, unless it is a regular file and ``overwrite`` is given; OutputError if it
+    cannot be written; InputError, naming the line, for a corpus that is not such a file or a source that the model
+    cannot take; UnsupportedError for a model without a tokenizer; and what ``open_model`` and ``open_tokenizer`` raise.
     """
-    corpus, output = usable_path(corpus, InputError), usable_path(output, OptionError)
+    corpus, output = usable_path(corpus, InputError), Path(output)
     _check_sources(corpus)
-    if output.exists() and not (force and output.is_file()):
-        raise OptionError(f"{output}: exists; --force replaces a file")
-    if not output.parent.is_dir():
-        raise OptionError(f"{output}: the directory {output.parent} does not exist")
+    check_new_file(output, overwrite=overwrite)
     if output.exists() and output.samefile(corpus):
         raise OptionError(f"{output}: expected another file than the corpus")
     model = open_model(checkpoint, requantize=True)
@@ -55,12 +52,11 @@ def write_teacher_data(
     sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
     tokenizer = open_tokenizer(checkpoint, model.tokenizer, **sizes)
     engine = in_memory_engine(model.config, model.generation, model.tensors)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-        translations, pairs = Path(scratch) / "translations", Path(scratch) / "pairs"
+    with new_file(output, overwrite=overwrite) as file, scratch_directory(output.parent) as scratch:
+        translations = scratch / "translations"
         with Translator(engine, tokenizer, {}) as teacher:
             result = teacher.translate_file(corpus, translations)
-        left_out = _join(corpus, translations, pairs)
-        os.replace(pairs, output)
+        left_out = _join(corpus, translations, file)
     return TeacherData(result.lines - left_out, left_out, result.tokens / result.seconds)
 
 
@@ -83,14 +79,14 @@ def _check_sources(corpus: Path) -> None:
         raise InputError(f"{corpus}: expected lines of text, found an empty file")
 
 
-def _join(corpus: Path, translations: Path, pairs: Path) -> int:
+def _join(corpus: Path, translations: Path, pairs: BinaryIO) -> int:
     """Write the pairs that have both sides; returns the number of the others."""
     left_out = 0
     how = {"encoding": "utf-8", "newline": "\n"}
-    with open(corpus, **how) as sources, open(translations, **how) as targets, open(pairs, "w", **how) as file:
+    with open(corpus, **how) as sources, open(translations, **how) as targets:
         for source, target in zip(sources, targets, strict=True):
             if source.strip() and target.strip():
-                file.write(source.rstrip("\r\n") + "\t" + target.replace("\t", " "))
+                pairs.write((source.rstrip("\r\n") + "\t" + target.replace("\t", " ")).encode())
             else:
                 left_out += 1
     return left_out

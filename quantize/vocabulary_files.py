@@ -20,6 +20,7 @@ from pyengine.errors import TokenizerError, UnsupportedError
 from pyengine.formats.limits import TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
 from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import load_object, shorten
+from pyengine.output import create_file
 from pyengine.text.sentencepiece import TARGET_VOCABULARY_FILE, VOCABULARY_FILE, added_tokens
 from pyengine.text.settings import ADDED_TOKENS_FILE, CONFIG_FILE, read_settings
 from pyengine.text.tokenizer_json import TOKENIZER_FILE
@@ -62,9 +63,11 @@ def write_files(
     changed.update(_settings(files, source_number))
     for name, path in files.items():
         if name in changed:
-            (directory / name).write_text(json.dumps(changed[name], indent=1) + "\n", encoding="ascii")
+            content = (json.dumps(changed[name], indent=1) + "\n").encode("ascii")
         else:
-            (directory / name).write_bytes(read_regular(path, TokenizerError, VOCABULARY_BYTES))
+            content = read_regular(path, TokenizerError, VOCABULARY_BYTES)
+        with create_file(directory / name) as file:
+            file.write(content)
 
 
 def _settings(files: Mapping[str, Path], number: _Number) -> dict[str, Any]:

@@ -50,7 +50,7 @@ CALLS: dict[str, Call] = {  # of the path, a model and its directory
     "convert, output": lambda path, model, directory: convert(CHECKPOINT, path),
     "measure": lambda path, model, directory: measure(path),
     "load_text": lambda path, model, directory: load_text(path),
-    "check_report_target": lambda path, model, directory: check_report_target(path, force=True),
+    "check_report_target": lambda path, model, directory: check_report_target(path, overwrite=True),
     "write_teacher_data, corpus": lambda path, model, directory: write_teacher_data(directory, path, SOURCE),
     "write_teacher_data, output": lambda path, model, directory: write_teacher_data(directory, SOURCE, path),
 }

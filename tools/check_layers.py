@@ -27,30 +27,32 @@ ARROWS: dict[str, str] = {
     "version": "",
     "pages": "",
     "formats": "cpus errors pages",
+    "output": "errors formats",
+    "command": "",
     "foreign": "",
     "arguments": "errors formats foreign",
     "options": "errors formats arguments canonical",
     "canonical": "errors formats",
     "checkpoints": "errors formats canonical",
     "importers": "errors formats canonical checkpoints",
-    "modelfile": "errors formats canonical version",
+    "modelfile": "errors output formats canonical version",
     "text": "errors formats",
-    "shortlist": "errors formats",
+    "shortlist": "errors output formats",
     "plan": "",
     "decoding": "errors options plan _core",
     "scheduling": "errors options plan decoding",
     "_core": "errors plan csrc/base csrc/kernels csrc/ops csrc/model csrc/search",
     "tasks": (
-        "cpus errors formats arguments options pages results plan canonical modelfile text shortlist _core scheduling "
-        "decoding"
+        "cpus errors formats arguments options output pages results plan canonical modelfile text shortlist _core "
+        "scheduling decoding"
     ),
     "pyengine": "errors options results version tasks",
-    "cli": "console cpus errors formats options results version modelfile text tasks quantize pyengine",
+    "cli": "command console cpus errors formats options results version modelfile text tasks quantize pyengine",
     "quantize": (
-        "console cpus errors options plan version formats canonical checkpoints importers modelfile text scheduling "
-        "tasks"
+        "command console cpus errors options output plan version formats canonical checkpoints importers modelfile "
+        "text scheduling tasks"
     ),
-    "tools": "pyengine quantize console errors formats modelfile text shortlist",
+    "tools": "pyengine quantize command console errors formats output modelfile text shortlist",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",
     "tests": "*",

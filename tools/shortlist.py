@@ -21,10 +21,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from pyengine.command import message_of
 from pyengine.console import ERROR, Parser, note, say
-from pyengine.errors import InputError, OptionError, PyengineError
+from pyengine.errors import InputError, PyengineError
 from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile import open_directory
+from pyengine.output import check_new_file
 from pyengine.shortlist import Shortlist
 from pyengine.text import open_tokenizer
 
@@ -174,11 +176,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> None:
-    output = usable_path(options.output, OptionError)
-    if output.exists() and not options.overwrite:
-        raise OptionError(f"{output}: exists; --overwrite replaces it")
-    if not output.parent.is_dir():
-        raise OptionError(f"{output}: the directory {output.parent} does not exist")
+    check_new_file(options.output, overwrite=options.overwrite)
     directory = open_directory(options.model)
     if directory.tokenizer_kind is None:
         raise InputError(f"{options.model}: expected a model with a tokenizer, found one without")
@@ -197,10 +195,10 @@ def run(options: argparse.Namespace) -> None:
         always=directory.generation.eos_token_id,
         one_vocabulary=config.share_embeddings,
     )
-    size = made.write(output)
+    size = made.write(options.output, overwrite=options.overwrite)
     listed = np.count_nonzero(np.diff(made.offsets))
     say(
-        f"{output}: {len(made.ids):,} candidates of {listed:,} source tokens, {len(made.frequent):,} frequent "
+        f"{options.output}: {len(made.ids):,} candidates of {listed:,} source tokens, {len(made.frequent):,} frequent "
         f"ones, {size:,} bytes"
     )
 
@@ -211,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(options)
     except (PyengineError, OSError, MemoryError) as error:
-        note(f"shortlist: error: {str(error) or 'out of memory'}")
+        note(f"shortlist: error: {message_of(error)}")
         return ERROR
     except KeyboardInterrupt:
         note("shortlist: interrupted")

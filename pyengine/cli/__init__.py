@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 from pyengine.cli import bench, compare, info, translate
+from pyengine.command import message_of
 from pyengine.console import ERROR, Parser, note
 from pyengine.errors import PyengineError
 from pyengine.version import __version__
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PyengineError, OSError, MemoryError) as error:
         if isinstance(error, OSError):
             _abandon_output()  # it may be what failed
-        note(f"pyengine: error: {str(error) or type(error).__name__}")
+        note(f"pyengine: error: {message_of(error)}")
         return ERROR
     return 0
 

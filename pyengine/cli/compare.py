@@ -48,7 +48,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write a page with tables and plots there (needs matplotlib)"
     )
-    parser.add_argument("--force", action="store_true", help="replace an older report")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older report")
     parser.set_defaults(run=run)
 
 
@@ -60,13 +60,13 @@ def run(options: argparse.Namespace) -> None:
 
     if options.limit is not None and options.limit < 1:
         raise OptionError(f"--limit is {options.limit}; expected a whole number, at least 1")
-    if options.force and options.report is None:
-        raise OptionError("--force is for --report, which is not given")
+    if options.overwrite and options.report is None:
+        raise OptionError("--overwrite is for --report, which is not given")
     if options.report is not None:
         from pyengine.quantize.report import check_report_target, require_matplotlib
 
         require_matplotlib()
-        check_report_target(options.report, force=options.force)
+        check_report_target(options.report, overwrite=options.overwrite)
     a, b = open_directory(options.a), open_directory(options.b)
     sizes = [(each.config.source_vocab, each.config.target_vocab) for each in (a, b)]
     if sizes[0] != sizes[1]:
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
         from pyengine.quantize.report import write_report
 
         report = comparison_report(a, b, matrices, filled, pairs, places, command=options.command, isa=isa)
-        write_report(options.report, report, force=options.force)
+        write_report(options.report, report, overwrite=options.overwrite)
     if options.json:
         say_json(_json(a, b, matrices, found))
     else:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from tqdm import tqdm
 
-from pyengine.errors import InputError, OptionError
+from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
+from pyengine.output import check_new_file, new_file
 from pyengine.results import FileResult, TranslationResult, Trial
 
 __all__ = ["translate_lines"]
@@ -30,14 +27,13 @@ Translate = Callable[[int, list[str], int], list[TranslationResult]]
 def translate_lines(
     source: Path, target: Path, translate: Translate, ways: list[int], threads: int, overwrite: bool
 ) -> FileResult:
-    """Translate `source`, UTF-8, a sentence a line, into `target`, which appears when it is complete.
+    """Translate `source`, UTF-8, a sentence a line, into `target`, which appears when it is complete (`new_file`).
 
     `ways`: numbers of streams to choose from, each with its share of the `threads`. Every line is translated once:
     the trials are of different lines.
     """
-    source, target = usable_path(source, InputError), usable_path(target, OptionError)
-    if target.exists() and not overwrite:
-        raise OptionError(f"{target}: exists already; overwrite=True replaces it")
+    source = usable_path(source, InputError)
+    check_new_file(target, overwrite=overwrite)
     if not source.is_file():
         raise InputError(f"{source}: expected a file, found {'a directory' if source.is_dir() else 'nothing'}")
     start = time.perf_counter()
@@ -47,7 +43,7 @@ def translate_lines(
         return max(ways, key=lambda way: max(rates[way], default=0.0))
 
     lines = tokens = 0
-    with _complete_or_absent(target) as file, _progress(source) as bar:
+    with new_file(target, overwrite=overwrite) as file, _progress(source) as bar:
         waiting = _lines(source, bar)
         trials = ways * ROUNDS if len(ways) > 1 else []
         for trial in itertools.chain(trials, itertools.repeat(None)):
@@ -60,27 +56,11 @@ def translate_lines(
             written = sum(len(result.ids) + 1 for result in results)
             rates[way].append(written / (time.perf_counter() - began))
             # One line in, one line out, whatever the model wrote.
-            file.writelines(" ".join((result.text or "").splitlines()) + "\n" for result in results)
+            file.writelines(" ".join((result.text or "").splitlines()).encode() + b"\n" for result in results)
             lines, tokens = lines + len(chunk), tokens + written
     seconds = time.perf_counter() - start
     measured = tuple(Trial(way, max(1, threads // way), max(found)) for way, found in rates.items() if found)
     return FileResult(lines, tokens, seconds, best(), max(1, threads // best()), measured)
-
-
-@contextmanager
-def _complete_or_absent(target: Path) -> Iterator[TextIO]:
-    """A file beside `target` that takes its place when the block ends well, and vanishes if not."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise OptionError(f"{target}: cannot be written: {error.strerror}") from None
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _progress(source: Path) -> tqdm:

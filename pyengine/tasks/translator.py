@@ -244,7 +244,8 @@ class Translator:
         """Translate a UTF-8 file, a sentence a line, into another; it appears when it is complete.
 
         Runs in one stream with all threads or in a stream a thread, whichever is faster on the first lines; the
-        result says which. Raises InputError, and OptionError if `target` exists, unless `overwrite`.
+        result says which. A link is followed, and what is replaced keeps its mode. Raises InputError; OptionError if
+        `target` exists, unless it is a regular file and `overwrite` is given; OutputError if it cannot be written.
         """
         settled = self._settle(options, keywords)
         budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)

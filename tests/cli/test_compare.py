@@ -146,8 +146,8 @@ def test_the_page_has_what_is_printed(
     words = [float32_directory, tmp_path / "int4", "--data", data, "--report", tmp_path / "page"]
     printed = compared(capsys, *words)
     before = {each.name: each.read_bytes() for each in (tmp_path / "page").iterdir()}
-    assert compared(capsys, *words, "--force") == printed
-    after = {each.name: each.read_bytes().replace(b" --force", b"") for each in (tmp_path / "page").iterdir()}
+    assert compared(capsys, *words, "--overwrite") == printed
+    after = {each.name: each.read_bytes().replace(b" --overwrite", b"") for each in (tmp_path / "page").iterdir()}
     assert sorted(before) == ["index.html", "report.json"] and after == before
 
     report = CompressionReport.from_json(json.loads(before["report.json"]), "report.json")
@@ -254,7 +254,7 @@ def test_errors_of_the_report_come_first(
 ) -> None:
     monkeypatch.setattr(compare, "open_directory", lambda path: pytest.fail("work was begun"))
     words = (int8_directory, int8_directory, "--data", data)
-    assert "--force is for --report" in error_line(capsys, *words, "--force")
+    assert "--overwrite is for --report" in error_line(capsys, *words, "--overwrite")
     assert "no report directory" in error_line(capsys, *words, "--report", int8_directory)
     assert "does not exist" in error_line(capsys, *words, "--report", tmp_path / "none" / "page")
     monkeypatch.setitem(sys.modules, "matplotlib", None)

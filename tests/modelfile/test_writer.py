@@ -10,7 +10,7 @@ from typing import Any, Iterator
 import numpy as np
 import pytest
 
-from pyengine.errors import ModelFileError, OptionError, TokenizerError, TokenizerError
+from pyengine.errors import ModelFileError, OptionError, TokenizerError
 from pyengine.modelfile import open_directory, packed_specs, write_directory
 
 from . import directories
@@ -74,13 +74,13 @@ def test_an_empty_directory_is_filled(parts: dict[str, Any], tmp_path: Path) -> 
     open_directory(tmp_path / "out")
 
 
-def test_force_replaces_a_model_directory(parts: dict[str, Any], tmp_path: Path) -> None:
+def test_overwrite_replaces_a_model_directory(parts: dict[str, Any], tmp_path: Path) -> None:
     write_directory(tmp_path / "out", **parts)
     (tmp_path / "out" / "old").write_bytes(b"x")
-    with pytest.raises(OptionError, match="out: exists; --force replaces it"):
+    with pytest.raises(OptionError, match="out: exists; overwrite=True replaces it"):
         write_directory(tmp_path / "out", **parts)
     assert (tmp_path / "out" / "old").exists()
-    write_directory(tmp_path / "out", force=True, **parts)
+    write_directory(tmp_path / "out", overwrite=True, **parts)
     assert not (tmp_path / "out" / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -94,20 +94,20 @@ def test_nothing_else_is_ever_replaced(parts: dict[str, Any], tmp_path: Path) ->
     for path, message in (
         (other, "no model directory"),
         (file, "not a directory"),
-        (link, "not a directory"),
+        (link, "no model directory"),
         (tmp_path / "a" / "b", "does not exist"),
     ):
-        for force in (False, True):
+        for overwrite in (False, True):
             with pytest.raises(OptionError, match=message):
-                write_directory(path, force=force, **parts)
+                write_directory(path, overwrite=overwrite, **parts)
     assert file.read_bytes() == b"precious" and [path.name for path in other.iterdir()] == ["config.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "other"]
 
 
-@pytest.mark.parametrize("force", (False, True))
+@pytest.mark.parametrize("overwrite", (False, True))
 @pytest.mark.parametrize("existing", (True, False))
 def test_files_that_appear_meanwhile_are_kept(
-    parts: dict[str, Any], tmp_path: Path, force: bool, existing: bool
+    parts: dict[str, Any], tmp_path: Path, overwrite: bool, existing: bool
 ) -> None:
     """In a target that was absent or empty when the packing began."""
     out = tmp_path / "out"
@@ -120,7 +120,7 @@ def test_files_that_appear_meanwhile_are_kept(
         (out / "precious").write_bytes(b"x")
 
     with pytest.raises(OptionError, match="out: exists, is not empty and is no model directory"):
-        write_directory(out, force=force, **{**parts, "tensors": tensors()})
+        write_directory(out, overwrite=overwrite, **{**parts, "tensors": tensors()})
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in out.iterdir()] == ["precious"]
 
@@ -131,7 +131,7 @@ def test_a_model_that_appears_meanwhile_is_kept(parts: dict[str, Any], tmp_path:
         write_directory(tmp_path / "out", **parts)
         (tmp_path / "out" / "first").write_bytes(b"x")
 
-    with pytest.raises(OptionError, match="out: exists; --force replaces it"):
+    with pytest.raises(OptionError, match="out: exists; overwrite=True replaces it"):
         write_directory(tmp_path / "out", **{**parts, "tensors": tensors()})
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and (tmp_path / "out" / "first").exists()
 
@@ -140,7 +140,7 @@ def test_a_target_with_a_fifo_is_not_waited_for(parts: dict[str, Any], tmp_path:
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "out" / "config.json")
     with pytest.raises(OptionError, match="no model directory"):
-        write_directory(tmp_path / "out", force=True, **parts)
+        write_directory(tmp_path / "out", overwrite=True, **parts)
 
 
 def interrupted(pairs: Pairs, after: int, error: type[BaseException]) -> Iterator[tuple[str, np.ndarray]]:
@@ -157,7 +157,7 @@ def test_whatever_is_raised_leaves_nothing(
         write_directory(tmp_path / "out", **parts)
     tensors = interrupted(parts["tensors"], 5, error)
     with pytest.raises(error):
-        write_directory(tmp_path / "out", force=True, **{**parts, "tensors": tensors})
+        write_directory(tmp_path / "out", overwrite=True, **{**parts, "tensors": tensors})
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if existing else [])
     if existing:
         open_directory(tmp_path / "out", verify=True)

@@ -45,13 +45,13 @@ def test_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[-1] == f"{target}: {open_directory(target).bytes:,} bytes, int8"
 
 
-def test_float32_and_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_float32_and_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = str(handmade.write_checkpoint(tmp_path / "in")), str(tmp_path / "out")
     assert run([source, "-o", target], capsys)[0] == 0
     status, out, err = run([source, "-o", target, "--weights", "float32"], capsys)
     assert (status, out) == (2, "")
-    assert err == f"pyengine-quantize: error: {target}: exists; --force replaces it\n"
-    status, out, err = run([source, "-o", target, "--weights", "float32", "--force"], capsys)
+    assert err == f"pyengine-quantize: error: {target}: exists; --overwrite replaces it\n"
+    status, out, err = run([source, "-o", target, "--weights", "float32", "--overwrite"], capsys)
     assert (status, err) == (0, "") and "exact" in out
     assert open_directory(target).weights == "float32"
 
@@ -69,7 +69,7 @@ def test_report_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ([], "the following arguments are required: CHECKPOINT"),
         (["in"], "give either -o OUT or --report-only"),
         (["in", "-o", "out", "--report-only"], "give either -o OUT or --report-only"),
-        (["in", "--report-only", "--force"], "--force has no meaning"),
+        (["in", "--report-only", "--overwrite"], "--overwrite has no meaning"),
         (["in", "-o", "out", "--weights", "int3"], "invalid choice: 'int3'"),
         (["in", "-o", "out", "--bits", "3"], "unrecognized arguments: --bits 3"),
         (["in", "-o", "out", "--prune", "ffn=0.2"], "--prune needs text: --calibrate FILE"),
@@ -78,7 +78,7 @@ def test_report_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["missing", "-o", "out"], "missing: expected a checkpoint directory, found nothing"),
         (["in", "-o", "missing/out"], "missing/out: the directory missing does not exist"),
         (["in", "-o", "in"], "is no model directory"),
-        (["in", "-o", "in", "--force"], "is no model directory"),
+        (["in", "-o", "in", "--overwrite"], "is no model directory"),
         (["bad", "-o", "out"], "unknown to the importer"),
         (["empty", "-o", "out"], "found an empty directory"),
     ),
@@ -158,7 +158,9 @@ def test_a_full_disk_is_one_line(
     source = handmade.write_checkpoint(tmp_path / "in")
     monkeypatch.setattr(os, "fsync", full)
     status, _, err = run([str(source), "-o", str(tmp_path / "out")], capsys)
-    assert status == 2 and err == "pyengine-quantize: error: [Errno 28] No space left on device\n"
+    assert status == 2 and err == (
+        f"pyengine-quantize: error: {tmp_path}/out/model.safetensors: cannot be written: No space left on device\n"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 

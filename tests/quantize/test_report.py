@@ -293,45 +293,31 @@ def test_extreme_figures(tmp_path: Path) -> None:
     Page(written(tmp_path / "out", a_report(layers=layers, pareto=points, bytes_before=1, bytes_after=10**15)))
 
 
-def test_force_and_foreign_directories(tmp_path: Path) -> None:
+def test_overwrite_and_foreign_directories(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
     write_report(target, a_plain_report())  # an empty directory may be used
-    with pytest.raises(OptionError, match="exists; --force replaces it"):
+    with pytest.raises(OptionError, match="exists; overwrite=True replaces it"):
         write_report(target, a_report())
-    write_report(target, a_report(), force=True)
+    write_report(target, a_report(), overwrite=True)
     assert "Quality" in (target / "index.html").read_text(encoding="utf-8")
 
     (target / "mine.txt").write_text("mine")
     with pytest.raises(OptionError, match="no report directory"):
-        write_report(target, a_report(), force=True)
+        write_report(target, a_report(), overwrite=True)
     assert (target / "mine.txt").read_text() == "mine"
 
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "report.json").write_text('{"format": "another"}')
     with pytest.raises(OptionError, match="no report directory"):
-        write_report(foreign, a_report(), force=True)
+        write_report(foreign, a_report(), overwrite=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(OptionError, match="not a directory"):
-        write_report(tmp_path / "file", a_report(), force=True)
+        write_report(tmp_path / "file", a_report(), overwrite=True)
     with pytest.raises(OptionError, match="does not exist"):
         write_report(tmp_path / "none" / "out", a_report())
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "foreign", "out"]
-
-
-def test_a_failure_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_report(tmp_path / "out", a_plain_report())
-    before = (tmp_path / "out" / "index.html").read_bytes()
-
-    def full(path: Path, content: bytes) -> int:
-        raise OSError("no space")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="no space"):
-        write_report(tmp_path / "out", a_report(), force=True)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
-    assert (tmp_path / "out" / "index.html").read_bytes() == before
 
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

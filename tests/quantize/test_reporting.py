@@ -124,8 +124,8 @@ def test_the_page_of_int4(int4: Path, text: Path) -> None:
 def test_the_same_bytes_twice(int4: Path, text: Path) -> None:
     before = {each.name: each.read_bytes() for each in (int4 / "page").iterdir()}
     assert sorted(before) == ["index.html", "report.json"]
-    assert main([*arguments(int4, text), "--force"]) == 0
-    after = {each.name: each.read_bytes().replace(b" --force", b"") for each in (int4 / "page").iterdir()}
+    assert main([*arguments(int4, text), "--overwrite"]) == 0
+    after = {each.name: each.read_bytes().replace(b" --overwrite", b"") for each in (int4 / "page").iterdir()}
     assert after == before
 
 
@@ -319,13 +319,13 @@ def test_without_translations_or_sacrebleu(
     convert(EXAMPLE, tmp_path / "out")
     alone = [(source, None) for source, _ in pairs[:40]]
     Reporter(EXAMPLE, tmp_path / "out", tmp_path / "a", text=alone).write(
-        convert(EXAMPLE, tmp_path / "out", force=True), method="absmax", command="command"
+        convert(EXAMPLE, tmp_path / "out", overwrite=True), method="absmax", command="command"
     )
     found = report_of(tmp_path / "a")
     assert found["end_to_end"]["perplexity"] is None and found["end_to_end"]["bleu"] is None and found["notes"] == []
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     Reporter(EXAMPLE, tmp_path / "out", tmp_path / "b", text=pairs[:40]).write(
-        convert(EXAMPLE, tmp_path / "out", force=True), method="absmax", command="command"
+        convert(EXAMPLE, tmp_path / "out", overwrite=True), method="absmax", command="command"
     )
     found = report_of(tmp_path / "b")
     assert found["end_to_end"]["perplexity"] is not None and found["end_to_end"]["bleu"] is None
@@ -340,7 +340,7 @@ def test_speed_is_measured_when_asked_for(tmp_path: Path, text: Path, capsys: py
     assert all(min(row["float32"], row["int8"], row["compressed"]) > 0 for row in rows)
     Tags(tmp_path / "page" / "index.html")
     with pytest.raises(SystemExit):
-        main([*words, "--speed", "--force"])
+        main([*words, "--speed", "--overwrite"])
     assert "--speed has a meaning with --report and --calibrate only" in capsys.readouterr().err
 
 

@@ -35,9 +35,9 @@ def test_what_the_float32_model_says_with_its_own_defaults(tmp_path: Path, capsy
         expected = [(line, result.text) for line, result in zip(SOURCES, teacher.translate(SOURCES), strict=True)]
     assert load_text(out) == expected
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["corpus.de", "float32", "pairs.tsv"]
-    with pytest.raises(OptionError, match="pairs.tsv: exists; --force replaces a file"):
+    with pytest.raises(OptionError, match="pairs.tsv: exists; overwrite=True replaces it"):
         write_teacher_data(EXAMPLE, source, out)
-    again = write_teacher_data(tmp_path / "float32", source, out, force=True)
+    again = write_teacher_data(tmp_path / "float32", source, out, overwrite=True)
     assert (again.pairs, again.left_out, load_text(out)) == (12, 1, expected)
 
 
@@ -61,7 +61,7 @@ def test_a_corpus_that_is_none(tmp_path: Path, content: bytes | None, message: s
 def test_the_corpus_is_not_overwritten(tmp_path: Path) -> None:
     source = corpus(tmp_path, "ein Hund\n")
     with pytest.raises(OptionError, match="expected another file than the corpus"):
-        write_teacher_data(EXAMPLE, source, source, force=True)
+        write_teacher_data(EXAMPLE, source, source, overwrite=True)
     assert source.read_text() == "ein Hund\n"
 
 

@@ -63,13 +63,6 @@ def test_nothing_listed(tmp_path: Path) -> None:
     assert opened(save(tmp_path / "f", empty)).lists([0])(int32(1, 2)).tolist() == [0]
 
 
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError):
-        opened(save(tmp_path / "f")).write(tmp_path / "taken")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "taken"]
-
-
 DAMAGED = {
     "no format": (None, {"format": None}, "format: expected 'pyengine-shortlist', found None"),
     "a newer version": (None, {"version": "2"}, "version: expected 1, found '2'"),

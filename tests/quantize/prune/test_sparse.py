@@ -192,7 +192,7 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
         ("blocks=0.1", "pays from 25% of them on"),
         ("blocks=0.5 --weights float32", "skipped with --weights int8 only"),
     ):
-        assert main([*words, "-o", str(tmp_path / "x"), "--force", "--prune", *setting.split()]) == 0
+        assert main([*words, "-o", str(tmp_path / "x"), "--overwrite", "--prune", *setting.split()]) == 0
         assert "the model will not run faster: " in (err := capsys.readouterr().err) and why in err
     for wrong, message in (
         (["--prune", "weights"], "expected WHAT=SHARE"),
