@@ -15,7 +15,7 @@ from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.regular_files import copy_regular, map_regular, usable_path
 from pyengine.formats.safetensors_header import parse_header
 from pyengine.formats.strict_json import Fields, load_object, shorten
-from pyengine.modelfile.checksums import verify_sums
+from pyengine.modelfile.checksums import SUMS_NAME, verify_sums
 from pyengine.modelfile.directory import (
     CONFIG_NAME,
     FORMAT,
@@ -102,6 +102,11 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
     config_path = path / CONFIG_NAME
     head = load_object(config_path, ModelFileError, CONFIG_BYTES)
     _refuse_foreign(path, head)
+    if not (path / SUMS_NAME).is_file():
+        raise ModelFileError(
+            f"{path}: expected a whole model directory, found no {SUMS_NAME}, which is written last: what made it or "
+            "copied it was ended before; make it or copy it again"
+        )
     if verify:
         verify_sums(path)
 

@@ -163,6 +163,25 @@ def test_whatever_is_raised_leaves_nothing(
         open_directory(tmp_path / "out", verify=True)
 
 
+def test_what_is_left_of_a_writer_that_was_killed_does_not_open(
+    parts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever a file has been written, the list of checksums too, before it has its name."""
+    states, sync = [], os.fsync
+
+    def look(descriptor: int) -> None:
+        sync(descriptor)
+        for folder in tmp_path.glob(".out.*"):
+            if not (folder / "SHA256SUMS").exists():
+                states.append(sum(1 for _ in folder.iterdir()))
+                with pytest.raises(ModelFileError):
+                    open_directory(folder)
+
+    monkeypatch.setattr(os, "fsync", look)
+    write_directory(tmp_path / "out", **parts)
+    assert states == [1, 2, 3, 4, 5, 6, 7] == list(range(1, len(list((tmp_path / "out").iterdir())) + 1))
+
+
 def test_a_missing_tokenizer_file_leaves_nothing(parts: dict[str, Any], tmp_path: Path) -> None:
     files = {**parts["tokenizer_files"], "vocab.json": tmp_path / "missing"}
     with pytest.raises(TokenizerError, match="missing: cannot be read: No such file"):
