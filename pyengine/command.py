@@ -1,10 +1,33 @@
-"""What the commands share: how they speak of errors."""
+"""What the commands share: their exit status, signals, what standard output loses, and how they speak of errors.
+
+Exit status: 0; 2 after an error, with one line on standard error; 141 when the reader of the output went away; 130
+after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP, with nothing half written left.
+"""
 
 from __future__ import annotations
 
+import io
+import math
 import re
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["message_of"]
+from pyengine.console import ERROR, note
+from pyengine.errors import PyengineError
+from pyengine.output import CheckedFile
+
+__all__ = ["message_of", "run_command"]
+
+_BROKEN_PIPE = 141
+_SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+_GRACE = 5.0
+"""Seconds that a signal gives to the cleaning up, which others may not interrupt."""
 
 _OPTIONS = {
     "max_divergence": "--max-kld",
@@ -16,10 +39,97 @@ _OPTIONS = {
 """A keyword of Python -> the option of the command line, where that is not its name with dashes."""
 
 
+def run_command(program: str, run: Callable[[], None]) -> int:
+    """Run a command and return its exit status; warnings and errors are lines that begin with ``program``."""
+
+    def warn(message: Warning | str, *_: object) -> None:
+        note(f"{program}: warning: {message}")
+
+    if sys.stdout is None:  # else the next file that is opened would take its place
+        note(f"{program}: error: standard output is closed")
+        return ERROR
+    try:
+        with _signals_as_exceptions(), _checked_output(), warnings.catch_warnings():
+            warnings.showwarning = warn
+            run()
+    except BrokenPipeError:
+        return _BROKEN_PIPE
+    except (PyengineError, OSError, MemoryError) as error:
+        note(f"{program}: error: {message_of(error)}")
+        return ERROR
+    except (_Stopped, KeyboardInterrupt) as error:
+        number = error.number if isinstance(error, _Stopped) else signal.SIGINT
+        note(f"{program}: {_SIGNALS[number]}")
+        return 128 + number
+    return 0
+
+
 def message_of(error: BaseException) -> str:
-    """What an error says, in one line, with options of the command line in place of keywords of Python."""
+    """What an error says, with options of the command line in place of keywords of Python."""
     message = str(error)
     for words in getattr(error, "keywords", ()):
         name = re.match(r"\w*", words)[0]  # type: ignore[index]
         message = message.replace(words, _OPTIONS.get(name, f"--{name.replace('_', '-')}"), 1)
     return message or "out of memory"
+
+
+class _Stopped(BaseException):
+    """A signal came that asks the process to end."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Signals that end a process raise, so that what is half written is removed; but those that it was told to ignore.
+
+    In the main thread only: no other may set a handler, nor would it get the exception.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    last = -math.inf
+
+    def stop(number: int, frame: Any) -> None:
+        nonlocal last
+        if time.monotonic() - last > _GRACE:
+            last = time.monotonic()
+            raise KeyboardInterrupt if number == signal.SIGINT else _Stopped(signal.Signals(number))
+
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextmanager
+def _checked_output() -> Iterator[None]:
+    """Standard output that loses nothing, whatever PYTHONUNBUFFERED says: written whole, or an error that names it.
+
+    Only the process's own: where a caller has put another in its place, that stays.
+    """
+    before = sys.stdout
+    if before is not sys.__stdout__:
+        yield
+        return
+    before.flush()
+    raw = CheckedFile(before.fileno(), "standard output", closefd=False)
+    how: dict[str, Any] = {"encoding": before.encoding, "line_buffering": before.line_buffering}
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), errors="backslashreplace", **how)
+    try:
+        try:
+            yield
+        except SystemExit:  # after --help
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+    finally:
+        sys.stdout = before
+        raw.close()  # what failed is not tried again

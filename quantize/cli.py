@@ -1,27 +1,19 @@
-"""The command ``pyengine-quantize``, also started by ``tools/quantize.py``.
-
-Exit status: 0 done; 2 after an error, with one line on standard error; 130 after Ctrl-C, 143 after SIGTERM,
-with nothing half written left; 141 when the reader of standard output has gone.
-"""
+"""The command ``pyengine-quantize``, also started by ``tools/quantize.py``. Exit status: see ``pyengine.command``."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
 import shlex
-import signal
 import sys
-import threading
 from contextlib import contextmanager
 from statistics import median
-from typing import Any, Callable, Iterator, NoReturn, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 from tqdm import tqdm
 
-from pyengine.command import message_of
-from pyengine.console import ERROR, note, say
-from pyengine.errors import PyengineError
+from pyengine.command import run_command
+from pyengine.console import note, say
 from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.packing import TensorReport
@@ -35,52 +27,18 @@ _MASKED = ("share", "error_before", "error")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: those of the process) and return its exit status."""
-    options = read_arguments(arguments)
-    if options.list_methods:
-        say(*list_methods())
-        return 0
-    try:
-        with _sigterm_as_exception():
-            command = shlex.join([PROGRAM, *(sys.argv[1:] if arguments is None else arguments)])
-            if options.teacher_data is not None:
-                lines = _teach(options)
-            else:
-                lines = _lines(_run(options, command), options)
-        _print(lines)
-    except BrokenPipeError:
-        return 141
-    except (PyengineError, OSError, MemoryError) as exc:
-        note(f"{PROGRAM}: error: {message_of(exc)}")
-        return ERROR
-    except KeyboardInterrupt:
-        note(f"{PROGRAM}: interrupted")
-        return 130
-    except _Terminated:
-        note(f"{PROGRAM}: terminated")
-        return 143
-    return 0
 
+    def run() -> None:
+        options = read_arguments(arguments)
+        command = shlex.join([PROGRAM, *(sys.argv[1:] if arguments is None else arguments)])
+        if options.list_methods:
+            say(*list_methods())
+        elif options.teacher_data is not None:
+            say(*_teach(options))
+        else:
+            say(*_lines(_run(options, command), options))
 
-class _Terminated(SystemExit):
-    """SIGTERM came."""
-
-
-@contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
-    """SIGTERM raises _Terminated, so that what is half written is removed; in the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # no other thread may set a handler, nor would it get the exception
-        return
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the cleaning up
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return run_command(PROGRAM, run)
 
 
 def _lines(report: Report, options: argparse.Namespace) -> list[str]:
@@ -113,16 +71,6 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
     if options.output is not None:
         lines.append(f"{options.output}: {report.directory_bytes:,} bytes, {report.weights}")
     return lines
-
-
-def _print(lines: list[str]) -> None:
-    try:
-        say(*lines)
-        sys.stdout.flush()
-    except OSError:
-        # What is still buffered goes nowhere; else the interpreter would try again at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
 
 
 def _teach(options: argparse.Namespace) -> list[str]:

@@ -28,7 +28,7 @@ ARROWS: dict[str, str] = {
     "pages": "",
     "formats": "cpus errors pages",
     "output": "errors formats",
-    "command": "",
+    "command": "console errors output",
     "foreign": "",
     "arguments": "errors formats foreign",
     "options": "errors formats arguments canonical",

@@ -7,7 +7,8 @@ maximization of t(target | source), each sentence with an empty source word), an
 `pyengine.load(MODEL, shortlist=OUT)` then lets a translation take only what is listed for its sentence. The same text
 gives the same bytes. Memory: about 10 bytes for each pair of a source and a target token of a sentence.
 
-Exit status: 0 done; 2 after an error, with one line on standard error; 130 after Ctrl-C. Nothing half written is left.
+Exit status: 0 done; 2 after an error, with one line on standard error; 130 after Ctrl-C, 143 after SIGTERM, 129 after
+SIGHUP. Nothing half written is left.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pyengine.command import message_of
-from pyengine.console import ERROR, Parser, note, say
-from pyengine.errors import InputError, PyengineError
+from pyengine.command import run_command
+from pyengine.console import Parser, say
+from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile import open_directory
 from pyengine.output import check_new_file
@@ -205,16 +206,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    options = parse(arguments)
-    try:
-        run(options)
-    except (PyengineError, OSError, MemoryError) as error:
-        note(f"shortlist: error: {message_of(error)}")
-        return ERROR
-    except KeyboardInterrupt:
-        note("shortlist: interrupted")
-        return 130
-    return 0
+    return run_command("shortlist", lambda: run(parse(arguments)))
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def _translated(translator: Translator, options: argparse.Namespace) -> Iterable
 def _write(result: TranslationResult, number: int) -> None:
     if result.truncated:
         note(f"pyengine: warning: text {number} was cut to fit the model")
-    # One line in, one line out, whatever the model wrote.
+    # One line in, one line out, whatever the model wrote; and UTF-8, whatever the locale.
     line = " ".join((result.text or "").splitlines())
     sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
     sys.stdout.buffer.flush()

@@ -277,7 +277,7 @@ def test_ctrl_c(int8_directory: Path) -> None:
         process.stdout.readline()  # it is running
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == b"pyengine: interrupted\n"
 
 
 def test_a_broken_pipe_is_quiet(int8_directory: Path) -> None:

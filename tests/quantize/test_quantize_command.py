@@ -175,7 +175,7 @@ def test_the_tool_and_no_bar_in_a_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "status", "message"),
-    ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")),
+    ((signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "hung up")),
 )
 def test_a_signal_leaves_nothing(tmp_path: Path, number: int, status: int, message: str) -> None:
     """Ctrl-C or SIGTERM as soon as the temporary directory is there."""
@@ -221,7 +221,7 @@ def test_a_table_that_cannot_be_written_is_one_line(tmp_path: Path, arguments: l
         command = [sys.executable, str(TOOL), str(source), *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "pyengine-quantize: error: [Errno 28] No space left on device\n"
+    assert done.stderr == "pyengine-quantize: error: standard output: cannot be written: No space left on device\n"
 
 
 def test_too_little_memory_is_one_line(
