@@ -7,6 +7,7 @@ import os
 import select
 import stat
 from collections.abc import Iterator
+from time import monotonic
 
 from pyengine.errors import InputError
 
@@ -14,16 +15,17 @@ __all__ = ["LineReader"]
 
 CHUNK = 1 << 16
 
-PATIENCE = 0.01
-"""Seconds without input after which a batch ends."""
+PATIENCE, LONGEST_WAIT = 0.01, 0.05
+"""Seconds without input after which a batch ends; and how long it may have waited in all."""
 
 
 class LineReader:
     """Reads lines of UTF-8 that end in a line feed, the last one perhaps not.
 
     A program on the other side of a pipe may wait for the answer to its line before it writes another. So a
-    batch ends when no further line has arrived, and the reader blocks only between batches. A file is one
-    batch, and all of it is checked before its first line is given.
+    batch ends when no further line has arrived, and the reader blocks only between batches. One that writes
+    steadily gets answers, too: a batch also ends when its lines have been waited for so long in all. Input that
+    is always there, such as a file, is one batch; all of a file is checked before its first line is given.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -32,6 +34,7 @@ class LineReader:
         self._searched = 0  # no line feed before here
         self._ended = False
         self._number = 0
+        self._waited = 0.0
 
     def batches(self) -> Iterator[Iterator[str]]:
         """Each batch has to be read to its end before the next. InputError names a line of invalid UTF-8."""
@@ -67,6 +70,7 @@ class LineReader:
 
     def _batch(self, first: bytes) -> Iterator[str]:
         line: bytes | None = first
+        self._waited = 0.0
         while line is not None:
             self._number += 1
             try:
@@ -89,8 +93,12 @@ class LineReader:
             if self._ended:
                 line, self._buffer, self._searched = bytes(self._buffer), bytearray(), 0
                 return line or None
-            if not block and not select.select([self._descriptor], [], [], PATIENCE)[0]:
-                return None
+            if not block:
+                began = monotonic()
+                arrived = select.select([self._descriptor], [], [], PATIENCE)[0]
+                self._waited += monotonic() - began
+                if not arrived or self._waited > LONGEST_WAIT:
+                    return None
             chunk = os.read(self._descriptor, CHUNK)
             self._ended = not chunk
             self._buffer += chunk

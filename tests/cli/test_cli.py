@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -101,6 +102,45 @@ def test_answers_a_program_that_waits(int8_directory: Path, expected: list[str])
             process.stdin.flush()
             assert process.stdout.readline().decode() == answer + "\n"
         process.stdin.close()
+        assert process.wait(timeout=60) == 0
+
+
+def test_a_batch_ends_by_the_time_that_it_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line comes before the reader's patience ends, and takes 6 ms by a clock that stands still else."""
+    read, write = os.pipe()
+    now = 0.0
+
+    def wait(*_: object) -> tuple[list[int], list[int], list[int]]:
+        nonlocal now
+        now += 0.006
+        os.write(write, b"line\n")
+        return [read], [], []
+
+    monkeypatch.setattr("pyengine.cli.lines.monotonic", lambda: now)
+    monkeypatch.setattr("pyengine.cli.lines.select.select", wait)
+    os.write(write, b"first\n")
+    batches = LineReader(read).batches()
+    assert [len(list(next(batches))) for _ in range(3)] == [9, 9, 9]
+    os.close(write)
+    os.close(read)
+
+
+def test_a_steady_writer_is_answered(int8_directory: Path) -> None:
+    """It writes on until it sees an answer, without a pause that would end a batch, and not as much as a batch."""
+    command = [*COMMAND, "translate", "-m", str(int8_directory), "--beam-size", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(b"Ein Hund.\n")
+        process.stdin.flush()
+        process.stdout.readline()  # it is running
+        written = 0
+        while not select.select([process.stdout], [], [], 0.004)[0] and written < 1000:
+            process.stdin.write(b"Ein Hund.\n")
+            process.stdin.flush()
+            written += 1
+        assert written < 1000
+        process.stdin.close()
+        assert process.stdout.read().count(b"\n") == written
         assert process.wait(timeout=60) == 0
 
 
