@@ -16,14 +16,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from pyengine.console import ERROR, note
+from pyengine.console import ERROR, note, say
 from pyengine.errors import PyengineError
-from pyengine.output import CheckedFile
+from pyengine.output import CheckedFile, Target
 
-__all__ = ["message_of", "run_command"]
+__all__ = ["beside", "message_of", "run_command", "target_of"]
 
+_STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _BROKEN_PIPE = 141
 _SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 _GRACE = 5.0
@@ -62,6 +64,16 @@ def run_command(program: str, run: Callable[[], None]) -> int:
         note(f"{program}: {_SIGNALS[number]}")
         return 128 + number
     return 0
+
+
+def target_of(path: str | Path) -> Target:
+    """Where a command writes a file: "-" and "/dev/stdout" are standard output, whatever lies under such a name."""
+    return sys.stdout.buffer if str(path) in _STANDARD_OUTPUT else path
+
+
+def beside(target: Target) -> Callable[[str], None]:
+    """How a command says what it wrote: on standard output, unless that is where it wrote."""
+    return say if isinstance(target, (str, Path)) else note
 
 
 def message_of(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Union
 
 from pyengine.errors import OptionError, OutputError, PyengineError
 from pyengine.formats.regular_files import usable_path
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = [
-    "CheckedFile", "check_new_directory", "check_new_file", "create_file", "new_directory", "new_file",
+    "CheckedFile", "Target", "check_new_directory", "check_new_file", "create_file", "new_directory", "new_file",
     "scratch_directory",
 ]  # fmt: skip
+
+Target = Union[str, Path, BinaryIO]
+"""Where a file is written: its path, or a file that is open, which takes what there is of it at once."""
 
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 _LONGEST_NAME = 200  # bytes of a name that a temporary one repeats: 255 are the most that file systems take
@@ -91,22 +94,27 @@ def create_file(path: Path, shown: object = None, mode: int = 0o666) -> Iterator
         raw.close()  # what failed is not tried again
 
 
-def check_new_file(path: str | Path, *, overwrite: bool) -> None:
-    """Raise OptionError if ``path`` cannot become a file.
+def check_new_file(target: Target, *, overwrite: bool) -> None:
+    """Raise OptionError if ``target`` cannot become a file.
 
     What exists is only replaced if it is a regular file and ``overwrite`` is given.
     """
-    _file_place(path, path, overwrite)
+    if isinstance(target, (str, Path)):
+        _file_place(target, target, overwrite)
 
 
 @contextmanager
-def new_file(path: str | Path, *, overwrite: bool, shown: object = None) -> Iterator[BinaryIO]:
-    """A file that becomes ``path`` when the block ends well, and vanishes if not.
+def new_file(target: Target, *, overwrite: bool, shown: object = None) -> Iterator[BinaryIO]:
+    """A file that becomes ``target`` when the block ends well, and vanishes if not; or ``target``, if it is open.
 
     Raises OptionError as ``check_new_file`` does, and OutputError from the file system; both name it as ``shown``.
     """
-    shown = path if shown is None else shown
-    place, before = _file_place(path, shown, overwrite)
+    if not isinstance(target, (str, Path)):
+        yield target
+        target.flush()
+        return
+    shown = target if shown is None else shown
+    place, before = _file_place(target, shown, overwrite)
     scratch = _beside(place)
     try:
         # Nobody may read what is written before, if he may not after.

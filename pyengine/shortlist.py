@@ -17,7 +17,7 @@ from pyengine.errors import ModelFileError
 from pyengine.formats.regular_files import copy_regular, usable_path
 from pyengine.formats.safetensors_header import Entry, build_header, parse_with_metadata
 from pyengine.formats.strict_json import shorten
-from pyengine.output import new_file
+from pyengine.output import Target, new_file
 
 __all__ = ["Shortlist"]
 
@@ -61,8 +61,8 @@ class Shortlist:
         _check_ids(frequent, np.zeros(max(len(frequent) - 1, 0), bool), target_vocab, f"{where}: tensor frequent")
         return cls(offsets, ids, frequent, target_vocab)
 
-    def write(self, path: str | Path, *, overwrite: bool = False) -> int:
-        """Write the file `path`, which appears when it is complete, and return its size.
+    def write(self, target: Target, *, overwrite: bool = False) -> int:
+        """Write the file `target`, which appears when it is complete, and return its size.
 
         Raises OptionError if it exists, unless it is a regular file and `overwrite` is given; OutputError if it cannot
         be written.
@@ -71,11 +71,10 @@ class Shortlist:
         table = {name: ("I32", array.shape) for name, array in zip(TENSORS, arrays, strict=True)}
         sizes = {"source_vocab": len(self.offsets) - 1, "target_vocab": self.target_vocab}
         metadata = {"format": FORMAT, "version": str(VERSION), **{name: str(size) for name, size in sizes.items()}}
-        with new_file(path, overwrite=overwrite) as file:
-            file.write(build_header(table, metadata, ALIGNMENT))
-            for array in arrays:
-                file.write(array.astype(STORED).tobytes())
-            return file.tell()
+        parts = [build_header(table, metadata, ALIGNMENT), *(array.astype(STORED).tobytes() for array in arrays)]
+        with new_file(target, overwrite=overwrite) as file:
+            file.writelines(parts)
+        return sum(map(len, parts))
 
     def lists(self, always: Iterable[int]) -> Callable[[np.ndarray], np.ndarray]:
         """What gives the list of a sentence, int32 and ascending, for its int source ids.

@@ -222,7 +222,7 @@ def _add_reports(group: argparse._ArgumentGroup) -> None:
         "--teacher-data",
         metavar="OUT",
         help="instead of converting, write lines of source, tab and the model's own translation of --corpus, in "
-        "float32",
+        "float32; - is standard output",
     )
     add("--corpus", metavar="FILE", help="what --teacher-data translates: a source a line")
 
@@ -264,6 +264,8 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
         return
     if options.teacher_data is None and options.report_only == (options.output is not None):
         parser.error("give either -o OUT or --report-only")
+    if "-" in (options.output, options.report):
+        parser.error("a directory cannot be written to standard output (-)")
     if options.report_only and options.overwrite:
         parser.error("--overwrite has no meaning with --report-only")
     if options.speed and not (options.report and options.calibrate):

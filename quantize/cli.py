@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator, Sequence
 
 from tqdm import tqdm
 
-from pyengine.command import run_command
+from pyengine.command import beside, run_command, target_of
 from pyengine.console import note, say
 from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments
 from pyengine.quantize.calibrated import CALIBRATED
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.list_methods:
             say(*list_methods())
         elif options.teacher_data is not None:
-            say(*_teach(options))
+            _teach(options)
         else:
             say(*_lines(_run(options, command), options))
 
@@ -73,12 +73,14 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
     return lines
 
 
-def _teach(options: argparse.Namespace) -> list[str]:
+def _teach(options: argparse.Namespace) -> None:
     from pyengine.quantize.teacher_data import write_teacher_data  # with the engine, which else is not started
 
-    made = write_teacher_data(options.checkpoint, options.corpus, options.teacher_data, overwrite=options.overwrite)
+    target = target_of(options.teacher_data)
+    made = write_teacher_data(options.checkpoint, options.corpus, target, overwrite=options.overwrite)
     line = f"{options.teacher_data}: {made.pairs:,} pairs, {made.tokens_a_second:,.0f} tokens a second"
-    return [line + (f"; {made.left_out:,} lines without a source or a translation left out" if made.left_out else "")]
+    left_out = f"; {made.left_out:,} lines without a source or a translation left out" if made.left_out else ""
+    beside(target)(line + left_out)
 
 
 def _run(options: argparse.Namespace, command: str) -> Report:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.formats.regular_files import usable_path
-from pyengine.output import check_new_file, new_file, scratch_directory
+from pyengine.output import Target, check_new_file, new_file, scratch_directory
 from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.opening import open_model
 from pyengine.tasks.translator import Translator
@@ -31,7 +31,7 @@ class TeacherData:
 
 
 def write_teacher_data(
-    checkpoint: str | Path, corpus: str | Path, output: str | Path, *, overwrite: bool = False
+    checkpoint: str | Path, corpus: str | Path, output: Target, *, overwrite: bool = False
 ) -> TeacherData:
     """Translate ``corpus``, UTF-8, a source a line; ``output`` gets lines of source, tab, translation, in that order.
 
@@ -41,10 +41,11 @@ def write_teacher_data(
     cannot be written; InputError, naming the line, for a corpus that is not such a file or a source that the model
     cannot take; UnsupportedError for a model without a tokenizer; and what ``open_model`` and ``open_tokenizer`` raise.
     """
-    corpus, output = usable_path(corpus, InputError), Path(output)
+    corpus = usable_path(corpus, InputError)
+    beside = Path(output).parent if isinstance(output, (str, Path)) else None
     _check_sources(corpus)
     check_new_file(output, overwrite=overwrite)
-    if output.exists() and output.samefile(corpus):
+    if isinstance(output, (str, Path)) and Path(output).exists() and Path(output).samefile(corpus):
         raise OptionError(f"{output}: expected another file than the corpus")
     model = open_model(checkpoint, requantize=True)
     if model.tokenizer is None:
@@ -52,7 +53,7 @@ def write_teacher_data(
     sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
     tokenizer = open_tokenizer(checkpoint, model.tokenizer, **sizes)
     engine = in_memory_engine(model.config, model.generation, model.tensors)
-    with new_file(output, overwrite=overwrite) as file, scratch_directory(output.parent) as scratch:
+    with new_file(output, overwrite=overwrite) as file, scratch_directory(beside) as scratch:
         translations = scratch / "translations"
         with Translator(engine, tokenizer, {}) as teacher:
             result = teacher.translate_file(corpus, translations)

@@ -197,3 +197,27 @@ def test_options_have_the_names_of_the_command_line() -> None:
     assert said("beam_size (num_beams) is 0", "beam_size (num_beams)") == "--beam-size is 0"
     assert said("max_new_tokens is 0; threads", "max_new_tokens") == "--max-decoding-length is 0; threads"
     assert message_of(MemoryError()) == "out of memory"
+
+
+@pytest.mark.parametrize("writing", ["translate", "teacher data", "shortlist"], indirect=True)
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_standard_output_as_a_file(writing: tuple[Run, list[str]], tmp_path: Path, name: str) -> None:
+    """Its bytes are those of the file, and nothing else is printed; no file has that name, nor is replaced."""
+    main, arguments = writing
+    assert main(arguments) == 0
+    out = tmp_path / "out"
+    started = {"translate": COMMAND, "--teacher-data": [QUANTIZE]}
+    command = next((started[word] for word in arguments if word in started), [SHORTLIST])
+    words = [sys.executable, *command, *(name if word == str(out) else word for word in arguments)]
+    before = os.lstat("/dev/stdout")
+    with open(tmp_path / "redirected", "wb") as file:
+        done = subprocess.run(words, stdout=file, stderr=subprocess.PIPE, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0 and done.stderr
+    assert (tmp_path / "redirected").read_bytes() == out.read_bytes()
+    assert os.lstat("/dev/stdout") == before and not (tmp_path / "-").exists()
+
+
+def test_a_directory_cannot_be_written_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        pyengine.quantize.main(["in", "-o", "-"])
+    assert "a directory cannot be written to standard output" in capsys.readouterr().err

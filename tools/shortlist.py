@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pyengine.command import run_command
-from pyengine.console import Parser, say
+from pyengine.command import beside, run_command, target_of
+from pyengine.console import Parser
 from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile import open_directory
@@ -163,7 +163,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("model", metavar="MODEL", help="model directory, for its tokenizer")
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="sentences, UTF-8")
     parser.add_argument("--target", type=Path, required=True, metavar="FILE", help="their translations, line by line")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="file to write")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="file to write; - is standard output"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     counts = {"candidates": (50, "of a source token"), "frequent": (1000, "of every sentence"), "iterations": (5, "")}
     for name, (default, of) in counts.items():
@@ -177,7 +179,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> None:
-    check_new_file(options.output, overwrite=options.overwrite)
+    target = target_of(options.output)
+    check_new_file(target, overwrite=options.overwrite)
     directory = open_directory(options.model)
     if directory.tokenizer_kind is None:
         raise InputError(f"{options.model}: expected a model with a tokenizer, found one without")
@@ -196,9 +199,9 @@ def run(options: argparse.Namespace) -> None:
         always=directory.generation.eos_token_id,
         one_vocabulary=config.share_embeddings,
     )
-    size = made.write(options.output, overwrite=options.overwrite)
+    size = made.write(target, overwrite=options.overwrite)
     listed = np.count_nonzero(np.diff(made.offsets))
-    say(
+    beside(target)(
         f"{options.output}: {len(made.ids):,} candidates of {listed:,} source tokens, {len(made.frequent):,} frequent "
         f"ones, {size:,} bytes"
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from pyengine.cli.lines import LineReader
+from pyengine.command import target_of
 from pyengine.console import note
 from pyengine.errors import OptionError
 from pyengine.options import TranslationKeywords
@@ -32,7 +33,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("-m", "--model", required=True, metavar="DIR", help="model directory")
     parser.add_argument("texts", nargs="*", metavar="TEXT")
     parser.add_argument("--input", metavar="FILE", help="translate this file, in the way that measures best ...")
-    parser.add_argument("--output", metavar="FILE", help="... into this one, which appears when it is complete")
+    parser.add_argument(
+        "--output", metavar="FILE", help="... into this one, which appears when it is complete; - is standard output"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument(
         "--beam-size", type=int, metavar="N", help="beams; 1: greedy (default: the checkpoint's)"
@@ -88,7 +91,7 @@ def _search_options(options: argparse.Namespace) -> TranslationKeywords:
 def _translate_file(translator: Translator, options: argparse.Namespace) -> None:
     done = translator.translate_file(
         options.input,
-        options.output,
+        target_of(options.output),
         overwrite=options.overwrite,
         max_batch_tokens=options.max_batch_tokens,
         truncate=options.truncate,

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
-from pyengine.output import check_new_file, new_file
+from pyengine.output import Target, check_new_file, new_file
 from pyengine.results import FileResult, TranslationResult, Trial
 
 __all__ = ["translate_lines"]
@@ -25,7 +25,7 @@ Translate = Callable[[int, list[str], int], list[TranslationResult]]
 
 
 def translate_lines(
-    source: Path, target: Path, translate: Translate, ways: list[int], threads: int, overwrite: bool
+    source: Path, target: Target, translate: Translate, ways: list[int], threads: int, overwrite: bool
 ) -> FileResult:
     """Translate `source`, UTF-8, a sentence a line, into `target`, which appears when it is complete (`new_file`).
 

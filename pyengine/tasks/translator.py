@@ -24,6 +24,7 @@ from pyengine.arguments import flag, whole
 from pyengine.decoding.search import Found
 from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.options import SearchOptions, TranslationKeywords, TranslationOptions
+from pyengine.output import Target
 from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
@@ -233,7 +234,7 @@ class Translator:
     def translate_file(
         self,
         source: str | Path,
-        target: str | Path,
+        target: Target,
         *,
         overwrite: bool = False,
         max_batch_tokens: int = BATCH_TOKENS,
@@ -244,8 +245,9 @@ class Translator:
         """Translate a UTF-8 file, a sentence a line, into another; it appears when it is complete.
 
         Runs in one stream with all threads or in a stream a thread, whichever is faster on the first lines; the
-        result says which. A link is followed, and what is replaced keeps its mode. Raises InputError; OptionError if
-        `target` exists, unless it is a regular file and `overwrite` is given; OutputError if it cannot be written.
+        result says which. A link is followed, and what is replaced keeps its mode. A `target` that is a binary file,
+        open already, gets lines as they are done. Raises InputError; OptionError if `target` exists, unless it is a
+        regular file and `overwrite` is given; OutputError if it cannot be written.
         """
         settled = self._settle(options, keywords)
         budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
@@ -265,7 +267,7 @@ class Translator:
             return results
 
         ways = sorted({1, self._engine.threads})
-        done = translate_lines(Path(source), Path(target), translate, ways, self._engine.threads, overwrite)
+        done = translate_lines(Path(source), target, translate, ways, self._engine.threads, overwrite)
         warn(said[0])
         return done
 
