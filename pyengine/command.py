@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.console import ERROR, note, say
-from pyengine.errors import PyengineError
+from pyengine.errors import OptionError, PyengineError
 from pyengine.output import CheckedFile, Target
 
 __all__ = ["beside", "message_of", "run_command", "target_of"]
@@ -32,13 +32,28 @@ _GRACE = 5.0
 """Seconds that a signal gives to the cleaning up, which others may not interrupt."""
 
 _OPTIONS = {
+    "beam_size": "--beam-size",
+    "compute": "--compute",
+    "length_penalty": "--length-penalty",
+    "load": "--load",
+    "max_batch_tokens": "--max-batch-tokens",
+    "max_decoding_length": "--max-decoding-length",
     "max_divergence": "--max-kld",
     "max_new_tokens": "--max-decoding-length",
     "num_beams": "--beam-size",
+    "overwrite": "--overwrite",
+    "prune": "--prune",
+    "requantize": "--requantize",
+    "sparse": "--prune",
     "target_bytes": "--target-size",
     "tensors": "--tensor",
+    "threads": "--threads",
+    "truncate": "--truncate",
+    "vocabulary": "--vocabulary",
 }
-"""A keyword of Python -> the option of the command line, where that is not its name with dashes."""
+"""A keyword of Python -> the option of the command line that sets it."""
+_ABOUT = re.compile(r"\w+( \(\w+\))?(?= is )")
+"""What an OptionError begins with that is about the value of a keyword: its name, perhaps an alias before it."""
 
 
 def run_command(program: str, run: Callable[[], None]) -> int:
@@ -79,9 +94,10 @@ def beside(target: Target) -> Callable[[str], None]:
 def message_of(error: BaseException) -> str:
     """What an error says, with options of the command line in place of keywords of Python."""
     message = str(error)
-    for words in getattr(error, "keywords", ()):
-        name = re.match(r"\w*", words)[0]  # type: ignore[index]
-        message = message.replace(words, _OPTIONS.get(name, f"--{name.replace('_', '-')}"), 1)
+    about = _ABOUT.match(message) if isinstance(error, OptionError) else None
+    for words in (*([about[0]] if about else []), *getattr(error, "keywords", ())):
+        option = _OPTIONS.get(words.partition("=")[0].partition(" ")[0])
+        message = message.replace(words, option or words, 1)
     return message or "out of memory"
 
 

@@ -65,7 +65,10 @@ class TokenizerError(PyengineError):
 
 
 class OptionError(PyengineError, ValueError):
-    """An option is out of range, unknown, or in conflict with another."""
+    """An option is out of range, unknown, or in conflict with another.
+
+    The message about the value of a keyword begins with its name, "threads is 0; expected ...".
+    """
 
 
 class InputError(PyengineError, ValueError):

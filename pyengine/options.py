@@ -309,7 +309,8 @@ class SearchOptions:
             counted = "the start token" if prompt == 1 else "start token and target_prefix"
             raise OptionError(
                 f"{low} is {getattr(self, low)}, but {high} is {getattr(self, high)}; with {counted}, "
-                f"hypotheses would have at least {least} and at most {limit} tokens"
+                f"hypotheses would have at least {least} and at most {limit} tokens",
+                keywords=tuple(self.given_lengths & {low, high}),
             )
 
     def check(self, target_vocab: int) -> None:

@@ -108,11 +108,18 @@ def choose_types(
         smallest = rest + sum(min(c.bytes for c in types.values()) for types in units.values())
         if target_bytes < smallest:
             raise OptionError(
-                f"target size: expected at least {smallest:,} bytes, the smallest, found {target_bytes:,}"
+                f"target_bytes: expected at least {smallest:,} bytes, the smallest, found {target_bytes:,}",
+                keywords=("target_bytes",),
             )
         found = least_error(units, target_bytes - rest, weights=weights)
     else:
         assert max_divergence is not None
+        least = sum(min(weights[name] * c.error for c in types.values()) for name, types in units.items())
+        if max_divergence < least:
+            raise OptionError(
+                f"max_divergence: expected at least {least:.6g}, the smallest, found {max_divergence:.6g}",
+                keywords=("max_divergence",),
+            )
         found = least_bytes(units, max_divergence, weights=weights)
     return Choice(found.types, found.bytes + rest, found.error)
 

@@ -37,7 +37,8 @@ def open_model(path: str | Path, *, requantize: bool = False) -> CanonicalModel:
         kinds = sorted({directory.weights, *directory.other_weights.values()})
         raise OptionError(
             f"{path}: its weights are rounded already ({', '.join(kinds)}), and rounding them again loses more than "
-            "rounding the checkpoint that they came from; --requantize does it all the same"
+            "rounding the checkpoint that they came from; requantize=True does it all the same",
+            keywords=("requantize=True",),
         )
     return read_model(directory)
 

@@ -154,9 +154,9 @@ def convert(
     if kv is not None and kv not in KV:
         raise OptionError(f"kv: expected one of {', '.join(KV)}, found {kv!r}")
     if sparse is not None and sparse_method not in SPARSE_METHODS:
-        raise OptionError(f"prune method: expected one of {', '.join(SPARSE_METHODS)}, found {sparse_method!r}")
+        raise OptionError(f"sparse_method: expected one of {', '.join(SPARSE_METHODS)}, found {sparse_method!r}")
     if sparse is not None and calibration is not None and calibration.chooses:
-        raise OptionError("target size: its types are int4, which cannot have zeros")
+        raise OptionError("calibration: the types that it chooses are int4, which cannot have zeros")
     if calibration is None and (prune or sparse is not None and sparse_method != "magnitude"):
         raise OptionError("prune: expected text to calibrate on, found none")
     model, tokenizer = _open(checkpoint, requantize)
@@ -263,7 +263,10 @@ def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[Canonica
     """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
     pairs = [(source, target) for source, target in text if target is not None]
     if len(pairs) < len(text):
-        raise OptionError("vocabulary: expected a translation behind a tab in every line, found lines without")
+        raise OptionError(
+            "vocabulary: expected a translation behind a tab in every line, found lines without",
+            keywords=("vocabulary",),
+        )
     trimmed = trim_vocabulary(model, pairs, scratch)
     assert trimmed.model.tokenizer is not None  # else there was nothing to trim by
     tokenizer = open_tokenizer(scratch, trimmed.model.tokenizer)

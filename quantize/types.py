@@ -24,9 +24,9 @@ def resolve_types(config: ModelConfig, weights: str, tensors: Sequence[tuple[str
     gives the logits. An empty ``weights`` leaves only what ``tensors`` names. Raises OptionError for an unknown type,
     and for a pattern that matches nothing.
     """
-    for kind in (weights, *(kind for _, kind in tensors)):
+    for option, kind in (("weights", weights), *(("tensors", kind) for _, kind in tensors)):
         if kind and kind not in TYPES:
-            raise OptionError(f"weights: expected one of {', '.join(TYPES)}, found {kind!r}")
+            raise OptionError(f"{option}: expected one of {', '.join(TYPES)}, found {kind!r}", keywords=(option,))
     names = _names(config)
     types = dict.fromkeys(names, weights)
     if weights in INT4:
@@ -37,7 +37,8 @@ def resolve_types(config: ModelConfig, weights: str, tensors: Sequence[tuple[str
         matched = [name for name, known in names.items() if any(fnmatchcase(one, pattern) for one in known)]
         if not matched:
             raise OptionError(
-                f"tensor {pattern!r}: matches no matrix; there are {', '.join(list(names)[:3])}, ... and lm_head"
+                f"tensors: {pattern!r} matches no matrix; there are {', '.join(list(names)[:3])}, ... and lm_head",
+                keywords=("tensors",),
             )
         types.update(dict.fromkeys(matched, kind))
     return {name: kind for name, kind in types.items() if kind != weights}

@@ -20,6 +20,7 @@ import pyengine.quantize
 from pyengine import OptionError
 from pyengine.command import message_of, run_command
 from pyengine.output import CheckedFile, new_file
+from pyengine.quantize.report.data import FORMAT
 
 from .checkpoints import handmade
 from .conftest import CHECKPOINT
@@ -187,15 +188,75 @@ def test_every_byte_arrives_through_a_pipe_that_does_not_block() -> None:
     assert found == [content]
 
 
-def test_options_have_the_names_of_the_command_line() -> None:
-    def said(message: str, *keywords: str) -> str:
-        return message_of(OptionError(message, keywords=keywords))
+SPOKEN = {
+    "translate": [
+        (["--beam-size", "0"], "--beam-size is 0; expected a whole number, 1..256"),
+        (["--length-penalty", "1000"], "--length-penalty is 1000.0; expected a number"),
+        (["--max-decoding-length", "0"], "--max-decoding-length is 0; expected a whole number, at least 1"),
+        (["--max-decoding-length", "300"], "--max-decoding-length is 300; expected at most 256: the model has 256"),
+        (["--max-batch-tokens", "0"], "--max-batch-tokens is 0; expected"),
+        (["--compute", "int2"], "--compute is 'int2'; expected"),
+        (["--threads", "0"], "--threads is 0; expected"),
+        (["--load", "slowly"], "--load is 'slowly'; expected"),
+        (["Hund " * 300], "input 2 has 301 tokens; the model has 256 positions (--truncate cuts it)"),
+    ],
+    "translate a file": [
+        (["--output", "{0}/long"], "long: exists; --overwrite replaces it"),
+        (["--input", "{0}/long"], "line 1 of {0}/long has 301 tokens; the model has 256 positions (--truncate cuts"),
+    ],
+    "compare": [
+        (["--report", "{0}/report"], "report: exists; --overwrite replaces it"),
+        (["--threads", "-1"], "--threads is -1; expected"),
+    ],
+    "quantize": [
+        (["-o", "{model}"], "{model}: exists; --overwrite replaces it"),
+        (["{model}"], "--requantize does it all the same"),
+        (["--tensor", "x=int8"], "--tensor: 'x' matches no matrix"),
+        (["--tensor", "lm_head=int3"], "--tensor: expected one of float32, int8"),
+        (["--vocabulary", "{0}/lines"], "--vocabulary: expected a translation behind a tab in every line"),
+        (["--prune", "ffn=2", "--calibrate", "{0}/lines"], "--prune: ffn: expected a share of at least 0"),
+        (["--prune", "decoder-layers=0.99", "--calibrate", "{0}/lines"], "--prune: decoder-layers: expected a share"),
+        (["--prune", "blocks=2", "--calibrate", "{0}/lines"], "--prune blocks: expected a share between 0 and 1"),
+    ],
+}
 
-    assert said("/overwrite: exists; overwrite=True replaces it", "overwrite=True") == (
-        "/overwrite: exists; --overwrite replaces it"
-    )
-    assert said("beam_size (num_beams) is 0", "beam_size (num_beams)") == "--beam-size is 0"
-    assert said("max_new_tokens is 0; threads", "max_new_tokens") == "--max-decoding-length is 0; threads"
+
+@pytest.mark.parametrize("command", SPOKEN)
+def test_options_have_the_names_of_the_command_line(
+    int8_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    model, at = str(int8_directory), str(tmp_path)
+    (tmp_path / "lines").write_text("Ein Hund.\n", encoding="utf-8")
+    (tmp_path / "long").write_text("Hund " * 300 + "\n", encoding="utf-8")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.json").write_text('{{"format": "{}"}}'.format(FORMAT))
+    start = {
+        "translate": ["translate", "-m", model, "Hund"],
+        "translate a file": ["translate", "-m", model, "--input", f"{at}/lines", "--output", f"{at}/new"],
+        "compare": ["compare", model, model, "--data", f"{at}/lines"],
+        "quantize": ["-o", f"{at}/new"],
+    }
+    main = pyengine.quantize.main if command == "quantize" else pyengine.cli.main
+    for options, message in SPOKEN[command]:
+        words = [word.format(at, model=model) for word in options]
+        if command == "quantize" and words[0] != model:
+            words.insert(0, str(CHECKPOINT))
+        try:
+            status = main([*start[command], *words])
+        except SystemExit as exit:
+            status = int(exit.code or 0)
+        error = capsys.readouterr().err
+        assert status == 2 and message.format(at, model=model) in error, error
+
+
+def test_names_that_are_no_options_stay() -> None:
+    """A file may have the name of a keyword, and a keyword may have no option here."""
+    for message in ("overwrite: exists", "threads: the directory x does not exist", "min_length is 3; expected", ""):
+        assert message_of(OptionError(message)) == (message or "out of memory")
+    error = OptionError("/overwrite: exists; overwrite=True replaces it", keywords=("overwrite=True",))
+    assert message_of(error) == "/overwrite: exists; --overwrite replaces it"
+    error = OptionError("min_length is 5, but max_new_tokens is 3", keywords=("max_new_tokens",))
+    assert message_of(error) == "min_length is 5, but --max-decoding-length is 3"
     assert message_of(MemoryError()) == "out of memory"
 
 

@@ -109,8 +109,8 @@ def test_commands(
         ("compare x x --data x --limit {digits}", "argument --limit: invalid int value: '999"),
         ("x -o y --calibrate z --target-size {digits}", "argument --target-size: expected a size of at most"),
         ("x -o y --calibrate z --target-size {digits}GB", "argument --target-size: expected a size of at most"),
-        ("x -o y --prune {digits}:4 --calibrate z", "--prune prune: expected one of"),
-        ("x -o y --prune 2:{digits} --calibrate z", "--prune prune: expected one of"),
+        ("x -o y --prune {digits}:4 --calibrate z", ":4: expected one of blocks, weights or N:M"),
+        ("x -o y --prune 2:{digits} --calibrate z", "99: expected one of blocks, weights or N:M"),
     ),
 )
 def test_numbers_of_many_digits(

@@ -41,7 +41,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         f"sentences are {READ} random ids, and {WRITTEN} tokens are written. Takes about a minute.",
     )
     parser.add_argument("-m", "--model", required=True, metavar="DIR", help="model directory")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="sentences, a line each, to translate to their end")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="sentences, a line each, cut to fit, to translate to their end"
+    )
     parser.add_argument(
         "--threads", type=threads, default="auto", metavar="N", help="besides one (default: auto, every CPU)"
     )
@@ -123,7 +125,7 @@ def _measure(engines: list[Translator], lines: list[str] | None, count: int, bea
         sentences = _sentences(engines[0], lines, batch, pair)
         for engine, taken, rate in zip(engines, times, rates, strict=True):
             start = time.perf_counter()
-            results = engine.translate(sentences, **keywords)
+            results = engine.translate(sentences, truncate=True, **keywords)
             seconds = time.perf_counter() - start
             if pair:  # the first is not counted: memory, threads
                 taken.append(seconds)

@@ -87,7 +87,8 @@ class Inputs:
         if cut:
             if not truncate:
                 raise InputError(
-                    f"{name} has {len(ids)} tokens; the model has {most} positions (truncate=True cuts it)"
+                    f"{name} has {len(ids)} tokens; the model has {most} positions (truncate=True cuts it)",
+                    keywords=("truncate=True",),
                 )
             has_end = ids[-1] in (*self._end, *self._blank)
             ids = ids[: most - 1] + ids[-1:] if has_end else ids[:most]

@@ -9,7 +9,7 @@ import numpy as np
 from pyengine.canonical import StackConfig
 from pyengine.errors import OptionError
 
-__all__ = ["PRUNABLE", "check_shares", "layers_to_remove", "split_removals"]
+__all__ = ["PRUNABLE", "check_shares", "layers_to_remove", "refused_share", "split_removals"]
 
 PRUNABLE = ("ffn", "heads", "encoder_layers", "decoder_layers")
 
@@ -20,7 +20,7 @@ def check_shares(shares: Mapping[str, float]) -> None:
         if name not in PRUNABLE:
             raise OptionError(f"prune: expected {', '.join(PRUNABLE)}, blocks, weights or N:M, found {name!r}")
         if not 0 <= share < 1:
-            raise OptionError(f"{name}: expected a share of at least 0 and less than 1, found {share}")
+            raise refused_share(name, f"of at least 0 and less than 1, found {share}")
 
 
 def layers_to_remove(stack: str, sizes: StackConfig, share: float) -> int:
@@ -28,10 +28,15 @@ def layers_to_remove(stack: str, sizes: StackConfig, share: float) -> int:
     count = len(sizes.layers)
     wanted = round(share * count)
     if share and not wanted:
-        raise OptionError(f"{stack} layers: expected a share that removes at least one of {count}, found {share}")
+        raise refused_share(f"{stack}_layers", f"that removes at least one of {count}, found {share}")
     if wanted >= count:
-        raise OptionError(f"{stack} layers: expected a share that leaves a layer of {count}, found {share}")
+        raise refused_share(f"{stack}_layers", f"that leaves a layer of {count}, found {share}")
     return wanted
+
+
+def refused_share(what: str, expected: str) -> OptionError:
+    """What to raise for a share of ``prune``."""
+    return OptionError(f"prune: {what.replace('_', '-')}: expected a share {expected}", keywords=("prune",))
 
 
 def split_removals(curves: Sequence[Sequence[float]], total: int) -> list[int]:

@@ -17,10 +17,9 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig, Removal
 from pyengine.canonical.config import LayerConfig
-from pyengine.errors import OptionError
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.prune import structured
-from pyengine.quantize.prune.budget import check_shares, layers_to_remove, split_removals
+from pyengine.quantize.prune.budget import check_shares, layers_to_remove, refused_share, split_removals
 from pyengine.quantize.prune.depth import cut_layers, plan_cuts
 from pyengine.quantize.prune.gram import row_errors
 from pyengine.quantize.prune.teacher import fit_to_teacher, outputs_lost
@@ -159,7 +158,7 @@ def _total(what: str, share: float, layers: Sequence[_Layer]) -> int:
     if wanted > limit:
         units = sum(layer.columns // layer.unit for layer in layers)
         most = sum(layer.steps * layer.step // layer.unit for layer in layers)
-        raise OptionError(f"{what}: expected a share that leaves some of each; {most} of {units} can go, not {share}")
+        raise refused_share(what, f"that leaves some of each; {most} of {units} can go, not {share}")
     return wanted
 
 

@@ -49,7 +49,7 @@ def pattern_of(what: str, share: float) -> Pattern:
     if match := re.fullmatch("([0-9]{1,4}):([0-9]{1,4})", what):
         return NOfM(int(match[1]), int(match[2]))
     if what not in MASKS:
-        raise OptionError(f"prune: expected one of {', '.join(MASKS)} or N:M such as 2:4, found {what!r}")
+        raise OptionError(f"{what}: expected one of {', '.join(MASKS)} or N:M such as 2:4")
     if not 0 < share < 1:
         raise OptionError(f"{what}: expected a share between 0 and 1, found {share}")
     return Blocks(share) if what == "blocks" else RowShare(share)
@@ -75,7 +75,9 @@ def sparse_types(types: Mapping[str, str], pattern: Pattern) -> dict[str, str]:
     layers = [name for name in types if ".layers." in name]
     int4 = [name for name in layers if types[name] not in ("float32", "int8")]
     if int4:
-        raise OptionError(f"prune: zeros need int8 or float32 layers, but {int4[0]} is {types[int4[0]]}")
+        raise OptionError(
+            f"sparse: zeros need int8 or float32 layers, but {int4[0]} is {types[int4[0]]}", keywords=("sparse",)
+        )
     if not isinstance(pattern, Blocks):
         return dict(types)
     return {name: SPARSE if name in layers and kind == "int8" else kind for name, kind in types.items()}
@@ -95,7 +97,7 @@ def sparsify(
     their number. Raises OptionError for another method.
     """
     if method not in SPARSE_METHODS:
-        raise OptionError(f"prune method: expected one of {', '.join(SPARSE_METHODS)}, found {method!r}")
+        raise OptionError(f"sparse_method: expected one of {', '.join(SPARSE_METHODS)}, found {method!r}")
     tensors, done = dict(model.tensors), []
     layers = _layers(model)
     if progress:

@@ -100,7 +100,7 @@ def test_types_of_patterns(tmp_path: Path) -> None:
     assert types["encoder.layers.0.ffn.up"] == "int4g32"
     assert types["encoder.layers.0.self_attention.qkv"] == "float32"  # by one of its parts
     assert [kind for name, kind in types.items() if name in ("output", "decoder.embed")] == ["int4g64z"]
-    with pytest.raises(pyengine.OptionError, match="'nothing.*': matches no matrix; there are"):
+    with pytest.raises(pyengine.OptionError, match="'nothing.*' matches no matrix; there are"):
         resolve_types(config, "int8", [("nothing.*", "int8")])
     with pytest.raises(pyengine.OptionError, match="expected one of float32, int8, .* found 'int5'"):
         resolve_types(config, "int8", [("*", "int5")])

@@ -57,8 +57,10 @@ def test_budgets_are_kept(sensitivity: Sensitivity) -> None:
     assert choose_types(sensitivity, largest).types == dict.fromkeys(sensitivity.units, "int8")
     few = choose_types(sensitivity, max_divergence=choose_types(sensitivity, smallest).error)
     assert few.bytes == smallest
-    with pytest.raises(OptionError, match=f"target size: expected at least {smallest:,} bytes"):
+    with pytest.raises(OptionError, match=f"target_bytes: expected at least {smallest:,} bytes"):
         choose_types(sensitivity, smallest - 1)
+    with pytest.raises(OptionError, match="max_divergence: expected at least .*, the smallest, found 1e-12"):
+        choose_types(sensitivity, max_divergence=1e-12)
 
 
 def test_what_is_fixed_stays(sensitivity: Sensitivity) -> None:

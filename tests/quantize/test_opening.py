@@ -56,7 +56,7 @@ def test_every_tensor_comes_back(checkpoint: Path, tmp_path: Path) -> None:
 def test_rounded_weights_are_refused(checkpoint: Path, tmp_path: Path, way: dict, held: str) -> None:
     convert(checkpoint, tmp_path / "rounded", **way)
     for attempt in (lambda: convert(tmp_path / "rounded", tmp_path / "out"), lambda: measure(tmp_path / "rounded")):
-        with pytest.raises(OptionError, match=rf"rounded already \({held}\).*--requantize does it all the same"):
+        with pytest.raises(OptionError, match=rf"rounded already \({held}\).*requantize=True does it all the same"):
             attempt()
     assert not (tmp_path / "out").exists()
     convert(tmp_path / "rounded", tmp_path / "out", requantize=True)

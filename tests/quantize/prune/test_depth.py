@@ -145,7 +145,8 @@ def test_the_end_of_a_stack_keeps_its_norm(stack: str) -> None:
 
 
 def test_a_stack_keeps_a_layer(model: CanonicalModel) -> None:
-    with pytest.raises(OptionError, match="decoder layers: expected a share that leaves a layer of 5, found 0.95"):
+    message = "prune: decoder-layers: expected a share that leaves a layer of 5, found 0.95"
+    with pytest.raises(OptionError, match=message):
         prune_model(model, None, TEXT, decoder_layers=0.95)
     small = prune_model(model, None, TEXT, decoder_layers=0.8).model
     assert len(small.config.decoder.layers) == 1 and small.config.encoder == model.config.encoder
@@ -185,6 +186,6 @@ def test_types_are_those_of_the_layers_that_are_left(tmp_path: Path, way: dict[s
     assert len(directory.config.encoder.layers) == 2
     if "tensors" in way:
         assert directory.other_weights == {f"{stack}.layers.1.ffn.up": "float32" for stack in ("encoder", "decoder")}
-    with pytest.raises(OptionError, match=r"tensor 'encoder.layers.2.\*': matches no matrix"):
+    with pytest.raises(OptionError, match=r"tensors: 'encoder.layers.2.\*' matches no matrix"):
         convert(source, tmp_path / "x", calibration=calibration, prune=prune, tensors=[("encoder.layers.2.*", "int8")])
     assert not (tmp_path / "x").exists()

@@ -167,8 +167,8 @@ def test_patterns_that_are_none(what: str, share: float, message: str) -> None:
 def test_what_is_refused_before_any_work(tmp_path: Path) -> None:
     text = Calibration(TEXT, target_bytes=1)
     for attempt, message in (
-        ({"sparse_method": "largest", "calibration": Calibration(TEXT)}, "prune method: expected one of magnitude"),
-        ({"calibration": text}, "types are int4, which cannot have zeros"),
+        ({"sparse_method": "largest", "calibration": Calibration(TEXT)}, "sparse_method: expected one of magnitude"),
+        ({"calibration": text}, "int4, which cannot have zeros"),
     ):
         with pytest.raises(OptionError, match=message):
             convert(tmp_path / "missing", tmp_path / "out", sparse=Blocks(0.5), **attempt)
