@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from pathlib import Path, PurePosixPath
 from typing import Callable
 
 from pyengine.checkpoints.safetensors import open_safetensors
@@ -27,14 +28,17 @@ _FOREIGN = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "*.ckpt.index"
 def open_weights(directory: Path) -> dict[str, StoredTensor]:
     """All tensors of the checkpoint by raw name; nothing but headers is read.
 
-    Raises CheckpointError if there are no weights or they are damaged, UnsupportedError if they are in a
-    container that cannot be read.
+    Names are those of the model: what torch.compile and data-parallel wrappers put into them is taken out. Raises
+    CheckpointError if there are no weights or they are damaged, UnsupportedError if they are in a container that
+    cannot be read.
     """
     for name, reader in _CONTAINERS:
-        if (directory / name).exists():
-            return reader(directory / name)
-        if (directory / f"{name}.index.json").exists():
-            return _open_shards(directory, directory / f"{name}.index.json", reader)
+        # A link to nothing is there as well: it is damaged, and reading it says so.
+        if os.path.lexists(directory / name):
+            return _unwrapped(reader(directory / name), directory / name)
+        index = directory / f"{name}.index.json"
+        if os.path.lexists(index):
+            return _unwrapped(_open_shards(directory, index, reader), index)
     expected = ", ".join(f"{name} or {name}.index.json" for name, _ in _CONTAINERS)
     foreign = sorted(path.name for pattern in _FOREIGN for path in directory.glob(pattern))
     if foreign:
@@ -48,18 +52,41 @@ def _open_shards(directory: Path, index: Path, reader: Reader) -> dict[str, Stor
     if not isinstance(places, dict) or not places:
         fields.fail("weight_map", "an object of tensor names and files", places)
     for name, file in places.items():
-        # A plain name: no separator of any system, no drive, nothing above the directory.
-        if not isinstance(file, str) or file in ("", ".", "..") or any(c in file for c in "/\\:\0"):
+        if not isinstance(file, str) or not _lies_inside(file):
             fields.fail(f"weight_map[{shorten(name)}]", "the name of a file in this directory", file)
 
-    tensors: dict[str, StoredTensor] = {}
-    problems = []
+    # As in transformers the files say what there is. The index says where, of what is in several.
+    holders: dict[str, dict[str, StoredTensor]] = {}
     for file in sorted(set(places.values())):
-        shard = reader(directory / file)
-        wanted = {name for name, place in places.items() if place == file}
-        problems += [f"{name} is not in {file}" for name in sorted(wanted - shard.keys())]
-        problems += [f"{name} in {file} is not in the index" for name in sorted(shard.keys() - wanted)]
-        tensors.update((name, tensor) for name, tensor in shard.items() if name in wanted)
-    if problems:
-        raise CheckpointError(f"{index}: {'; '.join(problems)}")
-    return {name: tensors[name] for name in places}
+        for name, tensor in reader(directory / file).items():
+            holders.setdefault(name, {})[file] = tensor
+    tensors = {}
+    for name, by_file in holders.items():
+        file = places.get(name)
+        if file not in by_file:
+            file, *others = by_file
+            if others:
+                found = f"in {file} and {others[0]}"
+                raise CheckpointError(f"{index}: tensor {shorten(name)} is {found}, expected one file")
+        tensors[name] = by_file[file]
+    return tensors
+
+
+def _lies_inside(file: str) -> bool:
+    """Whether ``file`` can only be below the directory that it is joined to: no root, drive or "..", of any system."""
+    path = PurePosixPath(file)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not set(file) & set("\\:\0")
+
+
+def _unwrapped(tensors: dict[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
+    """``tensors`` by the names that they had before torch.compile ("_orig_mod.") or DataParallel ("module.")."""
+    plain: dict[str, StoredTensor] = {}
+    for name, tensor in tensors.items():
+        parts = [part for part in name.split(".") if part != "_orig_mod"]
+        while len(parts) > 1 and parts[0] == "module":
+            del parts[0]
+        short = ".".join(parts)
+        if short in plain:
+            raise CheckpointError(f"{path}: tensors {plain[short].name} and {name}: expected one of them")
+        plain[short] = tensor
+    return plain

@@ -11,7 +11,7 @@ from pyengine.formats.safetensors_header import parse_header
 
 __all__ = ["open_safetensors"]
 
-_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
 def open_safetensors(path: Path) -> dict[str, StoredTensor]:

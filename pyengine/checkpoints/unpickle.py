@@ -2,9 +2,10 @@
 
 Python's own unpickler can be told which globals it may load, but still offers every opcode to a hostile file.
 Here only those opcodes exist that build numbers, strings, lists, tuples and dicts, plus GLOBAL, REDUCE, BUILD
-and BINPERSID, whose meaning the caller gives by two functions. Nothing is imported and nothing from the file
-is ever called. Keys of dicts are strings or integers, so that no hash takes long; and since an opcode makes one small
-object at most, their number bounds what a stream of short ones takes.
+and BINPERSID, whose meaning the caller gives by two functions; NEWOBJ is known to be refused by the name of its
+class. Nothing is imported and nothing from the file is ever called. Keys of dicts are strings or integers, so that no
+hash takes long; and since an opcode makes one small object at most, their number bounds what a stream of short ones
+takes.
 
 Source of the opcodes: CPython, Lib/pickletools.py.
 """
@@ -16,11 +17,15 @@ from typing import Any, Callable
 
 from pyengine.formats.limits import PICKLE_STEPS
 
-__all__ = ["Global", "Machine", "PickleError"]
+__all__ = ["Global", "Machine", "ObjectRefused", "PickleError"]
 
 
 class PickleError(Exception):
     """The stream is damaged or asks for something that is not allowed; the message says what."""
+
+
+class ObjectRefused(PickleError):
+    """The stream asks for an object of a class; the message is the class's name."""
 
 
 class Global:
@@ -40,7 +45,10 @@ _MARK = object()
 
 
 class Machine:
-    """Runs one stream. ``construct(name, args)`` answers REDUCE, ``persistent(id)`` answers BINPERSID."""
+    """Runs streams that follow one another in ``data``.
+
+    ``construct(name, args)`` answers REDUCE, ``persistent(id)`` answers BINPERSID.
+    """
 
     def __init__(
         self,
@@ -50,20 +58,28 @@ class Machine:
     ) -> None:
         self._data = data
         self._at = 0
+        self._steps = 0  # of all streams
         self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
+        self._memo: dict[int, Any] = {}  # of one stream
         self._construct = construct
         self._persistent = persistent
 
-    def run(self) -> Any:
-        """Execute until STOP and return the value. PickleError for anything unexpected."""
-        for _ in range(PICKLE_STEPS):
+    @property
+    def at(self) -> int:
+        """Bytes that have been read."""
+        return self._at
+
+    def next(self) -> Any:
+        """Execute the next stream until its STOP and return the value. PickleError for anything unexpected."""
+        self._memo.clear()
+        while self._steps < PICKLE_STEPS:
+            self._steps += 1
             at = self._at
             code = self._take(1)[0]
             if code == ord("."):
                 value = self._pop()
-                if self._stack or self._at != len(self._data):
-                    raise PickleError(f"something follows the value at byte {self._at}")
+                if self._stack:
+                    raise PickleError(f"something is left beside the value at byte {self._at}")
                 return value
             action = _ACTIONS.get(code)
             if action is None:
@@ -166,6 +182,11 @@ class Machine:
             raise PickleError(f"wrong operand at byte {self._at}")
         self._push(self._construct(function, args))
 
+    def _new_object(self) -> None:
+        self._pop()
+        kind = self._pop()
+        raise ObjectRefused(str(kind)) if isinstance(kind, Global) else PickleError(f"wrong operand at byte {self._at}")
+
     def _build(self) -> None:
         # Attributes of the object below: a state dict's ``_metadata``, versions that loading does not need.
         self._pop()
@@ -210,6 +231,7 @@ _ACTIONS: dict[int, Callable[[Machine], None]] = {
     ord("c"): lambda m: m._global(m._line(), m._line()),
     0x93: Machine._stack_global,
     ord("R"): Machine._reduce,
+    0x81: Machine._new_object,  # NEWOBJ
     ord("b"): Machine._build,
     ord("Q"): lambda m: m._push(m._persistent(m._pop())),
 }

@@ -18,6 +18,8 @@ from pyengine.pages import HUGE_PAGE, huge_room
 
 __all__ = ["copy_regular", "map_regular", "open_regular", "read_regular", "usable_path"]
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how the text begins that git keeps in a file's place
+
 
 def usable_path(path: str | Path, error: type[PyengineError]) -> Path:
     """``path``, whatever is there or is not; ``error`` where the system cannot even say what is.
@@ -39,8 +41,12 @@ def _reason(exc: OSError | ValueError) -> str:
     """Why a path or a file could not be used, in the system's words."""
     return getattr(exc, "strerror", None) or str(exc)
 
+
 def open_regular(path: Path, error: type[PyengineError]) -> FileIO:
-    """``path`` opened for reading, without a buffer; ``error`` if it is missing or no regular file."""
+    """``path`` opened for reading, without a buffer.
+
+    Raises ``error`` if it is missing, no regular file, or a Git LFS pointer.
+    """
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NONBLOCK)  # else opening a FIFO waits for a writer
@@ -50,10 +56,15 @@ def open_regular(path: Path, error: type[PyengineError]) -> FileIO:
     except IsADirectoryError:
         raise error(f"{path}: expected a regular file") from None
     except (OSError, ValueError) as exc:
+        if isinstance(exc, FileNotFoundError) and os.path.islink(path):
+            raise error(f"{path}: a link to {os.readlink(path)!r:.80}, which is not there") from None
         raise error(f"{path}: cannot be read: {_reason(exc)}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise error(f"{path}: expected a regular file")
+    if os.pread(file.fileno(), len(_LFS_POINTER), 0) == _LFS_POINTER:
+        file.close()
+        raise error(f"{path}: a Git LFS pointer in place of the file; `git lfs pull` fetches the file itself")
     return file
 
 

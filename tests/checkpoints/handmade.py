@@ -12,7 +12,12 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 SAFETENSORS_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64", "int64": "I64"}
-TORCH_TYPES = {"float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage"}
+TORCH_TYPES = {
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+    "float64": "DoubleStorage",
+}
 
 
 def encode(values: np.ndarray, dtype: str) -> bytes:
@@ -71,16 +76,10 @@ def integers(values: Sequence[int]) -> bytes:
     return b"(" + b"".join(integer(value) for value in values) + b"t"
 
 
-def storage(key: str, kind: str, count: int) -> bytes:
-    return (
-        b"("
-        + text("storage")
-        + f"ctorch\n{kind}\n".encode()
-        + text(key)
-        + text("cpu")
-        + integer(count)
-        + b"tQ"
-    )
+def storage(key: str, kind: str, count: int, view: bytes = b"") -> bytes:
+    """BINPERSID of a storage; the old format has a ``view`` behind it, None."""
+    parts = text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu") + integer(count)
+    return b"(" + parts + view + b"tQ"
 
 
 ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
@@ -127,6 +126,35 @@ def torch_members(tensors: Mapping[str, np.ndarray], dtype: str = "float32") -> 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray], dtype: str = "float32") -> None:
     write_zip(path, torch_members(tensors, dtype))
+
+
+# torch before 1.6: five pickles and the storages, behind one another
+
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+def legacy_parts(items: Mapping[str, bytes], storages: Mapping[str, bytes], item_bytes: int = 4) -> dict[str, bytes]:
+    """The parts of a file in order, for storages of elements of ``item_bytes``; ``items`` as in ``state_dict``."""
+    return {
+        "magic": LEGACY_MAGIC,
+        "version": b"\x80\x02M\xe9\x03.",
+        "system": pickle.dumps({"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}, protocol=2),
+        "state": state_dict(items),
+        "keys": pickle.dumps(list(storages), protocol=2),
+        "storages": b"".join(struct.pack("<q", len(raw) // item_bytes) + raw for raw in storages.values()),
+    }
+
+
+def write_legacy(path: Path, tensors: Mapping[str, np.ndarray], dtype: str = "float32") -> None:
+    """A valid file, a storage for each tensor, in another order than that of the tensors."""
+    items, storages = {}, {}
+    for key, (name, values) in enumerate(tensors.items()):
+        stored = storage(str(key), TORCH_TYPES[dtype], values.size, view=b"N")
+        items[name] = tensor(stored, 0, values.shape, contiguous(values.shape))
+        storages[str(key)] = encode(values, dtype)
+    reverse = dict(reversed(storages.items()))
+    item_bytes = {"float32": 4, "float64": 8}.get(dtype, 2)
+    path.write_bytes(b"".join(legacy_parts(items, reverse, item_bytes).values()))
 
 
 class Bomb:

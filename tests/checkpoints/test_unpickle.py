@@ -30,7 +30,7 @@ def persistent(token: Any) -> Any:
 
 
 def run(stream: bytes) -> Any:
-    return Machine(stream, construct, persistent).run()
+    return Machine(stream, construct, persistent).next()
 
 
 PLAIN = {
@@ -45,6 +45,20 @@ PLAIN = {
 @pytest.mark.parametrize("protocol", (2, 3, 4, 5))
 def test_plain_values(protocol: int) -> None:
     assert run(pickle.dumps(PLAIN, protocol=protocol)) == PLAIN
+
+
+def test_streams_that_follow_one_another() -> None:
+    """The memo is each one's own."""
+    values = ["one", {"two": (1, "one")}, [2]]
+    data = b"".join(pickle.dumps(value, protocol=2) for value in values)
+    machine = Machine(data + b"N", construct, persistent)
+    assert [machine.next() for _ in values] == values and machine.at == len(data)
+    with pytest.raises(PickleError, match="truncated"):
+        machine.next()
+    machine = Machine(b"]q\x00.h\x00.", construct, persistent)
+    machine.next()
+    with pytest.raises(PickleError, match="memo 0 is not set"):
+        machine.next()
 
 
 @pytest.mark.parametrize("protocol", (2, 3, 4, 5))
@@ -83,8 +97,7 @@ def test_names_are_compared_whole(tmp_path: Path, module: str, name: str) -> Non
         (b"\x80\x06}.", "pickle protocol 6"),
         (b".", "stack underflow"),
         (b"(.", "stack underflow"),
-        (b"NN.", "something follows"),
-        (b"N.N", "something follows"),
+        (b"NN.", "something is left beside the value"),
         (b"t.", "no mark"),
         (b"\x85.", "stack underflow"),
         (b"Na.", "stack underflow|wrong operand"),
@@ -111,7 +124,9 @@ def test_names_are_compared_whole(tmp_path: Path, module: str, name: str) -> Non
         (b"(S'x'\nios\nsystem\n.", "opcode 0x53"),
         (b"(ios\nsystem\n.", "opcode 0x69"),
         (b"(cos\nsystem\no.", "opcode 0x6f"),
-        (b"cos\nsystem\n)\x81.", "opcode 0x81"),
+        (b"cos\nsystem\n)\x81.", r"^os\.system$"),  # an object of that class
+        (b"N)\x81.", "wrong operand"),
+        (b")\x81.", "stack underflow"),
         (b"cos\nsystem\n)}\x92.", "opcode 0x92"),
         (b"\x82\x01.", "opcode 0x82"),
         (b"\x97.", "opcode 0x97"),

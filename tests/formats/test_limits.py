@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pyengine.checkpoints import open_weights, torch_bin, unpickle
+from pyengine.checkpoints import open_weights, torch_bin, torch_legacy, unpickle
 from pyengine.errors import CheckpointError, PyengineError, TokenizerError
 from pyengine.formats import limits
 from pyengine.formats.strict_json import check_cost, parse_object
@@ -206,17 +206,25 @@ FRACTION = 32  # of the limits: the same by ratio, and sooner done
 @pytest.fixture
 def fewer_steps(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(unpickle, "PICKLE_STEPS", limits.PICKLE_STEPS // FRACTION)
-    monkeypatch.setattr(torch_bin, "PICKLE_BYTES", limits.PICKLE_BYTES // FRACTION)
+    for module in (torch_bin, torch_legacy):
+        monkeypatch.setattr(module, "PICKLE_BYTES", limits.PICKLE_BYTES // FRACTION)
     return limits.PICKLE_BYTES // FRACTION
 
 
+@pytest.mark.parametrize("old", (False, True))
 @pytest.mark.parametrize("kind", PICKLES)
-def test_pickles(tmp_path: Path, kind: str, fewer_steps: int) -> None:
-    content = b"\x80\x04" + PICKLES[kind](fewer_steps - 64) + b"."
+def test_pickles(tmp_path: Path, kind: str, old: bool, fewer_steps: int) -> None:
+    content = b"\x80\x04" + PICKLES[kind](fewer_steps - 256) + b"."
+    if old:
+        parts = handmade.legacy_parts({}, {})
+        content = parts["magic"] + parts["version"] + parts["system"] + content
+        (tmp_path / "pytorch_model.bin").write_bytes(content)
+    else:
+        handmade.write_zip(tmp_path / "pytorch_model.bin", {"archive/data.pkl": content})
     assert len(content) <= fewer_steps
-    handmade.write_zip(tmp_path / "pytorch_model.bin", {"archive/data.pkl": content})
     peak, error = peak_of(lambda: open_weights(tmp_path))
-    assert isinstance(error, CheckpointError) and "pytorch_model.bin: data.pkl: " in str(error)
+    assert isinstance(error, CheckpointError)
+    assert f"pytorch_model.bin: {'its pickles' if old else 'data.pkl'}: " in str(error)
     assert peak <= limits.EXPANSION * fewer_steps
 
 
@@ -249,7 +257,8 @@ def test_a_zip_file_of_many_members(tmp_path: Path) -> None:
             archive.writestr(f"archive/data/{number}", b"")
         archive.writestr("archive/data.pkl", b"\x80\x02}.")
     (tmp_path / "pytorch_model.bin").write_bytes(content.getvalue())
-    assert open_weights(tmp_path) == {}
+    with pytest.raises(CheckpointError, match="data.pkl: expected tensors by name, found nothing"):
+        open_weights(tmp_path)
 
 
 @pytest.mark.parametrize("place", ("pieces", "added"))

@@ -166,13 +166,6 @@ def test_every_pickle_protocol_of_torch(tmp_path: Path, protocol: int) -> None:
     check(open_checkpoint(tmp_path), logits_of(model))
 
 
-def test_the_old_format_is_refused_by_name(tmp_path: Path) -> None:
-    model = random_model()
-    save_bin(tmp_path, model, model.state_dict(), _use_new_zipfile_serialization=False)
-    with pytest.raises(UnsupportedError, match="torch's old format of raw pickles"):
-        open_checkpoint(tmp_path)
-
-
 TABLES = {
     "shared": "model.shared.weight",
     "encoder": "model.encoder.embed_tokens.weight",
