@@ -19,8 +19,8 @@ def open_tokenizer(
 
     ``kind`` is ``sentencepiece`` (source.spm, target.spm, vocab.json, target_vocab.json where the sides
     differ) or ``tokenizers`` (tokenizer.json); both read tokenizer_config.json. ``source_vocab`` and
-    ``target_vocab`` are the model's vocabulary sizes: a SentencePiece tokenizer has to have as many, a
-    tokenizer.json at most as many.
+    ``target_vocab`` are the model's vocabulary sizes, where these are known. They may be larger than the tokenizer's,
+    since embedding tables are often padded: beside .spm files up to the next multiple of 8, 64 or another power of two.
 
     Raises TokenizerError: a file is missing, damaged or does not match the model; UnsupportedError: the files
     ask for what the engine lacks. Each names the file, what was expected and what was found.
@@ -38,13 +38,4 @@ def open_tokenizer(
         )
     from pyengine.text.sentencepiece import SentencePieceTokenizer
 
-    tokenizer = SentencePieceTokenizer(directory)
-    for side, expected, found in (
-        ("source", source_vocab, tokenizer.source_size),
-        ("target", target_vocab, tokenizer.target_size),
-    ):
-        if expected is not None and found != expected:
-            raise TokenizerError(
-                f"{directory}: {side} vocabulary: expected the model's {expected} pieces, found {found}"
-            )
-    return tokenizer
+    return SentencePieceTokenizer(directory, source_size=source_vocab, target_size=target_vocab)

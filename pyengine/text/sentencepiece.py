@@ -31,6 +31,7 @@ TARGET_MODEL_FILE = "target.spm"
 VOCABULARY_FILE = "vocab.json"
 TARGET_VOCABULARY_FILE = "target_vocab.json"
 
+_MULTIPLES = (8, 16, 32, 64, 128, 256, 512, 1024)  # to one of which tables are padded, if they are
 _WORD_START = "\u2581"  # SentencePiece writes a space as this
 
 # Bytes that the library makes of a message or string of a model, which may be two bytes in the file.
@@ -74,10 +75,11 @@ class _Model:
 class SentencePieceTokenizer:
     """A ``Tokenizer`` over the files named above in a directory.
 
-    Raises TokenizerError and UnsupportedError as ``open_tokenizer``.
+    ``source_size`` and ``target_size`` are the model's numbers of ids where these are known; those above the pieces
+    have no piece and no text. Raises TokenizerError and UnsupportedError as ``open_tokenizer``.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, source_size: int | None = None, target_size: int | None = None) -> None:
         settings = read_settings(directory)
         source_data = read_regular(directory / SOURCE_MODEL_FILE, TokenizerError, SENTENCEPIECE_BYTES)
         target_data = read_regular(directory / TARGET_MODEL_FILE, TokenizerError, SENTENCEPIECE_BYTES)
@@ -110,6 +112,10 @@ class SentencePieceTokenizer:
             if index < self.target_size:
                 target.ids[token.content] = index
                 self._pieces[index] = token.content
+        self._known = self.target_size
+        self.source_size = _padded(directory, "source", self.source_size, source_size)
+        self.target_size = _padded(directory, "target", self.target_size, target_size)
+        self._pieces.extend("" for _ in range(self.target_size - self._known))
         self._source_ids = source.ids
         self._target_ids = target.ids
         self._end = source.ids[settings.end]
@@ -142,7 +148,7 @@ class SentencePieceTokenizer:
         text = ""
         run: list[str] = []
         for index in checked_ids(ids, self.target_size):
-            if index in self._special_ids:
+            if index in self._special_ids or index >= self._known:
                 continue
             piece = self._pieces[index]
             if piece in self._special:  # under another id than its own: two vocabularies that disagree on it
@@ -254,3 +260,10 @@ def _extended_size(directory: Path, source: Vocabulary, added: dict[int, AddedTo
             )
         size = max(size, index + 1)
     return size
+
+
+def _padded(directory: Path, side: str, pieces: int, rows: int | None) -> int:
+    """The number of ids of a model whose table has ``rows``: as many as pieces, or padded to a multiple."""
+    if rows is not None and rows != pieces and all(rows != pieces + -pieces % step for step in _MULTIPLES):
+        raise TokenizerError(f"{directory}: {side} vocabulary: expected the model's {rows} pieces, found {pieces}")
+    return pieces if rows is None else rows

@@ -6,6 +6,7 @@ also the older ``special_tokens_map.json`` and ``added_tokens.json``. All three 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def read_settings(directory: Path) -> Settings:
     options of the SentencePiece processor (sampling among them), which would change the ids.
     """
     path = directory / CONFIG_FILE
-    config = load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES) if path.exists() else {}
+    config = load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES) if os.path.lexists(path) else {}
     class_name = config.get("tokenizer_class")
     if class_name not in (None, "MarianTokenizer"):
         found = shorten(class_name)
@@ -67,10 +68,10 @@ def read_settings(directory: Path) -> Settings:
         added = _added_tokens(path, config["added_tokens_decoder"])
     else:
         legacy = directory / SPECIAL_TOKENS_FILE
-        if legacy.exists():
+        if os.path.lexists(legacy):
             values.update(load_object(legacy, TokenizerError, TOKENIZER_SETTINGS_BYTES))
         legacy = directory / ADDED_TOKENS_FILE
-        added = _legacy_added_tokens(legacy) if legacy.exists() else {}
+        added = _legacy_added_tokens(legacy) if os.path.lexists(legacy) else {}
 
     given = [name for name in _NAMED_TOKENS if values.get(name) is not None]
     named = {name: _content(path, name, values[name]) for name in given}

@@ -108,7 +108,7 @@ def _failures_of(path: Path, what: str) -> Iterator[None]:
 def _reads_clean_up(directory: Path, tokenizer: tokenizers.Tokenizer) -> bool:
     """Whether spaces before punctuation are dropped; never for BPE, as in transformers 5.23.0."""
     path = directory / CONFIG_FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return False
     wanted = flag(path, load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES), "clean_up_tokenization_spaces")
     return wanted and not isinstance(tokenizer.model, tokenizers.models.BPE)

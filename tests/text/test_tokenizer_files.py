@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pyengine.errors import TokenizerError, UnsupportedError
+from pyengine.errors import InputError, TokenizerError, UnsupportedError
 from pyengine.text import TOKENIZER_KINDS, open_tokenizer
 
 from . import models
@@ -205,6 +205,33 @@ def test_a_vocabulary_has_the_size_of_the_model(directory: Path, side: str, othe
     sizes[f"{side}_vocab"] += change
     with pytest.raises(TokenizerError, match=f"{side} vocabulary: .*{found + change} .*found {found}"):
         open_tokenizer(directory, "sentencepiece", **sizes)
+
+
+@pytest.mark.parametrize("multiple", (8, 64, 128, 1024))
+def test_a_table_may_be_padded(directory: Path, multiple: int) -> None:
+    """Ids above the pieces, which no text has, are taken and have no text, as with a tokenizer.json."""
+    whole = open_tokenizer(directory, "sentencepiece")
+    sizes = {"source_vocab": whole.source_size, "target_vocab": whole.target_size}
+    assert all(size % 8 for size in sizes.values())
+    sizes = {name: size + -size % multiple for name, size in sizes.items()}
+    padded = open_tokenizer(directory, "sentencepiece", **sizes)
+    assert (padded.source_size, padded.target_size) == tuple(sizes.values())
+    last = padded.target_size - 1
+    assert padded.pieces([2, last, 3]) == [*whole.pieces([2]), "", *whole.pieces([3])]
+    assert padded.decode([2, last, 3, whole.target_size, 0]) == whole.decode([2, 3, 0])
+    assert padded.encode_source("a b") == whole.encode_source("a b")
+    with pytest.raises(InputError, match=f"from 0 to {last}, found {last + 1}"):
+        padded.decode([last + 1])
+
+
+@pytest.mark.parametrize(
+    "name", ("source.spm", "vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+)
+def test_a_link_to_nothing_is_no_absence(directory: Path, name: str) -> None:
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).symlink_to("../blobs/0f")
+    with pytest.raises(TokenizerError, match=f"{name}: a link to '../blobs/0f', which is not there"):
+        open_tokenizer(directory, "sentencepiece")
 
 
 def test_kinds(directory: Path) -> None:
