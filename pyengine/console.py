@@ -36,7 +36,7 @@ def note(line: str) -> None:
 def _write(file: TextIO, *lines: str) -> None:
     text = "\n".join(map(printable, lines))
     encoding = file.encoding or "utf-8"  # of a locale that may lack the characters of a path
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=file)
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=file, flush=True)
 
 
 class Parser(argparse.ArgumentParser):

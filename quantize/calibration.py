@@ -31,7 +31,7 @@ from pyengine.tasks.inputs import Inputs, Sentence
 from pyengine.tasks.translator import Translator
 from pyengine.text import Tokenizer
 
-__all__ = ["calibrate", "in_memory_engine", "load_text", "paired_inputs"]
+__all__ = ["calibrate", "in_memory_engine", "paired_inputs"]
 
 BATCH_ROWS = 1024  # of a step, encoder and decoder together
 BLOCK_ROWS = 256  # that statistics take in at a time
@@ -40,39 +40,6 @@ SAVE_SECONDS = 60.0  # between two states
 
 Progress = Callable[[int, int], None]  # (lines done, of all)
 Pair = tuple[np.ndarray, "np.ndarray | None"]  # int32 ids; no target: the model is yet to translate
-
-
-def load_text(path: str | Path) -> list[tuple[str, str | None]]:
-    """The lines of a UTF-8 file as (source, target); a target follows a tab, and is None where there is no tab.
-
-    Entry i is line i + 1. Raises InputError for a file that is empty or cannot be read, and for a line that is not
-    UTF-8, that has more than one tab, or nothing before or behind it.
-    """
-    path = usable_path(path, InputError)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    if not content:
-        raise InputError(f"{path}: expected lines of text, found an empty file")
-    return [
-        _parse_line(line.rstrip(b"\r"), f"{path}: line {number}")
-        for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1)
-    ]
-
-
-def _parse_line(line: bytes, name: str) -> tuple[str, str | None]:
-    try:
-        source, *targets = line.decode("utf-8").split("\t")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: expected UTF-8, found an invalid byte at {error.start}") from None
-    if len(targets) > 1:
-        raise InputError(f"{name}: expected a source, or source, tab, target; found {len(targets)} tabs")
-    if not source.strip():
-        raise InputError(f"{name}: expected a source, found none")
-    if targets and not targets[0].strip():
-        raise InputError(f"{name}: expected a target behind the tab, found none")
-    return source, targets[0] if targets else None
 
 
 def in_memory_engine(
@@ -113,7 +80,7 @@ def calibrate(
 ) -> dict[str, InputStatistics]:
     """Statistics of what each linear layer reads, by packed name in the order of use; "output" is the last layer's.
 
-    text      (source, target) as texts or ids, as ``load_text`` gives them; where the target is None, the model's
+    text      (source, target) as texts or ids, as ``usable_text`` gives them; where the target is None, the model's
               greedy translation takes its place. Sources that are too long are cut
     needed    rows that every layer must see
     state     a file that is written now and then and at the end; if it is there, the calibration goes on from it

@@ -7,6 +7,7 @@ import math
 import shlex
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import median
 from typing import Any, Callable, Iterator, Sequence
 
@@ -36,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.teacher_data is not None:
             _teach(options)
         else:
-            say(*_lines(_run(options, command), options))
+            report = _run(options, command)
+            say(*_lines(report, options))
+            for each in report.notes:
+                note(f"{PROGRAM}: note: {each}")
 
     return run_command(PROGRAM, run)
 
@@ -99,7 +103,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
             return measure(options.checkpoint, progress=progress, **how)
     text = None
     if options.calibrate or options.vocabulary:
-        from pyengine.quantize.calibration import load_text  # with the engine, which else is not started
+        from pyengine.quantize.text import load_text  # with the engine, which else is not started
 
         text = load_text(options.calibrate) if options.calibrate else None
         how["vocabulary"] = load_text(options.vocabulary) if options.vocabulary else None
@@ -128,6 +132,8 @@ def _run(options: argparse.Namespace, command: str) -> Report:
     if reporter is not None:
         with _bar("speed") as measuring:
             reporter.write(report, method=method, command=command, progress=measuring)
+        if reporter.skipped:
+            report = replace(report, notes=(*report.notes, reporter.skipped))
     return report
 
 

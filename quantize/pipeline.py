@@ -51,7 +51,7 @@ Statistics = Mapping[str, InputStatistics]
 class Calibration:
     """Text to calibrate int4 matrices on, and what to do with it.
 
-    text     (source, target) as ``calibration.load_text`` gives it
+    text     (source, target) as ``text.load_text`` gives it; what the model cannot take is skipped
     method   one of ``calibrated.CALIBRATED``; another one: the text is for pruning, zeros and smoothing alone
     smooth   exponents that SmoothQuant tries at each place that takes scales, see ``scaling``; none: it does not
     state    a file from which an interrupted calibration goes on
@@ -87,6 +87,7 @@ class Report:
                tensors, KL divergence to expect)
     kept       of the vocabulary, if it was trimmed
     equalized  whether ranges were made alike
+    notes      what of the text was skipped, for people
     """
 
     weights: str
@@ -99,6 +100,7 @@ class Report:
     recovered: tuple[float, float] | None = None
     kept: KeptTokens | None = None
     equalized: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def float32_bytes(self) -> int:
@@ -160,6 +162,11 @@ def convert(
     if calibration is None and (prune or sparse is not None and sparse_method != "magnitude"):
         raise OptionError("prune: expected text to calibrate on, found none")
     model, tokenizer = _open(checkpoint, requantize)
+    notes: list[str] = []
+    if calibration is not None:
+        text, skipped = _usable(model, tokenizer, calibration.text)
+        calibration = replace(calibration, text=text)
+        notes += skipped
     left = _with_layers_left(model.config, prune or {})
     types, fixed = _types(left, weights, tensors, sparse), resolve_types(left, "", tensors)
     removed: list[Removed] = []
@@ -211,7 +218,7 @@ def convert(
             overwrite=overwrite,
         )
     before = tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered, kept, equalize
-    return Report(weights, tuple(rows), size, *before)
+    return Report(weights, tuple(rows), size, *before, tuple(notes))
 
 
 def measure(
@@ -241,6 +248,14 @@ def _open(checkpoint: str | Path, requantize: bool) -> tuple[CanonicalModel, Tok
     return model, open_tokenizer(checkpoint, model.tokenizer, **sizes)
 
 
+def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> tuple[Text, list[str]]:
+    """What of ``text`` the model can take, and what to say of the rest."""
+    from pyengine.quantize.text import usable_text  # with what reads inputs, as below
+
+    kept, skipped = usable_text(text, model.config, model.generation, tokenizer)
+    return kept, [str(skipped)] if str(skipped) else []
+
+
 def _with_layers_left(config: ModelConfig, prune: Mapping[str, float]) -> ModelConfig:
     """As many layers as ``prune`` will leave: types go by the numbers that layers have in what is written."""
     stacks = {}
@@ -261,8 +276,9 @@ def _types(
 
 def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer, KeptTokens]:
     """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
-    pairs = [(source, target) for source, target in text if target is not None]
-    if len(pairs) < len(text):
+    lines = [pair for pair in text if pair[0].strip()]
+    pairs = [(source, target) for source, target in lines if target is not None]
+    if len(pairs) < len(lines):
         raise OptionError(
             "vocabulary: expected a translation behind a tab in every line, found lines without",
             keywords=("vocabulary",),

@@ -51,6 +51,7 @@ from pyengine.quantize.report import (
 from pyengine.quantize.report.words import percent
 from pyengine.quantize.static_ranges import sampled_errors
 from pyengine.quantize.statistics import InputStatistics
+from pyengine.quantize.text import usable_text
 from pyengine.quantize.throughput import measure_speed
 from pyengine.quantize.vocabulary import KeptTokens
 from pyengine.tasks.inputs import Inputs
@@ -69,10 +70,11 @@ _OUTLIERS, _OUTLIER_RATIO = 8, 4.0  # channels of a layer at most; times the med
 class Reporter:
     """Makes the report of one conversion; made before it, so that what cannot be reported fails early.
 
-    ``calibration`` is what of ``text`` (source, target; none: nothing is measured) the conversion may use;
-    ``vocabulary`` is the text that it will trim by. ``speed`` is measured if asked for: it differs from run to run, all
-    other figures do not. Raises OptionError for a ``directory`` that cannot be written or without matplotlib,
-    InputError for text that the model cannot take, and what ``open_model`` and ``open_tokenizer`` raise.
+    ``calibration`` is what of ``text`` (source, target; none: nothing is measured) the conversion may use, ``skipped``
+    what to say of lines that the model cannot take; ``vocabulary`` is the text that it will trim by. ``speed`` is
+    measured if asked for: it differs from run to run, all other figures do not. Raises OptionError for a ``directory``
+    that cannot be written or without matplotlib, InputError for text of which the model can take no line, and what
+    ``open_model`` and ``open_tokenizer`` raise.
     """
 
     def __init__(
@@ -100,6 +102,10 @@ class Reporter:
             sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
             self._tokenizer = open_tokenizer(checkpoint, self._model.tokenizer, **sizes)
         self._inputs = Inputs(config, self._model.generation.eos_token_id, self._tokenizer)
+        self.skipped = ""
+        if text is not None:
+            text, skipped = usable_text(text, config, self._model.generation, self._tokenizer)
+            self.skipped = str(skipped)
         held = 0 if text is None else min(_HELD_OUT, len(text) // 10)
         self._first = len(text or ()) - held  # lines before the held out ones
         self._held_out = list(text or ())[self._first :]
@@ -118,7 +124,7 @@ class Reporter:
         ``progress`` is told what of measuring the speed is done, and all of it.
         """
         directory = open_directory(self._output)
-        notes = []
+        notes = [self.skipped[0].upper() + self.skipped[1:] + "."] if self.skipped else []
         speed: tuple[Speed, ...] = ()
         end_to_end, statistics, machine = None, {}, [platform.machine(), f"{usable_cpus()} CPUs"]
         vocabularies = [(each.source_vocab, each.target_vocab) for each in (self._model.config, directory.config)]

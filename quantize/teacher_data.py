@@ -35,7 +35,7 @@ def write_teacher_data(
 ) -> TeacherData:
     """Translate ``corpus``, UTF-8, a source a line; ``output`` gets lines of source, tab, translation, in that order.
 
-    It is the form that ``calibration.load_text`` reads, so lines without a source, or for which the model has nothing
+    It is the form that ``text.load_text`` reads, so lines without a source, or for which the model has nothing
     to say, are left out. ``checkpoint``: a training checkpoint or a model directory. ``output`` appears when it is
     complete. Raises OptionError if it exists, unless it is a regular file and ``overwrite`` is given; OutputError if it
     cannot be written; InputError, naming the line, for a corpus that is not such a file or a source that the model

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyengine.cli.translate import threads
-from pyengine.console import say, say_json
+from pyengine.console import note, say, say_json
 from pyengine.errors import OptionError
 from pyengine.modelfile import ModelDirectory, open_directory
 from pyengine.tasks.inputs import Inputs
 from pyengine.tasks.loading import load
-from pyengine.text import open_tokenizer
+from pyengine.text import Tokenizer, open_tokenizer
 
 if TYPE_CHECKING:
     from pyengine.quantize.comparison import MatrixPair
@@ -54,9 +54,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> None:
     # Imported here: no other command needs what measures.
-    from pyengine.quantize.calibration import load_text
     from pyengine.quantize.comparison import compare_matrices, read_pairs, require_same_tokens
     from pyengine.quantize.divergence import mean_divergence, pair_divergences
+    from pyengine.quantize.text import load_text, usable_text
 
     if options.limit is not None and options.limit < 1:
         raise OptionError(f"--limit is {options.limit}; expected a whole number, at least 1")
@@ -73,7 +73,13 @@ def run(options: argparse.Namespace) -> None:
         found = " and ".join(f"{source} source and {target} target tokens" for source, target in sizes)
         raise OptionError(f"{b.path}: expected the vocabulary of {a.path}, found {found}")
     text = load_text(options.data)[: options.limit]
-    inputs = [_inputs(each) for each in (a, b)]
+    inputs = []
+    for each in (a, b):
+        tokenizer = _tokenizer(each)
+        text, skipped = usable_text(text, each.config, each.generation, tokenizer)
+        if str(skipped):
+            note(f"pyengine: note: {skipped}")
+        inputs.append(Inputs(each.config, each.generation.eos_token_id, tokenizer))
     with load(a.path, threads=options.threads) as reference, load(b.path, threads=options.threads) as other:
         pairs, filled = read_pairs(reference, inputs[0], text)
         require_same_tokens(inputs[0], inputs[1], filled)
@@ -92,12 +98,10 @@ def run(options: argparse.Namespace) -> None:
         _print(a, b, matrices, found)
 
 
-def _inputs(directory: ModelDirectory) -> Inputs:
-    config = directory.config
+def _tokenizer(directory: ModelDirectory) -> Tokenizer | None:
+    config, kind = directory.config, directory.tokenizer_kind
     sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
-    kind = directory.tokenizer_kind
-    tokenizer = None if kind is None else open_tokenizer(directory.path, kind, **sizes)
-    return Inputs(config, directory.generation.eos_token_id, tokenizer)
+    return None if kind is None else open_tokenizer(directory.path, kind, **sizes)
 
 
 def _json(a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair], found: Divergence) -> dict[str, object]:

@@ -64,7 +64,7 @@ def pruned(target: Path, monkeypatch: pytest.MonkeyPatch, *, layers: int, width:
         values = model.tensors[name].read()[tuple(slice(size) for size in spec.shape)]
         tensors[name] = LazyTensor(name, spec.shape, "float32", lambda values=values: values)
     smaller: CanonicalModel = replace(model, config=config, tensors=tensors)
-    monkeypatch.setattr(pipeline, "open_model", lambda path, requantize: smaller)
+    monkeypatch.setattr(pipeline, "open_model", lambda path, **how: smaller)
     convert(EXAMPLE, target)
     monkeypatch.undo()
     return target
@@ -271,7 +271,7 @@ def test_errors_are_one_line(
     assert f"{none}: cannot be read" in error_line(capsys, *both, "--data", none)
     assert "--limit is 0; expected" in error_line(capsys, *both, "--data", data, "--limit", 0)
     assert "convert it first" in error_line(capsys, EXAMPLE, int8_directory, "--data", data)
-    for content, message in ((b"", "found an empty file"), (b"a\n\n", "line 2: expected a source, found none"),
+    for content, message in ((b"", "found an empty file"), (b"\n\n", "2 lines without a source or a target"),
                              (b"a\tb\tc\n", "found 2 tabs"), (b"a\n\xff\n", "line 2: expected UTF-8")):  # fmt: skip
         data.write_bytes(content)
         assert message in error_line(capsys, *both, "--data", data)

@@ -11,7 +11,7 @@ import pytest
 
 from pyengine.errors import InputError, OptionError
 from pyengine.quantize import calibration
-from pyengine.quantize.calibration import calibrate, in_memory_engine, load_text
+from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.statistics import InputStatistics
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.translator import Translator
@@ -272,31 +272,3 @@ def test_an_engine_in_memory_checks_its_tensors() -> None:
         engine(tensors={**TENSORS, "output.bias": np.zeros(22, np.float32)})
     with pytest.raises(OptionError, match="threads is 0"):
         engine(0)
-
-
-def test_reading_text(tmp_path: Path) -> None:
-    path = tmp_path / "text"
-    path.write_bytes("Ein Mann\tA man\r\nzwei\u2028 Männer\n drei ".encode())
-    assert load_text(path) == [("Ein Mann", "A man"), ("zwei\u2028 Männer", None), (" drei ", None)]
-
-
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [
-        (b"", "text: expected lines of text, found an empty file"),
-        (b"a\n\nb\n", "text: line 2: expected a source, found none"),
-        (b"a\tb\n\tc\n", "text: line 2: expected a source, found none"),
-        (b"a\t\n", "text: line 1: expected a target behind the tab, found none"),
-        (b"a\nb\tc\td\n", "text: line 2: expected a source, or source, tab, target; found 2 tabs"),
-        (b"a\nb\xff\n", "text: line 2: expected UTF-8, found an invalid byte at 1"),
-    ],
-)
-def test_lines_that_are_odd(tmp_path: Path, content: bytes, what: str) -> None:
-    (tmp_path / "text").write_bytes(content)
-    with pytest.raises(InputError, match=what):
-        load_text(tmp_path / "text")
-
-
-def test_a_text_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none: cannot be read: No such file"):
-        load_text(tmp_path / "none")

@@ -18,7 +18,7 @@ WRONG = {
     "the same place": (["--report", "out"], "must not lie in each other"),
     "the model inside": (["--report", "."], "no report directory"),
     "no folder": (["--report", "none/page"], "the directory none does not exist"),
-    "too long": (["--report", "page", "--weights", "int4", "--calibrate", "long"], "the target of line 10 has"),
+    "too long": (["--report", "page", "--weights", "int4", "--calibrate", "long"], "10 lines too long for the model"),
 }
 
 
@@ -30,7 +30,7 @@ def test_errors_come_before_any_work(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "file").write_text("")
-    (tmp_path / "long").write_text("Ein Hund.\tA dog.\n" * 9 + f"Ein Hund.\t{'A dog. ' * 200}\n")
+    (tmp_path / "long").write_text(f"Ein Hund.\t{'A dog. ' * 200}\n" * 10)
     assert main([str(EXAMPLE), "-o", "out", *words]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and message in captured.err

@@ -9,7 +9,7 @@ import pytest
 import pyengine
 from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.quantize import convert, main
-from pyengine.quantize.calibration import load_text
+from pyengine.quantize.text import load_text
 from pyengine.quantize.teacher_data import write_teacher_data
 
 from ..checkpoints import handmade
