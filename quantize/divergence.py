@@ -57,8 +57,16 @@ def token_divergence(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
     for start in range(0, len(exact), _ROWS):
         piece = slice(start, start + _ROWS)
         p, q = _log_softmax(exact[piece]), _log_softmax(rounded[piece])
-        found[piece] = np.einsum("tv,tv->t", np.exp(p), p - q)
+        # Of what has no probability nothing is expected, whatever the other makes of it.
+        difference = np.subtract(p, q, out=np.zeros_like(p), where=p > -np.inf)
+        found[piece] = np.einsum("tv,tv->t", np.exp(p), difference)
     return found
+
+
+def _require_logits(logits: np.ndarray, never: np.ndarray, expected: str) -> None:
+    """Raise InputError unless all are finite; on the mask ``never``, minus infinity will do."""
+    if not (np.isfinite(logits) | (never & np.isneginf(logits))).all():
+        raise InputError(f"{expected}, found others")
 
 
 def _share(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -125,11 +133,11 @@ def pair_divergences(
         for translator, each in ((reference, pairs), (other, theirs))
     )
     for number, (exact, rounded) in enumerate(zip(*runs, strict=True), 1):
-        for which, logits in (("reference", exact), ("other model", rounded)):
-            if not np.isfinite(logits).all():
-                raise InputError(f"pair {number}: expected finite logits of the {which}, found others")
+        # Minus infinity is fine where the bias is that: of what is never written, by either.
+        _require_logits(exact, np.isneginf(exact), f"pair {number}: expected finite logits of the reference")
         share = np.ones(len(exact)) if kept is None else _share(exact, kept.target)
         if kept is not None:
             exact = exact[:, kept.target]
+        _require_logits(rounded, np.isneginf(exact), f"pair {number}: expected finite logits of the other model")
         same = exact.argmax(axis=1) == rounded.argmax(axis=1)
         yield PairDivergence(token_divergence(exact, rounded), same, share)

@@ -330,8 +330,16 @@ def _canonical_tensors(
         "output.bias",
         (config.target_vocab,),
         bias.dtype if bias else "float32",
-        (lambda: bias.read()[0]) if bias else (lambda: np.zeros(config.target_vocab, np.float32)),
+        (lambda: _read_bias(bias)) if bias else (lambda: np.zeros(config.target_vocab, np.float32)),
     )
     for raw, name in _layer_names(len(config.encoder.layers), len(config.decoder.layers)):
         add(name, weights[raw])
     return tensors
+
+
+def _read_bias(stored: StoredTensor) -> np.ndarray:
+    """float32 [target_vocab]; minus infinity for ids that are never written."""
+    bias = stored.read(minus_infinity=True)[0]
+    if np.isneginf(bias).all():
+        raise CheckpointError(f"{stored.path}: tensor {stored.name}: expected a finite number for some id, found none")
+    return bias

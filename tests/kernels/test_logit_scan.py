@@ -61,6 +61,16 @@ def test_above_equals_numpy(kernels, n: int, edge: str) -> None:
         np.testing.assert_array_equal(above(kernels, x, threshold, edge), np.flatnonzero(x > np.float32(threshold)))
 
 
+@pytest.mark.parametrize("n", (1, 15, 16, 17, 1000, 1024))
+def test_exp_sum_of_minus_infinity(kernels, reference, n: int) -> None:
+    """Ids that are never written: nothing of the sum, also where a chunk has no others."""
+    assert kernels.exp_sum(placed(np.full(n, -np.inf, np.float32))) == (-np.inf, 0)
+    x = np.full(n, -np.inf, np.float32)
+    x[n // 2 :: 3] = np.linspace(-4, 1, len(x[n // 2 :: 3]), dtype=np.float32)
+    found = kernels.exp_sum(placed(x))
+    assert found == reference.exp_sum(x) and np.isfinite(found).all()
+
+
 def test_above_leaves_out_equal_and_infinite(kernels) -> None:
     x = np.array([1, 2, -np.inf, 2, 3, 2, np.inf] * 5, np.float32)
     np.testing.assert_array_equal(above(kernels, x, 2.0), np.flatnonzero(x > 2))

@@ -295,6 +295,9 @@ def overwrite(directory: Path, name: str, data: bytes) -> None:
 @pytest.mark.parametrize("name", ("decoder.embed.scale", "output.bias", "encoder.layers.0.ffn.norm.weight"))
 def test_a_vector_that_is_not_finite(directory: Path, name: str, value: float) -> None:
     overwrite(directory, name, struct.pack("<f", value))
+    if (name, value) == ("output.bias", float("-inf")):
+        assert open_directory(directory).tensors[name][0] == value  # an id that is never written
+        return
     with pytest.raises(ModelFileError, match=f"{name}: expected finite values"):
         open_directory(directory)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pyengine.errors import EngineError, InputError
 from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.divergence import divergence, mean_divergence, pair_divergences, token_divergence
+from pyengine.quantize.vocabulary import KeptTokens
 from pyengine.tasks.translator import Translator
 
 from ..oracle.tiny import generation, model_config, random_sources, random_tensors
@@ -68,6 +70,35 @@ def test_pairs_and_their_means() -> None:
         assert each.kl.tolist() == token_divergence(a, b).tolist()
         assert each.same.tolist() == (a.argmax(axis=1) == b.argmax(axis=1)).tolist() and (each.kept == 1).all()
     assert mean_divergence(found) == divergence(exact, other, PAIRS)
+
+
+class Given:
+    """In a translator's place: these logits, whatever it is asked."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self._logits = logits
+
+    def logits_iter(self, sources: object, targets: object) -> Iterator[np.ndarray]:
+        return iter([self._logits])
+
+
+def test_ids_that_are_never_written_in_a_trimmed_model() -> None:
+    """Among those that were kept, and among the others."""
+    kept, pairs = KeptTokens(np.arange(6), np.array([0, 4, 2, 3])), [([0], [0])]
+    exact = np.random.default_rng(0).normal(0, 2, (3, 6)).astype(np.float32)
+    exact[:, [1, 4]] = -np.inf
+    rounded = exact[:, kept.target] + np.float32(0.1)
+    rounded[:, 0] += 1
+    (found,) = pair_divergences(Given(exact), Given(rounded), pairs, kept=kept)
+    share = np.exp(exact[:, kept.target]).sum(axis=1) / np.exp(exact).sum(axis=1)
+    np.testing.assert_allclose(found.kept, share, rtol=1e-6)
+    assert found.kl.tolist() == token_divergence(exact[:, kept.target], rounded).tolist() and (found.kl > 0).all()
+    exact[1, 5] = math.nan
+    with pytest.raises(InputError, match="pair 1: expected finite logits of the reference"):
+        list(pair_divergences(Given(exact), Given(rounded), pairs, kept=kept))
+    exact[1, 5], rounded[2, 2] = 0, -np.inf
+    with pytest.raises(InputError, match="pair 1: expected finite logits of the other model"):
+        list(pair_divergences(Given(exact), Given(rounded), pairs, kept=kept))
 
 
 def test_errors() -> None:
