@@ -32,6 +32,7 @@ _GRACE = 5.0
 """Seconds that a signal gives to the cleaning up, which others may not interrupt."""
 
 _OPTIONS = {
+    "allow_unknown_keys": "--allow-unknown-keys",
     "beam_size": "--beam-size",
     "compute": "--compute",
     "length_penalty": "--length-penalty",

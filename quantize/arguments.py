@@ -106,6 +106,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="CHECKPOINT may be a model directory with rounded weights; more is lost than from the checkpoint",
     )
+    add(
+        "--allow-unknown-keys",
+        type=_names,
+        default=(),
+        metavar="KEY[,KEY]",
+        help="pass over these keys of the checkpoint's configs where they are unknown: those that change no result",
+    )
     add("--list-methods", action="store_true", help="say what there is, when to use it, and what it costs")
     add("--version", action="version", version=f"pyengine {__version__}")
     _add_types(parser.add_argument_group("types"))
@@ -240,6 +247,14 @@ def _exponents(text: str) -> tuple[float, ...]:
     return (alpha,)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """ "a,b" -> a, b."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, found {text!r}")
+    return names
+
+
 def _size(text: str) -> int:
     """ "60MB" -> bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", text)
@@ -257,7 +272,7 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
     if (options.teacher_data is None) != (options.corpus is None):
         parser.error("--teacher-data and --corpus go together")
     if options.teacher_data is not None:
-        allowed = ("checkpoint", "teacher_data", "corpus", "overwrite", "requantize")
+        allowed = ("checkpoint", "teacher_data", "corpus", "overwrite", "requantize", "allow_unknown_keys")
         given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
         if others := [name for name in given if name not in allowed]:
             parser.error(f"--teacher-data converts nothing: --{others[0].replace('_', '-')} has no meaning with it")

@@ -81,7 +81,8 @@ def _teach(options: argparse.Namespace) -> None:
     from pyengine.quantize.teacher_data import write_teacher_data  # with the engine, which else is not started
 
     target = target_of(options.teacher_data)
-    made = write_teacher_data(options.checkpoint, options.corpus, target, overwrite=options.overwrite)
+    how = {"overwrite": options.overwrite, "allow_unknown_keys": options.allow_unknown_keys}
+    made = write_teacher_data(options.checkpoint, options.corpus, target, **how)
     line = f"{options.teacher_data}: {made.pairs:,} pairs, {made.tokens_a_second:,.0f} tokens a second"
     left_out = f"; {made.left_out:,} lines without a source or a translation left out" if made.left_out else ""
     beside(target)(line + left_out)
@@ -95,6 +96,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
         "tensors": options.tensor,
         "method": "absmax" if method in CALIBRATED else method,  # of what is not calibrated
         "requantize": options.requantize,
+        "allow_unknown_keys": options.allow_unknown_keys,
     }
     if options.sparse is not None and (slow := slower_than_dense(options.sparse, options.weights)):
         note(f"{PROGRAM}: the model will not run faster: {slow}")
@@ -113,7 +115,8 @@ def _run(options: argparse.Namespace, command: str) -> Report:
 
         places = options.checkpoint, options.output, options.report
         told: dict[str, Any] = {"text": text, "file": options.calibrate or "", "vocabulary": how.get("vocabulary")}
-        reporter = Reporter(*places, **told, overwrite=options.overwrite, speed=options.speed)
+        told |= {"speed": options.speed, "allow_unknown_keys": options.allow_unknown_keys}
+        reporter = Reporter(*places, **told, overwrite=options.overwrite)
         text = reporter.calibration
     with _bar(options.weights, unit="B", unit_scale=True) as progress, _bar("calibrate") as calibrating:
         if text is not None:

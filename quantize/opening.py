@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +25,17 @@ from pyengine.modelfile.layout import PANEL, dequantize_packed, matrix_names, ma
 __all__ = ["open_model", "read_matrix", "read_model", "stored_input", "stored_matrix"]
 
 
-def open_model(path: str | Path, *, requantize: bool = False) -> CanonicalModel:
-    """Open a training checkpoint or a model directory.
+def open_model(
+    path: str | Path, *, requantize: bool = False, allow_unknown_keys: Collection[str] = ()
+) -> CanonicalModel:
+    """Open a training checkpoint, passing over ``allow_unknown_keys`` of its configs, or a model directory.
 
     Raises what ``open_checkpoint`` or ``open_directory`` raises, and OptionError for a directory with rounded weights,
     unless ``requantize``.
     """
     path = usable_path(path, CheckpointError)
     if not _is_model_directory(path):
-        return open_checkpoint(path)
+        return open_checkpoint(path, allow_unknown_keys=allow_unknown_keys)
     directory = open_directory(path)
     if directory.rounded and not requantize:
         kinds = sorted({directory.weights, *directory.other_weights.values()})
@@ -120,4 +124,4 @@ def _part(
 
 def _is_model_directory(path: Path) -> bool:
     config = path / CONFIG_NAME
-    return config.is_file() and load_object(config, CheckpointError, CONFIG_BYTES).get("format") == FORMAT
+    return os.path.lexists(config) and load_object(config, CheckpointError, CONFIG_BYTES).get("format") == FORMAT

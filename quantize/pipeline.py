@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Collection, Mapping, Sequence
 
 from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.errors import OptionError
@@ -87,7 +87,7 @@ class Report:
                tensors, KL divergence to expect)
     kept       of the vocabulary, if it was trimmed
     equalized  whether ranges were made alike
-    notes      what of the text was skipped, for people
+    notes      what of the checkpoint and the text was passed over or is missing, for people
     """
 
     weights: str
@@ -128,6 +128,7 @@ def convert(
     vocabulary: Text | None = None,
     kv: str | None = None,
     requantize: bool = False,
+    allow_unknown_keys: Collection[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -144,6 +145,7 @@ def convert(
     kv           the type of cached keys and values that the directory asks for, "int8" or "float32"; None: as the input
                  does, if that is a model directory
     requantize   ``checkpoint`` may be a model directory with rounded weights
+    allow_unknown_keys  of the checkpoint's configs, by name, that change no result: they are passed over
     overwrite    replace an existing model directory
     progress     is told the bytes of float32 tensors that are done, and all of them
 
@@ -161,8 +163,8 @@ def convert(
         raise OptionError("calibration: the types that it chooses are int4, which cannot have zeros")
     if calibration is None and (prune or sparse is not None and sparse_method != "magnitude"):
         raise OptionError("prune: expected text to calibrate on, found none")
-    model, tokenizer = _open(checkpoint, requantize)
-    notes: list[str] = []
+    model, tokenizer = _open(checkpoint, requantize, allow_unknown_keys)
+    notes = list(model.notes)
     if calibration is not None:
         text, skipped = _usable(model, tokenizer, calibration.text)
         calibration = replace(calibration, text=text)
@@ -228,20 +230,23 @@ def measure(
     tensors: Sequence[tuple[str, str]] = (),
     method: str = "absmax",
     requantize: bool = False,
+    allow_unknown_keys: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Report:
     """What ``convert`` would report, without writing anything."""
-    model, _ = _open(checkpoint, requantize)
+    model, _ = _open(checkpoint, requantize, allow_unknown_keys)
     rows: list[TensorReport] = []
     other_weights = resolve_types(model.config, weights, tensors)
     for _, array in pack_tensors(model, weights, other_weights, method, rows, progress, {}):
         del array  # as in the writer: the next tensor is made without this one beside it
-    return Report(weights, tuple(rows), 0)
+    return Report(weights, tuple(rows), 0, notes=model.notes)
 
 
-def _open(checkpoint: str | Path, requantize: bool) -> tuple[CanonicalModel, Tokenizer | None]:
+def _open(
+    checkpoint: str | Path, requantize: bool, allow_unknown_keys: Collection[str]
+) -> tuple[CanonicalModel, Tokenizer | None]:
     """The model, with a tokenizer that opens: else the model directory could be written and not used."""
-    model = open_model(checkpoint, requantize=requantize)
+    model = open_model(checkpoint, requantize=requantize, allow_unknown_keys=allow_unknown_keys)
     if model.tokenizer is None:
         return model, None
     sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}

@@ -9,7 +9,7 @@ import math
 import platform
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import compress
@@ -88,13 +88,15 @@ class Reporter:
         file: str = "",
         overwrite: bool = False,
         speed: bool = False,
+        allow_unknown_keys: Collection[str] = (),
     ) -> None:
         require_matplotlib()
         check_report_target(directory, overwrite=overwrite)
         _require_apart(Path(directory), usable_path(output, OptionError))
         self._checkpoint, self._output, self._directory = checkpoint, output, directory
         self._overwrite, self._speed = overwrite, speed
-        self._model = open_model(checkpoint, requantize=True)
+        self._how = {"requantize": True, "allow_unknown_keys": allow_unknown_keys}
+        self._model = open_model(checkpoint, **self._how)
         self._stored, self._bytes = stored_input(checkpoint, self._model)
         self._tokenizer = None
         config = self._model.config
@@ -235,7 +237,7 @@ class Reporter:
             places = {"compressed": Path(self._output)}
             for weights in ("float32", "int8"):
                 places[weights] = Path(scratch) / weights
-                convert(self._checkpoint, places[weights], weights=weights, requantize=True)
+                convert(self._checkpoint, places[weights], weights=weights, **self._how)
             models = {name: stack.enter_context(load(place)) for name, place in places.items()}
             found = measure_speed(models, [source for source, _ in self._held_out], progress)
         return tuple(

@@ -6,6 +6,7 @@ its own defaults say, beams included.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -31,15 +32,21 @@ class TeacherData:
 
 
 def write_teacher_data(
-    checkpoint: str | Path, corpus: str | Path, output: Target, *, overwrite: bool = False
+    checkpoint: str | Path,
+    corpus: str | Path,
+    output: Target,
+    *,
+    overwrite: bool = False,
+    allow_unknown_keys: Collection[str] = (),
 ) -> TeacherData:
     """Translate ``corpus``, UTF-8, a source a line; ``output`` gets lines of source, tab, translation, in that order.
 
-    It is the form that ``text.load_text`` reads, so lines without a source, or for which the model has nothing
-    to say, are left out. ``checkpoint``: a training checkpoint or a model directory. ``output`` appears when it is
-    complete. Raises OptionError if it exists, unless it is a regular file and ``overwrite`` is given; OutputError if it
-    cannot be written; InputError, naming the line, for a corpus that is not such a file or a source that the model
-    cannot take; UnsupportedError for a model without a tokenizer; and what ``open_model`` and ``open_tokenizer`` raise.
+    It is the form that ``text.load_text`` reads, so lines without a source, or for which the model has nothing to say,
+    are left out. ``checkpoint``: a training checkpoint, whose ``allow_unknown_keys`` are passed over, or a model
+    directory. ``output`` appears when it is complete. Raises OptionError if it exists, unless it is a regular file and
+    ``overwrite`` is given; OutputError if it cannot be written; InputError, naming the line, for a corpus that is not
+    such a file or a source that the model cannot take; UnsupportedError for a model without a tokenizer; and what
+    ``open_model`` and ``open_tokenizer`` raise.
     """
     corpus = usable_path(corpus, InputError)
     beside = Path(output).parent if isinstance(output, (str, Path)) else None
@@ -47,7 +54,7 @@ def write_teacher_data(
     check_new_file(output, overwrite=overwrite)
     if isinstance(output, (str, Path)) and Path(output).exists() and Path(output).samefile(corpus):
         raise OptionError(f"{output}: expected another file than the corpus")
-    model = open_model(checkpoint, requantize=True)
+    model = open_model(checkpoint, requantize=True, allow_unknown_keys=allow_unknown_keys)
     if model.tokenizer is None:
         raise UnsupportedError(f"{checkpoint}: expected a model with tokenizer files, found none")
     sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}

@@ -48,10 +48,18 @@ def said(main: Main, arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("size", (1, 3_000_000))
 def test_tensor_names_of_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int) -> None:
     config = handmade.marian_config()
-    tensors = {**handmade.marian_tensors(config), HOSTILE + "x" * size: np.zeros(1, np.float32)}
-    checkpoint = handmade.write_checkpoint(tmp_path / "in", config, tensors)
-    line = said(quantize.main, [str(checkpoint), "--report-only"], capsys)
+    name = HOSTILE + "x" * size
+
+    def checkpoint(kind: str) -> str:
+        tensors = {**handmade.marian_tensors(config), kind + name: np.zeros(1, np.float32)}
+        return str(handmade.write_checkpoint(tmp_path / kind, config, tensors))
+
+    line = said(quantize.main, [checkpoint("lm_head."), "--report-only"], capsys)
     assert line.startswith("pyengine-quantize: error: ") and "1 unexpected: " in line and ESCAPED in line
+    assert quantize.main([checkpoint("other"), "--report-only"]) == 0
+    line, _ = capsys.readouterr().err.splitlines()
+    assert line.startswith("pyengine-quantize: note: ") and "1 tensors of no layer or table" in line
+    assert line.isprintable() and len(line) <= 2000
 
 
 def test_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

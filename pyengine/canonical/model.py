@@ -20,7 +20,7 @@ REMOVABLE = ("heads", "neurons", "layers", "tokens")
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is read when asked. ``dtype`` is the stored type: float32, float16 or bfloat16."""
+    """A tensor that is read when asked. ``dtype`` is the stored type: float32, float16, bfloat16 or float64."""
 
     name: str
     shape: tuple[int, ...]
@@ -74,7 +74,8 @@ class CanonicalModel:
 
     ``tokenizer`` is None, "sentencepiece" or "tokenizers": how the files are to be read. ``removed``: what pruning took
     from the model that was trained, in that order; the configuration is that of what is left. ``kv``: the type of
-    cached keys and values that the model directory asked for, if it is of one and did.
+    cached keys and values that the model directory asked for, if it is of one and did. ``notes``: what was passed over
+    or is missing, for people.
     """
 
     config: ModelConfig
@@ -84,6 +85,7 @@ class CanonicalModel:
     tokenizer_files: Mapping[str, Path] = field(default_factory=dict)
     removed: tuple[Removal, ...] = ()
     kv: str | None = None
+    notes: tuple[str, ...] = ()
 
     def validate(self) -> None:
         """Raise one CheckpointError that lists every missing, extra and mis-shaped tensor."""

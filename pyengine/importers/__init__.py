@@ -5,46 +5,50 @@ One module a family, registered here by the names that ``config.json`` gives und
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 
 from pyengine.canonical import CanonicalModel
 from pyengine.checkpoints import StoredTensor, open_weights
 from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.formats.foreign import what_else
 from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object, shorten
 from pyengine.importers.marian import import_marian
+from pyengine.importers.tokenizer_files import EXPECTED
 
 __all__ = ["open_checkpoint"]
 
-Importer = Callable[[Path, dict[str, Any], Mapping[str, StoredTensor]], CanonicalModel]
+Importer = Callable[[Path, dict[str, Any], Mapping[str, StoredTensor], Collection[str]], CanonicalModel]
 
 _BY_ARCHITECTURE: dict[str, Importer] = {"MarianMTModel": import_marian}
 # For a config without "architectures": what transformers' AutoModelForSeq2SeqLM would choose.
 _BY_MODEL_TYPE = {"marian": "MarianMTModel"}
 
 
-def open_checkpoint(path: str | Path) -> CanonicalModel:
+def open_checkpoint(path: str | Path, *, allow_unknown_keys: Collection[str] = ()) -> CanonicalModel:
     """Open the checkpoint directory ``path``, as Hugging Face exports it, without reading its tensors.
 
-    Tables that may be tied are compared, so those are read once. Raises CheckpointError (missing or damaged
-    files, tensors that do not fit the configuration), UnsupportedError (an architecture, option or format
-    that the engine lacks) or TokenizerError (some of the tokenizer's files are missing).
+    Tables that may be tied are compared, so those are read once. ``allow_unknown_keys``: names of keys that are passed
+    over where they are unknown to the importer; the caller knows that they change no result. Raises CheckpointError
+    (missing or damaged files, tensors that do not fit the configuration), UnsupportedError (an architecture, option or
+    format that the engine lacks) or TokenizerError (some of the tokenizer's files are missing).
     """
     path = usable_path(path, CheckpointError)
-    if not path.is_dir():
-        found = "a file" if path.exists() else "nothing"
-        raise CheckpointError(f"{path}: expected a checkpoint directory, found {found}")
-    if not (path / "config.json").exists():
-        found = "no config.json in it" if any(path.iterdir()) else "an empty directory"
+    if (found := what_else(path)) is not None:
         raise CheckpointError(f"{path}: expected a checkpoint directory, found {found}")
     config = load_object(path / "config.json", CheckpointError, CONFIG_BYTES)
     if config.get("format") == "pyengine":
         raise CheckpointError(f"{path}: a model directory already, expected a training checkpoint")
     importer = _BY_ARCHITECTURE[_architecture(config, path / "config.json")]
-    model = importer(path, config, open_weights(path))
+    model = importer(path, config, open_weights(path), allow_unknown_keys)
     model.validate()
+    if model.tokenizer is None:
+        note = f"{path}: no tokenizer files (expected {EXPECTED}): the model takes and gives token ids, no text"
+        model = replace(model, notes=(*model.notes, note))
     return model
 
 

@@ -5,13 +5,16 @@ Names and defaults: transformers 5.23.0, generation/configuration_utils.py.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.strict_json import load_object, shorten
+from pyengine.importers.unknown_keys import pass_over
 
 __all__ = ["GENERATION_KEYS", "read_generation"]
 
@@ -76,21 +79,21 @@ GENERATION_KEYS = frozenset({*_IMPLEMENTED, *_SPECIAL, *_NEUTRAL, *_IGNORED})
 
 
 def read_generation(
-    directory: Path, model_json: Mapping[str, Any], config: ModelConfig
-) -> GenerationDefaults:
-    """The defaults of the checkpoint in ``directory``, whose config.json is ``model_json``.
+    directory: Path, model_json: Mapping[str, Any], config: ModelConfig, allowed: Collection[str]
+) -> tuple[GenerationDefaults, tuple[str, ...]]:
+    """The defaults of the checkpoint in ``directory``, whose config.json is ``model_json``, and notes about them.
 
     As transformers does: generation_config.json alone if it is there, else the generation keys of
-    config.json; the start, end and padding ids fall back to config.json. Without a length the model's
-    positions are the limit (transformers would stop after 20 tokens). UnsupportedError for a key that asks
-    for what the engine lacks, CheckpointError for a wrong value.
+    config.json; the start, end and padding ids fall back to config.json. A list of one id is that id. Without a length
+    the model's positions are the limit (transformers would stop after 20 tokens). UnsupportedError for a key that asks
+    for what the engine lacks or is neither known nor ``allowed``, CheckpointError for a wrong value.
     """
     path = directory / "generation_config.json"
-    if path.exists():
+    notes: tuple[str, ...] = ()
+    if os.path.lexists(path):  # a link to nothing is damage, not absence
         source = load_object(path, CheckpointError, CONFIG_BYTES)
-        for key, value in source.items():
-            if key not in GENERATION_KEYS and not key.startswith("_") and value is not None:
-                raise UnsupportedError(f"{path}: {key} = {shorten(value)}: unknown to the importer")
+        unknown = {key: value for key, value in source.items() if key not in GENERATION_KEYS and key[:1] != "_"}
+        notes = pass_over(path, {key: value for key, value in unknown.items() if value is not None}, allowed)
     else:
         path = directory / "config.json"
         source = {key: value for key, value in model_json.items() if key in GENERATION_KEYS}
@@ -110,8 +113,9 @@ def read_generation(
         return value
 
     values = {key: given.get(key, default) for key, default in _IMPLEMENTED.items()}
-    values["decoder_start_token_id"] = token("decoder_start_token_id")
-    values["pad_token_id"] = token("pad_token_id")
+    values["forced_bos_token_id"] = _one(values["forced_bos_token_id"])
+    values["decoder_start_token_id"] = _one(token("decoder_start_token_id"))
+    values["pad_token_id"] = _one(token("pad_token_id"))
     values["eos_token_id"] = _as_list(token("eos_token_id"))
     if values["forced_eos_token_id"] is not None:
         values["forced_eos_token_id"] = _as_list(values["forced_eos_token_id"])
@@ -122,7 +126,11 @@ def read_generation(
         new = length(key)
         if new is not None:
             values[key] = min(new, config.max_positions)
-    return GenerationDefaults.from_json(values, str(path), config, CheckpointError)
+    return GenerationDefaults.from_json(values, str(path), config, CheckpointError), notes
+
+
+def _one(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -6,9 +6,10 @@ Reference: transformers 5.23.0, models/marian; how it ties tables is described a
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.strict_json import Fields, shorten
 from pyengine.importers.generation import GENERATION_KEYS, read_generation
 from pyengine.importers.tokenizer_files import find_tokenizer
+from pyengine.importers.unknown_keys import pass_over
 
 __all__ = ["import_marian"]
 
@@ -73,20 +75,32 @@ _IGNORED = frozenset({
 })  # fmt: skip
 
 
-def import_marian(path: Path, raw: dict[str, Any], weights: Mapping[str, StoredTensor]) -> CanonicalModel:
-    """The model in the checkpoint directory ``path`` with config.json ``raw`` and tensors ``weights``."""
-    settings = _read_settings(path / "config.json", raw)
+def import_marian(
+    path: Path, raw: dict[str, Any], weights: Mapping[str, StoredTensor], allowed: Collection[str]
+) -> CanonicalModel:
+    """The model in the checkpoint directory ``path`` with config.json ``raw`` and tensors ``weights``.
+
+    Unknown keys are passed over if they are ``allowed``.
+    """
+    settings, unknown = _read_settings(path / "config.json", raw)
+    notes = pass_over(path / "config.json", unknown, allowed)
+    weights, others = _used(weights)
+    if others:
+        listed = ", ".join(shorten(name) for name in others[:8]) + (", ..." if len(others) > 8 else "")
+        notes += (f"{path}: {len(others)} tensors of no layer or table passed over: {listed}",)
     _check_names(path, settings, weights)
     tables = _find_tables(settings, weights)
     config = _model_config(path / "config.json", settings, tables)
     _check_positions(weights)
     tokenizer, files = find_tokenizer(path)
+    generation, more = read_generation(path, raw, config, allowed)
     return CanonicalModel(
         config=config,
-        generation=read_generation(path, raw, config),
+        generation=generation,
         tensors=_canonical_tensors(config, tables, weights),
         tokenizer=tokenizer,
         tokenizer_files=files,
+        notes=notes + more,
     )
 
 
@@ -106,7 +120,8 @@ class _Settings:
     tie_word_embeddings: bool
 
 
-def _read_settings(path: Path, raw: Mapping[str, Any]) -> _Settings:
+def _read_settings(path: Path, raw: Mapping[str, Any]) -> tuple[_Settings, dict[str, Any]]:
+    """The settings, and the keys that are unknown."""
     given = {key: value for key, value in raw.items() if value is not None}
     for alias, key in _ALIASES.items():
         value = given.pop(alias, None)
@@ -141,13 +156,14 @@ def _read_settings(path: Path, raw: Mapping[str, Any]) -> _Settings:
         share_encoder_decoder_embeddings=fields.flag("share_encoder_decoder_embeddings", True),
         tie_word_embeddings=fields.flag("tie_word_embeddings", True),
     )
+    unknown = {}
     for key, value in fields.remaining().items():
         if key in _FIXED:
             if type(value) is not type(_FIXED[key]) or value != _FIXED[key]:
                 only = shorten(_FIXED[key])
                 raise UnsupportedError(f"{path}: {key} = {shorten(value)}: the engine has only {only}")
         elif key not in _IGNORED and key not in GENERATION_KEYS and not key.startswith("_"):
-            raise UnsupportedError(f"{path}: {key} = {shorten(value)}: unknown to the importer")
+            unknown[key] = value
     if settings.activation_function not in _ACTIVATIONS:
         raise UnsupportedError(
             f"{path}: activation_function = {shorten(settings.activation_function)}; "
@@ -158,7 +174,7 @@ def _read_settings(path: Path, raw: Mapping[str, Any]) -> _Settings:
             f"{path}: share_encoder_decoder_embeddings with a vocab_size of {vocab_size} "
             f"and a decoder_vocab_size of {settings.decoder_vocab_size}"
         )
-    return settings
+    return settings, unknown
 
 
 # Raw name -> canonical name, below "model.encoder.layers.0." and the like.
@@ -232,6 +248,17 @@ class _Tables:
     output: StoredTensor
 
 
+def _used(weights: Mapping[str, StoredTensor]) -> tuple[dict[str, StoredTensor], list[str]]:
+    """Tensors of layers and tables, and the names of all others, such as an optimizer's, which no result depends on.
+
+    Those of layers or of an output layer that the config does not ask for stay: it must be wrong.
+    """
+    own = ("model.encoder.layers.", "model.decoder.layers.", "lm_head.")
+    names = {_SHARED, _ENCODER_TABLE, _DECODER_TABLE, _OUTPUT_BIAS, *_POSITIONS}
+    used = {name: tensor for name, tensor in weights.items() if name in names or name.startswith(own)}
+    return used, [name for name in weights if name not in used]
+
+
 def _check_names(path: Path, settings: _Settings, weights: Mapping[str, StoredTensor]) -> None:
     """Compare raw names and shapes with what ``settings`` ask for: one error for all that is wrong."""
     width, source, target = settings.d_model, settings.vocab_size, settings.decoder_vocab_size
@@ -303,7 +330,7 @@ def _check_positions(weights: Mapping[str, StoredTensor]) -> None:
             continue
         stored = weights[name]
         # Half a step of the stored type at 1, and for float32 room for another library's sine.
-        bound = {"float32": 1e-6, "float16": 2.0**-11, "bfloat16": 2.0**-8}[stored.dtype]
+        bound = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(stored.dtype, 1e-6)
         difference = np.abs(stored.read() - sinusoidal_positions(*stored.shape)).max()
         if not difference <= bound:
             raise UnsupportedError(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pyengine.errors import TokenizerError
 
-__all__ = ["find_tokenizer"]
+__all__ = ["EXPECTED", "find_tokenizer"]
 
 _SENTENCEPIECE = ("source.spm", "target.spm", "vocab.json")
 _TOKENIZERS = ("tokenizer.json",)
+EXPECTED = f"{', '.join(_SENTENCEPIECE)}; or {_TOKENIZERS[0]}"
 _EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -21,7 +23,8 @@ def find_tokenizer(directory: Path) -> tuple[str | None, dict[str, Path]]:
     """
 
     def present(*names: str) -> list[str]:
-        return [name for name in names if (directory / name).is_file()]
+        # A link to nothing is there as well: opening the tokenizer says so.
+        return [name for name in names if os.path.lexists(directory / name)]
 
     found = present(*_SENTENCEPIECE)
     if len(found) == len(_SENTENCEPIECE):

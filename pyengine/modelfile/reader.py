@@ -11,6 +11,7 @@ import numpy as np
 from pyengine.canonical import GenerationDefaults, ModelConfig, Removal
 from pyengine.canonical.tensors import mismatches
 from pyengine.errors import ModelFileError
+from pyengine.formats.foreign import what_else
 from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.regular_files import copy_regular, map_regular, usable_path
 from pyengine.formats.safetensors_header import parse_header
@@ -93,11 +94,7 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
     directory, one of a newer version, and for a training checkpoint (with the command that converts it).
     """
     path = usable_path(path, ModelFileError)
-    if not path.is_dir():
-        found = "a file" if path.exists() else "nothing"
-        raise ModelFileError(f"{path}: expected a model directory, found {found}")
-    if not (path / CONFIG_NAME).exists():
-        found = f"no {CONFIG_NAME} in it" if any(path.iterdir()) else "an empty directory"
+    if (found := what_else(path)) is not None:
         raise ModelFileError(f"{path}: expected a model directory, found {found}")
     config_path = path / CONFIG_NAME
     head = load_object(config_path, ModelFileError, CONFIG_BYTES)

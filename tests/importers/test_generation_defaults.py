@@ -75,6 +75,23 @@ def test_every_key(tmp_path: Path) -> None:
     )
 
 
+def test_a_list_of_one_id_is_that_id(tmp_path: Path) -> None:
+    names = ("decoder_start_token_id", "pad_token_id", "forced_bos_token_id", "forced_eos_token_id", "eos_token_id")
+    plain, listed = ({**IDS, "forced_bos_token_id": 7, "forced_eos_token_id": 0} for _ in range(2))
+    listed.update({name: [listed[name]] for name in names})
+    assert new(tmp_path, **listed) == new(tmp_path, **plain) == old(tmp_path / "old", **listed, max_length=None)
+    # From config.json, too, where generation_config.json has none.
+    assert new(tmp_path, config={**plain, "decoder_start_token_id": [20]}).decoder_start_token_id == 20
+
+
+def test_a_link_to_nothing_is_no_absence(tmp_path: Path) -> None:
+    """config.json would give other defaults."""
+    directory = handmade.write_checkpoint(tmp_path, handmade.marian_config(num_beams=4))
+    (directory / "generation_config.json").symlink_to("../blobs/0f")
+    with pytest.raises(CheckpointError, match="generation_config.json: a link to '../blobs/0f', which is not there"):
+        open_checkpoint(directory)
+
+
 def test_an_old_config_gives_the_defaults(tmp_path: Path) -> None:
     found = old(tmp_path, num_beams=4, bad_words_ids=[[20]], forced_eos_token_id=0, max_length=31)
     assert (found.num_beams, found.bad_words_ids, found.forced_eos_token_id) == (4, ((20,),), (0,))
@@ -154,8 +171,9 @@ def test_what_the_engine_lacks_is_named(tmp_path: Path, key: str, value: Any, ne
 
 
 def test_an_unknown_key_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="generation_config.json: new_trick = 3: unknown"):
-        new(tmp_path, **IDS, new_trick=3)
+    message = "generation_config.json: new_trick = 3, other = {}: unknown .* allow_unknown_keys new_trick,other$"
+    with pytest.raises(UnsupportedError, match=message):
+        new(tmp_path, **IDS, new_trick=3, other={})
     new(
         tmp_path,
         **IDS,
@@ -167,11 +185,36 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_unknown_keys_that_are_named_are_passed_over(tmp_path: Path) -> None:
+    files = {"generation_config": {**IDS, "new_trick": 3, "other": {}}}
+    directory = handmade.write_checkpoint(tmp_path, handmade.marian_config(a_new_key=[1]), **files)
+    for some, left in ((("new_trick", "other"), "a_new_key"), (("a_new_key", "other"), "new_trick")):
+        with pytest.raises(UnsupportedError, match=f"{left} = .*allow_unknown_keys {left}$"):
+            open_checkpoint(directory, allow_unknown_keys=some)
+    model = open_checkpoint(directory, allow_unknown_keys=("new_trick", "a_new_key", "other", "not_there"))
+    assert model.generation == GenerationDefaults(
+        decoder_start_token_id=20, eos_token_id=(0,), pad_token_id=20, max_length=32
+    )
+    assert [note.rpartition("/")[2] for note in model.notes[:3]] == [
+        "config.json: a_new_key = [1]: unknown, and passed over",
+        "generation_config.json: new_trick = 3: unknown, and passed over",
+        "generation_config.json: other = {}: unknown, and passed over",
+    ]
+    # What is known and lacking cannot be passed over.
+    handmade.write_checkpoint(tmp_path, generation_config={**IDS, "num_beam_groups": 2})
+    with pytest.raises(UnsupportedError, match="num_beam_groups = 2: the engine does not have this"):
+        open_checkpoint(directory, allow_unknown_keys=("num_beam_groups",))
+
+
 @pytest.mark.parametrize(
     ("given", "name"),
     (
         ({"decoder_start_token_id": 21}, "decoder_start_token_id"),
-        ({"decoder_start_token_id": [20]}, "decoder_start_token_id"),
+        ({"decoder_start_token_id": [20, 20]}, "decoder_start_token_id"),
+        ({"decoder_start_token_id": []}, "decoder_start_token_id"),
+        ({"decoder_start_token_id": [[20]]}, "decoder_start_token_id"),
+        ({"forced_bos_token_id": [7, 8]}, "forced_bos_token_id"),
+        ({"pad_token_id": [21]}, "pad_token_id"),
         ({"eos_token_id": 21}, "eos_token_id"),
         ({"eos_token_id": []}, "eos_token_id"),
         ({"eos_token_id": "0"}, "eos_token_id"),

@@ -198,6 +198,42 @@ def test_a_type_that_cannot_be_read(tmp_path: Path) -> None:
         open_checkpoint(directory)
 
 
+def test_tensors_of_no_layer_are_passed_over_with_a_note(tmp_path: Path) -> None:
+    """As transformers does. Layers that the config does not ask for are another matter: it must be wrong."""
+    tensors = handmade.marian_tensors(handmade.marian_config())
+    others = {name: np.zeros(2, np.float32) for name in ("optimizer.state.0", "model.encoder.version", "x")}
+    model = open_with(tmp_path, {**others, **tensors})
+    plain = open_with(tmp_path / "plain", tensors)
+    assert list(model.tensors) == list(plain.tensors) and len(plain.notes) == 1
+    assert model.notes[0] == (
+        f"{tmp_path}: 3 tensors of no layer or table passed over: 'optimizer.state.0', 'model.encoder.version', 'x'"
+    )
+
+
+def test_a_checkpoint_without_tokenizer_says_so(tmp_path: Path) -> None:
+    (note,) = open_with(tmp_path, handmade.marian_tensors(handmade.marian_config())).notes
+    assert note == (
+        f"{tmp_path}: no tokenizer files (expected source.spm, target.spm, vocab.json; or tokenizer.json): "
+        "the model takes and gives token ids, no text"
+    )
+
+
+def test_a_bias_of_minus_infinity(tmp_path: Path) -> None:
+    tensors = handmade.marian_tensors(handmade.marian_config())
+    tensors["final_logits_bias"][0, [3, 20]] = -np.inf
+    bias = read(open_with(tmp_path, tensors), "output.bias")
+    np.testing.assert_array_equal(bias, tensors["final_logits_bias"][0])
+    for wrong, found in ((np.nan, "nan"), (np.inf, "inf")):
+        tensors["final_logits_bias"][0, 7] = wrong
+        model = open_with(tmp_path, tensors)
+        with pytest.raises(CheckpointError, match=rf"final_logits_bias: .*finite numbers, found {found} at \[0, 7"):
+            read(model, "output.bias")
+    tensors["final_logits_bias"][:] = -np.inf
+    model = open_with(tmp_path, tensors)
+    with pytest.raises(CheckpointError, match="final_logits_bias: expected a finite number for some id, found none"):
+        read(model, "output.bias")
+
+
 # Positions.
 
 

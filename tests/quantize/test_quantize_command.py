@@ -34,7 +34,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 
 
 def test_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, target = handmade.write_checkpoint(tmp_path / "in"), tmp_path / "out"
+    source, target = checkpoint_with_tokenizer(tmp_path / "in"), tmp_path / "out"
     status, out, err = run([str(source), "-o", str(target)], capsys)
     assert (status, err) == (0, "")
     lines = out.splitlines()
@@ -45,8 +45,24 @@ def test_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[-1] == f"{target}: {open_directory(target).bytes:,} bytes, int8"
 
 
+def test_notes_follow_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = handmade.marian_config(new_key=7, other={"a": 1})
+    source, target = str(handmade.write_checkpoint(tmp_path / "in", config)), str(tmp_path / "out")
+    status, out, err = run([source, "-o", target], capsys)
+    assert (status, out) == (2, "") and "new_key = 7, other = {'a': 1}: unknown" in err
+    assert err.endswith(" are passed over with --allow-unknown-keys new_key,other\n")
+    for arguments in (["-o", target], ["--report-only"]):
+        status, out, err = run([source, *arguments, "--allow-unknown-keys", "new_key, other"], capsys)
+        notes = err.splitlines()
+        assert status == 0 and all(note.startswith("pyengine-quantize: note: ") for note in notes)
+        expected = ("new_key = 7: unknown, and passed over", "other = {'a': 1}: unknown", "no tokenizer files")
+        assert len(notes) == 3 and all(part in note for part, note in zip(expected, notes))
+    assert open_directory(target).tokenizer_kind is None
+    assert "expected names with commas" in run([source, "-o", target, "--allow-unknown-keys", "a,,b"], capsys)[2]
+
+
 def test_float32_and_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, target = str(handmade.write_checkpoint(tmp_path / "in")), str(tmp_path / "out")
+    source, target = str(checkpoint_with_tokenizer(tmp_path / "in")), str(tmp_path / "out")
     assert run([source, "-o", target], capsys)[0] == 0
     status, out, err = run([source, "-o", target, "--weights", "float32"], capsys)
     assert (status, out) == (2, "")
@@ -57,7 +73,7 @@ def test_float32_and_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_report_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = handmade.write_checkpoint(tmp_path / "in")
+    source = checkpoint_with_tokenizer(tmp_path / "in")
     status, out, err = run([str(source), "--report-only"], capsys)
     assert (status, err) == (0, "") and out.splitlines()[-1].startswith("total")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
@@ -165,7 +181,7 @@ def test_a_full_disk_is_one_line(
 
 
 def test_the_tool_and_no_bar_in_a_log(tmp_path: Path) -> None:
-    source = handmade.write_checkpoint(tmp_path / "in")
+    source = checkpoint_with_tokenizer(tmp_path / "in")
     command = [sys.executable, str(TOOL), str(source), "-o", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -87,6 +87,17 @@ def test_a_conversion_skips_and_says_so(tmp_path: Path, capsys: pytest.CaptureFi
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
 
 
+def test_a_report_skips_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    checkpoint, text = checkpoint_with_tokenizer(tmp_path / "checkpoint"), tmp_path / "text"
+    text.write_text("\n" + "".join(f"{source}\t{target}\n" for source, target in GOOD) + f"{'Ein ' * 80}\n")
+    words = ["--weights", "int4", "--calibrate", str(text), "--report", str(tmp_path / "page")]
+    assert main([str(checkpoint), "-o", str(tmp_path / "out"), *words]) == 0
+    skipped = "ext: 1 line without a source or a target and 1 line too long for the model skipped"
+    assert capsys.readouterr().err == f"pyengine-quantize: note: t{skipped}\n"
+    assert f"T{skipped}." in (tmp_path / "page" / "index.html").read_text()
+
+
 def test_a_vocabulary_of_a_text_with_blank_lines(tmp_path: Path) -> None:
     checkpoint = checkpoint_with_tokenizer(tmp_path / "checkpoint")
     convert(checkpoint, tmp_path / "blank", vocabulary=[GOOD[0], ("", None), *GOOD[1:], (" ", None)])

@@ -185,7 +185,7 @@ def test_the_command(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFix
     words = [str(checkpoint), "--prune-method", "magnitude"]
     assert main([*words, "-o", str(tmp_path / "blocks"), "--prune", "blocks=0.5"]) == 0
     printed = capsys.readouterr()
-    assert "zeros: 50% of" in printed.out and printed.err == ""
+    assert "zeros: 50% of" in printed.out and "the model will not run faster" not in printed.err
     for setting, why in (
         ("weights=0.5", "single weights and N:M"),
         ("2:4", "single weights and N:M"),
