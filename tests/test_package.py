@@ -17,13 +17,13 @@ def test_all_names_exist_and_are_sorted() -> None:
         "canonical",
         "cli",
         "command",
+        "console",
         "cpus",
         "decoding",
         "foreign",
         "formats",
         "modelfile",
         "options",
-        "console",
         "output",
         "pages",
         "plan",
@@ -31,6 +31,7 @@ def test_all_names_exist_and_are_sorted() -> None:
         "results",
         "scheduling",
         "shortlist",
+        "threads",
     }
     modules |= {"checkpoints", "errors", "importers", "quantize", "tasks", "text", "version", "annotations"}
     public = {name for name in vars(pyengine) if not name.startswith("_")} - modules

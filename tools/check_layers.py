@@ -26,7 +26,8 @@ ARROWS: dict[str, str] = {
     "results": "",
     "version": "",
     "pages": "",
-    "formats": "cpus errors pages",
+    "threads": "",
+    "formats": "cpus errors pages threads",
     "output": "errors formats",
     "command": "console errors output",
     "foreign": "",
@@ -36,15 +37,15 @@ ARROWS: dict[str, str] = {
     "checkpoints": "errors formats canonical",
     "importers": "errors formats canonical checkpoints",
     "modelfile": "errors output formats canonical version",
-    "text": "errors formats",
+    "text": "errors formats threads",
     "shortlist": "errors output formats",
     "plan": "",
     "decoding": "errors options plan _core",
     "scheduling": "errors options plan decoding",
     "_core": "errors plan csrc/base csrc/kernels csrc/ops csrc/model csrc/search",
     "tasks": (
-        "cpus errors formats arguments options output pages results plan canonical modelfile text shortlist _core "
-        "scheduling decoding"
+        "cpus errors formats arguments options output pages results threads plan canonical modelfile text shortlist "
+        "_core scheduling decoding"
     ),
     "pyengine": "errors options results version tasks",
     "cli": "command console cpus errors formats options results version modelfile text tasks quantize pyengine",

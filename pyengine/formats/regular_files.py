@@ -8,13 +8,14 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import FileIO
 from pathlib import Path
 
 from pyengine.cpus import usable_cpus
 from pyengine.errors import PyengineError
 from pyengine.pages import HUGE_PAGE, huge_room
+from pyengine.threads import side_by_side
 
 __all__ = ["copy_regular", "map_regular", "open_regular", "read_regular", "usable_path"]
 
@@ -116,8 +117,7 @@ def copy_regular(path: Path, error: type[PyengineError]) -> memoryview:
                 begin += count
 
         try:
-            with ThreadPoolExecutor(cpus) as pool:
-                list(pool.map(fill, range(0, size, share)))
+            side_by_side(*(partial(fill, begin) for begin in range(0, size, share)))
         except OSError as exc:
             raise error(f"{path}: cannot be read: {exc.strerror}") from None
     return room.toreadonly()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from pyengine.arguments import KEYWORDS, choice, flag, unknown_option
+from pyengine.errors import EngineError
 from pyengine.modelfile import open_head, open_weights
 from pyengine.options import TranslationKeywords
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import open_engine
 from pyengine.tasks.translator import Translator
-from pyengine.text import open_tokenizer
+from pyengine.text import Tokenizer, open_tokenizer
+from pyengine.threads import side_by_side
 
 __all__ = ["load"]
 
@@ -48,29 +49,30 @@ def load(
         searching = dict.fromkeys(TranslationKeywords.__annotations__, KEYWORDS["options"])
         raise unknown_option(name, own, KEYWORDS | searching)
     choice("load", load, ("copy", "mmap"))
-    head = open_head(path, verify=flag("verify", verify))
-    config = head.config
-    opened = None if shortlist is None else Shortlist.open(shortlist, config.source_vocab, config.target_vocab)
-    with ThreadPoolExecutor(1) as pool:  # opening a tokenizer takes as long as reading the weights
-        weights = pool.submit(open_weights, head, copy=load == "copy")
-        tokenizer = None
-        if head.tokenizer_kind is not None:
-            tokenizer = open_tokenizer(
-                head.path,
-                head.tokenizer_kind,
-                source_vocab=config.source_vocab,
-                target_vocab=config.target_vocab,
-            )
-        directory = weights.result()
-    engine, settings = open_engine(directory, threads=threads, replicas=replicas, compute=compute, kv=kv)
-    about = {
-        "path": str(directory.path),
-        "created_by": directory.created_by,
-        "weights": directory.weights,
-        "bytes": directory.bytes,
-        "tokenizer": directory.tokenizer_kind,
-        "load": load,
-        "shortlist": None if shortlist is None else str(shortlist),
-        **settings,
-    }
+    try:
+        head = open_head(path, verify=flag("verify", verify))
+        config = head.config
+        opened = None if shortlist is None else Shortlist.open(shortlist, config.source_vocab, config.target_vocab)
+
+        def read_tokenizer() -> Tokenizer | None:
+            if head.tokenizer_kind is None:
+                return None
+            sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
+            return open_tokenizer(head.path, head.tokenizer_kind, **sizes)
+
+        # Opening a tokenizer takes as long as reading the weights.
+        directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), read_tokenizer)
+        engine, settings = open_engine(directory, threads=threads, replicas=replicas, compute=compute, kv=kv)
+        about = {
+            "path": str(directory.path),
+            "created_by": directory.created_by,
+            "weights": directory.weights,
+            "bytes": directory.bytes,
+            "tokenizer": directory.tokenizer_kind,
+            "load": load,
+            "shortlist": None if shortlist is None else str(shortlist),
+            **settings,
+        }
+    except MemoryError as error:
+        raise EngineError(f"{path}: out of memory while it was opened") from error
     return Translator(engine, tokenizer, about, opened)

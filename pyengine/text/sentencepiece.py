@@ -11,9 +11,9 @@ ids equal those of transformers 5.23.0's MarianTokenizer, the text that of its
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -25,6 +25,7 @@ from pyengine.formats.strict_json import shorten
 from pyengine.text.settings import AddedToken, Settings, read_settings
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 from pyengine.text.vocabulary import Vocabulary, read_vocabulary
+from pyengine.threads import side_by_side
 
 SOURCE_MODEL_FILE = "source.spm"
 TARGET_MODEL_FILE = "target.spm"
@@ -83,18 +84,20 @@ class SentencePieceTokenizer:
         settings = read_settings(directory)
         source_data = read_regular(directory / SOURCE_MODEL_FILE, TokenizerError, SENTENCEPIECE_BYTES)
         target_data = read_regular(directory / TARGET_MODEL_FILE, TokenizerError, SENTENCEPIECE_BYTES)
-        # The library builds a model without the interpreter's lock: the target's meanwhile, in a thread of its own.
-        with ThreadPoolExecutor(1) as pool:
-            other = None
-            if target_data != source_data:
-                other = pool.submit(_Model, directory / TARGET_MODEL_FILE, target_data)
-            self._source_model = _Model(directory / SOURCE_MODEL_FILE, source_data)
+
+        def read_source() -> tuple[_Model, Vocabulary, Vocabulary]:
+            model = _Model(directory / SOURCE_MODEL_FILE, source_data)
             source = read_vocabulary(directory / VOCABULARY_FILE, (settings.unknown, settings.end))
-            if settings.separate_vocabularies:
-                target = read_vocabulary(directory / TARGET_VOCABULARY_FILE, (settings.unknown, settings.end))
-            else:
-                target = source
-            self._target_model = other.result() if other else self._source_model
+            if not settings.separate_vocabularies:
+                return model, source, source
+            return model, source, read_vocabulary(directory / TARGET_VOCABULARY_FILE, (settings.unknown, settings.end))
+
+        # The library builds a model without the interpreter's lock: the target's meanwhile.
+        calls: list[Callable[[], Any]] = [read_source]
+        if target_data != source_data:
+            calls.insert(0, lambda: _Model(directory / TARGET_MODEL_FILE, target_data))
+        *other, (self._source_model, source, target) = side_by_side(*calls)
+        self._target_model = other[0] if other else self._source_model
         self._source_unknown = source.ids[settings.unknown]
         self._target_unknown = target.ids[settings.unknown]
 
