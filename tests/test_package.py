@@ -23,6 +23,7 @@ def test_all_names_exist_and_are_sorted() -> None:
         "foreign",
         "formats",
         "modelfile",
+        "native",
         "options",
         "output",
         "pages",

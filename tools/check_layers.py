@@ -27,6 +27,7 @@ ARROWS: dict[str, str] = {
     "version": "",
     "pages": "",
     "threads": "",
+    "native": "errors",
     "formats": "cpus errors pages threads",
     "output": "errors formats",
     "command": "console errors output",
@@ -37,17 +38,17 @@ ARROWS: dict[str, str] = {
     "checkpoints": "errors formats canonical",
     "importers": "errors formats canonical checkpoints",
     "modelfile": "errors output formats canonical version",
-    "text": "errors formats threads",
+    "text": "cpus errors native formats threads",
     "shortlist": "errors output formats",
     "plan": "",
-    "decoding": "errors options plan _core",
+    "decoding": "errors native options plan _core",
     "scheduling": "errors options plan decoding",
     "_core": "errors plan csrc/base csrc/kernels csrc/ops csrc/model csrc/search",
     "tasks": (
         "cpus errors formats arguments options output pages results threads plan canonical modelfile text shortlist "
         "_core scheduling decoding"
     ),
-    "pyengine": "errors options results version tasks",
+    "pyengine": "cpus errors options results version tasks",
     "cli": "command console cpus errors formats options results version modelfile text tasks quantize pyengine",
     "quantize": (
         "command console cpus errors options output plan version formats canonical checkpoints importers modelfile "

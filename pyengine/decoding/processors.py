@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pyengine.native import native
 from pyengine.options import SearchOptions
 
 __all__ = ["Candidates", "Context", "Edits", "Processors"]
@@ -76,12 +77,12 @@ class Processors:
         self._end = np.array(options.end, np.int64)
         # A bad word that is nothing but an end token is ignored, as in NoBadWordsLogitsProcessor.
         words = [word for word in options.bad_words_ids if word not in {(end,) for end in options.end}]
-        self._banned = np.unique(np.array([word[0] for word in words if len(word) == 1], np.int64))
-        self._suppressed = np.unique(np.array(options.suppress_tokens, np.int64))
-        self._always = np.union1d(self._banned, self._suppressed).astype(np.int32)
-        self._begin = np.unique(np.array(options.begin_suppress_tokens, np.int64))
+        self._banned = native(np.unique, np.array([word[0] for word in words if len(word) == 1], np.int64))
+        self._suppressed = native(np.unique, np.array(options.suppress_tokens, np.int64))
+        self._always = native(np.union1d, self._banned, self._suppressed).astype(np.int32)
+        self._begin = native(np.unique, np.array(options.begin_suppress_tokens, np.int64))
         self._phrases = _by_length([word for word in words if len(word) > 1])
-        self._forced_end = np.unique(np.array(options.forced_eos_token_id, np.int64))
+        self._forced_end = native(np.unique, np.array(options.forced_eos_token_id, np.int64))
         self._kept: tuple[tuple[int, bool], Edits] | None = None  # of the last step: most are like it
         self.needs_history = bool(
             self._phrases or options.no_repeat_ngram_size or options.repetition_penalty != 1.0
@@ -108,7 +109,7 @@ class Processors:
     def _same_bans(self, rows: int, short: bool) -> Edits:
         """Every row has the bans that always hold, and those of end tokens if all are `short`."""
         if self._kept is None or self._kept[0] != (rows, short):
-            banned = np.union1d(self._always, self._end).astype(np.int32) if short else self._always
+            banned = native(np.union1d, self._always, self._end).astype(np.int32) if short else self._always
             offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(len(banned))
             self._kept = (rows, short), Edits(offsets, np.tile(banned, rows))
         return self._kept[1]
@@ -221,9 +222,8 @@ class Processors:
     def _combine(
         self, rows: int, found: list[tuple[np.ndarray, np.ndarray, int]], forced: np.ndarray | None
     ) -> Edits:
-        keys = np.unique(
-            np.concatenate([(row * self._vocab + ids) * _KINDS + kind for row, ids, kind in found])
-        )
+        keys = np.concatenate([(row * self._vocab + ids) * _KINDS + kind for row, ids, kind in found])
+        keys = native(np.unique, keys)
         places = keys // _KINDS
         strongest = np.ones(len(keys), bool)  # there may be none: processors that look for repetitions found nothing
         strongest[:-1] = places[1:] != places[:-1]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyengine.decoding.processors import Candidates, Context, Edits, Processors
+from pyengine.native import native
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
@@ -197,7 +198,7 @@ class Search(ABC):
         """Forget the sentences on the mask `done` over `_live`; all others have begun from here on."""
         if np.count_nonzero(done):
             slots = self._live[done]
-            self._free(np.unique(self._sequences[slots]))
+            self._free(native(np.unique, self._sequences[slots]))
             self.slots.give(slots)
             self._live = self._live[~done]
         self._fresh = 0

@@ -11,6 +11,7 @@ ids equal those of transformers 5.23.0's MarianTokenizer, the text that of its
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pyengine.errors import TokenizerError
 from pyengine.formats.limits import EXPANSION, SENTENCEPIECE_BYTES
 from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import shorten
+from pyengine.native import native
 from pyengine.text.settings import AddedToken, Settings, read_settings
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 from pyengine.text.vocabulary import Vocabulary, read_vocabulary
@@ -50,9 +52,9 @@ class _Model:
         """``data`` is the content of ``path``."""
         self._path = path
         _check_cost(path, data)
-        self._processor = sentencepiece.SentencePieceProcessor()
+        self._processor = native(sentencepiece.SentencePieceProcessor)
         try:
-            self._processor.LoadFromSerializedProto(data)
+            native(self._processor.LoadFromSerializedProto, data)
         except (RuntimeError, ValueError) as error:  # its messages, too, may hold bytes that are not UTF-8
             raise TokenizerError(
                 f"{path}: expected a SentencePiece model, found {len(data)} bytes: {error!s:.200}"
@@ -61,16 +63,21 @@ class _Model:
     def cut(self, text: str) -> list[str]:
         """The pieces of ``text``, normalized; what no piece covers is there as it is."""
         try:
-            return self._processor.encode(text, out_type=str)
+            return native(self._processor.encode, text, out_type=str)
         except (RuntimeError, ValueError) as error:
             raise TokenizerError(f"{self._path}: cannot cut {shorten(text)}: {error!s:.200}") from error
 
     def join(self, pieces: list[str]) -> str:
         """The text that ``pieces`` make."""
         try:
-            return self._processor.decode_pieces(pieces)
+            return native(self._processor.decode_pieces, pieces)
         except (RuntimeError, ValueError) as error:
             raise TokenizerError(f"{self._path}: cannot join {shorten(pieces)}: {error!s:.200}") from error
+
+    def __del__(self, ended: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Freeing a model is a call, too. Once other threads are gone it needs no care, and globals may be gone."""
+        if not ended():
+            native(self.__dict__.clear)
 
 
 class SentencePieceTokenizer:

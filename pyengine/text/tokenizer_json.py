@@ -13,6 +13,7 @@ from pyengine.errors import TokenizerError
 from pyengine.formats.limits import EXPANSION, TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
 from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import check_cost, load_object, parse_object
+from pyengine.native import native
 from pyengine.text.settings import CONFIG_FILE, flag
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 
@@ -36,7 +37,7 @@ class JsonTokenizer:
         strings = len(data) + _NODE_COST // 2 * _count_nodes(path, data)
         check_cost(data, strings, str(path), TokenizerError, VOCABULARY_BYTES)
         with _failures_of(path, f"expected a tokenizer, found {len(data)} bytes"):
-            self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
+            self._tokenizer = native(tokenizers.Tokenizer.from_buffer, data)
             # What a file says about batches: here every text is encoded by itself, and whole.
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
@@ -61,7 +62,7 @@ class JsonTokenizer:
         """See ``Tokenizer``."""
         known = checked_ids(ids, self.target_size)
         with _failures_of(self._path, "cannot decode token ids"):
-            text = self._tokenizer.decode(known, skip_special_tokens=True)
+            text = native(self._tokenizer.decode, known, skip_special_tokens=True)
         return clean_up_spaces(text) if self._clean_up_spaces else text
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
@@ -71,7 +72,7 @@ class JsonTokenizer:
     def _encode(self, text: str, *, special: bool) -> list[int]:
         checked_text(text)
         with _failures_of(self._path, "cannot encode the text"):
-            ids = self._tokenizer.encode(text, add_special_tokens=special).ids
+            ids = native(self._tokenizer.encode, text, add_special_tokens=special).ids
         if ids and max(ids) >= self.source_size:  # the post-processor has ids of its own
             raise TokenizerError(f"{self._path}: expected ids below {self.source_size}, found {max(ids)}")
         return ids
