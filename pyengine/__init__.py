@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import pyengine.cpus as _cpus  # noqa: F401 - first: it notes the CPUs before an OpenMP runtime is loaded
 from pyengine.errors import (
     CheckpointError,
     ClosedError,

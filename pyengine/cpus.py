@@ -1,27 +1,73 @@
-"""How many CPUs this process may use: the affinity mask, capped by the cgroup's quota."""
+"""How many CPUs this process may use, and which: the affinity mask, capped by the cgroup's quota."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["usable_cpus"]
+__all__ = ["affinity_kept", "started_cpus", "usable_cpus"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
+# With one of these set, an OpenMP runtime binds the thread that loads it to a CPU, and its own threads to others.
+_BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+
+
+def started_cpus() -> tuple[int, ...]:
+    """The CPUs that this process was started with, ascending.
+
+    That is the mask of the calling thread, as whoever started the process, or the process itself, has set it. Where an
+    environment variable has OpenMP runtimes bind threads, masks say nothing any more: then it is what all threads of
+    the process had together when pyengine was imported. A runtime that was loaded before, in a process of a single
+    thread, had left but one CPU.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return tuple(range(os.cpu_count() or 1))
+    bound = any(os.environ.get(name, "").lower() not in ("", "false") for name in _BINDING)
+    return tuple(sorted(_AT_IMPORT if bound else os.sched_getaffinity(0)))
+
+
+@contextmanager
+def affinity_kept() -> Iterator[None]:
+    """Around an import that may load an OpenMP runtime: this thread keeps its mask, and gives it to those it starts."""
+    if not hasattr(os, "sched_getaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        yield
+    finally:
+        if os.sched_getaffinity(0) != before:
+            os.sched_setaffinity(0, before)
+
 
 def usable_cpus(cgroups: Path = _CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
-    """CPUs in the affinity mask, or fewer where a cgroup (version 1 or 2) allows less time; at least 1.
+    """The number of `started_cpus`, or fewer where a cgroup (version 1 or 2) allows less time; at least 1.
 
     A quota of 2.5 CPUs counts as 3: a thread that has to wait for its share costs less than an idle share.
     """
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:
-        cpus = os.cpu_count() or 1
+    cpus = len(started_cpus())
     quota = _cgroup_quota(cgroups, membership)
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+
+
+def _cpus_of_threads() -> set[int]:
+    """The masks of all threads of this process together."""
+    if not hasattr(os, "sched_getaffinity"):
+        return set()
+    cpus = set(os.sched_getaffinity(0))
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            cpus |= os.sched_getaffinity(int(thread))
+    except OSError:  # no /proc, or a thread that has ended
+        pass
+    return cpus
+
+
+_AT_IMPORT = _cpus_of_threads()
 
 
 def _cgroup_quota(cgroups: Path, membership: Path) -> float | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from pyengine.arguments import KEYWORDS, choice, flag, unknown_option
+from pyengine.cpus import started_cpus
 from pyengine.errors import EngineError
 from pyengine.modelfile import open_head, open_weights
 from pyengine.options import TranslationKeywords
@@ -72,6 +73,7 @@ def load(
             "load": load,
             "shortlist": None if shortlist is None else str(shortlist),
             **settings,
+            "cpus": list(started_cpus()),
         }
     except MemoryError as error:
         raise EngineError(f"{path}: out of memory while it was opened") from error

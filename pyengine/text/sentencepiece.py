@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 
+from pyengine.cpus import affinity_kept
 from pyengine.errors import TokenizerError
 from pyengine.formats.limits import EXPANSION, SENTENCEPIECE_BYTES
 from pyengine.formats.regular_files import read_regular
@@ -28,6 +28,9 @@ from pyengine.text.settings import AddedToken, Settings, read_settings
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 from pyengine.text.vocabulary import Vocabulary, read_vocabulary
 from pyengine.threads import side_by_side
+
+with affinity_kept():
+    import sentencepiece
 
 SOURCE_MODEL_FILE = "source.spm"
 TARGET_MODEL_FILE = "target.spm"
