@@ -3,7 +3,8 @@
 Each object is kept in ``build/cache`` under the hash of all that made it (its source, every header, the
 flags, the compiler): a rebuild compiles what changed, and an object made otherwise is never used again.
 
-Environment: ``CC``, ``CFLAGS``, ``LDFLAGS`` as usual (the project's own flags come after them), and
+Environment: ``CC``, ``CFLAGS``, ``LDFLAGS`` as usual (the project's own flags come after them, so that ``-ffast-math``
+and its like change no result; ``-march`` changes none either, but the build may need that machine), and
 
     PYENGINE_WERROR=1                      warnings are errors
     PYENGINE_SANITIZE=address,undefined    an instrumented build, with assertions, -O1 -g
@@ -54,7 +55,11 @@ ISA_FLAGS: tuple[tuple[str, str | None, str], ...] = (
 )
 
 LANGUAGE_FLAGS = "-std=c11 -pthread -fPIC -fvisibility=hidden"
-NUMERIC_FLAGS = "-ffp-contract=off -fno-math-errno"
+# The bytes of results depend on exact arithmetic: what CC or CFLAGS say about it is undone.
+NUMERIC_FLAGS = "-fno-fast-math -fno-rounding-math -ffp-contract=off -fno-math-errno"
+NUMERIC_FLAGS_OF_SOME = ("-fno-single-precision-constant", "-mfpmath=sse")  # gcc; x86
+# With -ffast-math or -Ofast a linker adds code that flushes subnormal numbers to zero in the whole process.
+NUMERIC_LINK_FLAGS = "-fno-fast-math -fno-unsafe-math-optimizations -O2"
 WARNING_FLAGS = "-Wall -Wextra"
 HARDENED_LINK = ("-Wl,-z,noexecstack", "-Wl,-z,relro", "-Wl,-z,now")
 
@@ -128,12 +133,14 @@ class Toolchain:
         self._require(PYTHON_PROBE, self.python_includes, "does not find this Python's header, Python.h")
         machine = self._output("-dumpmachine").split("-")[0]
         self.machine = {"amd64": X86, "arm64": ARM}.get(machine, machine)
+        some = [flag for flag in NUMERIC_FLAGS_OF_SOME if self._try("", [flag, "-Werror"]) is None]
+        self.numeric_flags = [*NUMERIC_FLAGS.split(), *some]
         self.link_flags = [flag for flag in HARDENED_LINK if self._try("", [flag], link=True) is None]
         if self.sanitize:
             self.link_flags.append(f"-fsanitize={self.sanitize}")
 
     def common_flags(self) -> list[str]:
-        flags = [*self.user_cflags, *LANGUAGE_FLAGS.split(), *NUMERIC_FLAGS.split(), "-Icsrc"]
+        flags = [*self.user_cflags, *LANGUAGE_FLAGS.split(), *self.numeric_flags, "-Icsrc"]
         if self.sanitize:
             flags += [f"-fsanitize={self.sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
             flags += ["-O1", "-g"]
@@ -150,14 +157,14 @@ class Toolchain:
         key = digest(self.cc, self.identity, flags, headers, name, source.read_bytes())
         target = self.cache / f"{source.stem.split('-')[0]}-{key}.o"
         if not self._cached(target):
-            isa = [flag for flag in flags if flag.startswith("-m")]
+            isa = [flag for flag in flags if flag.startswith("-m") and flag not in self.numeric_flags]
             sys.stdout.write(" ".join(["compiling", name, *isa]) + "\n")
             self._make(target, [*self.cc, *flags, "-c", str(source)], CompileError)
         return target
 
     def link(self, objects: list[Path], name: str) -> Path:
         command = [*self.cc, "-shared", *map(str, objects)]
-        flags = [*self.user_ldflags, *self.link_flags, "-pthread", "-lm"]
+        flags = [*self.user_ldflags, *NUMERIC_LINK_FLAGS.split(), *self.link_flags, "-pthread", "-lm"]
         target = self.cache / f"{name}-{digest(self.identity, command, flags)}.so"
         if not self._cached(target):
             print(f"linking {name}", flush=True)

@@ -6,6 +6,7 @@ Each test builds a tiny core with the project's own setup.py, in a tree of its o
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,31 @@ def test_a_build_serves_the_source_tree_too(tree: Path) -> None:
         path.unlink()
     assert build(tree, ("build",), PYENGINE_SANITIZE="undefined").returncode == 0
     assert not list(tree.glob("pyengine/_core.*.so"))
+
+
+SENSITIVE = """
+#include <math.h>
+double sum(const double *x, int n) { double s = 0; for (int i = 0; i < n; i++) s += x[i]; return s; }
+double scaled(double x, double y) { return x / y + x / 3.0 + (0.0 - x); }
+int is_number(double x) { return x == x && !isinf(x); }
+float root(float x) { return 1.0f / sqrtf(x) + x * 0.1f + x; }
+"""
+READS_SUBNORMAL = "import pyengine._core, sys; print(sys.float_info.min * float('0.5') > 0)"
+
+
+def test_flags_that_ask_for_inexact_arithmetic_change_nothing(tree: Path) -> None:
+    (tree / "csrc/base/sensitive.c").write_text(SENSITIVE, encoding="utf-8")
+    compiled(tree)
+    [plain] = tree.glob("build/cache/sensitive-*.o")
+    before = plain.read_bytes()
+    plain.unlink()
+    x87 = " -mfpmath=387" if platform.machine() == "x86_64" else ""
+    compiled(tree, CFLAGS="-ffast-math -frounding-math -ffp-contract=fast" + x87, LDFLAGS="-ffast-math -Ofast")
+    [flagged] = tree.glob("build/cache/sensitive-*.o")
+    assert flagged != plain
+    assert flagged.read_bytes() == before
+    command = [sys.executable, "-c", READS_SUBNORMAL]
+    assert subprocess.run(command, cwd=tree, capture_output=True, text=True).stdout == "True\n"
 
 
 @pytest.mark.parametrize(
