@@ -78,7 +78,8 @@ def _cgroup_quota(cgroups: Path, membership: Path) -> float | None:
         return None
     quotas = []
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if controllers == "":
             root, read = cgroups, _quota_v2
         elif "cpu" in controllers.split(","):
@@ -96,16 +97,21 @@ def _cgroup_quota(cgroups: Path, membership: Path) -> float | None:
 
 def _quota_v2(folder: Path) -> float | None:
     words = _words(folder / "cpu.max")
-    if len(words) != 2 or words[0] == "max":
+    if len(words) != 2 or not all(map(_is_time, words)):  # "max": no quota
         return None
     return int(words[0]) / int(words[1])
 
 
 def _quota_v1(folder: Path) -> float | None:
     quota, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
-    if not quota or not period or int(quota[0]) <= 0:
+    if not quota or not period or not _is_time(quota[0]) or not _is_time(period[0]):  # -1: no quota
         return None
     return int(quota[0]) / int(period[0])
+
+
+def _is_time(word: str) -> bool:
+    """Whether it is a number of microseconds, and more than none."""
+    return word.isdecimal() and int(word) > 0
 
 
 def _words(path: Path) -> list[str]:

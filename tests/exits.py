@@ -61,10 +61,11 @@ def work(one: Callable[[], object], working: threading.Event) -> None:
 
 def come_late() -> None:
     ending.wait()
-    try:
-        CALLS["tokenize"][0]()
-    except pyengine.EngineError as error:
-        print(error, flush=True)
+    for one in CALLS["tokenize"]:
+        try:
+            one()
+        except pyengine.EngineError as error:
+            print(error, flush=True)
 
 
 if calls == "late":

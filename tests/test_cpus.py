@@ -67,6 +67,13 @@ def test_more_quota_than_cpus(tmp_path: Path) -> None:
     assert cgroup(tmp_path, "0::/a\n", a__cpu_dot_max="9900000 100000\n") == 8
 
 
+@pytest.mark.parametrize("text", ["", "max", "0 100000", "100000 0", "-1 100000", "1e5 100000", "many few", "1 2 3"])
+def test_a_quota_that_is_none_is_passed_over(tmp_path: Path, text: str) -> None:
+    assert cgroup(tmp_path, "no cgroup\n0::/a\n", a__cpu_dot_max=text) == 8
+    quota = {"cpu__x__cpu_dot_cfs_quota_us": text, "cpu__x__cpu_dot_cfs_period_us": "period"}
+    assert cgroup(tmp_path, "3:cpu:/x\n", **quota) == 8
+
+
 def found_by(program: str, **variables: str) -> object:
     """What a program of its own process prints, with these variables and no others that bind threads."""
     others = {name: value for name, value in os.environ.items() if name not in BINDING}

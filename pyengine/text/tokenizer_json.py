@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tokenizers
 
-from pyengine.errors import TokenizerError
+from pyengine.errors import EngineError, TokenizerError
 from pyengine.formats.limits import EXPANSION, TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
 from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import check_cost, load_object, parse_object
@@ -100,7 +100,7 @@ def _failures_of(path: Path, what: str) -> Iterator[None]:
     """Turns what the package raises into TokenizerError; a panic inside it is no ``Exception``."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, EngineError):
         raise
     except BaseException as error:
         raise TokenizerError(f"{path}: {what}: {error!s:.200}") from error
