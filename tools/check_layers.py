@@ -42,7 +42,7 @@ ARROWS: dict[str, str] = {
     "shortlist": "errors output formats",
     "plan": "",
     "decoding": "errors native options plan _core",
-    "scheduling": "errors options plan decoding",
+    "scheduling": "errors options threads plan decoding",
     "_core": "errors plan csrc/base csrc/kernels csrc/ops csrc/model csrc/search",
     "tasks": (
         "cpus errors formats arguments options output pages results threads plan canonical modelfile text shortlist "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing
+from functools import partial
 
 from pyengine.decoding.search import Found
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
+from pyengine.threads import side_by_side
 
 __all__ = ["run_streams"]
 
@@ -67,19 +68,8 @@ def _run_window(
             errors.append(error)
             deadline.cancel()  # the others end after their step
 
-    threads, own = [], [0]
     try:
-        for stream in range(1, streams):
-            thread = threading.Thread(target=run, args=(stream,), daemon=True)
-            try:
-                thread.start()
-                threads.append(thread)
-            except RuntimeError:  # the system refuses threads
-                own.append(stream)
-        for stream in own:
-            run(stream)
-        for thread in threads:
-            thread.join()
+        side_by_side(*(partial(run, stream) for stream in range(streams)))
     except BaseException:  # Ctrl-C
         deadline.cancel()
         raise
