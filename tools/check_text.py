@@ -1,5 +1,6 @@
 """Text: no trailing spaces, no tabs, one final newline, no long lines, no path of one machine, no dead link between
-documents; and the subjects of commits read ``area: imperative`` in at most 72 characters without a period.
+documents, nothing that tells to install a stranger's package; and the subjects of commits read ``area: imperative``
+in at most 72 characters without a period.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ LINE_RULES = (
     (re.compile(r"\t"), "tab"),
     (re.compile(r"(?<![\w.~-])/(?:work|root|home|tmp)/\w"), "path of one machine"),
     (re.compile(r"\r"), "carriage return"),
+    # On the index that name is another project's; ours is DISTRIBUTION of pyengine/version.py.
+    (re.compile(r"\bpip3? install\b[^`]*(?<![\w./-])pyengine(?![\w./-])"), "tells to install a stranger's package"),
 )
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 SUBJECT = re.compile(r"[a-z][a-z0-9_./, -]*: \S.*[^.]")

@@ -1,6 +1,6 @@
 """The report of a compression or a comparison: ``report.json`` for machines, ``index.html`` for people.
 
-Needs matplotlib, which ``pip install pyengine[report]`` brings.
+Needs matplotlib, which the extra ``report`` brings.
 """
 
 from pyengine.quantize.report.data import (

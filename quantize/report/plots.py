@@ -16,6 +16,7 @@ from pyengine.quantize.report.data import Histogram, Layer, ParetoPoint
 from pyengine.quantize.report.markup import Markup, shown
 from pyengine.quantize.report.svg import COLOURS, inline_svg
 from pyengine.quantize.report.words import short_name, size
+from pyengine.version import DISTRIBUTION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +64,8 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise OptionError("a report needs matplotlib, which is missing: pip install pyengine[report]") from None
+        wanted = f"pip install '{DISTRIBUTION}[report]'"
+        raise OptionError(f"a report needs matplotlib, which is missing: {wanted}") from None
 
 
 def sizes_plot(layers: Sequence[Layer], names: tuple[str, str]) -> Markup:

@@ -25,6 +25,7 @@ from pyengine.quantize.divergence import divergence, token_divergence
 from pyengine.quantize.opening import read_matrix, read_model
 from pyengine.quantize.report import CompressionReport
 from pyengine.text import open_tokenizer
+from pyengine.version import DISTRIBUTION
 
 from ..checkpoints import handmade
 
@@ -258,7 +259,7 @@ def test_errors_of_the_report_come_first(
     assert "no report directory" in error_line(capsys, *words, "--report", int8_directory)
     assert "does not exist" in error_line(capsys, *words, "--report", tmp_path / "none" / "page")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert "pip install pyengine[report]" in error_line(capsys, *words, "--report", tmp_path / "page")
+    assert f"pip install '{DISTRIBUTION}[report]'" in error_line(capsys, *words, "--report", tmp_path / "page")
     assert not (tmp_path / "page").exists()
 
 

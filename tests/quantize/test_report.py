@@ -34,6 +34,7 @@ from pyengine.quantize.report import (
     require_matplotlib,
     write_report,
 )
+from pyengine.version import DISTRIBUTION
 
 HOSTILE = "</style><script>alert('1')</script>\"&amp;$x_{2}$ \u202e\0\ud800 \N{CJK UNIFIED IDEOGRAPH-4E2D} ]]>-->"
 VOID = {"meta", "wbr"}
@@ -322,9 +323,9 @@ def test_overwrite_and_foreign_directories(tmp_path: Path) -> None:
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(OptionError, match=re.escape("pip install pyengine[report]")):
+    with pytest.raises(OptionError, match=re.escape(f"pip install '{DISTRIBUTION}[report]'")):
         require_matplotlib()
-    with pytest.raises(OptionError, match=re.escape("pip install pyengine[report]")):
+    with pytest.raises(OptionError, match=re.escape(f"pip install '{DISTRIBUTION}[report]'")):
         write_report(tmp_path / "out", a_report())
     assert list(tmp_path.iterdir()) == []
 

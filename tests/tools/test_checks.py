@@ -70,6 +70,7 @@ def test_a_clean_tree_passes(name: str, tmp_path: Path) -> None:
         ("text", "pyengine/a.py", "if x:\n\ty()\n", "a.py:2: tab"),
         ("text", "pyengine/a.py", "x = 1", "does not end in one newline"),
         ("text", "README.md", "Look at /" + "tmp/models.\n", "README.md:1: path of one machine"),
+        ("text", "docs/a.md", "`pip " + "install -U pyengine[report]`\n", "a.md:1: tells to install a stranger's"),
         ("text", "docs/a.md", "See [b](b.md#c) and [this](a.md).\n", "docs/a.md: dead link to b.md"),
         ("text", "pyengine/a.py", f"x = '{'y' * 120}'\n", "a.py:1: 126 characters"),
     ],
