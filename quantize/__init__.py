@@ -1,6 +1,6 @@
 """From a training checkpoint to a model directory: quantizing and packing.
 
-Installed as ``pyengine.quantize``; the engine never imports it, and of the commands only ``compare`` does.
+Installed as ``pyengine.quantize``; the engine never imports it, only the commands that need it do.
 """
 
 from pyengine.quantize.cli import main

@@ -1,4 +1,4 @@
-"""The arguments of ``pyengine-quantize``: what there is, and which go together."""
+"""The arguments of ``pyengine quantize``: what there is, and which go together."""
 
 from __future__ import annotations
 
@@ -61,12 +61,13 @@ the values and the output of an attention, between up and down of a feed-forward
 of a post-norm encoder."""
 
 
-def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What is asked for; ``arguments`` default to those of the process. Exits, saying why, where they do not fit.
+def read_arguments(arguments: Sequence[str] | None, program: str) -> argparse.Namespace:
+    """What ``program`` is asked for; ``arguments`` default to those of the process. Exits, saying why, if they misfit.
 
-    Settings are parsed: ``tensor`` is a list of (pattern, type), ``prune`` what -> share, ``sparse`` a Pattern or None.
+    ``program`` is in the result. Settings are parsed: ``tensor`` is a list of (pattern, type), ``prune`` what -> share,
+    ``sparse`` a Pattern or None.
     """
-    parser = _parser()
+    parser = _parser(program)
     options = parser.parse_args(arguments)
     if options.list_methods:
         return options
@@ -87,11 +88,12 @@ def list_methods() -> list[str]:
     return [*lines, *textwrap.wrap(" ".join(_PLACES.split()), 100)]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = Parser(
-        prog=PROGRAM,
+        prog=program,
         description="Convert a training checkpoint, as Hugging Face exports it, to a model directory.",
     )
+    parser.set_defaults(program=program)
     add = parser.add_argument
     add(
         "checkpoint",

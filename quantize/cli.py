@@ -1,4 +1,7 @@
-"""The command ``pyengine-quantize``, also started by ``tools/quantize.py``. Exit status: see ``pyengine.command``."""
+"""The command ``pyengine quantize``, also called ``pyengine-quantize`` and ``python -m pyengine.quantize``.
+
+Exit status: see ``pyengine.command``.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,15 @@ __all__ = ["main"]
 _MASKED = ("share", "error_before", "error")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command with ``arguments`` (default: those of the process) and return its exit status."""
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
+    """Run the command with ``arguments`` (default: those of the process) and return its exit status.
+
+    ``program`` is what its messages call it.
+    """
 
     def run() -> None:
-        options = read_arguments(arguments)
-        command = shlex.join([PROGRAM, *(sys.argv[1:] if arguments is None else arguments)])
+        options = read_arguments(arguments, program)
+        command = shlex.join([*program.split(), *(sys.argv[1:] if arguments is None else arguments)])
         if options.list_methods:
             say(*list_methods())
         elif options.teacher_data is not None:
@@ -40,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report = _run(options, command)
             say(*_lines(report, options))
             for each in report.notes:
-                note(f"{PROGRAM}: note: {each}")
+                note(f"{program}: note: {each}")
 
-    return run_command(PROGRAM, run)
+    return run_command(program, run)
 
 
 def _lines(report: Report, options: argparse.Namespace) -> list[str]:
@@ -99,7 +105,7 @@ def _run(options: argparse.Namespace, command: str) -> Report:
         "allow_unknown_keys": options.allow_unknown_keys,
     }
     if options.sparse is not None and (slow := slower_than_dense(options.sparse, options.weights)):
-        note(f"{PROGRAM}: the model will not run faster: {slow}")
+        note(f"{options.program}: the model will not run faster: {slow}")
     if options.report_only:
         with _bar(options.weights, unit="B", unit_scale=True) as progress:
             return measure(options.checkpoint, progress=progress, **how)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import os
 import re
 import signal
@@ -26,18 +25,10 @@ from .checkpoints import handmade
 from .conftest import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[1]
-QUANTIZE, SHORTLIST = [str(ROOT / "tools" / f"{name}.py") for name in ("quantize", "shortlist")]
+QUANTIZE = str(ROOT / "tools" / "quantize.py")
 COMMAND = ["-m", "pyengine"]
 UNBUFFERED = {**os.environ, "PYTHONUNBUFFERED": "1"}
 Run = Callable[[list[str]], int]
-
-
-def loaded_shortlist_tool() -> Run:
-    spec = importlib.util.spec_from_file_location("shortlist_tool_for_signals", SHORTLIST)
-    assert spec and spec.loader
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture(params=["translate", "quantize", "teacher data", "shortlist", "compare"])
@@ -52,7 +43,7 @@ def writing(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, list[s
     if request.param == "compare":
         return pyengine.cli.main, ["compare", model, model, "--data", str(pairs), "--report", out]
     if request.param == "shortlist":
-        return loaded_shortlist_tool(), [model, "--source", str(lines), "--target", str(lines), "-o", out]
+        return pyengine.cli.main, ["shortlist", model, "--source", str(lines), "--target", str(lines), "-o", out]
     if request.param == "quantize":
         return pyengine.quantize.main, [str(handmade.write_checkpoint(tmp_path / "in")), "-o", out]
     return pyengine.quantize.main, [str(CHECKPOINT), "--teacher-data", out, "--corpus", str(lines)]
@@ -136,7 +127,7 @@ PRINTING = {
     "quantize": [QUANTIZE, "{model}", "--requantize", "--report-only"],
     "quantize --help": [QUANTIZE, "--help"],
     "quantize --list-methods": [QUANTIZE, "--list-methods"],
-    "shortlist --help": [SHORTLIST, "--help"],
+    "shortlist --help": [*COMMAND, "shortlist", "--help"],
 }
 
 
@@ -267,8 +258,7 @@ def test_standard_output_as_a_file(writing: tuple[Run, list[str]], tmp_path: Pat
     main, arguments = writing
     assert main(arguments) == 0
     out = tmp_path / "out"
-    started = {"translate": COMMAND, "--teacher-data": [QUANTIZE]}
-    command = next((started[word] for word in arguments if word in started), [SHORTLIST])
+    command = COMMAND if main is pyengine.cli.main else [QUANTIZE]
     words = [sys.executable, *command, *(name if word == str(out) else word for word in arguments)]
     before = os.lstat("/dev/stdout")
     with open(tmp_path / "redirected", "wb") as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import io
 import sys
 from collections.abc import Callable
@@ -25,11 +24,7 @@ Main = Callable[[list[str]], int]
 
 
 def shortlist(arguments: list[str]) -> int:
-    spec = importlib.util.spec_from_file_location("shortlist", ROOT / "tools" / "shortlist.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return int(module.main(arguments))
+    return cli.main(["shortlist", *arguments])
 
 
 def said(main: Main, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -102,7 +97,7 @@ def test_a_stream_that_lacks_characters(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_nothing_else_prints() -> None:
-    files = [*(ROOT / "pyengine").rglob("*.py"), *(ROOT / "quantize").rglob("*.py"), ROOT / "tools" / "shortlist.py"]
+    files = [*(ROOT / "pyengine").rglob("*.py"), *(ROOT / "quantize").rglob("*.py")]
     assert len(files) > 100
     printing = []
     for path in files:

@@ -49,12 +49,12 @@ ARROWS: dict[str, str] = {
         "_core scheduling decoding"
     ),
     "pyengine": "cpus errors options results version tasks",
-    "cli": "command console cpus errors formats options results version modelfile text tasks quantize pyengine",
+    "cli": "command console cpus errors formats options output results version modelfile text tasks quantize pyengine",
     "quantize": (
         "command console cpus errors options output plan version formats canonical checkpoints importers modelfile "
-        "text scheduling tasks"
+        "text shortlist scheduling tasks"
     ),
-    "tools": "pyengine quantize command console errors formats output modelfile text shortlist",
+    "tools": "pyengine quantize cli",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",
     "tests": "*",

@@ -1,6 +1,6 @@
 """Convert a training checkpoint to a model directory: ``python tools/quantize.py CHECKPOINT -o OUT``.
 
-The same command as ``pyengine-quantize``; see ``--help``.
+The same command as ``pyengine quantize``; see ``--help``.
 """
 
 import sys

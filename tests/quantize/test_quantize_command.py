@@ -251,3 +251,25 @@ def test_too_little_memory_is_one_line(
     status, out, err = run([str(source), "-o", str(tmp_path / "out")], capsys)
     assert (status, out, err) == (2, "", "pyengine-quantize: error: out of memory\n")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        (["-m", "pyengine", "quantize"], "pyengine quantize"),
+        (["-m", "pyengine.quantize"], "pyengine-quantize"),
+        ([str(TOOL)], "pyengine-quantize"),
+    ],
+    ids=["subcommand", "module", "tool"],
+)
+def test_each_way_to_start_it(command: list[str], program: str, tmp_path: Path) -> None:
+    """Options before the checkpoint, too; and messages call it what it was called."""
+    source, target = checkpoint_with_tokenizer(tmp_path / "in"), tmp_path / "out"
+    words = [sys.executable, *command, "--weights", "float32", "-o", str(target), str(source)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and open_directory(target).weights == "float32"
+    again = subprocess.run(words, capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == f"{program}: error: {target}: exists; --overwrite replaces it\n"
+    misused = subprocess.run([*words, "--nonsense"], capture_output=True, text=True)
+    assert misused.returncode == 2 and misused.stderr.startswith(f"{program}: error: unrecognized arguments")

@@ -1,16 +1,16 @@
-"""tools/shortlist.py: which ids translate which, by a text; the same file each time; one line for what is wrong."""
+"""`pyengine shortlist`: which ids translate which, by a text; the same file each time; one line for what is wrong."""
 
 from __future__ import annotations
 
-import importlib.util
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 import pyengine
+from pyengine.cli import main
 from pyengine.modelfile import open_directory
 from pyengine.shortlist import Shortlist
 from pyengine.text import open_tokenizer
@@ -22,46 +22,16 @@ PAIRS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("shortlist_tool", TOOL)
-    assert spec and spec.loader
-    module = sys.modules["shortlist_tool"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def write(path: Path, pairs: list[tuple[str, str]]) -> list[str]:
     for name, lines in zip(("de", "en"), zip(*pairs, strict=True), strict=True):
         path.with_name(f"{path.name}.{name}").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return ["--source", f"{path}.de", "--target", f"{path}.en"]
 
 
-def test_alignment_is_model_1(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against loops over sentences, however the text is cut into blocks."""
-    rng = np.random.default_rng(0)
-    pairs = [tuple(rng.integers(0, 9, n).tolist() for n in rng.integers(1, 7, 2)) for _ in range(40)]
-    table = np.ones((9, 9))
-    for _ in range(4):
-        counts = np.zeros((9, 9))
-        for left, right in pairs:
-            for word in right:
-                shares = np.array([table[other, word] for other in left])
-                for other, share in zip(left, shares / shares.sum(), strict=True):
-                    counts[other, word] += share
-        table = counts / counts.sum(axis=1, keepdims=True)
-    sides = [tool.Side.of(side) for side in zip(*pairs, strict=True)]
-    for size in (1, 30, 4_000_000):
-        monkeypatch.setattr(tool, "BLOCK_PAIRS", size)
-        keys, found = tool.align(*sides, 9, 4)
-        np.testing.assert_allclose(found, table.ravel()[keys], atol=1e-12)
-        assert len(keys) == np.count_nonzero(counts)
-
-
-def test_obvious_pairs(tool: ModuleType, int8_directory: Path, tmp_path: Path) -> None:
+def test_obvious_pairs(int8_directory: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = [str(int8_directory), *write(tmp_path / "text", PAIRS), "-o", str(out), "--frequent", "2"]
-    assert tool.main([*arguments, "--candidates", "1", "--iterations", "10"]) == 0
+    arguments = ["shortlist", str(int8_directory), *write(tmp_path / "text", PAIRS), "-o", str(out), "--frequent", "2"]
+    assert main([*arguments, "--candidates", "1", "--iterations", "10"]) == 0
     config = open_directory(int8_directory).config
     shortlist = Shortlist.open(out, config.source_vocab, config.target_vocab)
     sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
@@ -74,21 +44,11 @@ def test_obvious_pairs(tool: ModuleType, int8_directory: Path, tmp_path: Path) -
     ends = tokenizer.encode_target("", end=True)
     assert set(ends) <= set(shortlist.frequent.tolist()) and len(shortlist.frequent) == 2
     first = out.read_bytes()
-    assert tool.main([*arguments, "--candidates", "1", "--iterations", "10", "--overwrite"]) == 0
+    assert main([*arguments, "--candidates", "1", "--iterations", "10", "--overwrite"]) == 0
     assert out.read_bytes() == first
     with pyengine.load(int8_directory, threads=1, shortlist=out) as translator:
         allowed = shortlist.lists([0])(np.array(tokenizer.encode_source("ein Hund"), np.int32))
         assert set(translator.translate("ein Hund").ids) <= set(allowed.tolist())
-
-
-def test_long_sentences_count_but_are_not_aligned(tool: ModuleType) -> None:
-    pairs = [([1], [2]), ([3] * 201, [4]), ([3], [4] * 201)]
-    options = dict(candidates=5, frequent=9, iterations=2, always=[0], one_vocabulary=False)
-    made = tool.build(pairs, (6, 7), **options)
-    assert made.offsets.tolist() == [0, 0, 1, 1, 1, 1, 1] and made.ids.tolist() == [2]
-    assert made.frequent.tolist() == [0, 2, 4]
-    with pytest.raises(pyengine.InputError, match="more than 200 tokens"):
-        tool.build(pairs[1:], (6, 7), **options)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +65,6 @@ def test_long_sentences_count_but_are_not_aligned(tool: ModuleType) -> None:
     ],
 )
 def test_one_line_for_what_is_wrong(
-    tool: ModuleType,
     int8_directory: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -120,17 +79,24 @@ def test_one_line_for_what_is_wrong(
     options |= {name: value.format(tmp_path) for name, value in changes.items()}
     before = sorted(path.name for path in tmp_path.iterdir())
     try:
-        status = tool.main([str(int8_directory), *(word for pair in options.items() for word in pair)])
+        status = main(["shortlist", str(int8_directory), *(word for pair in options.items() for word in pair)])
     except SystemExit as exit:
         status = exit.code
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert status == 2 and not captured.out
-    assert lines[-1].startswith("shortlist: error: ") and message.format(tmp_path) in lines[-1]
+    assert lines[-1].startswith(("pyengine: error: ", "pyengine shortlist: error: "))
+    assert message.format(tmp_path) in lines[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_no_model(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = write(tmp_path / "text", PAIRS)
-    assert tool.main([str(tmp_path), *words, "-o", str(tmp_path / "out")]) == 2
+    assert main(["shortlist", str(tmp_path), *words, "-o", str(tmp_path / "out")]) == 2
     assert "expected a model directory" in capsys.readouterr().err
+
+
+def test_the_tool_is_the_command(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(TOOL), str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("pyengine shortlist: error: ") and "--source" in done.stderr
