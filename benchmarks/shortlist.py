@@ -2,7 +2,7 @@
 
     python benchmarks/shortlist.py --train PREFIX
 
-PREFIX.de and PREFIX.en are the training text that the example's shortlist is built from (tools/shortlist.py). The
+PREFIX.de and PREFIX.en are the training text that the example's shortlist is built from (`pyengine shortlist`). The
 example translates test_2016_flickr. The random base-size model has a random shortlist; it reads 31 ids that are drawn
 as words are, the n-th with a probability of about 1/n, and writes exactly 32. Both sides run in one process and take
 turns (A B A B) on the same sentences, which differ in every pair; ratios are by the time for a call, medians over the

@@ -55,7 +55,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--load", default="copy", metavar="HOW", help="copy the weights to huge pages, or mmap the file (default: copy)"
     )
     parser.add_argument(
-        "--shortlist", metavar="FILE", help="of tools/shortlist.py: take only ids that it lists (default: any)"
+        "--shortlist", metavar="FILE", help="of pyengine shortlist: take only ids that it lists (default: any)"
     )
     parser.add_argument("--compute", metavar="KIND", help="int8 or float32 (default: as DIR holds)")
     parser.set_defaults(run=run)

@@ -25,7 +25,7 @@ def what_else(path: Path) -> str | None:
         if _HUB_ID.fullmatch(str(path)):
             return (
                 "nothing; a model of the Hugging Face hub is first downloaded, by "
-                f"`hf download {path} --local-dir DIR` for instance, and then converted: pyengine-quantize DIR -o OUT"
+                f"`hf download {path} --local-dir DIR` for instance, and then converted: pyengine quantize DIR -o OUT"
             )
         return "nothing"
     if not path.is_dir():

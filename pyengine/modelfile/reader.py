@@ -185,7 +185,7 @@ def _refuse_foreign(path: Path, head: dict[str, Any]) -> None:
         if "model_type" in head or "architectures" in head:
             raise ModelFileError(
                 f"{path}: a training checkpoint, expected a model directory; convert it first: "
-                f"python tools/quantize.py {path} -o OUT"
+                f"pyengine quantize {path} -o OUT"
             )
         found = shorten(head.get("format"))
         raise ModelFileError(f"{path / CONFIG_NAME}: format: expected {FORMAT!r}, found {found}")

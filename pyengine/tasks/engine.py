@@ -153,7 +153,7 @@ def open_engine(
     if compute == "int8" and not directory.rounded:
         raise OptionError(
             f'compute is "int8", but {directory.path} holds {directory.weights} weights; quantize the '
-            "checkpoint: python tools/quantize.py CHECKPOINT -o OUT --weights int8"
+            "checkpoint: pyengine quantize CHECKPOINT -o OUT --weights int8"
         )
     tensors = directory.tensors if compute == "int8" or not directory.rounded else _dequantized(directory)
     return make_engine(

@@ -31,7 +31,7 @@ def load(
     verify: bool = False,
     **unknown: NoReturn,
 ) -> Translator:
-    """Open the model directory `path`, as `tools/quantize.py` writes it.
+    """Open the model directory `path`, as `pyengine quantize` writes it.
 
     threads  "auto": the CPUs that the process may use, by affinity mask and cgroup quota
     replicas streams that a call of many sentences runs in, each with its share of the threads, on one copy of the
@@ -40,7 +40,7 @@ def load(
     kv       type of the attention cache, "int8" or "float32"; None: what the directory asks for, else as compute
     load     "copy": weights in memory of their own, in huge pages where the system has them; "mmap": in the
              pages of the file, which processes share. A file that shrinks while it is mapped ends the process
-    shortlist  a file of `tools/shortlist.py`: translations take only ids that it lists for their sentence, which is
+    shortlist  a file of `pyengine shortlist`: translations take only ids that it lists for their sentence, which is
              faster with a large vocabulary; `score` and `logits` do not look at it
     verify   compare every byte of the directory with its checksum first
     Raises ModelFileError, TokenizerError, OptionError or EngineError.

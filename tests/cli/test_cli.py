@@ -257,7 +257,7 @@ def test_errors_are_one_line(
 def test_a_training_checkpoint_prints_the_command() -> None:
     checkpoint = Path(__file__).parents[2] / "examples" / "multi30k-de-en"
     for arguments in (("translate", "-m", checkpoint, "x"), ("info", checkpoint)):
-        assert f"python tools/quantize.py {checkpoint} -o OUT" in error_line(run(*arguments))
+        assert f"pyengine quantize {checkpoint} -o OUT" in error_line(run(*arguments))
 
 
 def test_info(int8_directory: Path) -> None:

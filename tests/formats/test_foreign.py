@@ -85,7 +85,7 @@ def test_the_commands_say_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize("name", ("Helsinki-NLP/opus-mt-de-en", "google/flan-t5_small.v2"))
 def test_the_name_of_a_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    message = f"^{name}: expected .*`hf download {name} --local-dir DIR`.* converted: pyengine-quantize DIR -o OUT$"
+    message = f"^{name}: expected .*`hf download {name} --local-dir DIR`.* converted: pyengine quantize DIR -o OUT$"
     for read in (open_checkpoint, pyengine.load):
         with pytest.raises(PyengineError, match=message):
             read(name)

@@ -86,7 +86,7 @@ def test_a_training_checkpoint_prints_the_command(tmp_path: Path) -> None:
     path = checkpoints.write_checkpoint(tmp_path / "checkpoint")
     with pytest.raises(ModelFileError) as info:
         open_directory(path)
-    assert f"python tools/quantize.py {path} -o OUT" in str(info.value)
+    assert f"pyengine quantize {path} -o OUT" in str(info.value)
 
 
 Change = Callable[[dict[str, Any]], Any]

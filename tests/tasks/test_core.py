@@ -185,7 +185,7 @@ def test_compute_is_what_the_directory_holds(int8_directory: Path, float32_direc
         assert turned.info()["compute"] == "float32" and turned.info()["kv"] == "float32"
         assert turned.translate(text).score == pytest.approx(original.translate(text).score, abs=0.05)
         assert turned.translate(text).score != original.translate(text).score
-    with pytest.raises(OptionError, match="python tools/quantize.py CHECKPOINT -o OUT --weights int8"):
+    with pytest.raises(OptionError, match="pyengine quantize CHECKPOINT -o OUT --weights int8"):
         pyengine.load(float32_directory, compute="int8")
     for name, value in (("compute", "int4"), ("kv", 8), ("threads", 0), ("threads", 1.5)):
         with pytest.raises(OptionError, match=f"{name} is {value!r}"):
@@ -194,7 +194,7 @@ def test_compute_is_what_the_directory_holds(int8_directory: Path, float32_direc
 
 def test_a_training_checkpoint_by_mistake() -> None:
     checkpoint = Path(__file__).parents[2] / "examples" / "multi30k-de-en"
-    with pytest.raises(ModelFileError, match=f"python tools/quantize.py {checkpoint} -o OUT"):
+    with pytest.raises(ModelFileError, match=f"pyengine quantize {checkpoint} -o OUT"):
         pyengine.load(checkpoint)
 
 
