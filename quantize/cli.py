@@ -14,8 +14,6 @@ from dataclasses import replace
 from statistics import median
 from typing import Any, Callable, Iterator, Sequence
 
-from tqdm import tqdm
-
 from pyengine.command import beside, run_command, target_of
 from pyengine.console import note, say
 from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments
@@ -152,6 +150,8 @@ def _bar(title: str, **how: Any) -> Iterator[Callable[[int, int], None]]:
 
     Each stage is timed by itself: steps of the one before say nothing of how long this one's take.
     """
+    from tqdm import tqdm  # --help does not wait for it
+
     with tqdm(desc=title, disable=None, leave=False, miniters=1, **how) as bar:
 
         def progress(done: int, total: int) -> None:

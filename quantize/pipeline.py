@@ -30,12 +30,12 @@ from pyengine.quantize.scaling import Scaled, awq, smooth
 from pyengine.quantize.scaling import equalize as equalized
 from pyengine.quantize.statistics import InputStatistics
 from pyengine.quantize.types import resolve_types
-from pyengine.quantize.vocabulary import KeptTokens, trim_vocabulary
 from pyengine.text import Tokenizer, open_tokenizer
 from pyengine.version import __version__
 
 if TYPE_CHECKING:
     from pyengine.quantize.prune.model import PrunedModel, Removed
+    from pyengine.quantize.vocabulary import KeptTokens
 
 __all__ = ["Calibration", "Report", "convert", "measure"]
 
@@ -281,6 +281,8 @@ def _types(
 
 def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer, KeptTokens]:
     """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
+    from pyengine.quantize.vocabulary import KeptTokens, trim_vocabulary  # with the tokenizer libraries
+
     lines = [pair for pair in text if pair[0].strip()]
     pairs = [(source, target) for source, target in lines if target is not None]
     if len(pairs) < len(lines):

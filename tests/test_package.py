@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 
+import pytest
+
 import pyengine
 from pyengine import errors
+from pyengine.cli import main
 
 
 def test_all_names_exist_and_are_sorted() -> None:
@@ -43,8 +48,29 @@ def test_every_error_is_exported() -> None:
     assert set(errors.__all__) <= set(pyengine.__all__)
 
 
-def test_importing_needs_neither_the_core_nor_a_framework() -> None:
-    modules = ("pyengine._core", "torch", "transformers")
-    code = f"import sys, pyengine; print([name for name in {modules} if name in sys.modules])"
+SLOW = ("pyengine._core", "scipy", "tqdm", "sentencepiece", "tokenizers", "matplotlib", "torch", "transformers")
+"""What nobody should wait for who does not use it."""
+
+
+def loaded(program: str) -> list[str]:
+    """Those of SLOW that a program imports."""
+    code = f"import sys\n{program}\nprint([name for name in {SLOW} if name in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    return ast.literal_eval(done.stderr)
+
+
+def test_importing_waits_for_nothing_slow() -> None:
+    assert loaded("import pyengine") == []
+
+
+@pytest.mark.parametrize("command", ["", "quantize", "translate", "info", "bench", "compare", "shortlist"])
+def test_help_waits_for_nothing_slow(command: str) -> None:
+    words = [*command.split(), "--help"]
+    assert loaded(f"from pyengine.cli import main\ntry:\n    main({words})\nexcept SystemExit:\n    pass") == []
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = re.findall(r"^    (\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert listed == ["quantize", "translate", "info", "bench", "compare", "shortlist"]

@@ -12,7 +12,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from pyengine.cli.translate import threads
 from pyengine.console import note, say, say_json
@@ -67,6 +66,8 @@ class Figures:
 
 
 def run(options: argparse.Namespace) -> None:
+    from tqdm import tqdm  # no other command waits for it
+
     lines = None if options.data is None else _lines(options.data)
     most = usable_cpus() if options.threads == "auto" else options.threads
     counts = sorted({1, most})

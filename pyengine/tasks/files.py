@@ -6,13 +6,15 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
 from pyengine.output import Target, check_new_file, new_file
 from pyengine.results import FileResult, TranslationResult, Trial
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 __all__ = ["translate_lines"]
 
@@ -65,6 +67,8 @@ def translate_lines(
 
 def _progress(source: Path) -> tqdm:
     """Shown on a terminal, after a second."""
+    from tqdm import tqdm  # not at the top: most programs never show it
+
     total = source.stat().st_size
     return tqdm(total=total, unit="B", unit_scale=True, disable=None, delay=1, leave=False)
 

@@ -10,7 +10,6 @@ so that neither inputs nor outputs need to be kept. Everything is computed in fl
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, lapack
 
 from pyengine.errors import OptionError
 
@@ -33,6 +32,8 @@ def inverse_factor(gram: np.ndarray, damping: float) -> np.ndarray:
     lambda is ``damping`` times the mean of the diagonal, and ten times as much for as long as the factorization
     fails. Raises OptionError for a gram that is not square or not finite, or that no damping repairs.
     """
+    from scipy.linalg import lapack  # scipy takes as long to import as all of this package: only where it is needed
+
     # H = R R^T with R upper triangular is the Cholesky factorization of H with rows and columns reversed; then
     # H^-1 = R^-T R^-1. One factorization and one triangular inverse, and H^-1 itself is never rounded.
     reversed_gram = _checked(gram)[::-1, ::-1]
@@ -52,6 +53,8 @@ def ridge_step(residual: np.ndarray, gram: np.ndarray, ridge: float) -> np.ndarr
     ||Y - X V^T||^2 + lambda ||V - W||^2 over V, hence never has a larger error than W, whatever lambda is.
     lambda and the errors raised are as in ``inverse_factor``.
     """
+    from scipy.linalg import cho_factor, cho_solve
+
     for strength in _strengths(_checked(gram), ridge):
         try:
             factor = cho_factor(gram + strength * np.eye(len(gram)), overwrite_a=True)
