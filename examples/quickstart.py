@@ -40,19 +40,20 @@ def read_lines(path: Path) -> list[str]:
 
 
 def convert(weights: str) -> Path:
-    """The checkpoint as a model directory; the same command as on the command line."""
+    """The checkpoint as a model directory; the same command as on the command line, of which the last line is shown."""
     directory = BUILD / f"de-en-{weights}"
     shutil.rmtree(directory, ignore_errors=True)
     directory.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(QUANTIZE), str(CHECKPOINT), "-o", str(directory), "--weights", weights]
-    subprocess.run(command, check=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    print(done.stdout.splitlines()[-1], flush=True)
     return directory
 
 
 def show_sentences(directory: Path) -> None:
     with pyengine.load(directory) as translator:
-        for result in translator.translate(list(SENTENCES), beam_size=4):
-            print(f"  {result.score:8.3f}  {result.text}")
+        for sentence, result in zip(SENTENCES, translator.translate(list(SENTENCES), beam_size=4), strict=True):
+            print(f"{'':8}  {sentence}\n{result.score:8.3f}  {result.text}")
 
 
 def peak_memory() -> int:
@@ -113,7 +114,7 @@ def main() -> None:
         return
     directories = {weights: convert(weights) for weights in WEIGHTS}
     for weights, directory in directories.items():
-        print(f"\n{weights}, beam 4: score and translation", flush=True)
+        print(f"\n{weights}, beam 4: sentence, score and translation", flush=True)
         show_sentences(directory)
     references = read_lines(REFERENCES)
     print(f"\n{len(references)} sentences of test_2016_flickr", flush=True)
