@@ -20,6 +20,11 @@ SMALL = (
 )  # fmt: skip
 
 
+def exhaustive(*values: object) -> object:
+    """Parameters that take long."""
+    return pytest.param(*values, marks=pytest.mark.exhaustive)
+
+
 def run(name: str, *arguments: str) -> str:
     """What the benchmark prints."""
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments]
@@ -52,6 +57,7 @@ def test_the_same_seed_gives_the_same_checkpoint(tmp_path: Path) -> None:
     assert one == again != other
 
 
+@pytest.mark.exhaustive
 def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None:
     saved = tmp_path / "saved.json"
     run("machine", "--json", str(saved))
@@ -68,8 +74,8 @@ def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None
     ("name", "arguments"),
     [
         ("speed", ["--quick"]), ("footprint", ["--quick"]), ("quality", ["--sentences", "3"]),
-        ("peers", ["mt", "--quick"]), ("shortlist", ["--quick"]), ("neighbour", ["--quick"]),
-        ("pruning", ["--quick"]),
+        ("shortlist", ["--quick"]), exhaustive("peers", ["mt", "--quick"]), exhaustive("neighbour", ["--quick"]),
+        exhaustive("pruning", ["--quick"]),
     ],
 )  # fmt: skip
 def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str], tmp_path: Path) -> None:
@@ -84,6 +90,7 @@ def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str
     assert run("report", str(saved)).startswith(printed.rstrip("\n"))
 
 
+@pytest.mark.exhaustive
 def test_kernels_are_shown_as_shares_of_the_limits(tmp_path: Path) -> None:
     saved = tmp_path / "saved.json"
     run("kernels", "--quick", "--json", str(saved))

@@ -14,6 +14,7 @@ from pyengine.cli import bench, main
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     monkeypatch.setattr(bench, "PAIRS", 1)
+    monkeypatch.setattr(bench, "WRITTEN", 4)
 
 
 def test_int8_against_float32(int8_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

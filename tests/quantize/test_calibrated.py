@@ -44,6 +44,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str,
     return {name: folder / name for name in ways}
 
 
+@pytest.mark.exhaustive
 def test_calibration_moves_the_distributions_less(directories: dict[str, Path], pairs: list[tuple[str, str]]) -> None:
     held_out = pairs[600:640]
     exact = pyengine.load(directories["float32"])
@@ -52,6 +53,7 @@ def test_calibration_moves_the_distributions_less(directories: dict[str, Path], 
     assert kl["gptq"] < 2 / 3 * kl["absmax"]
 
 
+@pytest.mark.exhaustive
 def test_only_int4_and_biases_differ_from_plain_rounding(directories: dict[str, Path]) -> None:
     plain, best = (open_directory(directories[name]) for name in ("absmax", "gptq"))
     assert plain.other_weights == best.other_weights == {"decoder.embed": "int8"}

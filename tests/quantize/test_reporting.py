@@ -121,6 +121,7 @@ def test_the_page_of_int4(int4: Path, text: Path) -> None:
     assert all(0 < each["output_error"] < 0.1 for each in found["layers"])
 
 
+@pytest.mark.exhaustive
 def test_the_same_bytes_twice(int4: Path, text: Path) -> None:
     before = {each.name: each.read_bytes() for each in (int4 / "page").iterdir()}
     assert sorted(before) == ["index.html", "report.json"]
@@ -203,6 +204,7 @@ def test_another_vocabulary_is_a_note(tmp_path: Path, pairs: list[tuple[str, str
     assert rows["encoder.layers.0.ffn.up"]["bytes_before"] == 2 * 1024 * 256
 
 
+@pytest.mark.exhaustive
 def test_a_trimmed_vocabulary_is_compared_on_lines_that_it_has(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     """float32 logits of kept tokens are the original's, so nothing is lost; int8 is held to the formula."""
     held = pairs[-12:]
@@ -258,6 +260,7 @@ def test_a_trimmed_vocabulary_is_compared_on_lines_that_it_has(tmp_path: Path, p
     assert rows["int8"]["layers"][1]["output_error"] > 0
 
 
+@pytest.mark.exhaustive
 def test_a_trimmed_vocabulary_that_has_no_held_out_line(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")
     done = convert(EXAMPLE, tmp_path / "out", vocabulary=[("Ein Hund.", "A dog.")])
@@ -267,6 +270,7 @@ def test_a_trimmed_vocabulary_that_has_no_held_out_line(tmp_path: Path, pairs: l
     assert found["layers"][1]["output_error"] > 0
 
 
+@pytest.mark.exhaustive
 def test_what_was_removed_and_what_zeros_cost(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")
     calibration = Calibration(reporter.calibration, "absmax")
@@ -283,6 +287,7 @@ def test_what_was_removed_and_what_zeros_cost(tmp_path: Path, pairs: list[tuple[
     Tags(tmp_path / "page" / "index.html")
 
 
+@pytest.mark.exhaustive
 def test_the_choices_of_mixed_types(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     """The curve from all in the smallest type to all int8: more bytes, no more error. The one taken is on the page."""
     reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")
@@ -313,6 +318,7 @@ def test_perplexity_and_bleu_of_given_translations(
             assert found["bleu"][place] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_without_translations_or_sacrebleu(
     tmp_path: Path, pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +338,7 @@ def test_without_translations_or_sacrebleu(
     assert found["notes"] == ["BLEU was not measured: sacrebleu is not installed."]
 
 
+@pytest.mark.exhaustive
 def test_speed_is_measured_when_asked_for(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [str(EXAMPLE), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "page")]
     assert main([*words, "--calibrate", str(text), "--speed"]) == 0
@@ -356,6 +363,7 @@ def test_layers_between_which_scales_moved_have_no_error(tmp_path: Path, pairs: 
     assert any("Scales of channels were moved" in note for note in found["notes"])
 
 
+@pytest.mark.exhaustive
 def test_scales_are_found_in_a_stack_that_lost_layers(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     """The last norm of three encoder layers feeds every cross-attention, under the numbers of what was written."""
     reporter = Reporter(EXAMPLE, tmp_path / "out", tmp_path / "page", text=pairs, file="text")

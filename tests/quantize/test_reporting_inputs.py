@@ -75,6 +75,7 @@ def test_ranges_are_of_what_the_layers_read(tmp_path: Path, pairs: Pairs) -> Non
     assert shown in words and "pyengine gives every row of inputs a scale of its own" in words
 
 
+@pytest.mark.exhaustive
 def test_layers_whose_inputs_have_other_scales_show_no_ranges(tmp_path: Path, pairs: Pairs) -> None:
     rows = {each["name"]: each["inputs"] for each in reported(tmp_path, text=pairs, equalize=True)["layers"]}
     assert rows["encoder.layers.0.self_attention.output"] is None
@@ -88,7 +89,9 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(
+    "kind", ["mixed", *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("float32", "int8"))]
+)
 def test_a_directory_is_reported_as_it_is_stored(tmp_path: Path, kind: str) -> None:
     """Types and bytes before are those that the report of the input had after."""
     (tmp_path / "first").mkdir()
@@ -112,6 +115,7 @@ def test_a_checkpoint_is_reported_as_it_is_stored(tmp_path: Path) -> None:
     assert "float16 → int8" in words_of(tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_lines_that_helped_to_choose_the_vocabulary(tmp_path: Path, pairs: Pairs) -> None:
     """Sources and targets count, each line once; what is no whole line does not."""
     held = pairs[-LINES // 10 :]
@@ -122,6 +126,7 @@ def test_lines_that_helped_to_choose_the_vocabulary(tmp_path: Path, pairs: Pairs
     assert "3 of the 6 held-out lines, too" in note and note in words_of(tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_a_vocabulary_of_other_lines_needs_no_note(tmp_path: Path, pairs: Pairs) -> None:
     found = reported(tmp_path, text=pairs, vocabulary=pairs[:40])
     assert not any("corpus" in each for each in found["notes"])

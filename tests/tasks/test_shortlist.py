@@ -84,7 +84,7 @@ def test_scores_and_logits_do_not_look_at_it() -> None:
     np.testing.assert_array_equal(with_list.logits("abc", "de"), without.logits("abc", "de"))
 
 
-@pytest.mark.parametrize("compute", ["int8", "float32"])
+@pytest.mark.parametrize("compute", ["int8", pytest.param("float32", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("beams", [1, 4])
 def test_the_same_bytes_alone_and_in_any_batch(
     int8_directory: Path, german: list[str], listed: Path, beams: int, compute: str

@@ -100,10 +100,10 @@ def test_losses_are_those_of_the_best_fit() -> None:
     x, w = inputs(18, 400, 64), weights(19, 12, 64)
     g, mean, count = statistics(x)
     removal = neuron_removal(w, g, mean, count, steps=3, damping=1e-9)
-    centred = x.astype(np.float64) - mean
+    centred = np.linalg.qr(x.astype(np.float64) - mean, mode="r")  # 64 rows with the same sums of squares
+    outputs = centred @ w.T
 
     def loss(kept: np.ndarray) -> float:
-        outputs = centred @ w.T
         return share(x, w, centred[:, kept] @ np.linalg.lstsq(centred[:, kept], outputs, rcond=None)[0] - outputs)
 
     for steps in range(4):
