@@ -30,6 +30,7 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).resolve().parent
@@ -244,6 +245,14 @@ class BuildPackage(build_py):
         super().run()
 
 
+class PackSources(sdist):
+    """With the link that lets a checkout run where it stands, which no list of files can hold."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        os.symlink("../quantize", Path(base_dir, "pyengine", "quantize"))
+
+
 class BuildCore(build_ext):
     """Replaces the compiling and linking of setuptools by the cached, per-file, parallel one."""
 
@@ -314,6 +323,6 @@ setup(
     package_dir={"pyengine.quantize": "quantize"},
     package_data={"pyengine": ["py.typed"]},
     ext_modules=[Extension("pyengine._core", [PYX])],
-    cmdclass={"build_ext": BuildCore, "build_py": BuildPackage},
+    cmdclass={"build_ext": BuildCore, "build_py": BuildPackage, "sdist": PackSources},
     options=read_only_options(),
 )

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,13 @@ def test_a_build_forgets_modules_that_are_gone(tree: Path) -> None:
     assert build(tree, ("build",)).returncode == 0
     assert not list(tree.glob("build/lib*/pyengine/old.py"))
     assert list(tree.glob("build/lib*/pyengine/quantize/__init__.py"))
+
+
+def test_an_sdist_runs_where_it_is_unpacked(tree: Path) -> None:
+    assert build(tree, ("sdist",)).returncode == 0
+    with tarfile.open(next(tree.glob("dist/*.tar.gz"))) as packed:
+        links = {member.name.partition("/")[2]: member.linkname for member in packed if member.issym()}
+    assert links == {"pyengine/quantize": "../quantize"}
 
 
 def test_a_build_serves_the_source_tree_too(tree: Path) -> None:
