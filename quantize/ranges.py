@@ -110,7 +110,8 @@ def _symmetric(block: np.ndarray, scheme: Scheme, quantile: float) -> tuple[np.n
     highest, lowest = block.max(axis=2), block.min(axis=2)
     largest = np.maximum(highest, -lowest)
     if quantile < 1:
-        largest = np.quantile(np.abs(block), quantile, axis=2).astype(np.float32)
+        # An array, not a float: with that NumPy 2.2 would look for its place among the weights in float32.
+        largest = np.quantile(np.abs(block), np.array(quantile), axis=2).astype(np.float32)
     if not scheme.group:
         return largest / np.float32(127), np.zeros_like(largest)
     return np.where(highest > -lowest, largest, -largest) / np.float32(-8), np.full_like(largest, 8)
