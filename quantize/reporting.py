@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import platform
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from pyengine.cpus import usable_cpus
 from pyengine.errors import OptionError
 from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
+from pyengine.output import scratch_directory
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.comparison import Pairs, Text, comparable, read_pairs
@@ -233,10 +233,10 @@ class Reporter:
 
     def _speeds(self, progress: Callable[[int, int], None] | None) -> tuple[Speed, ...]:
         """Of the written model, and of what was converted in float32 and in plain int8, on the held out sources."""
-        with tempfile.TemporaryDirectory(prefix="pyengine-") as scratch, ExitStack() as stack:
+        with scratch_directory() as scratch, ExitStack() as stack:
             places = {"compressed": Path(self._output)}
             for weights in ("float32", "int8"):
-                places[weights] = Path(scratch) / weights
+                places[weights] = scratch / weights
                 convert(self._checkpoint, places[weights], weights=weights, **self._how)
             models = {name: stack.enter_context(load(place)) for name, place in places.items()}
             found = measure_speed(models, [source for source, _ in self._held_out], progress)

@@ -18,7 +18,6 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from pyengine.canonical import CanonicalModel
-from pyengine.errors import UnsupportedError
 from pyengine.importers import open_checkpoint
 
 from ..checkpoints import handmade

@@ -15,7 +15,6 @@ from pyengine.importers import open_checkpoint
 from pyengine.modelfile.layout import SPARSE, matrix_names
 from pyengine.quantize import Calibration, convert
 from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.distortion import output_error
 from pyengine.quantize.divergence import divergence
 from pyengine.quantize.fold import fold, places
 from pyengine.quantize.scaling import awq, equalize, smooth

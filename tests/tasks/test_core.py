@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import pyengine
-from pyengine import DeadlineError, ModelFileError, OptionError, Translator, _core
+from pyengine import DeadlineError, ModelFileError, OptionError, Translator
 from pyengine.plan import Plan, Session, StepResult
 from pyengine.scheduling.slicing import run_plan
 from tests.oracle.cases import PLAIN
