@@ -33,7 +33,7 @@ from tqdm import tqdm
 from verdicts import Pairs, Row, judge_avx2, judge_base, judge_example, judge_fresh
 
 from pyengine import _core
-from pyengine.canonical.config import ModelConfig
+from pyengine.canonical import AttentionConfig, ModelConfig
 from pyengine.modelfile import open_directory
 
 READ, WRITTEN = 31, 32
@@ -168,20 +168,23 @@ def _best(
 
 def weights_of_a_step(config: ModelConfig) -> int:
     """Weights that a decoder step multiplies with, one row's worth of products."""
-    stack = config.decoder
-    heads = sum(4 * layer.heads + 2 * (layer.cross_heads or 0) for layer in stack.layers)
-    neurons = sum(layer.ffn_width for layer in stack.layers)
-    return config.width * (heads * stack.head_width + 2 * neurons + config.target_vocab)
+    layers = config.decoder.layers
+    inner = sum(4 * width_of(layer.self_attention) + 2 * width_of(layer.cross_attention) for layer in layers)
+    neurons = sum(layer.feed_forward.width for layer in layers)
+    return config.width * (inner + 2 * neurons + config.target_vocab)
+
+
+def width_of(attention: AttentionConfig) -> int:
+    return attention.heads * attention.head_width
 
 
 def operations(config: ModelConfig, beams: int) -> float:
     """int8 operations for one sentence of task (b): encoder, memory, and every step's rows."""
-    stack = config.encoder
-    encoder = config.width * sum(4 * layer.heads * stack.head_width + 2 * layer.ffn_width for layer in stack.layers)
-    heads = sum(layer.cross_heads or 0 for layer in config.decoder.layers)
-    memory = 2 * config.width * heads * config.decoder.head_width
+    layers = config.encoder.layers
+    inner = sum(4 * width_of(layer.self_attention) + 2 * layer.feed_forward.width for layer in layers)
+    memory = 2 * sum(width_of(layer.cross_attention) for layer in config.decoder.layers)
     rows = 1 + (WRITTEN - 1) * beams  # the first step's beams are one row
-    return 2.0 * (READ * (encoder + memory) + rows * weights_of_a_step(config))
+    return 2.0 * (READ * config.width * (inner + memory) + rows * weights_of_a_step(config))
 
 
 COLUMNS = {

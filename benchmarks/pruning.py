@@ -31,7 +31,7 @@ import pyengine
 from pyengine.canonical import CanonicalModel, ModelConfig, tensor_specs
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import packed_specs, write_directory
-from pyengine.modelfile.layout import pad_vector
+from pyengine.modelfile.layout import pack_values
 from pyengine.quantize import Calibration, convert
 from pyengine.quantize.divergence import divergence
 from pyengine.quantize.prune.masks import Blocks, NOfM, RowShare
@@ -85,10 +85,10 @@ def write(model: CanonicalModel, path: Path) -> Path:
     def packed() -> Iterator[tuple[str, np.ndarray]]:
         for name, spec in packed_specs(model.config, "int8").items():
             parts = [model.tensors[source].read() for source in spec.sources]
-            if spec.kind == "vector":
-                yield name, pad_vector(np.concatenate(parts))
+            if spec.kind in ("vector", "table"):
+                yield name, pack_values(parts, spec.form)
             elif spec.kind == "weight":
-                stored = pack_parts(round_parts(parts, "int8"))
+                stored = pack_parts(round_parts(parts, "int8"), form=spec.form)
                 yield from ((f"{name.removesuffix('.weight')}.{part}", array) for part, array in stored.items())
 
     write_directory(

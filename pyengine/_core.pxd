@@ -43,7 +43,6 @@ cdef extern from "base/crews.h" nogil:
     void pe_crews_give(pe_crews *crews, pe_crew *crew) noexcept
 
 cdef extern from "kernels/kernels.h" nogil:
-    int PE_MAX_HEAD_DIM
 
     ctypedef enum pe_activation:
         PE_IDENTITY
@@ -234,7 +233,8 @@ cdef extern from "model/model.h" nogil:
         pe_kernels kernels
         bint int8_rows
         pe_kv_type kv
-        const float *positions
+        const float *source_positions
+        const float *target_positions
         pe_linear source_embed
         pe_linear target_embed
         pe_linear output

@@ -1,8 +1,5 @@
 # A model: packed tensors, bound as what the core multiplies with.
 
-# The most products of an unsigned and a signed byte that an int32 holds; see csrc/kernels/x86/gemm_avx512vnni.c.
-MAX_K = (1 << 31) // (255 * 127)
-
 ACTIVATIONS = {
     "relu": PE_RELU,
     "gelu": PE_GELU,
@@ -13,14 +10,67 @@ ACTIVATIONS = {
 }
 
 
+def lacks(config):
+    """What a configuration has that the structs below do not, a few words each."""
+    if config.encoder is None or config.decoder is None:
+        yield "one stack only"
+        return
+    stacks = (config.encoder, config.decoder)
+    layers = [layer for stack in stacks for layer in stack.layers]
+    if config.embedding_width not in (None, config.width):
+        yield "an embedding_width other than its width"
+    if not config.output_bias:
+        yield "no output_bias"
+    if config.logit_soft_cap is not None:
+        yield "a logit_soft_cap"
+    for stack in stacks:
+        for name, value in (("placement", "post"), ("norm", "layer"), ("positions", "table")):
+            if getattr(stack, name) != value:
+                yield f"{name} \"{getattr(stack, name)}\""
+        for name in ("embed_norm", "types", "relative_reach", "slopes"):
+            if getattr(stack, name):
+                yield name
+        attentions = [each for layer in stack.layers for _, each in layer.attentions()]
+        yield from different("head_width", [each.head_width for each in attentions])
+    for name in ("norm_epsilon", "max_positions"):
+        yield from different(name, [getattr(stack, name) for stack in stacks])
+    yield from different("activation", [layer.feed_forward.activation for layer in layers])
+    for layer in layers:
+        yield from lacks_of_layer(layer)
+
+
+def lacks_of_layer(layer):
+    for _, attention in layer.attentions():
+        if attention.kv_heads != attention.heads:
+            yield "fewer kv_heads than heads"
+        if not (attention.qkv_bias and attention.output_bias):
+            yield "attention without bias"
+        if attention.scale != np.float32(1) / np.sqrt(np.float32(attention.head_width)):
+            yield "a scale other than 1 / sqrt(head_width)"
+        for name in ("qk_norm", "rope", "window", "soft_cap"):
+            if getattr(attention, name) not in (None, False):
+                yield name
+    if layer.feed_forward.gated:
+        yield "a gated feed-forward"
+    if not layer.feed_forward.bias:
+        yield "feed-forward without bias"
+    if layer.feed_forward.activation not in ACTIVATIONS:
+        yield f"activation \"{layer.feed_forward.activation}\""
+
+
+def different(name, values):
+    if len(set(values)) > 1:
+        yield f"{name} that differs ({', '.join(map(str, sorted(set(values))))})"
+
+
 cdef class Model:
     """A model's weights, bound to the arrays that hold them, and the kernels that run it. Read-only once made.
 
     config     a pyengine.canonical.config.ModelConfig
     tensors    packed tensors by name, as modelfile/layout.py lays them out; the dtype of a matrix tells its type
-    positions  float32 [max_positions, width]
     kv         "int8" or "float32": how keys and values are cached
     isa        None, or the name of an instruction set; OptionError if this CPU lacks it
+    EngineError names every trait of the configuration that the core lacks.
     """
 
     cdef pe_model model
@@ -28,7 +78,10 @@ cdef class Model:
     cdef dict layers  # packed name of each linear layer, by the address of its struct
     cdef readonly str kv
 
-    def __cinit__(self, config, tensors, positions, *, str kv, isa=None):
+    def __cinit__(self, config, tensors, *, str kv, isa=None):
+        lacking = list(dict.fromkeys(lacks(config)))
+        if lacking:
+            raise EngineError(f"the engine cannot run this model yet, it has {'; '.join(lacking)}")
         self.arrays = []
         self.layers = {}
         self.kv = kv
@@ -37,7 +90,7 @@ cdef class Model:
         self._set_config(config)
         if pe_model_allocate(&self.model) != PE_OK:
             raise EngineError("out of memory")
-        self._bind(config, tensors, positions)
+        self._bind(config, tensors)
         pe_model_link(&self.model)
 
     def __dealloc__(self):
@@ -50,31 +103,23 @@ cdef class Model:
 
     cdef _set_config(self, config):
         cdef pe_config *c = &self.model.config
-        for stack in (config.encoder, config.decoder):
-            if not 1 <= stack.head_width <= PE_MAX_HEAD_DIM:
-                raise EngineError(f"a head of width {stack.head_width}: expected 1 to {PE_MAX_HEAD_DIM}")
-            for layer in stack.layers:
-                heads = (layer.heads,) if layer.cross_heads is None else (layer.heads, layer.cross_heads)
-                if min(heads) < 1:
-                    raise EngineError(f"an attention of {min(heads)} heads: expected at least 1")
-                widest = max(config.width, layer.ffn_width, max(heads) * stack.head_width)
-                if widest > MAX_K:
-                    raise EngineError(f"a width of {widest}: expected at most {MAX_K}")
         c.width = config.width
-        c.encoder = pe_stack(len(config.encoder.layers), config.encoder.head_width)
-        c.decoder = pe_stack(len(config.decoder.layers), config.decoder.head_width)
+        first = config.encoder.layers[0]
+        c.encoder = pe_stack(len(config.encoder.layers), first.self_attention.head_width)
+        c.decoder = pe_stack(len(config.decoder.layers), config.decoder.layers[0].self_attention.head_width)
         c.source_vocab = config.source_vocab
         c.target_vocab = config.target_vocab
-        c.max_positions = config.max_positions
-        c.activation = ACTIVATIONS[config.activation]
+        c.max_positions = config.encoder.max_positions
+        c.activation = ACTIVATIONS[first.feed_forward.activation]
         c.embedding_scale = config.embedding_scale
-        c.norm_epsilon = config.norm_epsilon
+        c.norm_epsilon = config.encoder.norm_epsilon
 
-    cdef _bind(self, config, tensors, positions):
+    cdef _bind(self, config, tensors):
         cdef int64_t width = config.width, i, inner, ffn, first = 0, cross_first = 0
         cdef pe_encoder_layer *e
         cdef pe_decoder_layer *d
-        self.model.positions = <const float *>self._address(positions, np.float32, (config.max_positions, width))
+        self.model.source_positions = self._floats(tensors, "encoder.positions", config.encoder.max_positions * width)
+        self.model.target_positions = self._floats(tensors, "decoder.positions", config.decoder.max_positions * width)
         self._bind_linear(&self.model.target_embed, tensors, "decoder.embed", config.target_vocab, width, False)
         if config.share_embeddings:
             self.model.source_embed = self.model.target_embed
@@ -93,8 +138,9 @@ cdef class Model:
         for i, layer in enumerate(config.encoder.layers):
             e = &self.model.encoder[i]
             name = f"encoder.layers.{i}."
-            inner, ffn = layer.heads * config.encoder.head_width, layer.ffn_width
-            e.self_heads = pe_heads(layer.heads, 0)  # the encoder's pages hold one layer at a time
+            heads, ffn = layer.self_attention.heads, layer.feed_forward.width
+            inner = heads * layer.self_attention.head_width
+            e.self_heads = pe_heads(heads, 0)  # the encoder's pages hold one layer at a time
             self._bind_linear(&e.self_qkv, tensors, name + "self_attention.qkv", 3 * inner, width, True)
             self._bind_linear(&e.self_output, tensors, name + "self_attention.output", width, inner, True)
             self._bind_norm(&e.self_norm, tensors, name + "self_attention.norm", width)
@@ -104,15 +150,17 @@ cdef class Model:
         for i, layer in enumerate(config.decoder.layers):
             d = &self.model.decoder[i]
             name = f"decoder.layers.{i}."
-            inner, ffn = layer.heads * config.decoder.head_width, layer.ffn_width
-            d.self_heads = pe_heads(layer.heads, first)
-            first += layer.heads
+            heads, ffn = layer.self_attention.heads, layer.feed_forward.width
+            inner = heads * layer.self_attention.head_width
+            d.self_heads = pe_heads(heads, first)
+            first += heads
             self._bind_linear(&d.self_qkv, tensors, name + "self_attention.qkv", 3 * inner, width, True)
             self._bind_linear(&d.self_output, tensors, name + "self_attention.output", width, inner, True)
             self._bind_norm(&d.self_norm, tensors, name + "self_attention.norm", width)
-            inner = layer.cross_heads * config.decoder.head_width
-            d.cross_heads = pe_heads(layer.cross_heads, cross_first)
-            cross_first += layer.cross_heads
+            heads = layer.cross_attention.heads
+            inner = heads * layer.cross_attention.head_width
+            d.cross_heads = pe_heads(heads, cross_first)
+            cross_first += heads
             self._bind_linear(&d.cross_q, tensors, name + "cross_attention.q", inner, width, True)
             self._bind_linear(&d.cross_kv, tensors, name + "cross_attention.kv", 2 * inner, width, True)
             self._bind_linear(&d.cross_output, tensors, name + "cross_attention.output", width, inner, True)

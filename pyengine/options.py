@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from pyengine.arguments import KEYWORDS, flag, real, unknown_option, whole
-from pyengine.canonical.config import MAX_BEAMS
+from pyengine.canonical.generation import MAX_BEAMS
 from pyengine.errors import OptionError
 from pyengine.formats.strict_json import shorten
 
 if TYPE_CHECKING:
-    from pyengine.canonical.config import GenerationDefaults
+    from pyengine.canonical import GenerationDefaults
 
 __all__ = ["ALIASES", "SearchOptions", "TranslationKeywords", "TranslationOptions"]
 

@@ -67,7 +67,7 @@ def round_calibrated(
             if seen is not None and bias in model.tensors:
                 old = model.tensors[bias].read()
                 new = corrected_bias(old, matrix, part.dequantize(matrix.shape[1]), seen.mean)
-                biases[bias] = LazyTensor(bias, new.shape, "float32", lambda values=new: values)
+                biases[bias] = LazyTensor.of(bias, new)
         if progress:
             progress(len(rounded), len(todo))
     return replace(model, tensors={**model.tensors, **biases}), rounded

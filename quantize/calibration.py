@@ -20,7 +20,7 @@ from pyengine.canonical import GenerationDefaults, LazyTensor, ModelConfig, tens
 from pyengine.canonical.tensors import mismatches
 from pyengine.errors import InputError, OptionError
 from pyengine.formats.regular_files import usable_path
-from pyengine.modelfile.layout import pack_float32, packed_specs, pad_vector
+from pyengine.modelfile.layout import pack_float32, pack_values, packed_specs, stack_rows
 from pyengine.plan import Session
 from pyengine.quantize.calibration_state import load_state, save_state
 from pyengine.quantize.statistics import InputStatistics
@@ -60,10 +60,11 @@ def in_memory_engine(
         raise InputError(f"the tensors do not match the configuration: {problem}")
     packed = {}
     for name, spec in packed_specs(config, "float32").items():
-        parts = [tensors[source] for source in spec.sources]
-        joined = np.concatenate([part.read() if isinstance(part, LazyTensor) else part for part in parts])
-        pack = pack_float32 if spec.kind == "weight" else pad_vector
-        packed[name] = np.ascontiguousarray(pack(joined), np.float32)
+        found = [tensors[source] for source in spec.sources]
+        parts = [part.read() if isinstance(part, LazyTensor) else part for part in found]
+        weight = spec.kind == "weight"
+        values = pack_float32(stack_rows(parts, spec.form)) if weight else pack_values(parts, spec.form)
+        packed[name] = np.ascontiguousarray(values, np.float32)
     return make_engine(config, generation, packed, threads=threads)[0]
 
 
@@ -232,7 +233,7 @@ def _translated(engine: Engine, pairs: list[Pair]) -> list[tuple[np.ndarray, np.
     """The pairs, greedy translations in place of missing targets."""
     waiting = [source for source, target in pairs if target is None]
     results = iter(Translator(engine, None, {}).translate(waiting, num_beams=1, num_return_sequences=1))
-    end, most = engine.generation.eos_token_id[0], engine.config.max_positions
+    end, most = engine.generation.eos_token_id[0], engine.config.decoder.max_positions
     return [
         (source, np.array([*next(results).ids, end][:most], np.int32) if target is None else target)
         for source, target in pairs
@@ -250,7 +251,7 @@ def _identity(engine: Engine, pairs: list[Pair], reservoir: int, seed: int) -> d
     for pair in pairs:
         for side in pair:
             ids.update(b"-" if side is None else len(side).to_bytes(8, "little") + side.tobytes())
-    target = np.arange(min(8, engine.config.target_vocab, engine.config.max_positions), dtype=np.int32)
+    target = np.arange(min(8, engine.config.target_vocab, engine.config.decoder.max_positions), dtype=np.int32)
     with engine.session(Deadline(), 1, lambda name, x: None) as session:  # observed: damaged weights are named later
         opinion = _force(engine, session, [(pairs[0][0], target)])[0]
     return {

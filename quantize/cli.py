@@ -178,9 +178,9 @@ def _method(options: argparse.Namespace) -> tuple[str, str]:
 
 
 def _table(report: Report) -> list[str]:
-    """A line for every matrix, one for all vectors together, and the totals."""
+    """A line for every matrix, one for all vectors and tables together, and the totals."""
     matrices = [tensor for tensor in report.tensors if tensor.kind == "matrix"]
-    vectors = [tensor for tensor in report.tensors if tensor.kind == "vector"]
+    vectors = [tensor for tensor in report.tensors if tensor.kind != "matrix"]
     width = max(len(tensor.name) for tensor in matrices)
     lines = [f"{'tensor':{width}}  {'shape':>14}  {'float32 bytes':>14}  {'stored bytes':>14}  {'SNR dB':>7}"]
 
@@ -192,7 +192,7 @@ def _table(report: Report) -> list[str]:
         lines.append(line(tensor.name, shape, tensor.float32_bytes, tensor.stored_bytes, _snr(tensor)))
     float32_bytes = sum(tensor.float32_bytes for tensor in vectors)
     stored_bytes = sum(tensor.stored_bytes for tensor in vectors)
-    lines.append(line(f"{len(vectors)} vectors", "", float32_bytes, stored_bytes, "exact"))
+    lines.append(line(f"{len(vectors)} vectors, tables", "", float32_bytes, stored_bytes, "exact"))
     ratio = report.stored_bytes / report.float32_bytes
     lines.append(line("total", "", report.float32_bytes, report.stored_bytes, "") + f"  ratio {ratio:.3f}")
     return lines

@@ -60,9 +60,8 @@ def comparable(a: ModelConfig, b: ModelConfig, name: str) -> bool:
 
 def _depth(config: ModelConfig, name: str) -> int:
     """Layers of the stack that a matrix is in: where some were removed, the others have moved."""
-    stacks = {"encoder": config.encoder, "decoder": config.decoder}
     side, *inside = name.split(".")
-    return len(stacks[side].layers) if inside[:1] == ["layers"] else 0
+    return len(dict(config.stacks())[side].layers) if inside[:1] == ["layers"] else 0
 
 
 def _snr(a: ModelDirectory, b: ModelDirectory, name: str) -> float:

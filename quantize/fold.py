@@ -9,8 +9,8 @@ This holds exactly for f = identity and any positively homogeneous f, such as Re
 needs x to be read by the consumers alone. In a post-norm model, x = norm(x + sublayer(x)), what most norms give is also
 added to what comes after; left are
 
-    values -> output             of an attention, whose weights mix tokens and not channels
-    up -> down                   of a feed-forward layer with ReLU
+    values -> output             of an attention, whose weights mix tokens and not channels, with as many heads of both
+    up -> down                   of a feed-forward layer with ReLU, or with a gate, which multiplies up as it is
     the encoder's last norm      -> keys and values of all cross-attentions
     the decoder's last norm      -> the output layer, where this is no embedding table too
 """
@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig
+from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig, StackConfig
 
 __all__ = ["Place", "fold", "places"]
 
-HOMOGENEOUS = ("relu",)  # of canonical.config.ACTIVATIONS
+HOMOGENEOUS = ("relu", "linear")  # of canonical.config.ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -45,28 +45,38 @@ class Place:
     @property
     def between_layers(self) -> bool:
         """Whether rows of a matrix are divided, and not the gain of a norm."""
-        return not self.producers[0].endswith(".norm")
+        return not self.producers[0].endswith("norm")
 
 
 def places(config: ModelConfig) -> list[Place]:
     """Where a model with ``config`` takes scales, in the order of use."""
     found: list[Place] = []
-    for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
-        for i, layer in enumerate(sizes.layers):
-            name = f"{stack}.layers.{i}"
-            for part in ("self", "cross") if layer.cross_heads is not None else ("self",):
-                attention = f"{name}.{part}_attention"
-                found.append(_between(f"{attention}.v", f"{attention}.output"))
-            if config.activation in HOMOGENEOUS:
-                found.append(_between(f"{name}.ffn.up", f"{name}.ffn.down"))
-        last = f"{stack}.layers.{len(sizes.layers) - 1}.ffn.norm"
-        if stack == "encoder":
+    for name, stack in config.stacks():
+        for i, layer in enumerate(stack.layers):
+            for part, attention in layer.attentions():
+                if attention.kv_heads == attention.heads:
+                    whole = f"{name}.layers.{i}.{part}"
+                    found.append(_between(f"{whole}.v", f"{whole}.output"))
+            if layer.feed_forward.gated or layer.feed_forward.activation in HOMOGENEOUS:
+                whole = f"{name}.layers.{i}.ffn"
+                found.append(_between(f"{whole}.up", f"{whole}.down"))
+        last = _last_norm(name, stack)
+        if last is None:
+            continue
+        if name == "encoder" and config.decoder is not None:
             cross = [f"decoder.layers.{i}.cross_attention" for i in range(len(config.decoder.layers))]
             keys_and_values = tuple(f"{attention}.{part}" for attention in cross for part in ("k", "v"))
             found.append(Place(last, (last,), keys_and_values, f"{cross[0]}.kv"))
-        elif not config.tie_output:
+        elif name == "decoder" and not config.tie_output:
             found.append(_between(last, "output"))
     return found
+
+
+def _last_norm(name: str, stack: StackConfig) -> str | None:
+    """The norm that gives what a stack gives, if there is one."""
+    if stack.placement == "post":
+        return f"{name}.layers.{len(stack.layers) - 1}.ffn.norm"
+    return f"{name}.norm" if stack.final_norm else None
 
 
 def _between(producer: str, consumer: str) -> Place:
@@ -77,8 +87,9 @@ def fold(model: CanonicalModel, place: Place, scales: np.ndarray) -> CanonicalMo
     """The model whose channels at ``place`` are divided by ``scales`` float32 [K] > 0. Tensors are made when read."""
     tensors = dict(model.tensors)
     for producer in place.producers:
-        for part in ("weight", "bias"):
-            tensors[f"{producer}.{part}"] = _divided(tensors[f"{producer}.{part}"], scales)
+        for part in (f"{producer}.weight", f"{producer}.bias"):
+            if part in tensors:
+                tensors[part] = _divided(tensors[part], scales)
     for consumer in place.consumers:
         tensors[f"{consumer}.weight"] = _multiplied(tensors[f"{consumer}.weight"], scales)
     return replace(model, tensors=tensors)

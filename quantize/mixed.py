@@ -90,7 +90,9 @@ def measure_sensitivity(
         if progress:
             progress(number, len(names))
     rest = sum(
-        int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize for spec in specs.values() if spec.kind == "vector"
+        int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize
+        for spec in specs.values()
+        if spec.kind in ("vector", "table")
     )
     return Sensitivity(units, weights, rest)
 
@@ -136,7 +138,7 @@ def _matrix_bytes(model: CanonicalModel, kind: str) -> dict[str, int]:
     """Packed name -> bytes of a matrix with its scales, in a type."""
     sizes: dict[str, int] = {}
     for packed, spec in packed_specs(model.config, kind).items():
-        if spec.kind != "vector":
+        if spec.kind in ("weight", "scale"):
             name = packed.rpartition(".")[0]
             sizes[name] = sizes.get(name, 0) + int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize
     return sizes

@@ -20,7 +20,15 @@ from pyengine.importers import open_checkpoint
 from pyengine.importers.tokenizer_files import find_tokenizer
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
 from pyengine.modelfile.directory import CONFIG_NAME, FORMAT
-from pyengine.modelfile.layout import PANEL, dequantize_packed, matrix_names, matrix_shapes
+from pyengine.modelfile.layout import (
+    PANEL,
+    PackedSpec,
+    dequantize_packed,
+    matrix_names,
+    matrix_shapes,
+    part_rows,
+    unpack_values,
+)
 
 __all__ = ["open_model", "read_matrix", "read_model", "stored_input", "stored_matrix"]
 
@@ -52,11 +60,9 @@ def read_model(directory: ModelDirectory) -> CanonicalModel:
     tensors: dict[str, LazyTensor] = {}
     shapes = {name: spec.shape for name, spec in tensor_specs(directory.config).items()}
     for name, spec in packed_specs(directory.config, "float32").items():
-        first = 0
-        for source in spec.sources:
-            rows = slice(first, first + shapes[source][0])
-            tensors[source] = _part(directory, name, spec.kind, source, shapes[source], rows)
-            first = rows.stop
+        sizes = [shapes[source] for source in spec.sources]
+        for i, source in enumerate(spec.sources):
+            tensors[source] = _part(directory, name, spec, source, sizes, i)
     return CanonicalModel(
         config=directory.config,
         generation=directory.generation,
@@ -92,7 +98,8 @@ def stored_input(path: str | Path, model: CanonicalModel) -> tuple[dict[str, tup
     """Types and bytes of the matrices by packed name, and the bytes of all tensors, as ``path`` holds them.
 
     ``model`` is what ``open_model`` gave for it. Where a checkpoint has parts of a matrix in several types, all are
-    named. Raises what ``open_directory`` raises.
+    named; what its importer computed counts as float32, so that both sides of a comparison have the same tensors.
+    Raises what ``open_directory`` raises.
     """
     if _is_model_directory(Path(path)):
         directory = open_directory(path)
@@ -110,16 +117,17 @@ def stored_input(path: str | Path, model: CanonicalModel) -> tuple[dict[str, tup
 
 
 def _part(
-    directory: ModelDirectory, packed: str, kind: str, name: str, shape: tuple[int, ...], rows: slice
+    directory: ModelDirectory, packed: str, spec: PackedSpec, name: str, shapes: list[tuple[int, ...]], i: int
 ) -> LazyTensor:
-    """One of the tensors that are stacked under a packed name."""
+    """One of the tensors, of these shapes, that are stacked under a packed name: the ``i``th."""
 
     def load() -> np.ndarray:
-        if kind == "vector":
-            return directory.tensors[packed][rows]
+        if spec.kind != "weight":
+            return unpack_values(directory.tensors[packed], shapes, spec.form)[i]
+        rows = part_rows([shape[0] for shape in shapes], spec.form)[i]
         return read_matrix(directory, packed.removesuffix(".weight"))[rows]
 
-    return LazyTensor(name, shape, "float32", load)
+    return LazyTensor(name, shapes[i], "float32", load)
 
 
 def _is_model_directory(path: Path) -> bool:

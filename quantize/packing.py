@@ -9,7 +9,7 @@ from typing import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from pyengine.canonical import CanonicalModel
-from pyengine.modelfile.layout import SPARSE, packed_specs, pad_vector
+from pyengine.modelfile.layout import SPARSE, pack_values, packed_specs
 from pyengine.quantize.distortion import snr_db
 from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
 
@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]  # (bytes of float32 tensors done, of all)
 
 @dataclass(frozen=True)
 class TensorReport:
-    """A packed matrix (its scales included) or vector: bytes in float32 and as stored, signal to noise.
+    """A packed matrix (its scales included), vector or table: bytes in float32 and as stored, signal to noise.
 
     ``shape`` is that of the stacked sources, without padding. ``snr_db`` is
     10 log10(sum W^2 / sum (W - W')^2), infinite if nothing was rounded.
@@ -57,8 +57,8 @@ def pack_tensors(
         shapes = [model.tensors[source].shape for source in spec.sources]
         shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         stored, snr = 0, math.inf
-        if spec.kind == "vector":
-            parts = {name: pad_vector(np.concatenate([model.tensors[source].read() for source in spec.sources]))}
+        if spec.kind != "weight":
+            parts = {name: pack_values([model.tensors[source].read() for source in spec.sources], spec.form)}
         else:
             matrix = name.removesuffix(".weight")
             kind = other_weights.get(matrix, weights)
@@ -66,7 +66,8 @@ def pack_tensors(
                 [model.tensors[source].read() for source in spec.sources], kind, method
             )
             snr = _snr(rounded)
-            parts = {f"{matrix}.{part}": array for part, array in pack_parts(rounded, kind == SPARSE).items()}
+            packed = pack_parts(rounded, kind == SPARSE, spec.form)
+            parts = {f"{matrix}.{part}": packed.pop(part) for part in list(packed)}
             del rounded
         for part in list(parts):
             array = parts.pop(part)  # one reference: the writer forgets it before the next one is made
@@ -76,7 +77,7 @@ def pack_tensors(
         rows.append(
             TensorReport(
                 name=name,
-                kind="matrix" if spec.kind == "weight" else "vector",
+                kind="matrix" if spec.kind == "weight" else spec.kind,
                 shape=shape,
                 float32_bytes=4 * math.prod(shape),
                 stored_bytes=stored,

@@ -264,7 +264,7 @@ def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> t
 def _with_layers_left(config: ModelConfig, prune: Mapping[str, float]) -> ModelConfig:
     """As many layers as ``prune`` will leave: types go by the numbers that layers have in what is written."""
     stacks = {}
-    for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
+    for stack, sizes in config.stacks():
         gone = layers_to_remove(stack, sizes, prune.get(f"{stack}_layers", 0.0))
         stacks[stack] = replace(sizes, layers=sizes.layers[: len(sizes.layers) - gone])
     return replace(config, **stacks)
@@ -358,7 +358,7 @@ def _round_sparse(
     specs, lines = packed_specs(model.config, "float32"), {}
     for name, kind in types.items():
         if kind == SPARSE:
-            parts = [model.tensors[source].read() for source in specs[f"{name}.weight"].sources]
-            done[name] = round_parts(parts, kind, method)
-            lines[name] = len(pack_parts(done[name], sparse=True)["weight"])
+            spec = specs[f"{name}.weight"]
+            done[name] = round_parts([model.tensors[source].read() for source in spec.sources], kind, method)
+            lines[name] = len(pack_parts(done[name], sparse=True, form=spec.form)["weight"])
     return lines

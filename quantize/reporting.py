@@ -21,6 +21,7 @@ from pyengine.cpus import usable_cpus
 from pyengine.errors import OptionError
 from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
+from pyengine.modelfile.layout import stack_rows
 from pyengine.output import scratch_directory
 from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.calibration import calibrate, in_memory_engine
@@ -255,12 +256,13 @@ class Reporter:
         name = row.name.removesuffix(".weight")
         config = self._model.config
         kind = directory.other_weights.get(name, directory.weights)
-        parts = packed_specs(directory.config, "float32")[row.name].sources
+        spec = packed_specs(directory.config, "float32")[row.name]
+        parts = spec.sources
         seen = inputs_of(statistics, config, name)
         kind_before, bytes_before = self._stored.get(name, ("absent", 0))
         histogram, error, ranges = None, None, None
         if comparable(config, directory.config, name):
-            matrix = _stacked(self._model, parts)
+            matrix = stack_rows([self._model.tensors[part].read() for part in parts], spec.form)
             histogram = _histogram(matrix)
             if seen is not None and moved.isdisjoint(parts):
                 error = output_error(matrix, read_matrix(directory, name), seen.gram)
@@ -342,10 +344,6 @@ def _require_apart(directory: Path, output: Path) -> None:
     report, model = directory.resolve(), output.resolve()
     if report == model or report in model.parents or model in report.parents:
         raise OptionError(f"{directory}: the report and the model directory {output} must not lie in each other")
-
-
-def _stacked(model: CanonicalModel, parts: Sequence[str]) -> np.ndarray:
-    return np.concatenate([model.tensors[part].read() for part in parts])
 
 
 def _histogram(matrix: np.ndarray) -> Histogram:

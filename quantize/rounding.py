@@ -16,6 +16,7 @@ from pyengine.modelfile.layout import (
     pack_sparse,
     pad_table,
     pad_vector,
+    stack_rows,
 )
 from pyengine.quantize.grid import round_to_grid
 from pyengine.quantize.ranges import choose_grid
@@ -45,27 +46,23 @@ def round_parts(parts: Sequence[np.ndarray], weights: str, method: str = "absmax
     return [round_matrix(part, weights, method) for part in parts]
 
 
-def pack_parts(parts: Sequence[Rounded], sparse: bool = False) -> dict[str, np.ndarray]:
+def pack_parts(parts: Sequence[Rounded], sparse: bool = False, form: str = "stacked") -> dict[str, np.ndarray]:
     """Matrices of one type, stacked and packed: the last parts of the packed names -> arrays, in file order.
 
-    ``sparse``: int8 ones without the blocks of zeros.
+    ``sparse``: int8 ones without the blocks of zeros. ``form``: that of the ``PackedSpec``.
     """
     first = parts[0]
     if isinstance(first, np.ndarray):
-        return {"weight": pack_float32(_stacked(parts))}
-    scale = pad_vector(_stacked([part.scale for part in parts]))
-    q = _stacked([part.q for part in parts])
+        return {"weight": pack_float32(stack_rows(parts, form))}
+    scale = pad_vector(stack_rows([part.scale for part in parts], form))
+    q = stack_rows([part.q for part in parts], form)
     if sparse:
         lines, starts, quads = pack_sparse(q)
         return {"weight": lines, "scale": scale, "line_start": pad_table(starts), "line_quad": pad_table(quads)}
     if isinstance(first, QuantizedMatrix):
         return {"weight": pack_int8(q), "scale": scale}
     packed = {"weight": pack_int4(q, first.group), "scale": scale}
-    packed["group_scale"] = pack_groups(_stacked([part.group_scale for part in parts]))
+    packed["group_scale"] = pack_groups(stack_rows([part.group_scale for part in parts], form))
     if first.group_zero is not None:
-        packed["group_zero"] = pack_groups(_stacked([part.group_zero for part in parts]))
+        packed["group_zero"] = pack_groups(stack_rows([part.group_zero for part in parts], form))
     return packed
-
-
-def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]

@@ -51,5 +51,6 @@ def _names(config: ModelConfig) -> dict[str, list[str]]:
         if spec.kind == "weight":
             name = packed.removesuffix(".weight")
             names[name] = [name, *(source.removesuffix(".weight") for source in spec.sources)]
-    names["output" if "output" in names else "decoder.embed"].append("lm_head")
+    if config.decoder is not None:
+        names["output" if "output" in names else "decoder.embed"].append("lm_head")
     return names

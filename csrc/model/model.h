@@ -49,7 +49,7 @@ typedef struct pe_model {
     pe_kernels kernels;
     bool int8_rows; /* some weights are rounded: their products read rows in int8 */
     pe_kv_type kv;
-    const float *positions;  /* [max_positions, width] */
+    const float *source_positions, *target_positions; /* [max_positions, width] */
     pe_linear source_embed;  /* [source_vocab, width] */
     pe_linear target_embed;  /* [target_vocab, width] */
     pe_linear output;        /* [target_vocab, width] and its bias */

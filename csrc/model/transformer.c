@@ -125,8 +125,8 @@ static void encode(pe_thread *thread, const stream *s) {
     const pe_session *session = s->session;
     const pe_model *model = session->model;
     const pe_rows *wide = &s->wide;
-    pe_op_embed(thread, s->kernels, &model->source_embed, model->config.embedding_scale, model->positions, s->row,
-                s->n, &s->hidden);
+    pe_op_embed(thread, s->kernels, &model->source_embed, model->config.embedding_scale, model->source_positions,
+                s->row, s->n, &s->hidden);
     pe_barrier(thread);
     for (int64_t i = 0; i < model->config.encoder.layers; i++) {
         const pe_encoder_layer *layer = &model->encoder[i];
@@ -149,8 +149,8 @@ static void decode(pe_thread *thread, const stream *s) {
     const pe_session *session = s->session;
     const pe_model *model = session->model;
     const pe_kv_layout *layout = &session->cache.layout;
-    pe_op_embed(thread, s->kernels, &model->target_embed, model->config.embedding_scale, model->positions, s->row,
-                s->n, &s->hidden);
+    pe_op_embed(thread, s->kernels, &model->target_embed, model->config.embedding_scale, model->target_positions,
+                s->row, s->n, &s->hidden);
     pe_barrier(thread);
     for (int64_t i = 0; i < model->config.decoder.layers; i++) {
         const pe_decoder_layer *layer = &model->decoder[i];

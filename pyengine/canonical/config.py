@@ -1,305 +1,290 @@
-"""The configuration of a model and the defaults of its search, with strict JSON forms.
+"""The shape of a Transformer, with a strict JSON form: families differ here, and nowhere behind the importers.
 
-Everything that reads a model relies on the limits checked here: a ``ModelConfig`` that exists is sane, so no
-size computed from it overflows. A constructor raises ValueError; ``from_json`` raises ModelFileError.
+    ModelConfig ── StackConfig (encoder, decoder) ── LayerConfig ┬─ AttentionConfig (self, cross)
+        │                                                        └─ FeedForwardConfig
+        └── RopeConfig, by name
+
+Everything that reads a model relies on the limits checked here: a ``ModelConfig`` that exists is sane, so no size
+computed from it overflows. Its constructor raises ValueError with all complaints; ``from_json`` raises ModelFileError.
+
+In JSON every field is there, and no other. ``layers`` of a stack is their number; fields of their attentions and
+feed-forwards are a value where all layers agree, or else a list with one a layer.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from pyengine.errors import ModelFileError, PyengineError
-from pyengine.formats.strict_json import Fields
+import numpy as np
 
-__all__ = ["ACTIVATIONS", "MAX_BEAMS", "GenerationDefaults", "LayerConfig", "ModelConfig", "StackConfig"]
+from pyengine.canonical.config_checks import ACTIVATIONS, MAX_LAYERS, MAX_POSITIONS, complaints
+from pyengine.errors import ModelFileError
+from pyengine.formats.strict_json import Fields, shorten
 
-# "gelu" is x * Phi(x) with erf, "gelu_tanh" its tanh approximation, "silu" x * sigmoid(x).
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
-
-MAX_WIDTH = 16384
-MAX_FFN_WIDTH = 65536
-MAX_HEAD_WIDTH = 256
-MAX_LAYERS = 256
-MAX_VOCAB = 1 << 21
-MAX_POSITIONS = 1 << 20
-MAX_BEAMS = 256
+__all__ = [
+    "ACTIVATIONS", "MAX_POSITIONS", "AttentionConfig", "FeedForwardConfig", "LayerConfig", "ModelConfig", "RopeConfig",
+    "StackConfig", "default_scale",
+]  # fmt: skip
 
 
-def _check(name: str, value: int, high: int) -> None:
-    if not 1 <= value <= high:
-        raise ValueError(f"{name}: expected an integer from 1 to {high}, found {value}")
+def default_scale(head_width: int) -> float:
+    """1 / sqrt(head_width), computed in float32."""
+    return float(np.float32(1) / np.sqrt(np.float32(head_width)))
 
 
-def head_width_of(width: int, heads: int) -> int:
-    """What ``heads`` heads of a ``width`` have each; ValueError if they do not share it out evenly."""
-    if heads < 1 or width % heads:
-        raise ValueError(f"heads: {heads} does not divide width {width}")
-    if width // heads > MAX_HEAD_WIDTH:
-        raise ValueError(
-            f"heads: {heads} heads in width {width} are {width // heads} wide, at most {MAX_HEAD_WIDTH} are supported"
-        )
-    return width // heads
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary positions (Su et al., 2021): of each head the first ``dims`` turn, dimension i with i + dims / 2.
+
+    The frequencies are a tensor, ``rope.NAME.frequencies`` float32 [dims / 2]; cosines and sines are multiplied by
+    ``factor``.
+    """
+
+    dims: int
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Queries of ``heads`` heads, keys and values of ``kv_heads``, each of which serves heads / kv_heads of them.
+
+    heads * head_width need not be the model's width. score = scale * q k; ``soft_cap``: cap * tanh(score / cap).
+    ``qk_norm``: an RMS norm of each head of queries and keys, before they turn by the rope of that name.
+    ``window``: how many keys before the own one and behind it are seen; None: all. A decoder's has none behind. A
+    cross-attention has neither rope nor window.
+    """
+
+    heads: int
+    kv_heads: int
+    head_width: int
+    scale: float
+    qkv_bias: bool = True
+    output_bias: bool = True
+    qk_norm: bool = False
+    rope: str | None = None
+    window: tuple[int, int] | None = None
+    soft_cap: float | None = None
+
+    @classmethod
+    def plain(cls, heads: int, head_width: int) -> AttentionConfig:
+        """As in "Attention Is All You Need": with biases, scores over sqrt(head_width)."""
+        return cls(heads, heads, head_width, default_scale(head_width))
+
+
+@dataclass(frozen=True)
+class FeedForwardConfig:
+    """down(activation(up x)); ``gated``: down(activation(gate x) * up x)."""
+
+    width: int
+    activation: str
+    gated: bool = False
+    bias: bool = True
 
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One layer: heads of its self-attention and, in a decoder, of its cross-attention; width of its feed-forward."""
+    """One layer; ``cross_attention`` reads what the encoder has made of the source."""
 
-    heads: int
-    ffn_width: int
-    cross_heads: int | None = None
+    self_attention: AttentionConfig
+    feed_forward: FeedForwardConfig
+    cross_attention: AttentionConfig | None = None
+
+    def attentions(self) -> Iterator[tuple[str, AttentionConfig]]:
+        """("self_attention", ...) and, if there is one, ("cross_attention", ...)."""
+        yield "self_attention", self.self_attention
+        if self.cross_attention is not None:
+            yield "cross_attention", self.cross_attention
 
 
 @dataclass(frozen=True)
 class StackConfig:
-    """One stack of layers, encoder or decoder. A head has the same width in all of them.
+    """Layers of an encoder or a decoder.
 
-    heads * head_width need not be the model's width: what an attention reads and adds to has the model's width,
-    its queries, keys and values have heads * head_width.
+    placement   "post": x = norm(x + f(x)); "pre": x = x + f(norm(x)); "parallel": x = x + attention(norm(x)) +
+                feed_forward(norm'(x))
+    after_norms a norm of what each f gives, too, before it is added; not with "post"
+    embed_norm  a norm of the embedding, once positions and types are added; final_norm: behind the last layer, not
+                with "post"
+    positions   "table": a learned or computed vector a position is added to the embedding; "none"
+    types       how many token types there are, each with a vector that is added; 0: none
+    relative_reach  R: a bias for each head and distance j - i, cut to -R..R, is added to the scores of all
+                self-attentions; 0: none
+    slopes      slope * (j - i) is added to them, a slope a head (ALiBi, Press et al., 2022)
     """
 
     layers: tuple[LayerConfig, ...]
-    head_width: int
-
-    def __post_init__(self) -> None:
-        _check("layers", len(self.layers), MAX_LAYERS)
-        _check("head_width", self.head_width, MAX_HEAD_WIDTH)
-        for i, layer in enumerate(self.layers):
-            _check(f"ffn_width of layer {i}", layer.ffn_width, MAX_FFN_WIDTH)
-            _check(f"heads of layer {i}", layer.heads, MAX_WIDTH // self.head_width)
-            if layer.cross_heads is not None:
-                _check(f"cross_heads of layer {i}", layer.cross_heads, MAX_WIDTH // self.head_width)
-
-    @classmethod
-    def uniform(cls, layers: int, heads: int, ffn_width: int, *, width: int, cross: bool) -> StackConfig:
-        """``layers`` equal layers whose heads share out ``width``; ``cross``: of a decoder."""
-        _check("layers", layers, MAX_LAYERS)
-        layer = LayerConfig(heads, ffn_width, heads if cross else None)
-        return cls((layer,) * layers, head_width_of(width, heads))
-
-    def to_json(self) -> dict[str, Any]:
-        """{layers, heads, ffn_width, head_width}; where layers differ a list for each of their numbers."""
-        first, count = self.layers[0], len(self.layers)
-        values: dict[str, Any] = {"layers": count, "heads": first.heads, "ffn_width": first.ffn_width}
-        if self.layers != (first,) * count or first.cross_heads not in (None, first.heads):
-            values["heads"] = [layer.heads for layer in self.layers]
-            values["ffn_width"] = [layer.ffn_width for layer in self.layers]
-            if first.cross_heads is not None:
-                values["cross_heads"] = [layer.cross_heads for layer in self.layers]
-        return {**values, "head_width": self.head_width}
-
-    @classmethod
-    def from_json(cls, data: object, where: str, width: int, cross: bool) -> StackConfig:
-        """Read ``to_json``'s form; ModelFileError, or ValueError for heads that do not fit.
-
-        Equal layers without ``head_width`` share out ``width``: directories from before layers could differ.
-        """
-        fields = Fields(data, where, ModelFileError)
-        count = fields.integer("layers", 1, MAX_LAYERS)
-
-        def one_each(name: str, high: int) -> tuple[int, ...]:
-            values = fields.integers(name, 1, high)
-            if len(values) != count:
-                fields.fail(name, f"{count} numbers, one a layer", list(values))
-            return values
-
-        if isinstance(fields.remaining().get("heads"), list):
-            heads = one_each("heads", MAX_WIDTH)
-            cross_heads = one_each("cross_heads", MAX_WIDTH) if cross else (None,) * count
-            ffn_widths = one_each("ffn_width", MAX_FFN_WIDTH)
-            head_width = fields.integer("head_width", 1, MAX_HEAD_WIDTH)
-        else:
-            heads = (fields.integer("heads", 1, MAX_WIDTH),) * count
-            cross_heads = heads if cross else (None,) * count
-            ffn_widths = (fields.integer("ffn_width", 1, MAX_FFN_WIDTH),) * count
-            stated = "head_width" in fields.remaining()
-            head_width = fields.integer("head_width", 1, MAX_HEAD_WIDTH) if stated else head_width_of(width, heads[0])
-        fields.finish()
-        return cls(tuple(map(LayerConfig, heads, ffn_widths, cross_heads)), head_width)
+    max_positions: int
+    norm: str = "layer"
+    norm_epsilon: float = 1e-5
+    placement: str = "post"
+    after_norms: bool = False
+    embed_norm: bool = False
+    final_norm: bool = False
+    positions: str = "table"
+    types: int = 0
+    relative_reach: int = 0
+    slopes: bool = False
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A post-norm encoder-decoder Transformer: x = norm(x + sublayer(x)), sinusoidal positions.
+    """An encoder, a decoder, or both.
 
     ``family`` says where the model came from, for people; nothing branches on it.
-    ``share_embeddings``: source and target read one table. ``tie_output``: the output layer is the target
-    table. Token vectors are multiplied by ``embedding_scale`` before the positions are added.
+    ``source_vocab`` and ``target_vocab``: ids that the encoder and the decoder read; None where there is no such stack.
+    ``embedding_width``: of the vectors in the tables of tokens, positions and types, and of the norm of their sum;
+    where it is not ``width`` a projection follows.
+    ``share_embeddings``: source and target read one table. Token vectors are multiplied by ``embedding_scale`` before
+    positions are added. A decoder has an output layer; ``tie_output``: it is the target table. Without a decoder
+    there is none, and ``output_bias`` says nothing.
+    ``logit_soft_cap``: cap * tanh(logit / cap).
     """
 
     family: str
     width: int
-    encoder: StackConfig
-    decoder: StackConfig
-    source_vocab: int
-    target_vocab: int
-    max_positions: int
-    activation: str
-    embedding_scale: float
-    norm_epsilon: float
-    share_embeddings: bool
-    tie_output: bool
+    encoder: StackConfig | None
+    decoder: StackConfig | None
+    source_vocab: int | None
+    target_vocab: int | None
+    embedding_scale: float = 1.0
+    embedding_width: int | None = None  # None: width
+    share_embeddings: bool = False
+    tie_output: bool = False
+    output_bias: bool = True
+    logit_soft_cap: float | None = None
+    ropes: Mapping[str, RopeConfig] = field(default_factory=dict)
+
+    def stacks(self) -> Iterator[tuple[str, StackConfig]]:
+        """("encoder", ...) and ("decoder", ...), those that there are."""
+        for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if stack is not None:
+                yield name, stack
 
     def __post_init__(self) -> None:
-        _check("width", self.width, MAX_WIDTH)
-        _check("source_vocab", self.source_vocab, MAX_VOCAB)
-        _check("target_vocab", self.target_vocab, MAX_VOCAB)
-        _check("max_positions", self.max_positions, MAX_POSITIONS)
-        if self.width % 2:
-            raise ValueError(f"width: expected an even number (half sines, half cosines), found {self.width}")
-        if any(layer.cross_heads is not None for layer in self.encoder.layers):
-            raise ValueError("encoder.cross_heads: expected none, an encoder has no cross-attention")
-        if any(layer.cross_heads is None for layer in self.decoder.layers):
-            raise ValueError("decoder.cross_heads: expected a number for every layer")
-        if self.activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"activation: expected one of {known}, found {self.activation!r}")
-        if not (math.isfinite(self.embedding_scale) and self.embedding_scale > 0):
-            raise ValueError(f"embedding_scale: expected a positive number, found {self.embedding_scale}")
-        if not 0 < self.norm_epsilon < 1:
-            raise ValueError(f"norm_epsilon: expected a number between 0 and 1, found {self.norm_epsilon}")
-        if self.share_embeddings and self.source_vocab != self.target_vocab:
-            raise ValueError(
-                f"share_embeddings: one table for vocabularies of {self.source_vocab} and {self.target_vocab}"
-            )
+        found = complaints(self)
+        if found:
+            raise ValueError("; ".join(found))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to an equal config."""
-        stacks = {"encoder": self.encoder.to_json(), "decoder": self.decoder.to_json()}
-        return {field.name: stacks.get(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)}
+        values = _values(self)
+        for name, stack in self.stacks():
+            values[name] = _stack_to_json(stack)
+        values["ropes"] = {name: _values(rope) for name, rope in self.ropes.items()}
+        return values
 
     @classmethod
     def from_json(cls, data: object, where: str) -> ModelConfig:
-        """Read ``to_json``'s form; ModelFileError for an unknown, missing, mistyped or out-of-range field."""
+        """Read ``to_json``'s form; ModelFileError for an unknown, missing or mistyped field, and with all complaints
+        for values that are out of range or do not go together."""
         fields = Fields(data, where, ModelFileError)
-
-        width = fields.integer("width", 1, MAX_WIDTH)
-
-        def stack(name: str, cross: bool) -> StackConfig:
-            try:
-                return StackConfig.from_json(fields.take(name), f"{where}: {name}", width, cross)
-            except ValueError as exc:
-                raise ModelFileError(f"{where}: {name}.{exc}") from None
-
-        values: dict[str, Any] = {
-            "family": fields.text("family"),
-            "width": width,
-            "encoder": stack("encoder", cross=False),
-            "decoder": stack("decoder", cross=True),
-            "source_vocab": fields.integer("source_vocab", 1, MAX_VOCAB),
-            "target_vocab": fields.integer("target_vocab", 1, MAX_VOCAB),
-            "max_positions": fields.integer("max_positions", 1, MAX_POSITIONS),
-            "activation": fields.choice("activation", ACTIVATIONS),
-            "embedding_scale": fields.number("embedding_scale", 0.0),
-            "norm_epsilon": fields.number("norm_epsilon", 0.0, 1.0),
-            "share_embeddings": fields.flag("share_embeddings"),
-            "tie_output": fields.flag("tie_output"),
-        }
-        fields.finish()
+        stacks = {}
+        for name in ("encoder", "decoder"):
+            stack = fields.take(name)
+            stacks[name] = None if stack is None else _stack_from_json(Fields(stack, f"{where}: {name}", fields.error))
+        ropes = {}
+        for name, rope in Fields(fields.take("ropes"), f"{where}: ropes", fields.error).remaining().items():
+            ropes[name] = _read(RopeConfig, Fields(rope, f"{where}: ropes: {shorten(name)}", fields.error))
         try:
-            return cls(**values)
+            return _read(cls, fields, **stacks, ropes=ropes)
         except ValueError as exc:
             raise ModelFileError(f"{where}: {exc}") from None
 
 
-@dataclass(frozen=True)
-class GenerationDefaults:
-    """How the checkpoint asks to be searched; names and meanings as in transformers' GenerationConfig.
+_PARTS: dict[str, type[AttentionConfig] | type[FeedForwardConfig]] = {
+    "self_attention": AttentionConfig,
+    "cross_attention": AttentionConfig,
+    "feed_forward": FeedForwardConfig,
+}
 
-    ``max_length`` and ``min_length`` count the start token and a target prefix; ``max_new_tokens`` and
-    ``min_new_tokens``, which win over them, do not, and are absent from JSON where None.
-    ``bad_words_ids`` are sequences that must not be produced, ``suppress_tokens`` single ids,
-    ``begin_suppress_tokens`` ids that must not come first.
-    ``renormalize_logits``: what the other options leave of a token's distribution sums to one again.
-    """
 
-    decoder_start_token_id: int
-    eos_token_id: tuple[int, ...]
-    pad_token_id: int | None
-    max_length: int
-    min_length: int = 0
-    max_new_tokens: int | None = None
-    min_new_tokens: int | None = None
-    num_beams: int = 1
-    num_return_sequences: int = 1
-    length_penalty: float = 1.0
-    early_stopping: bool | str = False  # False, True or "never"
-    no_repeat_ngram_size: int = 0
-    repetition_penalty: float = 1.0
-    bad_words_ids: tuple[tuple[int, ...], ...] = ()
-    suppress_tokens: tuple[int, ...] = ()
-    begin_suppress_tokens: tuple[int, ...] = ()
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: tuple[int, ...] | None = None
-    renormalize_logits: bool = False
+def _values(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, as JSON has them."""
+    values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
+    if values.get("window") is not None:
+        values["window"] = dict(zip(("before", "after"), values["window"], strict=True))
+    return values
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that ``from_json`` reads back to equal defaults."""
-        values = dataclasses.asdict(self)
-        for name in ("max_new_tokens", "min_new_tokens"):
-            if values[name] is None:
-                del values[name]
-        return values
 
-    @classmethod
-    def from_json(
-        cls, data: object, where: str, config: ModelConfig, error: type[PyengineError] = ModelFileError
-    ) -> GenerationDefaults:
-        """Read ``to_json``'s form for a model with ``config``; whatever is wrong raises ``error``.
+def _stack_to_json(stack: StackConfig) -> dict[str, Any]:
+    values = _values(stack) | {"layers": len(stack.layers)}
+    for part in _PARTS:
+        each = [getattr(layer, part) for layer in stack.layers]
+        values[part] = None if each[0] is None else _joined([_values(config) for config in each])
+    return values
 
-        Every id must lie in the target vocabulary.
-        """
-        fields = Fields(data, where, error)
-        top = config.target_vocab - 1
 
-        def optional_id(name: str) -> int | None:
-            value = fields.take(name)
-            if value is not None and (type(value) is not int or not 0 <= value <= top):
-                fields.fail(name, f"null or an integer from 0 to {top}", value)
-            return value
+def _joined(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Objects of one layer each as one: a value where all agree, else a list."""
+    each = {name: [layer[name] for layer in layers] for name in layers[0]}
+    return {name: values[0] if values.count(values[0]) == len(values) else values for name, values in each.items()}
 
-        def optional_length(name: str, low: int) -> int | None:
-            return fields.integer(name, low, MAX_POSITIONS) if name in fields.remaining() else None
 
-        values: dict[str, Any] = {
-            "decoder_start_token_id": fields.integer("decoder_start_token_id", 0, top),
-            "eos_token_id": fields.integers("eos_token_id", 0, top),
-            "pad_token_id": optional_id("pad_token_id"),
-            "max_length": fields.integer("max_length", 2, MAX_POSITIONS + 1),
-            "min_length": fields.integer("min_length", 0, MAX_POSITIONS),
-            "max_new_tokens": optional_length("max_new_tokens", 1),
-            "min_new_tokens": optional_length("min_new_tokens", 0),
-            "num_beams": fields.integer("num_beams", 1, MAX_BEAMS),
-            "num_return_sequences": fields.integer("num_return_sequences", 1, MAX_BEAMS),
-            "length_penalty": fields.number("length_penalty", -100.0, 100.0),
-            "early_stopping": fields.choice("early_stopping", (False, True, "never")),
-            "no_repeat_ngram_size": fields.integer("no_repeat_ngram_size", 0, MAX_POSITIONS),
-            "repetition_penalty": fields.number("repetition_penalty", 1e-6, 1e6),
-            "suppress_tokens": fields.integers("suppress_tokens", 0, top),
-            "begin_suppress_tokens": fields.integers("begin_suppress_tokens", 0, top),
-            "forced_bos_token_id": optional_id("forced_bos_token_id"),
-            "renormalize_logits": fields.flag("renormalize_logits"),
-        }
-        if not values["eos_token_id"]:
-            fields.fail("eos_token_id", "at least one id", values["eos_token_id"])
-        if values["num_return_sequences"] > values["num_beams"]:
-            limit = f"at most num_beams ({values['num_beams']})"
-            fields.fail("num_return_sequences", limit, values["num_return_sequences"])
-        forced = fields.take("forced_eos_token_id")
-        if forced is not None:
-            inner = Fields({"forced_eos_token_id": forced}, where, error)
-            forced = inner.integers("forced_eos_token_id", 0, top)
-        values["forced_eos_token_id"] = forced
-        words = fields.take("bad_words_ids")
-        if not isinstance(words, (list, tuple)):
-            fields.fail("bad_words_ids", "a list of lists of ids", words)
-        named = {f"bad_words_ids[{i}]": word for i, word in enumerate(words)}
-        inner = Fields(named, where, error)
-        values["bad_words_ids"] = tuple(inner.integers(name, 0, top) for name in named)
-        if () in values["bad_words_ids"]:
-            fields.fail("bad_words_ids", "lists of at least one id", words)
-        fields.finish()
-        return cls(**values)
+def _stack_from_json(fields: Fields) -> StackConfig:
+    count = fields.integer("layers", 1, MAX_LAYERS)
+    parts = {part: _each_layer(fields, part, count) for part in _PARTS}
+    layers = tuple(
+        LayerConfig(**{
+            part: None if parts[part] is None else _read(kind, parts[part][i]) for part, kind in _PARTS.items()
+        })
+        for i in range(count)
+    )
+    return _read(StackConfig, fields, layers=layers)
+
+
+def _each_layer(fields: Fields, part: str, count: int) -> list[Fields] | None:
+    """The fields of ``part`` of each layer; None where a cross-attention is null."""
+    value = fields.take(part)
+    if value is None and part == "cross_attention":
+        return None
+    where = f"{fields.where}.{part}"
+    inner = Fields(value, where, fields.error).remaining()
+    for name, given in inner.items():
+        if isinstance(given, list) and len(given) != count:
+            raise fields.error(f"{where}.{name}: expected {count} values, one a layer, found {len(given)}")
+    layers = [
+        {name: given[i] if isinstance(given, list) else given for name, given in inner.items()} for i in range(count)
+    ]
+    return [Fields(layer, where, fields.error) for layer in layers]
+
+
+def _integer(fields: Fields, name: str) -> int:
+    """Of any size: the configuration knows the limits."""
+    value = fields.take(name)
+    if type(value) is not int:
+        fields.fail(name, "an integer", value)
+    return value
+
+
+def _window(fields: Fields, name: str) -> tuple[int, int]:
+    inner = Fields(fields.take(name), f"{fields.where}.{name}", fields.error)
+    window = _integer(inner, "before"), _integer(inner, "after")
+    inner.finish()
+    return window
+
+
+_READERS: dict[str, Callable[[Fields, str], Any]] = {  # by the annotation of a field
+    "int": _integer,
+    "float": lambda fields, name: fields.number(name),
+    "bool": lambda fields, name: fields.flag(name),
+    "str": lambda fields, name: fields.text(name),
+    "tuple[int, int]": _window,
+}
+_Config = TypeVar("_Config")
+
+
+def _read(kind: type[_Config], fields: Fields, **known: Any) -> _Config:
+    """A dataclass of which each field is in ``fields``, but for those that are ``known``."""
+    values = dict(known)
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if each.name not in known:
+            plain = str(each.type).removesuffix(" | None")
+            if plain != each.type and fields.remaining().get(each.name, each) is None:
+                values[each.name] = fields.take(each.name)
+            else:
+                values[each.name] = _READERS[plain](fields, each.name)
+    fields.finish()
+    return kind(**values)

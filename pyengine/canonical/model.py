@@ -8,7 +8,8 @@ from typing import Any, Callable, Mapping
 
 import numpy as np
 
-from pyengine.canonical.config import GenerationDefaults, ModelConfig
+from pyengine.canonical.config import ModelConfig
+from pyengine.canonical.generation import GenerationDefaults
 from pyengine.canonical.tensors import mismatches, tensor_specs
 from pyengine.errors import CheckpointError, ModelFileError
 from pyengine.formats.strict_json import Fields
@@ -34,6 +35,11 @@ class LazyTensor:
             found = list(values.shape)
             raise CheckpointError(f"{self.name}: expected shape {list(self.shape)}, read {found}")
         return values
+
+    @classmethod
+    def of(cls, name: str, values: np.ndarray) -> LazyTensor:
+        """One that is in memory, float32."""
+        return cls(name, values.shape, "float32", lambda: values)
 
 
 @dataclass(frozen=True)

@@ -5,64 +5,104 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterator, Mapping
 
-import numpy as np
+from pyengine.canonical.config import AttentionConfig, FeedForwardConfig, ModelConfig, StackConfig
 
-from pyengine.canonical.config import ModelConfig, StackConfig
+__all__ = ["TensorSpec", "mismatches", "tensor_specs"]
 
-__all__ = ["TensorSpec", "mismatches", "sinusoidal_positions", "tensor_specs"]
+Specs = Iterator[tuple[str, "TensorSpec"]]
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """Shape and kind of a tensor.
 
-    kind "linear": [out, in], y = W x; "embedding": [vocab, width]; "vector": [n].
+    kind "linear": [out, in], y = W x; "embedding": [vocab, width], a row a token; "vector": [n], a bias or a norm's;
+    "table": numbers that are looked up by position, distance, type or head, never rounded
     """
 
     shape: tuple[int, ...]
     kind: str
 
 
-def _linear(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, TensorSpec]]:
+def _linear(name: str, outputs: int, inputs: int, bias: bool) -> Specs:
     yield f"{name}.weight", TensorSpec((outputs, inputs), "linear")
-    yield f"{name}.bias", TensorSpec((outputs,), "vector")
+    if bias:
+        yield f"{name}.bias", TensorSpec((outputs,), "vector")
 
 
-def _norm(name: str, width: int) -> Iterator[tuple[str, TensorSpec]]:
+def _norm(name: str, width: int, kind: str) -> Specs:
     yield f"{name}.weight", TensorSpec((width,), "vector")
-    yield f"{name}.bias", TensorSpec((width,), "vector")
+    if kind == "layer":
+        yield f"{name}.bias", TensorSpec((width,), "vector")
 
 
-def _attention(name: str, inner: int, width: int) -> Iterator[tuple[str, TensorSpec]]:
-    """``inner``: heads times their width."""
-    for part in ("q", "k", "v"):
-        yield from _linear(f"{name}.{part}", inner, width)
-    yield from _linear(f"{name}.output", width, inner)
-    yield from _norm(f"{name}.norm", width)
+def _sublayer_norms(name: str, width: int, stack: StackConfig) -> Specs:
+    yield from _norm(f"{name}.norm", width, stack.norm)
+    if stack.after_norms:
+        yield from _norm(f"{name}.after", width, stack.norm)
 
 
-def _stack(name: str, stack: StackConfig, width: int) -> Iterator[tuple[str, TensorSpec]]:
-    for i, sizes in enumerate(stack.layers):
-        layer = f"{name}.layers.{i}"
-        yield from _attention(f"{layer}.self_attention", sizes.heads * stack.head_width, width)
-        if sizes.cross_heads is not None:
-            yield from _attention(f"{layer}.cross_attention", sizes.cross_heads * stack.head_width, width)
-        yield from _linear(f"{layer}.ffn.up", sizes.ffn_width, width)
-        yield from _linear(f"{layer}.ffn.down", width, sizes.ffn_width)
-        yield from _norm(f"{layer}.ffn.norm", width)
+def _attention(name: str, attention: AttentionConfig, width: int, stack: StackConfig) -> Specs:
+    inner, kv_inner = attention.heads * attention.head_width, attention.kv_heads * attention.head_width
+    for part, outputs in (("q", inner), ("k", kv_inner), ("v", kv_inner)):
+        yield from _linear(f"{name}.{part}", outputs, width, attention.qkv_bias)
+    if attention.qk_norm:
+        for part in ("q_norm", "k_norm"):
+            yield from _norm(f"{name}.{part}", attention.head_width, "rms")
+    yield from _linear(f"{name}.output", width, inner, attention.output_bias)
+    yield from _sublayer_norms(name, width, stack)
+
+
+def _feed_forward(name: str, feed_forward: FeedForwardConfig, width: int, stack: StackConfig) -> Specs:
+    for part in ("gate", "up") if feed_forward.gated else ("up",):
+        yield from _linear(f"{name}.{part}", feed_forward.width, width, feed_forward.bias)
+    yield from _linear(f"{name}.down", width, feed_forward.width, feed_forward.bias)
+    yield from _sublayer_norms(name, width, stack)
+
+
+def _embedding(name: str, stack: StackConfig, config: ModelConfig) -> Specs:
+    """All but the table of tokens."""
+    width = config.embedding_width or config.width
+    if stack.positions == "table":
+        yield f"{name}.positions", TensorSpec((stack.max_positions, width), "table")
+    if stack.types:
+        yield f"{name}.types", TensorSpec((stack.types, width), "table")
+    if stack.embed_norm:
+        yield from _norm(f"{name}.embed.norm", width, stack.norm)
+    if width != config.width:
+        yield from _linear(f"{name}.embed.project", config.width, width, bias=True)
+
+
+def _stack(name: str, stack: StackConfig, config: ModelConfig) -> Specs:
+    yield from _embedding(name, stack, config)
+    heads = stack.layers[0].self_attention.heads
+    if stack.relative_reach:
+        yield f"{name}.relative", TensorSpec((heads, 2 * stack.relative_reach + 1), "table")
+    if stack.slopes:
+        yield f"{name}.slopes", TensorSpec((heads,), "table")
+    for i, layer in enumerate(stack.layers):
+        for part, attention in layer.attentions():
+            yield from _attention(f"{name}.layers.{i}.{part}", attention, config.width, stack)
+        yield from _feed_forward(f"{name}.layers.{i}.ffn", layer.feed_forward, config.width, stack)
+    if stack.final_norm:
+        yield from _norm(f"{name}.norm", config.width, stack.norm)
 
 
 def tensor_specs(config: ModelConfig) -> dict[str, TensorSpec]:
     """Every tensor of a model with ``config``, by name, in the order in which the model uses them."""
-    specs: dict[str, TensorSpec] = {}
-    if not config.share_embeddings:
-        specs["encoder.embed.weight"] = TensorSpec((config.source_vocab, config.width), "embedding")
-    specs.update(_stack("encoder", config.encoder, config.width))
-    specs["decoder.embed.weight"] = TensorSpec((config.target_vocab, config.width), "embedding")
-    specs.update(_stack("decoder", config.decoder, config.width))
-    if not config.tie_output:
-        specs["output.weight"] = TensorSpec((config.target_vocab, config.width), "linear")
-    specs["output.bias"] = TensorSpec((config.target_vocab,), "vector")
+    specs = {f"rope.{name}.frequencies": TensorSpec((rope.dims // 2,), "table") for name, rope in config.ropes.items()}
+    width = config.embedding_width or config.width
+    vocabularies = {"encoder": config.source_vocab, "decoder": config.target_vocab}
+    for name, stack in config.stacks():
+        vocab = vocabularies[name]
+        if vocab is not None and not (name == "encoder" and config.share_embeddings):
+            specs[f"{name}.embed.weight"] = TensorSpec((vocab, width), "embedding")
+        specs.update(_stack(name, stack, config))
+    if config.target_vocab is not None:
+        output = dict(_linear("output", config.target_vocab, config.width, config.output_bias))
+        if config.tie_output:
+            del output["output.weight"]
+        specs.update(output)
     return specs
 
 
@@ -77,14 +117,3 @@ def mismatches(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tupl
     ]
     parts = [("missing", missing), ("unexpected", extra), ("mis-shaped", wrong)]
     return "; ".join(f"{len(names)} {title}: {', '.join(names)}" for title, names in parts if names)
-
-
-def sinusoidal_positions(count: int, width: int) -> np.ndarray:
-    """Position vectors [count, width], float32: sin(pos * 10000^(-2j/width)) for j < width/2, then cosines.
-
-    Computed in float64. "Attention Is All You Need", section 3.5, with sines and cosines apart instead of
-    interleaved, as transformers' MarianSinusoidalPositionalEmbedding has them. ``width`` is even.
-    """
-    half = np.arange(width // 2, dtype=np.float64)
-    angles = np.arange(count, dtype=np.float64)[:, None] / np.power(10000.0, 2.0 * half / width)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)

@@ -114,7 +114,7 @@ def _measure(engines: list[Translator], lines: list[str] | None, count: int, bea
     keywords: TranslationKeywords = {"num_beams": beams}
     if lines is None:
         # A model may have fewer positions.
-        positions = _number(engines[0].info()["model"], "max_positions")
+        positions = _number(engines[0].info()["model"]["decoder"], "max_positions")
         written = min(WRITTEN, positions)
         keywords |= {"min_new_tokens": written, "max_new_tokens": written}
     times: list[list[float]] = [[] for _ in engines]
@@ -149,7 +149,7 @@ def _sentences(engine: Translator, lines: list[str] | None, batch: int, pair: in
     if lines is not None:
         return [lines[(pair * batch + i) % len(lines)] for i in range(batch)]
     about = engine.info()
-    length = min(READ, _number(about["model"], "max_positions"))
+    length = min(READ, _number(about["model"]["encoder"], "max_positions"))
     ids = np.random.default_rng(pair).integers(0, _number(about["model"], "source_vocab"), (batch, length))
     return [row.tolist() for row in ids]
 

@@ -1,32 +1,33 @@
 """Importers: from the raw names and the config of a training framework to a CanonicalModel.
 
-One module a family, registered here by the names that ``config.json`` gives under "architectures".
+A family is a table, read by ``table``: one module each, with the names that ``config.json`` gives under
+"architectures".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pyengine.canonical import CanonicalModel
-from pyengine.checkpoints import StoredTensor, open_weights
+from pyengine.checkpoints import open_weights
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.foreign import what_else
 from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object, shorten
-from pyengine.importers.marian import import_marian
+from pyengine.importers import marian
+from pyengine.importers.table import Family, import_checkpoint
 from pyengine.importers.tokenizer_files import EXPECTED
 
 __all__ = ["open_checkpoint"]
 
-Importer = Callable[[Path, dict[str, Any], Mapping[str, StoredTensor], Collection[str]], CanonicalModel]
-
-_BY_ARCHITECTURE: dict[str, Importer] = {"MarianMTModel": import_marian}
-# For a config without "architectures": what transformers' AutoModelForSeq2SeqLM would choose.
-_BY_MODEL_TYPE = {"marian": "MarianMTModel"}
+_FAMILIES = (marian.FAMILY,)
+_BY_ARCHITECTURE: dict[str, Family] = {name: family for family in _FAMILIES for name in family.architectures}
+# For a config without "architectures": what transformers' auto classes would choose.
+_BY_MODEL_TYPE = {family.model_type: family.architectures[0] for family in _FAMILIES}
 
 
 def open_checkpoint(path: str | Path, *, allow_unknown_keys: Collection[str] = ()) -> CanonicalModel:
@@ -43,8 +44,8 @@ def open_checkpoint(path: str | Path, *, allow_unknown_keys: Collection[str] = (
     config = load_object(path / "config.json", CheckpointError, CONFIG_BYTES)
     if config.get("format") == "pyengine":
         raise CheckpointError(f"{path}: a model directory already, expected a training checkpoint")
-    importer = _BY_ARCHITECTURE[_architecture(config, path / "config.json")]
-    model = importer(path, config, open_weights(path), allow_unknown_keys)
+    family = _BY_ARCHITECTURE[_architecture(config, path / "config.json")]
+    model = import_checkpoint(family, path, config, open_weights(path), allow_unknown_keys)
     model.validate()
     if model.tokenizer is None:
         note = f"{path}: no tokenizer files (expected {EXPECTED}): the model takes and gives token ids, no text"

@@ -1,6 +1,6 @@
 """Search defaults from ``generation_config.json``, or from the generation keys of an older ``config.json``.
 
-Names and defaults: transformers 5.23.0, generation/configuration_utils.py.
+Names and defaults: transformers 5.24.0, generation/configuration_utils.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.canonical import GenerationDefaults, ModelConfig
-from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.errors import CheckpointError
 from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.strict_json import load_object, shorten
 from pyengine.importers.unknown_keys import pass_over
@@ -89,19 +89,19 @@ def read_generation(
     for what the engine lacks or is neither known nor ``allowed``, CheckpointError for a wrong value.
     """
     path = directory / "generation_config.json"
-    notes: tuple[str, ...] = ()
     if os.path.lexists(path):  # a link to nothing is damage, not absence
         source = load_object(path, CheckpointError, CONFIG_BYTES)
         unknown = {key: value for key, value in source.items() if key not in GENERATION_KEYS and key[:1] != "_"}
-        notes = pass_over(path, {key: value for key, value in unknown.items() if value is not None}, allowed)
     else:
         path = directory / "config.json"
-        source = {key: value for key, value in model_json.items() if key in GENERATION_KEYS}
+        unknown, source = {}, {key: value for key, value in model_json.items() if key in GENERATION_KEYS}
     given = {key: value for key, value in source.items() if value is not None}
-
-    for key, neutral in _NEUTRAL.items():
-        if key in given and not any(given[key] == value for value in neutral):
-            raise UnsupportedError(f"{path}: {key} = {shorten(given[key])}: the engine does not have this")
+    lacking = [
+        f"{key} = {shorten(given[key])}: the engine does not have this"
+        for key, neutral in _NEUTRAL.items()
+        if key in given and not any(given[key] == value for value in neutral)
+    ]
+    notes = pass_over(path, {key: value for key, value in unknown.items() if value is not None}, allowed, lacking)
 
     def token(key: str) -> Any:
         return given.get(key, model_json.get(key))
@@ -119,13 +119,13 @@ def read_generation(
     values["eos_token_id"] = _as_list(token("eos_token_id"))
     if values["forced_eos_token_id"] is not None:
         values["forced_eos_token_id"] = _as_list(values["forced_eos_token_id"])
-    longest = length("max_length")
+    longest, positions = length("max_length"), config.decoder.max_positions
     # The last token is never read, so there can be one more than there are positions.
-    values["max_length"] = config.max_positions if longest is None else min(longest, config.max_positions + 1)
+    values["max_length"] = positions if longest is None else min(longest, positions + 1)
     for key in ("max_new_tokens", "min_new_tokens"):
         new = length(key)
         if new is not None:
-            values[key] = min(new, config.max_positions)
+            values[key] = min(new, positions)
     return GenerationDefaults.from_json(values, str(path), config, CheckpointError), notes
 
 

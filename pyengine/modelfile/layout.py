@@ -24,7 +24,9 @@ and columns are padded with zeros to multiples of 16 and 4.
 
     float32   weight F32 [N/16, K, 16]        weight[b, k, j] = W[16b + j, k]
 
-Biases and norms are F32 [N]. Layers that read the same input are one matrix, stacked along N before padding.
+Biases and norms are F32 [N]. Layers that read the same input are one matrix, stacked along N before padding; the rows
+of a gate and of what it gates alternate, 16 of each, both padded to whole panels. Tables (of positions, say) are F32,
+rows one after the other; a row of a relative bias has its first value 16 times more before it and its last 16 behind.
 Every tensor's size is a multiple of 64 bytes, so with aligned data each one is aligned; the tables of lines are padded
 with zeros to it.
 """
@@ -32,11 +34,11 @@ with zeros to it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from pyengine.canonical import ModelConfig, tensor_specs
+from pyengine.canonical import ModelConfig, TensorSpec, tensor_specs
 
 __all__ = [
     "DTYPES",
@@ -53,12 +55,16 @@ __all__ = [
     "pack_int4",
     "pack_int8",
     "pack_sparse",
+    "pack_values",
     "packed_specs",
     "pad_table",
     "pad_vector",
     "padded_shape",
+    "part_rows",
     "round_up",
+    "stack_rows",
     "unpack_sparse",
+    "unpack_values",
 ]
 
 # Types of a matrix: "int4g64z" is int4 in groups of 64 columns, with zero points.
@@ -75,19 +81,23 @@ DTYPES: dict[str, np.dtype[Any]] = {  # by safetensors' names
 }
 PANEL = 16  # rows of a panel
 GROUP = 4  # columns that lie together
+EDGE = 16  # values on either side of a row of a relative bias, so that a vector may be loaded anywhere in it
 
 
 @dataclass(frozen=True)
 class PackedSpec:
-    """One tensor of model.safetensors, and the canonical tensors that it holds, stacked.
+    """One tensor of model.safetensors, and the canonical tensors that it holds.
 
-    kind "weight": packed rows of matrices; "scale": what belongs to each of those rows; "vector": values.
+    kind "weight": packed rows of matrices; "scale": what belongs to each of those rows; "vector": values, one a row;
+    "table": rows of values. form "stacked": sources one behind the other; "alternating": 16 rows of each in turn;
+    "edged": each row of a table with EDGE more of its first value before it and of its last behind.
     """
 
     dtype: str  # as safetensors writes it, a key of DTYPES
     shape: tuple[int, ...]
     kind: str
     sources: tuple[str, ...]
+    form: str = "stacked"
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -95,28 +105,27 @@ def round_up(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
-def _groups(config: ModelConfig) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(packed name, canonical names of its parts) in the order of use; a part has weight, bias or both."""
+# Matrices that read the same are one: the last two names of a part -> the last one of the whole.
+_FUSED = {
+    **dict.fromkeys(("self_attention.q", "self_attention.k", "self_attention.v"), "qkv"),
+    **dict.fromkeys(("cross_attention.k", "cross_attention.v"), "kv"),
+    **dict.fromkeys(("ffn.gate", "ffn.up"), "gate_up"),
+}
 
-    def attention(name: str, fused: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
-        for parts in fused:
-            yield f"{name}.{parts}", tuple(f"{name}.{part}" for part in parts)
-        yield f"{name}.output", (f"{name}.output",)
-        yield f"{name}.norm", (f"{name}.norm",)
 
-    def stack(name: str, layers: int, cross: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-        yield f"{name}.embed", (f"{name}.embed",)
-        for i in range(layers):
-            layer = f"{name}.layers.{i}"
-            yield from attention(f"{layer}.self_attention", ("qkv",))
-            if cross:
-                yield from attention(f"{layer}.cross_attention", ("q", "kv"))
-            for part in ("up", "down", "norm"):
-                yield f"{layer}.ffn.{part}", (f"{layer}.ffn.{part}",)
-
-    yield from stack("encoder", len(config.encoder.layers), cross=False)
-    yield from stack("decoder", len(config.decoder.layers), cross=True)
-    yield "output", ("output",)
+def _groups(canonical: Mapping[str, TensorSpec]) -> dict[str, list[str]]:
+    """Packed name -> names of its parts, in the order of use; a part has weight, bias or both, or is a table."""
+    groups: dict[str, list[str]] = {}
+    for name, spec in canonical.items():
+        part = name if spec.kind == "table" else name.rpartition(".")[0]
+        owner, _, own = part.rpartition(".")
+        fused = _FUSED.get(f"{owner.rpartition('.')[2]}.{own}")
+        if fused == "gate_up" and f"{owner}.gate.weight" not in canonical:
+            fused = None
+        parts = groups.setdefault(f"{owner}.{fused}" if fused else part, [])
+        if part not in parts:
+            parts.append(part)
+    return groups
 
 
 def packed_specs(
@@ -132,30 +141,38 @@ def packed_specs(
     """
     canonical = tensor_specs(config)
     specs: dict[str, PackedSpec] = {}
-    for name, parts in _groups(config):
+    for name, parts in _groups(canonical).items():
+        form = "alternating" if name.endswith(".gate_up") else "stacked"
+        if name in canonical:
+            edged = name.endswith(".relative")
+            rows, columns = (1, *canonical[name].shape)[-2:]
+            size = round_up(rows * (columns + 2 * EDGE * edged), PANEL)
+            specs[name] = PackedSpec("F32", (size,), "table", (name,), "edged" if edged else "stacked")
+            continue
         sources = tuple(f"{part}.weight" for part in parts if f"{part}.weight" in canonical)
+        shapes = [canonical[source].shape for source in sources]
         if sources and canonical[sources[0]].kind == "vector":
-            rows = round_up(sum(canonical[source].shape[0] for source in sources), PANEL)
-            specs[f"{name}.weight"] = PackedSpec("F32", (rows,), "vector", sources)
+            rows = round_up(stacked_rows([shape[0] for shape in shapes], form), PANEL)
+            specs[f"{name}.weight"] = PackedSpec("F32", (rows,), "vector", sources, form)
         elif sources:
-            stacked = sum(canonical[source].shape[0] for source in sources)
-            shape = (stacked, canonical[sources[0]].shape[1])
+            shape = (stacked_rows([shape[0] for shape in shapes], form), shapes[0][1])
             kind = (other_weights or {}).get(name, weights)
             for part, (dtype, packed) in _matrix(kind, *shape, (lines or {}).get(name, 0)).items():
-                specs[f"{name}.{part}"] = PackedSpec(dtype, packed, "weight" if part == "weight" else "scale", sources)
+                role = "weight" if part == "weight" else "scale"
+                specs[f"{name}.{part}"] = PackedSpec(dtype, packed, role, sources, form)
         sources = tuple(f"{part}.bias" for part in parts if f"{part}.bias" in canonical)
         if sources:
-            rows = round_up(sum(canonical[source].shape[0] for source in sources), PANEL)
-            specs[f"{name}.bias"] = PackedSpec("F32", (rows,), "vector", sources)
+            rows = round_up(stacked_rows([canonical[source].shape[0] for source in sources], form), PANEL)
+            specs[f"{name}.bias"] = PackedSpec("F32", (rows,), "vector", sources, form)
     return specs
 
 
 def matrix_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """The packed name, without ".weight", and [N, K] without padding of every matrix, in file order."""
+    """The packed name, without ".weight", and [N, K] of every matrix, in file order: its parts stacked, not padded."""
     canonical = tensor_specs(config)
     return {
         name.removesuffix(".weight"): (
-            sum(canonical[source].shape[0] for source in spec.sources),
+            stacked_rows([canonical[source].shape[0] for source in spec.sources], spec.form),
             canonical[spec.sources[0]].shape[1],
         )
         for name, spec in packed_specs(config, "float32").items()
@@ -166,6 +183,52 @@ def matrix_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
 def matrix_names(config: ModelConfig) -> list[str]:
     """The packed names of all matrices, without ".weight", in file order."""
     return list(matrix_shapes(config))
+
+
+def stacked_rows(counts: Sequence[int], form: str) -> int:
+    """Rows of parts of so many rows, stacked in a ``PackedSpec.form``."""
+    return sum(round_up(count, PANEL) if form == "alternating" else count for count in counts)
+
+
+def part_rows(counts: Sequence[int], form: str) -> list[np.ndarray]:
+    """int64 [count] each: which rows of the stacked matrix are those of each part."""
+    if form == "alternating":
+        return [
+            row // PANEL * PANEL * len(counts) + i * PANEL + row % PANEL for i, row in enumerate(map(np.arange, counts))
+        ]
+    ends = np.cumsum(counts)
+    return [np.arange(end - count, end) for count, end in zip(counts, ends, strict=True)]
+
+
+def stack_rows(parts: Sequence[np.ndarray], form: str = "stacked") -> np.ndarray:
+    """Arrays stacked along their first axis in a ``PackedSpec.form``; zeros between them, where they are padded."""
+    if form != "alternating":
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+    counts = [len(part) for part in parts]
+    stacked = np.zeros((stacked_rows(counts, form), *parts[0].shape[1:]), parts[0].dtype)
+    for rows, part in zip(part_rows(counts, form), parts, strict=True):
+        stacked[rows] = part
+    return stacked
+
+
+def pack_values(parts: Sequence[np.ndarray], form: str = "stacked") -> np.ndarray:
+    """float32 sources of a vector or a table -> float32 [n rounded up to 16], zeros behind."""
+    if form == "edged":
+        return pad_vector(np.pad(parts[0], ((0, 0), (EDGE, EDGE)), mode="edge").reshape(-1))
+    return pad_vector(stack_rows(parts, form).reshape(-1))
+
+
+def unpack_values(packed: np.ndarray, shapes: Sequence[tuple[int, ...]], form: str = "stacked") -> list[np.ndarray]:
+    """The sources, of these shapes, that ``pack_values`` has packed."""
+    if form == "edged":
+        rows, columns = shapes[0]
+        edged = packed[: rows * (columns + 2 * EDGE)].reshape(rows, -1)
+        return [np.ascontiguousarray(edged[:, EDGE:-EDGE])]
+    if form == "alternating":
+        return [packed[rows] for rows in part_rows([shape[0] for shape in shapes], form)]
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    ends = np.cumsum(sizes)
+    return [packed[end - size : end].reshape(shape) for size, end, shape in zip(sizes, ends, shapes, strict=True)]
 
 
 def _matrix(weights: str, rows: int, columns: int, lines: int) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -40,10 +40,6 @@ from pyengine.modelfile.layout import (
 __all__ = ["ModelDirectory", "ModelHead", "open_directory", "open_head", "open_weights"]
 
 
-# The position table is computed at load, so no file bounds it: a quarter of a gigabyte does.
-MOST_POSITION_VALUES = 1 << 26
-
-
 @dataclass(frozen=True)
 class ModelHead:
     """What a model directory says of itself.
@@ -91,7 +87,7 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
     """Read all but the weights of the model directory ``path``; with ``verify`` compare every byte with its checksum.
 
     Raises ModelFileError naming the file or field and what was expected: for a damaged or incomplete
-    directory, one of a newer version, and for a training checkpoint (with the command that converts it).
+    directory, one of another version, and for a training checkpoint (with the command that converts it).
     """
     path = usable_path(path, ModelFileError)
     if (found := what_else(path)) is not None:
@@ -112,11 +108,6 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
     fields.take("version")
     weights = fields.choice("weights", WEIGHTS)
     config = ModelConfig.from_json(fields.take("model"), f"{config_path}: model")
-    if config.max_positions * config.width > MOST_POSITION_VALUES:
-        raise ModelFileError(
-            f"{config_path}: model: max_positions: expected at most {MOST_POSITION_VALUES // config.width} for a "
-            f"width of {config.width}, found {config.max_positions}"
-        )
     others = Fields(fields.take("other_weights", {}), f"{config_path}: other_weights", ModelFileError)
     other_weights = {
         name: others.choice(name, WEIGHTS) for name in matrix_names(config) if name in others.remaining()
@@ -196,7 +187,13 @@ def _refuse_foreign(path: Path, head: dict[str, Any]) -> None:
     if version > VERSION:
         raise ModelFileError(
             f"{path}: model directory of version {version} (created by {shorten(head.get('created_by'))}), "
-            f"this pyengine reads up to {VERSION}; update pyengine"
+            f"this pyengine reads version {VERSION}; update pyengine"
+        )
+    if version < VERSION:
+        raise ModelFileError(
+            f"{path}: model directory of version {version} (created by {shorten(head.get('created_by'))}), "
+            f"this pyengine reads version {VERSION}; convert the checkpoint that it came from again: "
+            f"pyengine quantize CHECKPOINT -o {path} --overwrite"
         )
 
 

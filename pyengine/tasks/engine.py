@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pyengine.arguments import choice, whole
-from pyengine.canonical.config import GenerationDefaults, ModelConfig
-from pyengine.canonical.tensors import sinusoidal_positions
+from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.cpus import usable_cpus
 from pyengine.errors import ClosedError, EngineError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
@@ -219,15 +218,15 @@ def _core_sessions(
     """
     from pyengine import _core  # type: ignore[attr-defined]
 
-    positions = sinusoidal_positions(config.max_positions, config.width)
-    model = _core.Model(config, tensors, positions, kv=kv)
+    model = _core.Model(config, tensors, kv=kv)
+    longest = max(stack.max_positions for _, stack in config.stacks())
     crews: dict[int, _core.Crews] = {}
 
     def open_session(threads: int) -> Session:
         session: Session = _core.Session(
             model,
             crews.get(threads) or crews.setdefault(threads, _core.Crews(threads, max(1, most // threads))),
-            max_rows=max(STEP_ROWS, config.max_positions),  # a sentence is encoded in one piece
+            max_rows=max(STEP_ROWS, longest),  # a sentence is encoded in one piece
             max_sequences=2 * STEP_ROWS,  # children of beams live beside their parents for a moment
             max_memories=STEP_ROWS,
         )

@@ -82,7 +82,7 @@ class Inputs:
         ids = self._ids(sentence, "source", name)
         if isinstance(sentence, str) and ids == self._blank:
             ids = []
-        most = self._config.max_positions
+        most = self._config.encoder.max_positions
         cut = len(ids) > most
         if cut:
             if not truncate:
@@ -99,7 +99,7 @@ class Inputs:
         ids = self._ids(sentence, "target", name)
         if not ids or ids[-1] not in self._end:
             ids.append(self._end[0])
-        most = self._config.max_positions
+        most = self._config.decoder.max_positions
         if len(ids) > most:
             raise InputError(f"{name} has {len(ids)} tokens; the model has {most} positions")
         return np.array(ids, np.int32)

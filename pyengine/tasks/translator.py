@@ -383,7 +383,7 @@ class Translator:
             raise OptionError(f"options is a {type(options).__name__}; expected TranslationOptions")
         asked = TranslationOptions.from_keywords(keywords) if options is None else options
         config = self._engine.config
-        return asked.resolve(self._engine.generation, config.target_vocab, config.max_positions)
+        return asked.resolve(self._engine.generation, config.target_vocab, config.decoder.max_positions)
 
     def _request(self, source: np.ndarray, prefix: np.ndarray, settled: SearchOptions, name: str) -> Request:
         prompt = len(prefix) + 1

@@ -79,13 +79,13 @@ def cut_layers(model: CanonicalModel, cuts: Sequence[Cut], *, fit: bool) -> Cano
         fitted = behind if cut.last else fold_into_norm(*before, cut.scale, cut.shift)
         for part, values in zip(("weight", "bias"), fitted, strict=True):
             name = f"{cut.stack}.layers.{cut.first - 1}.ffn.norm.{part}"
-            tensors[name] = LazyTensor(name, values.shape, "float32", lambda values=values: values)
+            tensors[name] = LazyTensor.of(name, values)
     stacks = {}
-    for stack in ("encoder", "decoder"):
-        layers = getattr(model.config, stack).layers
+    for stack, sizes in model.config.stacks():
+        layers = sizes.layers
         gone = {i for cut in cuts if cut.stack == stack for i in range(cut.first, cut.end)}
         kept = [i for i in range(len(layers)) if i not in gone]
-        stacks[stack] = replace(getattr(model.config, stack), layers=tuple(layers[i] for i in kept))
+        stacks[stack] = replace(sizes, layers=tuple(layers[i] for i in kept))
         tensors = _renumbered(tensors, f"{stack}.layers.", {old: new for new, old in enumerate(kept)})
     smaller = replace(model, config=replace(model.config, **stacks), tensors=tensors)
     smaller.validate()
@@ -94,13 +94,12 @@ def cut_layers(model: CanonicalModel, cuts: Sequence[Cut], *, fit: bool) -> Cano
 
 def _readers(model: CanonicalModel, stack: str) -> list[str]:
     """Packed names of what reads the vectors before each layer of a stack, and behind the last."""
-    count = len(getattr(model.config, stack).layers)
+    count = len(dict(model.config.stacks())[stack].layers)
     return [*(f"{stack}.layers.{i}.self_attention.qkv" for i in range(count)), BEHIND[stack]]
 
 
 def _needed(model: CanonicalModel) -> int:
-    stacks = model.config.encoder, model.config.decoder
-    return max(layer.ffn_width for stack in stacks for layer in stack.layers)
+    return max(layer.feed_forward.width for _, stack in model.config.stacks() for layer in stack.layers)
 
 
 def _norms(model: CanonicalModel, stack: str, first: int, end: int) -> tuple[Norm, Norm]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig, Removal
-from pyengine.canonical.config import LayerConfig
+from pyengine.canonical import AttentionConfig, CanonicalModel, LazyTensor, ModelConfig, Removal
+from pyengine.errors import OptionError, UnsupportedError
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.prune import structured
 from pyengine.quantize.prune.budget import check_shares, layers_to_remove, refused_share, split_removals
@@ -102,12 +102,14 @@ def prune_model(
     (source, target) as texts or ids, see ``calibration.calibrate``. Each stack keeps its first layer, each attention a
     head, each feed-forward layer 16 neurons. Without ``reconstruct`` the same go, and the weights of the others stay
     as they were. ``progress`` is told the steps done and all of them, for each stage anew. Raises OptionError for
-    shares that ``check_shares`` refuses or that leave too little; and what ``calibrate`` raises: InputError for text
-    that is too short, with fewer rows than a layer has columns.
+    shares that ``check_shares`` refuses or that leave too little; UnsupportedError for a model of another kind than
+    encoder and decoder with a norm behind each sublayer, biases, and no gates and grouped heads; and what ``calibrate``
+    raises: InputError for text that is too short, with fewer rows than a layer has columns.
     """
     check_shares({"ffn": ffn, "heads": heads, "encoder_layers": encoder_layers, "decoder_layers": decoder_layers})
-    stacks = {"encoder": (model.config.encoder, encoder_layers), "decoder": (model.config.decoder, decoder_layers)}
-    counts = {stack: layers_to_remove(stack, *each) for stack, each in stacks.items()}
+    _require_supported(model.config)
+    stacks, layer_shares = dict(model.config.stacks()), {"encoder": encoder_layers, "decoder": decoder_layers}
+    counts = {name: layers_to_remove(name, stack, layer_shares[name]) for name, stack in stacks.items()}
     whole, pruned = model, model
     removed: list[Removed] = []
     if any(counts.values()):
@@ -128,7 +130,7 @@ def prune_model(
     if reconstruct:
         model = fit_to_teacher(pruned, whole, tokenizer, text, progress)
         lost = outputs_lost(model, whole, tokenizer, text[:MEASURED])
-    gone = [(stack, count, len(stacks[stack][0].layers)) for stack, count in counts.items() if count]
+    gone = [(stack, count, len(stacks[stack].layers)) for stack, count in counts.items() if count]
     removed = [*(Removed("layers", *each, before[each[0]], lost[each[0]]) for each in gone), *removed]
     record = (Removal(row.what, row.layer, row.removed, row.total) for row in removed)
     return PrunedModel(replace(model, removed=(*whole.removed, *record)), removed, before, lost)
@@ -137,18 +139,33 @@ def prune_model(
 def _layers(config: ModelConfig, what: str) -> list[_Layer]:
     """Those that have "heads" or "neurons", in the order of use."""
     found = []
-    for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
+    for stack, sizes in config.stacks():
         for i, layer in enumerate(sizes.layers):
             name = f"{stack}.layers.{i}"
             if what == "neurons":
-                found.append(_Layer(f"{name}.ffn", ("up",), "down", layer.ffn_width, 1, structured.NEURONS))
+                found.append(_Layer(f"{name}.ffn", ("up",), "down", layer.feed_forward.width, 1, structured.NEURONS))
                 continue
-            for part, heads in (("self", layer.heads), ("cross", layer.cross_heads)):
-                if heads is not None:
-                    width = sizes.head_width
-                    attention = f"{name}.{part}_attention"
-                    found.append(_Layer(attention, ("q", "k", "v"), "output", heads * width, width, width))
+            for part, each in layer.attentions():
+                width = each.head_width
+                found.append(_Layer(f"{name}.{part}", ("q", "k", "v"), "output", each.heads * width, width, width))
     return found
+
+
+def _require_supported(config: ModelConfig) -> None:
+    """UnsupportedError, naming the trait, unless what is fitted and cut here is all that there is."""
+    lacking = [name for name in ("encoder", "decoder") if getattr(config, name) is None]
+    lacking = [f"a model without {name}" for name in lacking]
+    for _, stack in config.stacks():
+        if stack.placement != "post" or stack.norm != "layer":
+            lacking.append(f'placement "{stack.placement}" of norms of kind "{stack.norm}"')
+        for layer in stack.layers:
+            for name, each in layer.attentions():
+                if each.kv_heads != each.heads or not (each.qkv_bias and each.output_bias):
+                    lacking.append(f"{name} with grouped heads or without biases")
+            if layer.feed_forward.gated or not layer.feed_forward.bias:
+                lacking.append("feed_forward with a gate or without biases")
+    if lacking:
+        raise UnsupportedError(f"prune: {'; '.join(dict.fromkeys(lacking))}: models like this one cannot be pruned yet")
 
 
 def _total(what: str, share: float, layers: Sequence[_Layer]) -> int:
@@ -239,7 +256,7 @@ def _without(
         name = f"{layer.name}.{layer.output}.weight"
         tensors[name] = _selected(tensors[name], columns, 1)
     for name, values in fitted.items():
-        tensors[name] = LazyTensor(name, values.shape, "float32", lambda values=values: values)
+        tensors[name] = LazyTensor.of(name, values)
     pruned = replace(model, config=_resized(model.config, kept), tensors=tensors)
     pruned.validate()
     return pruned
@@ -251,24 +268,21 @@ def _selected(tensor: LazyTensor, kept: np.ndarray, axis: int) -> LazyTensor:
 
 
 def _resized(config: ModelConfig, kept: Mapping[str, np.ndarray]) -> ModelConfig:
+    def attention(name: str, each: AttentionConfig) -> AttentionConfig:
+        columns = kept.get(name)
+        heads = each.heads if columns is None else len(columns) // each.head_width
+        return replace(each, heads=heads, kv_heads=heads)
+
     stacks = {}
-    for name, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
-
-        def left(layer: str, total: int, width: int, name: str = name) -> int:
-            columns = kept.get(f"{name}.layers.{layer}")
-            return total if columns is None else len(columns) // width
-
-        layers = tuple(
-            LayerConfig(
-                heads=left(f"{i}.self_attention", layer.heads, stack.head_width),
-                ffn_width=left(f"{i}.ffn", layer.ffn_width, 1),
-                cross_heads=None
-                if layer.cross_heads is None
-                else left(f"{i}.cross_attention", layer.cross_heads, stack.head_width),
-            )
-            for i, layer in enumerate(stack.layers)
-        )
-        stacks[name] = replace(stack, layers=layers)
+    for stack, sizes in config.stacks():
+        layers = []
+        for i, layer in enumerate(sizes.layers):
+            name = f"{stack}.layers.{i}"
+            attentions = {part: attention(f"{name}.{part}", each) for part, each in layer.attentions()}
+            neurons = kept.get(f"{name}.ffn")
+            width = layer.feed_forward.width if neurons is None else len(neurons)
+            layers.append(replace(layer, feed_forward=replace(layer.feed_forward, width=width), **attentions))
+        stacks[stack] = replace(sizes, layers=tuple(layers))
     return replace(config, **stacks)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.errors import OptionError
-from pyengine.modelfile.layout import SPARSE, matrix_names, packed_specs
+from pyengine.modelfile.layout import SPARSE, PackedSpec, matrix_names, packed_specs, part_rows, stack_rows
 from pyengine.quantize.prune.gram import row_errors
 from pyengine.quantize.prune.masks import Blocks, NOfM, Pattern, RowShare, magnitude_scores, wanda_scores
 from pyengine.quantize.prune.sparsegpt import prune_sparse
@@ -102,22 +102,22 @@ def sparsify(
     layers = _layers(model)
     if progress:
         progress(0, len(layers))  # so that the first matrix is timed, too
-    for name, sources in layers.items():
-        parts = [tensors[source].read() for source in sources]
-        pruned, row = _prune(name, np.concatenate(parts), pattern, method, statistics.get(name))
+    for name, spec in layers.items():
+        parts = [tensors[source].read() for source in spec.sources]
+        pruned, row = _prune(name, stack_rows(parts, spec.form), pattern, method, statistics.get(name))
         done.append(row)
-        pieces = np.split(pruned, np.cumsum([len(part) for part in parts])[:-1])
-        for source, values in zip(sources, pieces, strict=True):
-            tensors[source] = LazyTensor(source, values.shape, "float32", lambda values=values: values)
+        places = part_rows([len(part) for part in parts], spec.form)
+        for source, rows in zip(spec.sources, places, strict=True):
+            tensors[source] = LazyTensor.of(source, pruned[rows])
         if progress:
             progress(len(done), len(layers))
     return replace(model, tensors=tensors), done
 
 
-def _layers(model: CanonicalModel) -> dict[str, tuple[str, ...]]:
-    """Packed name -> canonical names of the matrices of the layers."""
+def _layers(model: CanonicalModel) -> dict[str, PackedSpec]:
+    """Packed name -> what it holds, of the matrices of the layers."""
     specs = packed_specs(model.config, "float32")
-    return {name: specs[f"{name}.weight"].sources for name in matrix_names(model.config) if ".layers." in name}
+    return {name: specs[f"{name}.weight"] for name in matrix_names(model.config) if ".layers." in name}
 
 
 def _prune(

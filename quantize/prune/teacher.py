@@ -88,8 +88,7 @@ def outputs_lost(
 
 def _last_layers(model: CanonicalModel) -> list[str]:
     """The last feed-forward layer of each stack."""
-    stacks = {"encoder": model.config.encoder, "decoder": model.config.decoder}
-    return [f"{name}.layers.{len(stack.layers) - 1}.ffn" for name, stack in stacks.items()]
+    return [f"{name}.layers.{len(stack.layers) - 1}.ffn" for name, stack in model.config.stacks()]
 
 
 def _down(model: CanonicalModel, layer: str) -> tuple[np.ndarray, np.ndarray]:

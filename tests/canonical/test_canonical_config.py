@@ -1,349 +1,343 @@
-"""ModelConfig and GenerationDefaults: strict JSON forms that round-trip, and limits."""
+"""ModelConfig: a strict JSON form that round-trips, and every limit, by the name of the field that breaks it."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, Callable
 
-import numpy as np
 import pytest
 
-from pyengine.canonical import (
-    CanonicalModel,
-    GenerationDefaults,
-    LayerConfig,
-    LazyTensor,
-    ModelConfig,
-    StackConfig,
-    tensor_specs,
-)
-from pyengine.canonical.tensors import sinusoidal_positions
-from pyengine.errors import CheckpointError, ModelFileError
+from pyengine.canonical import AttentionConfig, LayerConfig, ModelConfig, RopeConfig, StackConfig, default_scale
+from pyengine.errors import ModelFileError
 
-CONFIG = ModelConfig(
-    family="marian",
-    width=12,
-    encoder=StackConfig.uniform(2, 2, 20, width=12, cross=False),
-    decoder=StackConfig.uniform(1, 3, 9, width=12, cross=True),
-    source_vocab=21,
-    target_vocab=21,
-    max_positions=32,
-    activation="silu",
-    embedding_scale=12**0.5,
-    norm_epsilon=1e-5,
-    share_embeddings=True,
-    tie_output=True,
-)
-# Heads and neurons of some layers have been removed.
-PRUNED = dataclasses.replace(
-    CONFIG,
-    encoder=StackConfig((LayerConfig(2, 20), LayerConfig(1, 7)), head_width=6),
-    decoder=StackConfig((LayerConfig(1, 9, 3), LayerConfig(3, 1, 2)), head_width=4),
-)
-DEFAULTS = GenerationDefaults(
-    decoder_start_token_id=20,
-    eos_token_id=(0, 3),
-    pad_token_id=None,
-    max_length=32,
-    num_beams=6,
-    num_return_sequences=2,
-    early_stopping="never",
-    bad_words_ids=((20,), (1, 2)),
-    suppress_tokens=(4,),
-    begin_suppress_tokens=(0, 5),
-    forced_bos_token_id=7,
-    forced_eos_token_id=(0,),
-)
+from ..oracle.tiny import UNEVEN, model_config
+from .configs import decoder_only, encoder_only, random_config
+
+CONFIG = model_config()
 
 
 def through_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def test_round_trips() -> None:
-    for config in (CONFIG, PRUNED):
-        assert ModelConfig.from_json(through_json(config.to_json()), "here") == config
-    assert GenerationDefaults.from_json(through_json(DEFAULTS.to_json()), "here", CONFIG) == DEFAULTS
-    new = dataclasses.replace(DEFAULTS, max_new_tokens=9, min_new_tokens=0)
-    assert GenerationDefaults.from_json(through_json(new.to_json()), "here", CONFIG) == new
-
-
-def test_the_forms_of_a_stack() -> None:
-    """Numbers where all layers are alike, else a list for each number."""
-    assert CONFIG.to_json()["encoder"] == {"layers": 2, "heads": 2, "ffn_width": 20, "head_width": 6}
-    assert CONFIG.to_json()["decoder"] == {"layers": 1, "heads": 3, "ffn_width": 9, "head_width": 4}
-    pruned = PRUNED.to_json()
-    assert pruned["encoder"] == {"layers": 2, "heads": [2, 1], "ffn_width": [20, 7], "head_width": 6}
-    lists = {"heads": [1, 3], "cross_heads": [3, 2], "ffn_width": [9, 1]}
-    assert pruned["decoder"] == {"layers": 2, **lists, "head_width": 4}
-
-
-@pytest.mark.parametrize(
-    "layers",
-    (
-        (LayerConfig(2, 9, 2),) * 3,
-        (LayerConfig(2, 9, 1),) * 3,
-        (LayerConfig(2, 9, 2), LayerConfig(2, 8, 2)),
-        (LayerConfig(2, 9, 2), LayerConfig(1, 9, 2)),
-        (LayerConfig(2, 9, 2), LayerConfig(2, 9, 1)),
-        (LayerConfig(1, 1, 1),),
-        (LayerConfig(4096, 65536, 4096),) * 256,
-    ),
-)
-def test_stacks_round_trip(layers: tuple[LayerConfig, ...]) -> None:
-    config = dataclasses.replace(CONFIG, decoder=StackConfig(layers, head_width=4))
+@pytest.mark.parametrize("seed", range(40))
+def test_random_configs_round_trip(seed: int) -> None:
+    config = random_config(seed)
     assert ModelConfig.from_json(through_json(config.to_json()), "here") == config
 
 
-def test_a_config_from_before_layers_could_differ() -> None:
-    """No head_width: the heads share out the width."""
-    data = through_json(CONFIG.to_json())
-    del data["encoder"]["head_width"], data["decoder"]["head_width"]
-    assert ModelConfig.from_json(data, "here") == CONFIG
-    data["encoder"]["heads"] = 5
-    with pytest.raises(ModelFileError, match="^here: encoder.heads: 5 does not divide width 12$"):
-        ModelConfig.from_json(data, "here")
-    data.update(width=512, encoder={"layers": 1, "heads": 1, "ffn_width": 1})
-    with pytest.raises(ModelFileError, match="^here: encoder.heads: 1 heads in width 512 are 512 wide, at most 256"):
+def test_round_trips() -> None:
+    for config in (CONFIG, model_config(**UNEVEN), encoder_only(), decoder_only()):
+        assert ModelConfig.from_json(through_json(config.to_json()), "here") == config
+
+
+def test_the_form_of_a_stack() -> None:
+    """A value where all layers agree, else a list with one a layer; a window is an object, and so no list."""
+    stack = decoder_only().to_json()["decoder"]
+    assert stack["layers"] == 2 and stack["cross_attention"] is None
+    attention = stack["self_attention"]
+    assert (attention["heads"], attention["kv_heads"], attention["qk_norm"]) == (6, 2, [True, False])
+    assert attention["window"] == [None, {"before": 4, "after": 0}]
+    assert stack["feed_forward"] == {"width": 100, "activation": "silu", "gated": True, "bias": False}
+    alike = decoder_only(decoder=replace(decoder_only().decoder, layers=decoder_only().decoder.layers[1:])).to_json()
+    assert alike["decoder"]["self_attention"]["window"] == {"before": 4, "after": 0}
+    assert alike["encoder"] is None and alike["ropes"]["near"] == {"dims": 10, "factor": 1.25}
+
+
+def test_the_default_scale_is_that_of_float32() -> None:
+    assert default_scale(64) == 0.125 and default_scale(48) == float.fromhex("0x1.279a740000000p-3")
+
+
+# Fields in JSON.
+
+Path = tuple[str, ...]
+
+
+def paths(data: dict[str, Any], before: Path = ()) -> list[Path]:
+    found: list[Path] = []
+    for name, value in data.items():
+        found += [(*before, name)] + (paths(value, (*before, name)) if isinstance(value, dict) else [])
+    return found
+
+
+def inside(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    for name in path:
+        data = data[name]
+    return data
+
+
+@pytest.mark.parametrize("path", paths(decoder_only().to_json()), ids=".".join)
+def test_no_field_may_be_missing_or_of_another_type(path: Path) -> None:
+    data = through_json(decoder_only().to_json())
+    owner = inside(data, path[:-1])
+    for wrong in ({"a": 1}, "1\n", 10**400, [{}] * 2):
+        owner[path[-1]] = wrong
+        with pytest.raises(ModelFileError, match="^here"):
+            ModelConfig.from_json(through_json(data), "here")
+    del owner[path[-1]]
+    if path[:-1] != ("ropes",):
+        with pytest.raises(ModelFileError, match=f"^here.*field '{path[-1]}' is missing"):
+            ModelConfig.from_json(data, "here")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [(), ("decoder",), ("decoder", "self_attention"), ("decoder", "feed_forward"), ("ropes", "far")],
+    ids=".".join,
+)
+def test_unknown_fields(path: Path) -> None:
+    data = through_json(decoder_only().to_json())
+    inside(data, path)["novel"] = 1
+    with pytest.raises(ModelFileError, match="^here.*unknown fields: 'novel'"):
         ModelConfig.from_json(data, "here")
 
 
 @pytest.mark.parametrize(
-    ("stack", "changes", "message"),
+    ("path", "value", "message"),
     (
-        ("encoder", {"heads": []}, r"heads: expected 2 numbers, one a layer, found \[\]"),
-        ("encoder", {"heads": [2, 1, 1]}, r"heads: expected 2 numbers, one a layer, found \[2, 1, 1\]"),
-        ("encoder", {"heads": [2, 0]}, "heads: expected a list of integers from 1 to 16384"),
-        ("encoder", {"heads": [2, True]}, "heads: expected a list of integers"),
-        ("encoder", {"heads": [2, 1.0]}, "heads: expected a list of integers"),
-        ("encoder", {"heads": [2, None]}, "heads: expected a list of integers"),
-        ("encoder", {"heads": [2, [1]]}, "heads: expected a list of integers"),
-        ("encoder", {"heads": [2, 1 << 62]}, "heads: expected a list of integers"),
-        ("encoder", {"heads": [2, 2731]}, "heads of layer 1: expected an integer from 1 to 2730, found 2731"),
-        ("encoder", {"heads": 2}, r"ffn_width: expected an integer from 1 to 65536, found \[20, 7\]"),
-        ("encoder", {"ffn_width": 20}, "ffn_width: expected a list of integers from 1 to 65536, found 20"),
-        ("encoder", {"ffn_width": [20]}, "ffn_width: expected 2 numbers, one a layer"),
-        ("encoder", {"ffn_width": [20, 0]}, "ffn_width: expected a list of integers"),
-        ("encoder", {"ffn_width": [20, 65537]}, "ffn_width: expected a list of integers"),
-        ("encoder", {"cross_heads": [1, 1]}, "unknown fields: 'cross_heads'"),
-        ("encoder", {"layers": [1, 1]}, "layers: expected an integer from 1 to 256"),
-        ("encoder", {"layers": 3}, "heads: expected 3 numbers, one a layer"),
-        ("encoder", {"head_width": 0}, "head_width: expected an integer from 1 to 256"),
-        ("encoder", {"head_width": 257}, "head_width: expected an integer from 1 to 256"),
-        ("encoder", {"head_width": None}, "head_width: expected an integer from 1 to 256"),
-        ("encoder", {"head_width": [6, 6]}, "head_width: expected an integer from 1 to 256"),
-        ("decoder", {"cross_heads": 3}, "cross_heads: expected a list of integers"),
-        ("decoder", {"cross_heads": [3]}, "cross_heads: expected 2 numbers, one a layer"),
-        ("decoder", {"cross_heads": [3, None]}, "cross_heads: expected a list of integers"),
-        ("decoder", {"cross_heads": [3, 4097]}, "cross_heads of layer 1: expected an integer from 1 to 4096"),
-        ("decoder", {"heads": 1, "ffn_width": 9}, "unknown fields: 'cross_heads'"),
-    ),
-    ids=str,
-)
-def test_a_wrong_stack(stack: str, changes: dict[str, Any], message: str) -> None:
-    data = through_json(PRUNED.to_json())
-    data[stack].update(changes)
-    with pytest.raises(ModelFileError, match=rf"^here: {stack}[:.] ?{message}"):
-        ModelConfig.from_json(data, "here")
-
-
-@pytest.mark.parametrize("name", ("heads", "cross_heads", "ffn_width", "head_width"))
-def test_lists_lack_nothing(name: str) -> None:
-    data = through_json(PRUNED.to_json())
-    del data["decoder"][name]
-    with pytest.raises(ModelFileError, match=name):
-        ModelConfig.from_json(data, "here")
-
-
-def test_lengths_without_the_prompt_may_be_absent() -> None:
-    """As in every directory that was written before there were any."""
-    assert not {"max_new_tokens", "min_new_tokens"} & set(DEFAULTS.to_json())
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    (
-        ("width", 0),
-        ("width", 13),
-        ("width", 1 << 20),
-        ("width", 12.0),
-        ("width", True),
-        ("family", 3),
-        ("encoder", None),
-        ("encoder.layers", 0),
-        ("encoder.layers", 257),
-        ("encoder.heads", 2731),
-        ("decoder.heads", 0),
-        ("decoder.ffn_width", -1),
-        ("source_vocab", (1 << 21) + 1),
-        ("target_vocab", 22),
-        ("max_positions", (1 << 20) + 1),
-        ("activation", "swish"),
-        ("activation", None),
-        ("embedding_scale", 0),
-        ("embedding_scale", float("nan")),
-        ("embedding_scale", float("inf")),
-        ("norm_epsilon", 0),
-        ("norm_epsilon", 1),
-        ("share_embeddings", 1),
-        ("tie_output", "yes"),
+        ("decoder.layers", 0, "decoder: layers: expected an integer from 1 to 256, found 0"),
+        ("decoder.layers", 257, "decoder: layers: expected an integer from 1 to 256, found 257"),
+        ("decoder.layers", True, "decoder: layers: expected an integer"),
+        ("decoder.layers", 3, "decoder.self_attention.qk_norm: expected 3 values, one a layer, found 2"),
+        ("decoder.self_attention.heads", [6], "decoder.self_attention.heads: expected 2 values, one a layer, found 1"),
+        ("decoder.self_attention.heads", [], "decoder.self_attention.heads: expected 2 values"),
+        ("decoder.self_attention.heads", [6, 6.0], "decoder.self_attention: heads: expected an integer, found 6.0"),
+        ("decoder.self_attention.heads", [[6, 6]] * 2, r"decoder.self_attention: heads: expected an integer, found \["),
+        ("decoder.self_attention.heads", True, "decoder.self_attention: heads: expected an integer, found True"),
+        ("decoder.self_attention.window", 4, "decoder.self_attention.window: expected an object, found 4"),
+        ("decoder.self_attention.window", {"before": 1}, "decoder.self_attention.window: field 'after' is missing"),
+        ("decoder.self_attention", None, "decoder.self_attention: expected an object, found None"),
+        ("decoder.feed_forward", None, "decoder.feed_forward: expected an object, found None"),
+        ("decoder.norm", "batch", "decoder.norm: expected one of layer, rms, found 'batch'"),
+        ("family", "\x1b[2J", "family: expected a string of printable"),
+        ("embedding_scale", float("nan"), "embedding_scale: expected a number"),
     ),
 )
-def test_a_wrong_field_is_named(path: str, value: Any) -> None:
-    data = through_json(CONFIG.to_json())
+def test_a_wrong_field_is_named(path: str, value: Any, message: str) -> None:
+    data = through_json(decoder_only().to_json())
     *parents, name = path.split(".")
-    inner = data
-    for parent in parents:
-        inner = inner[parent]
-    inner[name] = value
-    named = "share_embeddings" if path == "target_vocab" else name  # one table cannot have two sizes
-    with pytest.raises(ModelFileError, match=f"^here.*{named}"):
-        ModelConfig.from_json(data, "here")
-    del inner[name]
-    with pytest.raises(ModelFileError, match=f"field '{name}' is missing"):
+    inside(data, tuple(parents))[name] = value
+    with pytest.raises(ModelFileError, match=f"^here: {message}"):
         ModelConfig.from_json(data, "here")
 
 
-def test_unknown_fields() -> None:
-    data = through_json(CONFIG.to_json())
-    data["encoder"]["gated"] = True
-    with pytest.raises(ModelFileError, match="here: encoder: unknown fields: 'gated'"):
-        ModelConfig.from_json(data, "here")
-    with pytest.raises(ModelFileError, match="here: unknown fields: 'rope'"):
-        ModelConfig.from_json({**CONFIG.to_json(), "rope": 1}, "here")
-    with pytest.raises(ModelFileError, match="here: unknown fields: 'top_k'"):
-        GenerationDefaults.from_json({**DEFAULTS.to_json(), "top_k": 1}, "here", CONFIG)
+# What may not be.
 
 
-def test_the_constructors_refuse_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="even"):
-        ModelConfig(**{**vars(CONFIG), "width": 15})
-    with pytest.raises(ValueError, match="^heads: 1 heads in width 512 are 512 wide"):
-        StackConfig.uniform(1, 1, 1, width=512, cross=False)
-    with pytest.raises(ValueError, match="^heads: 0 does not divide width 512"):
-        StackConfig.uniform(1, 0, 1, width=512, cross=False)
-    with pytest.raises(ValueError, match="^layers: expected an integer from 1 to 256"):
-        StackConfig.uniform(1 << 40, 1, 1, width=12, cross=False)
-    for layers, head_width, name in (
-        ((), 4, "layers"),
-        ((LayerConfig(1, 1),), 257, "head_width"),
-        ((LayerConfig(1, 1),), 0, "head_width"),
-        ((LayerConfig(1, 1), LayerConfig(0, 1)), 4, "heads of layer 1"),
-        ((LayerConfig(4097, 1),), 4, "heads of layer 0"),
-        ((LayerConfig(1, 0),), 4, "ffn_width of layer 0"),
-        ((LayerConfig(1, 1, 0),), 4, "cross_heads of layer 0"),
-        ((LayerConfig(1, 1, 4097),), 4, "cross_heads of layer 0"),
-    ):
-        with pytest.raises(ValueError, match=f"^{name}: expected an integer"):
-            StackConfig(layers, head_width)
-    with pytest.raises(ValueError, match="encoder.cross_heads: expected none"):
-        dataclasses.replace(CONFIG, encoder=CONFIG.decoder)
-    with pytest.raises(ValueError, match="decoder.cross_heads: expected a number"):
-        dataclasses.replace(CONFIG, decoder=CONFIG.encoder)
+def of_stack(config: ModelConfig, **changes: Any) -> dict[str, Any]:
+    name, stack = list(config.stacks())[-1]
+    return {name: replace(stack, **changes)}
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    (
-        ("decoder_start_token_id", 21),
-        ("decoder_start_token_id", None),
-        ("eos_token_id", []),
-        ("eos_token_id", 0),
-        ("eos_token_id", [21]),
-        ("pad_token_id", -1),
-        ("max_length", 1),
-        ("max_length", None),
-        ("min_length", -1),
-        ("max_new_tokens", 0),
-        ("max_new_tokens", None),
-        ("min_new_tokens", -1),
-        ("min_new_tokens", True),
-        ("num_beams", 0),
-        ("num_beams", 1 << 20),
-        ("num_return_sequences", 7),
-        ("length_penalty", float("inf")),
-        ("early_stopping", "always"),
-        ("early_stopping", 0),
-        ("no_repeat_ngram_size", -1),
-        ("repetition_penalty", 0.0),
-        ("bad_words_ids", [[]]),
-        ("bad_words_ids", [[21]]),
-        ("bad_words_ids", [3]),
-        ("bad_words_ids", None),
-        ("suppress_tokens", [21]),
-        ("begin_suppress_tokens", [True]),
-        ("forced_bos_token_id", 21),
-        ("forced_eos_token_id", 0),
-        ("forced_eos_token_id", [-1]),
-        ("renormalize_logits", 1),
+def of_layers(config: ModelConfig, part: str, **changes: Any) -> dict[str, Any]:
+    name, stack = list(config.stacks())[-1]
+    layers = tuple(replace(each, **{part: replace(getattr(each, part), **changes)}) for each in stack.layers)
+    return {name: replace(stack, layers=layers)}
+
+
+def attention(**changes: Any) -> Callable[[], ModelConfig]:
+    return lambda: decoder_only(**of_layers(decoder_only(), "self_attention", **changes))
+
+
+def feed_forward(**changes: Any) -> Callable[[], ModelConfig]:
+    return lambda: decoder_only(**of_layers(decoder_only(), "feed_forward", **changes))
+
+
+def stack(**changes: Any) -> Callable[[], ModelConfig]:
+    return lambda: decoder_only(**of_stack(decoder_only(), **changes))
+
+
+def model(**changes: Any) -> Callable[[], ModelConfig]:
+    return lambda: decoder_only(**changes)
+
+
+def post(**changes: Any) -> Callable[[], ModelConfig]:
+    return lambda: replace(CONFIG, **of_stack(CONFIG, **changes))
+
+
+def cross(**changes: Any) -> Callable[[], ModelConfig]:
+    return lambda: replace(CONFIG, **of_layers(CONFIG, "cross_attention", **changes))
+
+
+BOTH = "(and in 1 more layers)"
+REFUSED: dict[str, tuple[Callable[[], ModelConfig], str]] = {
+    "width 0": (model(width=0), "width: expected an integer from 1 to 16384, found 0"),
+    "width too large": (model(width=16385), "width: expected an integer from 1 to 16384, found 16385"),
+    "width of many digits": (model(width=10**5000), "width: expected an integer from 1 to 16384, found an integer"),
+    "embedding width": (model(embedding_width=0), "embedding_width: expected an integer from 1 to 16384, found 0"),
+    "embedding scale 0": (model(embedding_scale=0.0), "embedding_scale: expected a positive number, found 0.0"),
+    "embedding scale nan": (model(embedding_scale=float("nan")), "embedding_scale: expected a positive number"),
+    "no stack": (
+        model(decoder=None, target_vocab=None, tie_output=False, logit_soft_cap=None),
+        "encoder: expected an encoder, a decoder or both, found none",
     ),
-)
-def test_a_wrong_default_is_named(name: str, value: Any) -> None:
-    with pytest.raises(ModelFileError, match=f"^here: {name}"):
-        GenerationDefaults.from_json({**through_json(DEFAULTS.to_json()), name: value}, "here", CONFIG)
+    "a vocabulary too many": (model(source_vocab=5), "source_vocab: expected none, there is no stack that reads it"),
+    "no vocabulary": (model(target_vocab=None), "target_vocab: expected an integer from 1 to 2097152, found none"),
+    "vocabulary 0": (model(target_vocab=0), "target_vocab: expected an integer from 1 to 2097152, found 0"),
+    "vocabulary too large": (model(target_vocab=(1 << 21) + 1), "target_vocab: expected an integer from 1 to 2097152"),
+    "one stack shares": (model(share_embeddings=True), "share_embeddings: expected an encoder and a decoder"),
+    "tables of two sizes share": (
+        lambda: replace(CONFIG, source_vocab=5),
+        "share_embeddings: expected one size of the vocabularies, found 5 and 23",
+    ),
+    "a narrow table as output": (
+        model(embedding_width=8),
+        "tie_output: expected false, the table has a width of 8, not 80",
+    ),
+    "an encoder with a tied output": (
+        lambda: encoder_only(tie_output=True),
+        "tie_output: expected false, a model without",
+    ),
+    "an encoder with capped logits": (
+        lambda: encoder_only(logit_soft_cap=3.0),
+        "logit_soft_cap: expected none, a model",
+    ),
+    "a cap of 0": (model(logit_soft_cap=0.0), "logit_soft_cap: expected a positive number, found 0.0"),
+    "an odd rotary width": (
+        model(ropes={"far": RopeConfig(19), "near": RopeConfig(10)}),
+        "ropes.far.dims: expected an even number, found 19",
+    ),
+    "a rotary width of 0": (
+        model(ropes={"far": RopeConfig(0), "near": RopeConfig(10)}),
+        "ropes.far.dims: expected an integer",
+    ),
+    "more rotary dims than a head has": (
+        model(ropes={"far": RopeConfig(22), "near": RopeConfig(10)}),
+        "decoder.layers.0.self_attention.rope: expected at most 20 dims, a head's width, found 22",
+    ),
+    "a factor of 0": (
+        model(ropes={"far": RopeConfig(20, 0.0), "near": RopeConfig(10)}),
+        "ropes.far.factor: expected a positive",
+    ),
+    "too many ropes": (model(ropes={f"r{i}": RopeConfig(4) for i in range(9)}), "ropes: expected at most 8, found 9"),
+    "a rope with a bad name": (model(ropes={"../x": RopeConfig(4)}), "ropes: expected names of up to 32 letters"),
+    "a rope that is not there": (
+        attention(rope="lost"), f"self_attention.rope: expected one of the ropes ('far', 'near'), found 'lost' {BOTH}"
+    ),
+    "no layers": (stack(layers=()), "decoder.layers: expected an integer from 1 to 256, found 0"),
+    "too many layers": (
+        stack(layers=decoder_only().decoder.layers * 129),
+        "decoder.layers: expected an integer from 1 to 256",
+    ),
+    "no positions": (stack(max_positions=0), "decoder.max_positions: expected an integer from 1 to 1048576, found 0"),
+    "too many positions": (
+        stack(max_positions=(1 << 20) + 1),
+        "decoder.max_positions: expected an integer from 1 to 1048576",
+    ),
+    "an unknown norm": (stack(norm="batch"), "decoder.norm: expected one of layer, rms, found 'batch'"),
+    "an unknown placement": (
+        stack(placement="mid"),
+        "decoder.placement: expected one of post, pre, parallel, found 'mid'",
+    ),
+    "unknown positions": (stack(positions="rope"), "decoder.positions: expected one of table, none, found 'rope'"),
+    "epsilon 0": (stack(norm_epsilon=0.0), "decoder.norm_epsilon: expected a number between 0 and 1, found 0.0"),
+    "epsilon 1": (stack(norm_epsilon=1.0), "decoder.norm_epsilon: expected a number between 0 and 1, found 1.0"),
+    "types below 0": (stack(types=-1), "decoder.types: expected an integer from 0 to 1024, found -1"),
+    "reach below 0": (
+        stack(relative_reach=-1),
+        "decoder.relative_reach: expected an integer from 0 to 1048576, found -1",
+    ),
+    "post with norms after": (post(after_norms=True), 'decoder.after_norms: expected false, the placement "post"'),
+    "post with a last norm": (post(final_norm=True), 'decoder.final_norm: expected false, the placement "post"'),
+    "parallel with cross-attention": (
+        post(placement="parallel"), 'decoder.layers.0.cross_attention: expected none with the placement "parallel"'
+    ),
+    "heads 0": (attention(heads=0), f"self_attention.heads: expected an integer from 1 to 16384, found 0 {BOTH}"),
+    "key-value heads 0": (
+        attention(kv_heads=0),
+        "self_attention.kv_heads: expected an integer from 1 to 16384, found 0",
+    ),
+    "heads that do not group": (
+        attention(kv_heads=4),
+        "self_attention.kv_heads: expected a divisor of the 6 heads, found 4",
+    ),
+    "heads fewer than of keys": (
+        attention(kv_heads=12),
+        "self_attention.kv_heads: expected a divisor of the 6 heads, found 12",
+    ),
+    "a head of width 0": (
+        attention(head_width=0),
+        "self_attention.head_width: expected an integer from 1 to 256, found 0",
+    ),
+    "a head wider than 256": (
+        attention(head_width=257),
+        "self_attention.head_width: expected an integer from 1 to 256, found 257",
+    ),
+    "heads too wide together": (
+        attention(heads=1024, head_width=20), "self_attention.heads: expected at most 819 of a width of 20, found 1024"
+    ),
+    "scale 0": (attention(scale=0.0), "self_attention.scale: expected a positive number, found 0.0"),
+    "scale infinite": (attention(scale=float("inf")), "self_attention.scale: expected a positive number, found inf"),
+    "a soft cap of 0": (attention(soft_cap=0.0), "self_attention.soft_cap: expected a positive number, found 0.0"),
+    "a window of 0": (
+        attention(window=(-1, 0)),
+        "self_attention.window: expected the own key and 0 to 1048575 on a side",
+    ),
+    "a window of what follows": (
+        attention(window=(4, 1)),
+        "self_attention.window: expected no keys behind a decoder's own",
+    ),
+    "a window without end": (attention(window=(1 << 20, 0)), "self_attention.window: expected the own key and 0 to"),
+    "a rope of a memory": (
+        lambda: replace(CONFIG, ropes={"r": RopeConfig(4)}, **of_layers(CONFIG, "cross_attention", rope="r")),
+        "cross_attention.rope: expected none, found 'r'",
+    ),
+    "a window of a memory": (cross(window=(1, 0)), "cross_attention.window: expected none, found (1, 0)"),
+    "a feed-forward of width 0": (
+        feed_forward(width=0),
+        "feed_forward.width: expected an integer from 1 to 65536, found 0",
+    ),
+    "a feed-forward too wide": (feed_forward(width=65537), "feed_forward.width: expected an integer from 1 to 65536"),
+    "an unknown activation": (feed_forward(activation="mish"), "feed_forward.activation: expected one of relu, gelu"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("share", (True, False))
-@pytest.mark.parametrize("tie", (True, False))
-def test_the_table_of_tensors(share: bool, tie: bool) -> None:
-    specs = tensor_specs(ModelConfig(**{**vars(CONFIG), "share_embeddings": share, "tie_output": tie}))
-    assert ("encoder.embed.weight" in specs) != share
-    assert ("output.weight" in specs) != tie
-    assert specs["output.bias"].shape == (21,)
-    assert specs["encoder.layers.1.ffn.up.weight"].shape == (20, 12)
-    assert specs["decoder.layers.0.ffn.down.weight"].shape == (12, 9)
-    assert "encoder.layers.0.cross_attention.q.weight" not in specs
-    kinds = {name: spec.kind for name, spec in specs.items()}
-    assert kinds["decoder.embed.weight"] == "embedding"
-    assert kinds["decoder.layers.0.cross_attention.k.weight"] == "linear"
-    assert kinds["decoder.layers.0.cross_attention.norm.weight"] == "vector"
-    # q, k, v, output: weight and bias; a norm of two; ffn: up and down with bias, a norm of two.
-    assert len(specs) == 2 * (10 + 6) + (20 + 6) + 1 + (not share) + 1 + (not tie)
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_contradicts_itself_is_refused_by_name(name: str) -> None:
+    make, message = REFUSED[name]
+    with pytest.raises(ValueError) as info:
+        make()
+    assert message in str(info.value)
 
 
-def test_tensors_of_layers_that_differ() -> None:
-    specs = {name: spec.shape for name, spec in tensor_specs(PRUNED).items()}
-    assert specs["encoder.layers.1.self_attention.v.weight"] == (6, 12)
-    assert specs["encoder.layers.1.self_attention.v.bias"] == (6,)
-    assert specs["encoder.layers.1.self_attention.output.weight"] == (12, 6)
-    assert specs["encoder.layers.1.self_attention.output.bias"] == (12,)
-    assert specs["encoder.layers.1.ffn.up.weight"] == (7, 12)
-    assert specs["decoder.layers.0.self_attention.q.weight"] == (4, 12)
-    assert specs["decoder.layers.0.cross_attention.k.weight"] == (12, 12)
-    assert specs["decoder.layers.1.cross_attention.output.weight"] == (12, 8)
-    assert specs["decoder.layers.1.ffn.down.weight"] == (12, 1)
+@pytest.mark.parametrize(("field", "value"), (("relative_reach", 4), ("slopes", True)))
+def test_what_layers_share_wants_as_many_heads(field: str, value: Any) -> None:
+    few, many = (LayerConfig(AttentionConfig.plain(n, 4), CONFIG.encoder.layers[0].feed_forward) for n in (2, 4))
+    with pytest.raises(ValueError, match=f"encoder.{field}: expected as many heads in all self-attentions.*found 2, 4"):
+        replace(CONFIG, encoder=StackConfig((few, many), 40, **{field: value}))
+    assert replace(CONFIG, encoder=StackConfig((few, few), 40, **{field: value}))
 
 
-def test_all_differences_in_one_error() -> None:
-    tensors = {
-        name: LazyTensor(name, spec.shape, "float32", lambda: np.zeros(0))
-        for name, spec in tensor_specs(CONFIG).items()
-    }
-    del tensors["output.bias"], tensors["decoder.embed.weight"]
-    tensors["extra"] = LazyTensor("extra", (1,), "float32", lambda: np.zeros(1))
-    name = "encoder.layers.0.ffn.up.bias"
-    tensors[name] = LazyTensor(name, (3,), "float32", lambda: np.zeros(3))
-    with pytest.raises(CheckpointError) as info:
-        CanonicalModel(CONFIG, DEFAULTS, tensors).validate()
+def test_where_cross_attention_belongs() -> None:
+    encoder, decoder = CONFIG.encoder, CONFIG.decoder
+    with pytest.raises(ValueError, match="encoder.layers.0.cross_attention: expected none, an encoder reads nothing"):
+        replace(CONFIG, encoder=decoder)
+    with pytest.raises(ValueError, match="decoder.layers.0.cross_attention: expected one in each layer"):
+        replace(CONFIG, decoder=encoder)
+    with pytest.raises(ValueError, match="decoder.layers.1.cross_attention: expected one in each layer[^(]*$"):
+        replace(CONFIG, decoder=replace(decoder, layers=(decoder.layers[0], encoder.layers[0])))
+    alone = dict(encoder=None, source_vocab=None, share_embeddings=False)
+    with pytest.raises(ValueError, match="decoder.layers.0.cross_attention: expected none, there is no encoder"):
+        replace(CONFIG, **alone)
+    assert replace(CONFIG, **alone, decoder=replace(decoder, layers=encoder.layers))
+
+
+def test_all_complaints_in_one_message() -> None:
+    data = through_json(decoder_only().to_json())
+    data.update(width=0, source_vocab=3)
+    data["ropes"]["far"]["dims"] = 21
+    data["decoder"].update(norm="batch", max_positions=-1)
+    data["decoder"]["self_attention"].update(heads=[6, 5], head_width=300)
+    data["decoder"]["feed_forward"]["activation"] = "mish"
+    with pytest.raises(ModelFileError) as info:
+        ModelConfig.from_json(data, "here")
+    message = str(info.value)
     for part in (
-        "2 missing: decoder.embed.weight, output.bias",
-        "1 unexpected: extra",
-        f"{name} (expected [20], found [3])",
-    ):
-        assert part in str(info.value)
-
-
-def test_a_tensor_that_reads_as_another_shape() -> None:
-    with pytest.raises(CheckpointError, match=r"x: expected shape \[2\], read \[3\]"):
-        LazyTensor("x", (2,), "float32", lambda: np.zeros(3)).read()
-
-
-def test_sinusoidal_positions() -> None:
-    table = sinusoidal_positions(50, 8)
-    assert table.shape == (50, 8) and table.dtype == np.float32
-    for position in (0, 1, 49):
-        for j in range(4):
-            angle = position / 10000 ** (2 * j / 8)
-            assert table[position, j] == np.float32(np.sin(angle))
-            assert table[position, 4 + j] == np.float32(np.cos(angle))
+        "here: width: ", "source_vocab: ", "ropes.far.dims: ", "decoder.max_positions: ", "decoder.norm: ",
+        f"decoder.layers.0.self_attention.head_width: expected an integer from 1 to 256, found 300 {BOTH}",
+        f"decoder.layers.0.feed_forward.activation: expected one of relu, gelu, gelu_tanh, quick_gelu, silu, tanh, "
+        f"sigmoid, linear, found 'mish' {BOTH}",
+    ):  # fmt: skip
+        assert part in message
+    assert "\n" not in message

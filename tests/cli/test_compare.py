@@ -57,7 +57,8 @@ def pruned(target: Path, monkeypatch: pytest.MonkeyPatch, *, layers: int, width:
     """The example with fewer decoder layers, and fewer neurons in the first encoder layer."""
     model = open_checkpoint(EXAMPLE)
     encoder, decoder = model.config.encoder, model.config.decoder
-    narrow = (replace(encoder.layers[0], ffn_width=width), *encoder.layers[1:])
+    first = replace(encoder.layers[0], feed_forward=replace(encoder.layers[0].feed_forward, width=width))
+    narrow = (first, *encoder.layers[1:])
     stacks = {"encoder": replace(encoder, layers=narrow), "decoder": replace(decoder, layers=decoder.layers[:layers])}
     config = replace(model.config, **stacks)
     tensors = {}

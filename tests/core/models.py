@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pyengine import _core
-from pyengine.canonical.config import ModelConfig
-from pyengine.canonical.tensors import sinusoidal_positions
+from pyengine.canonical import ModelConfig
 from pyengine.modelfile import layout
 from pyengine.plan import Plan, StepResult
 from pyengine.quantize.rounding import pack_parts, round_parts
@@ -37,12 +36,13 @@ def round_matrices(
     floats = dict(floats)
     for name, spec in layout.packed_specs(config, weights).items():
         parts = [floats[source] for source in spec.sources]
-        if spec.kind == "vector":
-            packed[name] = layout.pad_vector(np.concatenate(parts))
+        if spec.kind in ("vector", "table"):
+            packed[name] = layout.pack_values(parts, spec.form)
         elif spec.kind == "weight":
             name = name.removesuffix(".weight")
             rounded = round_parts(parts, weights)
-            packed |= {f"{name}.{part}": np.ascontiguousarray(array) for part, array in pack_parts(rounded).items()}
+            stacked = pack_parts(rounded, form=spec.form)
+            packed |= {f"{name}.{part}": np.ascontiguousarray(array) for part, array in stacked.items()}
             for source, part, matrix in zip(spec.sources, parts, rounded, strict=True):
                 floats[source] = matrix if isinstance(matrix, np.ndarray) else matrix.dequantize(part.shape[1])
     return packed, floats
@@ -72,8 +72,7 @@ class TinyModel:
         return cls(config, weights, packed, floats)
 
     def core(self, kv: str = "float32", isa: str | None = None) -> _core.Model:
-        positions = sinusoidal_positions(self.config.max_positions, self.config.width)
-        return _core.Model(self.config, self.packed, positions, kv=kv, isa=isa)
+        return _core.Model(self.config, self.packed, kv=kv, isa=isa)
 
 
 def new_session(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pyengine import _core
-from pyengine.canonical.config import StackConfig
 from pyengine.errors import EngineError
 from pyengine.plan import Ahead, Plan
 
@@ -16,9 +15,8 @@ from ..oracle.recording import RecordingReference
 from .models import TinyModel, make_plan, new_session, step
 
 CHANGES = dict(
-    width=20, encoder=StackConfig.uniform(2, 5, 33, width=20, cross=False),
-    decoder=StackConfig.uniform(2, 2, 40, width=20, cross=True), source_vocab=90, target_vocab=300,
-    share_embeddings=False, tie_output=False, max_positions=64,
+    width=20, encoder=(2, 5, 33), decoder=(2, 2, 40), source_vocab=90, target_vocab=300, share_embeddings=False,
+    tie_output=False, max_positions=64,
 )  # fmt: skip
 THREADS = (1, 2, 3, 7)
 

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 from pyengine import _core
-from pyengine.canonical.config import ACTIVATIONS
 
 from ..oracle.quantized import QuantizedReference
-from ..oracle.reference import ReferenceModel
+from ..oracle.reference import ACTIVATIONS, ReferenceModel
 from .models import COMPUTE, UNEVEN, TinyModel, new_session, step
 
 UNIT = 2.0**-24

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine.canonical import CanonicalModel, LayerConfig, StackConfig
-from pyengine.canonical.tensors import sinusoidal_positions
+from pyengine.canonical import AttentionConfig, CanonicalModel, FeedForwardConfig, LayerConfig
 from pyengine.errors import CheckpointError, UnsupportedError
-from pyengine.importers import open_checkpoint
+from pyengine.importers import open_checkpoint, positions
+from pyengine.importers.positions import sinusoidal_positions
 
 from ..checkpoints import handmade
 
@@ -60,8 +60,10 @@ def test_every_tensor_of_a_layer(tmp_path: Path) -> None:
     for canonical, raw in names.items():
         np.testing.assert_array_equal(read(model, canonical), tensors[raw])
     np.testing.assert_array_equal(read(model, "output.bias"), tensors["final_logits_bias"][0])
-    # Nothing is left out or used twice.
-    assert len(model.tensors) == len(tensors)
+    # Nothing is left out or used twice; positions are made.
+    assert len(model.tensors) == len(tensors) + 2
+    for stack in ("encoder", "decoder"):
+        np.testing.assert_array_equal(read(model, f"{stack}.positions"), sinusoidal_positions(32, 12))
 
 
 def test_without_a_bias_of_the_logits(tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ def test_separate_vocabularies(tmp_path: Path) -> None:
 
 def test_a_shared_table_of_two_sizes(tmp_path: Path) -> None:
     tensors = handmade.marian_tensors(handmade.marian_config())
-    with pytest.raises(CheckpointError, match="vocab_size of 21 and a decoder_vocab_size of 17"):
+    with pytest.raises(CheckpointError, match="decoder_vocab_size: expected 21, the vocab_size .* found 17"):
         open_with(tmp_path, tensors, decoder_vocab_size=17)
 
 
@@ -160,8 +162,9 @@ def test_different_stacks(tmp_path: Path) -> None:
         encoder_layers=1, decoder_layers=3, decoder_ffn_dim=5, encoder_attention_heads=6
     )
     model = open_checkpoint(handmade.write_checkpoint(tmp_path, config))
-    assert model.config.encoder == StackConfig((LayerConfig(heads=6, ffn_width=20),), head_width=2)
-    assert model.config.decoder == StackConfig((LayerConfig(heads=3, ffn_width=5, cross_heads=3),) * 3, head_width=4)
+    narrow, wide = AttentionConfig.plain(6, 2), AttentionConfig.plain(3, 4)
+    assert model.config.encoder.layers == (LayerConfig(narrow, FeedForwardConfig(20, "silu")),)
+    assert model.config.decoder.layers == (LayerConfig(wide, FeedForwardConfig(5, "silu"), wide),) * 3
 
 
 def test_all_that_is_wrong_in_one_message(tmp_path: Path) -> None:
@@ -245,7 +248,9 @@ def test_stored_sinusoids(tmp_path: Path, dtype: str) -> None:
         tensors[name] = handmade.representable(sinusoidal_positions(32, 12), dtype)
     directory = handmade.write_checkpoint(tmp_path, config)
     (directory / "model.safetensors").write_bytes(handmade.safetensors_bytes(tensors, dtype))
-    assert len(open_checkpoint(directory).tensors) == len(tensors) - 2
+    model = open_checkpoint(directory)
+    assert len(model.tensors) == len(tensors)
+    np.testing.assert_array_equal(read(model, "decoder.positions"), sinusoidal_positions(32, 12))
 
 
 @pytest.mark.parametrize("name", POSITIONS)
@@ -257,6 +262,23 @@ def test_other_positions_are_refused(tmp_path: Path, name: str) -> None:
     tensors[name] = sinusoidal_positions(31, 12)
     with pytest.raises(CheckpointError, match=r"mis-shaped: .*embed_positions.weight \(expected \[32, 12\]"):
         open_with(tmp_path, tensors)
+
+
+def test_positions_that_no_file_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made by a formula: a small checkpoint must not ask for gigabytes."""
+    monkeypatch.setattr(positions, "MOST_VALUES", 100)
+    with pytest.raises(UnsupportedError, match="max_positions: expected at most 8 for a width of 12, found 32"):
+        open_with(tmp_path, handmade.marian_tensors(handmade.marian_config()))
+
+
+def test_sinusoidal_positions() -> None:
+    table = sinusoidal_positions(50, 8)
+    assert table.shape == (50, 8) and table.dtype == np.float32
+    for position in (0, 1, 49):
+        for j in range(4):
+            angle = position / 10000 ** (2 * j / 8)
+            assert table[position, j] == np.float32(np.sin(angle))
+            assert table[position, 4 + j] == np.float32(np.cos(angle))
 
 
 # What is no checkpoint.

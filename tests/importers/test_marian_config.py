@@ -23,6 +23,10 @@ def open_with(directory: Path, **changes: Any) -> ModelConfig:
     ).config
 
 
+def activations(config: ModelConfig) -> set[str]:
+    return {layer.feed_forward.activation for _, stack in config.stacks() for layer in stack.layers}
+
+
 # The keys of a config.json that opus-mt models of 2020 have, with a tiny model's sizes.
 OLD = {
     "_name_or_path": "Helsinki-NLP/opus-mt-de-en",
@@ -62,12 +66,9 @@ OLD = {
 def test_an_old_config(tmp_path: Path) -> None:
     config = open_with(tmp_path, **OLD)
     assert config == open_with(tmp_path)
-    assert (config.family, config.width, config.max_positions, config.norm_epsilon) == (
-        "marian",
-        12,
-        32,
-        1e-5,
-    )
+    assert (config.family, config.width) == ("marian", 12)
+    for _, stack in config.stacks():
+        assert (stack.max_positions, stack.norm_epsilon, stack.placement) == (32, 1e-5, "post")
 
 
 def test_defaults_of_marian_config(tmp_path: Path) -> None:
@@ -76,8 +77,8 @@ def test_defaults_of_marian_config(tmp_path: Path) -> None:
         open_with(tmp_path, vocab_size=None)
     with pytest.raises(CheckpointError, match=r"fc1.weight \(expected \[4096, 12\]"):
         open_with(tmp_path, encoder_ffn_dim=None)
-    assert open_with(tmp_path, max_position_embeddings=None).max_positions == 1024
-    assert open_with(tmp_path, activation_function=None).activation == "gelu"
+    assert open_with(tmp_path, max_position_embeddings=None).decoder.max_positions == 1024
+    assert activations(open_with(tmp_path, activation_function=None)) == {"gelu"}
     assert open_with(tmp_path, scale_embedding=None).embedding_scale == 1.0
     assert open_with(tmp_path, architectures=None).family == "marian"
 
@@ -93,6 +94,7 @@ def test_defaults_of_marian_config(tmp_path: Path) -> None:
         ("gelu_accurate", "gelu_tanh"),
         ("gelu_pytorch_tanh", "gelu_tanh"),
         ("gelu_python_tanh", "gelu_tanh"),
+        ("quick_gelu", "quick_gelu"),
         ("silu", "silu"),
         ("swish", "silu"),
         ("tanh", "tanh"),
@@ -100,10 +102,10 @@ def test_defaults_of_marian_config(tmp_path: Path) -> None:
     ),
 )
 def test_activations(tmp_path: Path, name: str, activation: str) -> None:
-    assert open_with(tmp_path, activation_function=name).activation == activation
+    assert activations(open_with(tmp_path, activation_function=name)) == {activation}
 
 
-@pytest.mark.parametrize("name", ("quick_gelu", "relu2", "mish", "leaky_relu", "SWISH", ""))
+@pytest.mark.parametrize("name", ("gelu_10", "relu2", "mish", "leaky_relu", "SWISH", ""))
 def test_other_activations(tmp_path: Path, name: str) -> None:
     with pytest.raises(UnsupportedError, match=f"activation_function = '{name}'; supported: relu, gelu"):
         open_with(tmp_path, activation_function=name)
@@ -166,14 +168,39 @@ def test_values_of_the_wrong_type(tmp_path: Path, key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     (
-        ({"encoder_layers": 300}, "encoder.layers: expected an integer from 1 to 256, found 300"),
-        ({"encoder_attention_heads": 5}, "encoder.heads: 5 does not divide width 12"),
-        ({"max_position_embeddings": 1 << 21}, "max_positions: expected an integer from 1 to 1048576"),
+        ({"encoder_layers": 300}, "encoder_layers: expected an integer from 1 to 256, found 300"),
+        ({"decoder_layers": 1 << 31}, "decoder_layers: expected an integer from 1 to 256, found 2147483648"),
+        ({"encoder_attention_heads": 5}, "encoder_attention_heads: 5 heads do not divide a width of 12"),
+        ({"d_model": 514}, "encoder_attention_heads: expected heads of a width of at most"),
+        ({"max_position_embeddings": 1 << 21}, "encoder.max_positions: expected an integer from 1 to 1048576"),
+        (
+            {"encoder_ffn_dim": 1 << 17, "decoder_ffn_dim": 1 << 17},
+            r"encoder.layers.0.feed_forward.width: expected .*, found 131072 \(and in 1 more layers\); "
+            "decoder.layers.0.feed_forward.width: expected",
+        ),
+        ({"d_model": 15, "encoder_attention_heads": 3}, "expected an even width for sinusoidal positions .*, found 15"),
     ),
 )
 def test_values_beyond_the_engine(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
         open_with(tmp_path, **changes)
+
+
+def test_all_keys_that_are_refused_in_one_message(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError) as info:
+        open_with(tmp_path, normalize_before=True, prefix="x", rope_scaling={"factor": 2}, encoder_layers=300)
+    for part in ("normalize_before = True: the engine has only False; prefix = 'x'", "encoder_layers: expected"):
+        assert part in str(info.value)
+    with pytest.raises(UnsupportedError) as info:
+        open_with(tmp_path, normalize_before=True, rope_scaling={"factor": 2}, a_new_key=0)
+    unknown = "rope_scaling = {'factor': 2}, a_new_key = 0: unknown to the importer; keys that change no result"
+    for part in ("normalize_before = True: the engine has only False; ", f"; {unknown}"):
+        assert part in str(info.value)
+    assert str(info.value).endswith("allow_unknown_keys rope_scaling,a_new_key")
+    # Those that may be passed over hide nothing of the rest.
+    with pytest.raises(UnsupportedError, match=r"config.json: normalize_before = True: the engine has only False$"):
+        directory = handmade.write_checkpoint(tmp_path, handmade.marian_config(normalize_before=True, a_new_key=0))
+        open_checkpoint(directory, allow_unknown_keys=("a_new_key",))
 
 
 def test_other_names_of_keys(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from pyengine.canonical import ModelConfig, StackConfig, tensor_specs
+from pyengine.canonical import ModelConfig, tensor_specs
 from pyengine.modelfile.layout import (
     INT4,
     dequantize_packed,
@@ -13,34 +16,28 @@ from pyengine.modelfile.layout import (
     pack_int4,
     pack_int8,
     pack_sparse,
+    pack_values,
     packed_specs,
     pad_vector,
+    part_rows,
     round_up,
+    stack_rows,
     unpack_sparse,
+    unpack_values,
 )
 
 from pyengine.quantize.rounding import pack_parts, round_matrix
 
+from ..canonical.configs import decoder_only, encoder_only, random_config
+from ..oracle.tiny import model_config
 from .unpack import unpack_float32, unpack_int8
 
 SIZES = ((1, 1), (1, 4), (15, 3), (16, 4), (17, 5), (31, 7), (32, 8), (33, 64), (100, 30))
 
 
 def config(share: bool = True, tie: bool = True) -> ModelConfig:
-    return ModelConfig(
-        family="marian",
-        width=12,
-        encoder=StackConfig.uniform(1, 2, 20, width=12, cross=False),
-        decoder=StackConfig.uniform(2, 3, 9, width=12, cross=True),
-        source_vocab=21,
-        target_vocab=21,
-        max_positions=32,
-        activation="silu",
-        embedding_scale=1.0,
-        norm_epsilon=1e-5,
-        share_embeddings=share,
-        tie_output=tie,
-    )
+    sizes: dict[str, Any] = dict(width=12, encoder=(1, 2, 20), decoder=(2, 3, 9), source_vocab=21, target_vocab=21)
+    return model_config(**sizes, max_positions=32, share_embeddings=share, tie_output=tie)
 
 
 def matrices(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,10 +132,9 @@ def test_padded_vectors(n: int) -> None:
 
 
 @pytest.mark.parametrize("weights", ("int8", "float32"))
-@pytest.mark.parametrize("share", (True, False))
-@pytest.mark.parametrize("tie", (True, False))
-def test_every_canonical_tensor_is_packed_once(weights: str, share: bool, tie: bool) -> None:
-    model = config(share, tie)
+@pytest.mark.parametrize("seed", range(20))
+def test_every_canonical_tensor_is_packed_once(weights: str, seed: int) -> None:
+    model = random_config(seed)
     specs = packed_specs(model, weights)
     sources = [source for spec in specs.values() if spec.kind != "scale" for source in spec.sources]
     assert sorted(sources) == sorted(tensor_specs(model))
@@ -150,8 +146,39 @@ def test_every_canonical_tensor_is_packed_once(weights: str, share: bool, tie: b
         assert size % 64 == 0, name
 
 
+def test_rows_of_gate_and_up_alternate() -> None:
+    """16 of each in turn; where there are fewer, zeros: 20 rows are two blocks of each."""
+    gate, up = np.full((20, 3), 1), np.full((20, 3), 2)
+    stacked = stack_rows([gate, up], "alternating")
+    expected = [1] * 16 + [2] * 16 + [1] * 4 + [0] * 12 + [2] * 4 + [0] * 12
+    np.testing.assert_array_equal(stacked, np.repeat(np.array(expected)[:, None], 3, axis=1))
+
+
+@pytest.mark.parametrize("form", ("stacked", "alternating"))
+@pytest.mark.parametrize("count", (1, 16, 20, 33))
+def test_parts_are_found_again(form: str, count: int) -> None:
+    parts = [np.random.default_rng(i).normal(size=(count, 5)).astype(np.float32) for i in range(2)]
+    stacked = stack_rows(parts, form)
+    for part, rows in zip(parts, part_rows([count, count], form), strict=True):
+        np.testing.assert_array_equal(stacked[rows], part)
+    vectors = [part[:, 0] for part in parts]
+    for vector, found in zip(vectors, unpack_values(pack_values(vectors, form), [(count,)] * 2, form), strict=True):
+        np.testing.assert_array_equal(found, vector)
+
+
+def test_a_relative_bias_has_edges() -> None:
+    """A vector of 16 may be loaded where only one of its values is inside."""
+    table = np.arange(1, 11, dtype=np.float32).reshape(2, 5)
+    packed = pack_values([table], "edged")
+    assert packed.shape == (round_up(2 * 37, 16),) and packed.dtype == np.float32
+    for row, values in enumerate(packed[: 2 * 37].reshape(2, 37)):
+        np.testing.assert_array_equal(values, [table[row, 0]] * 16 + table[row].tolist() + [table[row, 4]] * 16)
+    np.testing.assert_array_equal(unpack_values(packed, [(2, 5)], "edged")[0], table)
+
+
 def test_names_and_order() -> None:
     expected = [
+        "encoder.positions",
         "encoder.layers.0.self_attention.qkv",
         "encoder.layers.0.self_attention.output",
         "encoder.layers.0.self_attention.norm",
@@ -159,6 +186,7 @@ def test_names_and_order() -> None:
         "encoder.layers.0.ffn.down",
         "encoder.layers.0.ffn.norm",
         "decoder.embed",
+        "decoder.positions",
     ]
     for i in range(2):
         expected += [f"decoder.layers.{i}.self_attention.{part}" for part in ("qkv", "output", "norm")]
@@ -167,7 +195,8 @@ def test_names_and_order() -> None:
     expected.append("output")
 
     def groups(model: ModelConfig, weights: str = "int8") -> list[str]:
-        return list(dict.fromkeys(name.rpartition(".")[0] for name in packed_specs(model, weights)))
+        specs = packed_specs(model, weights)
+        return list(dict.fromkeys(n if s.kind == "table" else n.rpartition(".")[0] for n, s in specs.items()))
 
     assert groups(config()) == groups(config(tie=False)) == groups(config(), "float32") == expected
     assert groups(config(share=False)) == ["encoder.embed", *expected]
@@ -187,3 +216,42 @@ def test_shapes() -> None:
     assert specs["decoder.layers.0.ffn.norm.weight"].shape == (16,)
     assert specs["output.bias"].shape == (32,)
     assert packed_specs(config(), "float32")["decoder.layers.0.ffn.down.weight"].shape == (1, 12, 16)
+    assert specs["encoder.positions"].shape == (32 * 12,)
+
+
+def test_names_and_shapes_of_a_decoder_alone() -> None:
+    specs = packed_specs(decoder_only(), "int8")
+    layer = "decoder.layers.0"
+    names = [name.removeprefix(f"{layer}.") for name in specs if name.startswith(layer)]
+    assert names == [
+        "self_attention.qkv.weight", "self_attention.qkv.scale", "self_attention.q_norm.weight",
+        "self_attention.k_norm.weight", "self_attention.output.weight", "self_attention.output.scale",
+        "self_attention.norm.weight", "self_attention.after.weight", "ffn.gate_up.weight", "ffn.gate_up.scale",
+        "ffn.down.weight", "ffn.down.scale", "ffn.norm.weight", "ffn.after.weight",
+    ]  # fmt: skip
+    assert specs[f"{layer}.self_attention.qkv.weight"].shape == (13, 20, 16, 4)  # 120 + 40 + 40 rows
+    gate_up = specs[f"{layer}.ffn.gate_up.weight"]
+    assert gate_up.shape == (14, 20, 16, 4) and gate_up.form == "alternating"  # 7 panels each, of 100 rows
+    assert gate_up.sources == (f"{layer}.ffn.gate.weight", f"{layer}.ffn.up.weight")
+    assert specs["rope.near.frequencies"].shape == (16,)
+    assert [name for name in specs if ".layers." not in name] == [
+        "rope.far.frequencies", "rope.near.frequencies", "decoder.embed.weight", "decoder.embed.scale",
+        "decoder.norm.weight",
+    ]  # fmt: skip
+
+
+def test_names_and_shapes_of_an_encoder_alone() -> None:
+    encoder = replace(encoder_only().encoder, relative_reach=5, slopes=True)
+    specs = packed_specs(encoder_only(encoder=encoder), "float32")
+    found = {name: spec.shape for name, spec in specs.items() if ".layers." not in name}
+    assert found == {
+        "encoder.embed.weight": (2, 8, 16),
+        "encoder.positions": (256,),
+        "encoder.types": (16,),
+        "encoder.embed.norm.weight": (16,),
+        "encoder.embed.norm.bias": (16,),
+        "encoder.embed.project.weight": (1, 8, 16),
+        "encoder.embed.project.bias": (16,),
+        "encoder.relative": (round_up(3 * 43, 16),),
+        "encoder.slopes": (16,),
+    }

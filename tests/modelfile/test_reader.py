@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 
 from pyengine.errors import ModelFileError, PyengineError
-from pyengine.modelfile import open_directory, packed_specs, reader
+from pyengine.modelfile import open_directory, packed_specs
 
 from ..checkpoints import handmade as checkpoints
 from . import directories
@@ -94,8 +94,17 @@ CONFIGS: dict[str, tuple[Change, str]] = {
     "another program's": (lambda c: c.update(format="other"), "format: expected 'pyengine', found 'other'"),
     "no format": (lambda c: c.pop("format"), "format: expected 'pyengine', found None"),
     "newer": (
-        lambda c: c.update(version=3, created_by="pyengine 9.0"),
-        "of version 3 .created by 'pyengine 9.0'., this pyengine reads up to 2",
+        lambda c: c.update(version=4, created_by="pyengine 9.0"),
+        "of version 4 .created by 'pyengine 9.0'., this pyengine reads version 3; update pyengine",
+    ),
+    "version 1": (
+        lambda c: c.update(version=1, created_by="pyengine 0.1"),
+        "of version 1 .created by 'pyengine 0.1'., this pyengine reads version 3; convert the checkpoint that it came "
+        "from again: pyengine quantize CHECKPOINT -o .*/model --overwrite",
+    ),
+    "version 2": (
+        lambda c: c.update(version=2),
+        "of version 2 .*: pyengine quantize CHECKPOINT -o .*/model --overwrite",
     ),
     "newer in every way": (lambda c: (c.clear(), c.update(format="pyengine", version=7)), "of version 7"),
     "version 0": (lambda c: c.update(version=0), "version: expected a positive integer, found 0"),
@@ -125,15 +134,26 @@ CONFIGS: dict[str, tuple[Change, str]] = {
     "unknown field": (lambda c: c.update(extra=1), "unknown fields: 'extra'"),
     "model is a list": (lambda c: c.update(model=[]), "model: expected an object"),
     "another width": (lambda c: c["model"].update(width=24), "mis-shaped"),
-    "fewer heads": (lambda c: c["model"]["encoder"].update(heads=1), "mis-shaped.*encoder.layers.0.self_attention.qkv"),
+    "fewer heads": (
+        lambda c: c["model"]["encoder"]["self_attention"].update(heads=1, kv_heads=1),
+        "mis-shaped.*encoder.layers.0.self_attention.qkv",
+    ),
     "fewer heads in one layer": (
-        lambda c: c["model"]["encoder"].update(heads=[2, 1], ffn_width=[20, 20]),
+        lambda c: c["model"]["encoder"]["self_attention"].update(heads=[2, 1], kv_heads=[2, 1]),
         "4 mis-shaped: encoder.layers.1.self_attention.qkv.weight .*, encoder.layers.1.self_attention.output.weight",
     ),
     "more layers": (lambda c: c["model"]["decoder"].update(layers=2), "missing: decoder.layers.1"),
     "fewer layers": (lambda c: c["model"]["encoder"].update(layers=1), "unexpected: encoder.layers.1"),
     "another vocabulary": (lambda c: c["model"].update(source_vocab=90, target_vocab=90), "mis-shaped"),
     "huge sizes": (lambda c: c["model"].update(width=1 << 60), "width"),
+    "what contradicts itself": (
+        lambda c: (c["model"].update(width=0), c["model"]["decoder"].update(final_norm=True, norm="batch")),
+        r"config.json: model: width: expected .*; decoder.norm: expected .*; decoder.final_norm: expected false",
+    ),
+    "more positions": (lambda c: c["model"]["encoder"].update(max_positions=33), r"1 mis-shaped: encoder.positions"),
+    "no positions": (
+        lambda c: c["model"]["encoder"].update(positions="none"), "1 unexpected: encoder.positions"
+    ),
 }
 
 
@@ -143,18 +163,6 @@ def test_a_wrong_config(directory: Path, name: str) -> None:
     directories.edit_json(directory / "config.json", change)
     with pytest.raises(ModelFileError, match=message):
         open_directory(directory)
-
-
-def test_a_directory_from_before_layers_could_differ(directory: Path) -> None:
-    """Without head_width: the heads share out the width."""
-    expected = open_directory(directory).config
-
-    def remove(content: dict[str, Any]) -> None:
-        for stack in ("encoder", "decoder"):
-            del content["model"][stack]["head_width"]
-
-    directories.edit_json(directory / "config.json", remove)
-    assert open_directory(directory).config == expected
 
 
 def test_a_smaller_vocabulary_that_pads_to_the_same_size(directory: Path) -> None:
@@ -267,13 +275,6 @@ def test_data_that_is_not_aligned(directory: Path) -> None:
         open_directory(directory)
 
 
-def test_positions_that_no_file_bounds(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table is computed at load: a small directory must not ask for gigabytes."""
-    monkeypatch.setattr(reader, "MOST_POSITION_VALUES", 100)
-    with pytest.raises(ModelFileError, match="max_positions: expected at most"):
-        open_directory(directory)
-
-
 @pytest.mark.parametrize("text", ("a\x1b[2J", "a\nb", "\udc00"))
 def test_text_that_cannot_be_shown(directory: Path, text: str) -> None:
     directories.edit_json(directory / "config.json", lambda config: config.update(created_by=text))
@@ -292,7 +293,9 @@ def overwrite(directory: Path, name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", (float("nan"), float("inf"), float("-inf")))
-@pytest.mark.parametrize("name", ("decoder.embed.scale", "output.bias", "encoder.layers.0.ffn.norm.weight"))
+@pytest.mark.parametrize(
+    "name", ("decoder.embed.scale", "output.bias", "encoder.layers.0.ffn.norm.weight", "decoder.positions")
+)
 def test_a_vector_that_is_not_finite(directory: Path, name: str, value: float) -> None:
     overwrite(directory, name, struct.pack("<f", value))
     if (name, value) == ("output.bias", float("-inf")):

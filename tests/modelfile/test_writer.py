@@ -192,13 +192,13 @@ def test_a_missing_tokenizer_file_leaves_nothing(parts: dict[str, Any], tmp_path
 
 
 def wrong(pairs: Pairs) -> dict[str, Pairs]:
-    name, values = pairs[0]
+    name, values = pairs[1]  # a matrix
     return {
         "too few": pairs[:-1],
         "too many": [*pairs, ("extra", values)],
         "another order": [pairs[1], pairs[0], *pairs[2:]],
-        "another shape": [(name, values[:, :1]), *pairs[1:]],
-        "another type": [(name, values.astype(np.int16)), *pairs[1:]],
+        "another shape": [pairs[0], (name, values[:, :1]), *pairs[2:]],
+        "another type": [pairs[0], (name, values.astype(np.int16)), *pairs[2:]],
     }
 
 

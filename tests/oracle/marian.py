@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import transformers
 
-from pyengine.canonical.config import GenerationDefaults, ModelConfig
+from pyengine.canonical import GenerationDefaults, ModelConfig
 from tests.oracle.tiny import Expected, SearchCase
 
 __all__ = ["generate", "marian_model"]
@@ -25,6 +25,7 @@ ACTIVATIONS = {"silu": "swish", "gelu_tanh": "gelu_new"}
 def marian_model(config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> transformers.MarianMTModel:
     """A MarianMTModel in float32 that computes what canonical `tensors` say."""
     (encoder,), (decoder,) = set(config.encoder.layers), set(config.decoder.layers)
+    activation = encoder.feed_forward.activation
     scaled = config.embedding_scale != 1.0
     assert not scaled or config.embedding_scale == config.width**0.5
     model = transformers.MarianMTModel(
@@ -33,13 +34,13 @@ def marian_model(config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> tran
             decoder_vocab_size=config.target_vocab,
             d_model=config.width,
             encoder_layers=len(config.encoder.layers),
-            encoder_attention_heads=encoder.heads,
-            encoder_ffn_dim=encoder.ffn_width,
+            encoder_attention_heads=encoder.self_attention.heads,
+            encoder_ffn_dim=encoder.feed_forward.width,
             decoder_layers=len(config.decoder.layers),
-            decoder_attention_heads=decoder.heads,
-            decoder_ffn_dim=decoder.ffn_width,
-            max_position_embeddings=config.max_positions,
-            activation_function=ACTIVATIONS.get(config.activation, config.activation),
+            decoder_attention_heads=decoder.self_attention.heads,
+            decoder_ffn_dim=decoder.feed_forward.width,
+            max_position_embeddings=config.encoder.max_positions,
+            activation_function=ACTIVATIONS.get(activation, activation),
             scale_embedding=scaled,
             share_encoder_decoder_embeddings=config.share_embeddings,
             tie_word_embeddings=config.tie_output,
@@ -50,7 +51,11 @@ def marian_model(config: ModelConfig, tensors: Mapping[str, np.ndarray]) -> tran
             attn_implementation="eager",
         )
     ).eval()
-    state = {_marian_name(name, config): torch.tensor(tensor) for name, tensor in tensors.items()}
+    state = {
+        _marian_name(name, config): torch.tensor(tensor)
+        for name, tensor in tensors.items()
+        if not name.endswith(".positions")  # these are the same sinusoids, which it has
+    }
     state["final_logits_bias"] = state["final_logits_bias"][None]
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected, unexpected

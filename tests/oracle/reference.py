@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pyengine.canonical.config import ModelConfig
+from pyengine.canonical import AttentionConfig, ModelConfig
 
-__all__ = ["ReferenceModel", "log_softmax", "sinusoidal_positions"]
+__all__ = ["ReferenceModel", "log_softmax"]
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -34,17 +34,6 @@ ACTIVATIONS = {
 }
 
 
-def sinusoidal_positions(count: int, width: int) -> np.ndarray:
-    """float32 [count, width]: sines in the first half of a row, cosines in the second.
-
-    Column j of either half has the frequency 10000^(-2j/width), as in Vaswani et al. 2017 but not
-    interleaved.
-    """
-    pairs = np.arange(width) // 2
-    angles = np.arange(count)[:, None] / np.power(10000, 2 * pairs / width)
-    return np.concatenate([np.sin(angles[:, 0::2]), np.cos(angles[:, 1::2])], axis=1).astype(np.float32)
-
-
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
@@ -60,12 +49,10 @@ class ReferenceModel:
         self.config = config
         self.dtype = dtype
         self._tensors = {name: np.asarray(tensor, dtype) for name, tensor in tensors.items()}
-        self._positions = sinusoidal_positions(config.max_positions, config.width).astype(dtype)
-        self._activation = ACTIVATIONS[config.activation]
 
     def encode(self, source: np.ndarray) -> np.ndarray:
         """int [T] -> [T, W]: the memory that the decoder's cross-attention reads."""
-        x = self._embed("decoder" if self.config.share_embeddings else "encoder", source)
+        x = self._embed("encoder", source)
         for layer in range(len(self.config.encoder.layers)):
             name = f"encoder.layers.{layer}"
             x = self._add_norm(
@@ -90,30 +77,32 @@ class ReferenceModel:
         table = self._tensors["decoder.embed.weight" if self.config.tie_output else "output.weight"]
         return x @ table.T + self._tensors["output.bias"]
 
-    def _embed(self, side: str, ids: np.ndarray) -> np.ndarray:
-        scale = self.dtype(self.config.embedding_scale)
-        return self._tensors[f"{side}.embed.weight"][ids] * scale + self._positions[: len(ids)]
+    def _embed(self, stack: str, ids: np.ndarray) -> np.ndarray:
+        table = self._tensors[f"{'decoder' if self.config.share_embeddings else stack}.embed.weight"]
+        positions = self._tensors[f"{stack}.positions"][: len(ids)]
+        return table[ids] * self.dtype(self.config.embedding_scale) + positions
 
     def _linear(self, name: str, x: np.ndarray) -> np.ndarray:
         return x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
 
     def _ffn(self, name: str, x: np.ndarray) -> np.ndarray:
-        return self._linear(f"{name}.down", self._activation(self._linear(f"{name}.up", x)))
+        stack, _, layer, _ = name.split(".")
+        activation = getattr(self.config, stack).layers[int(layer)].feed_forward.activation
+        return self._linear(f"{name}.down", ACTIVATIONS[activation](self._linear(f"{name}.up", x)))
 
     def _add_norm(self, x: np.ndarray, update: np.ndarray, name: str) -> np.ndarray:
         y = x + update
         centred = y - y.mean(axis=-1, keepdims=True)
         variance = (centred**2).mean(axis=-1, keepdims=True)
-        normed = centred / np.sqrt(variance + self.dtype(self.config.norm_epsilon))
+        epsilon = getattr(self.config, name.partition(".")[0]).norm_epsilon
+        normed = centred / np.sqrt(variance + self.dtype(epsilon))
         return normed * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
 
     def _heads(self, name: str, part: str, rows: np.ndarray) -> np.ndarray:
         """[n, W] -> [heads, n, d]: queries, keys or values of an attention, by head."""
-        stack, layer, attention = name.replace(".layers", "").split(".")
-        sizes = self.config.encoder if stack == "encoder" else self.config.decoder
-        own = sizes.layers[int(layer)]
-        heads = own.cross_heads if attention == "cross_attention" else own.heads
-        return self._linear(f"{name}.{part}", rows).reshape(len(rows), heads, sizes.head_width).transpose(1, 0, 2)
+        stack, _, layer, attention = name.split(".")
+        own: AttentionConfig = getattr(getattr(self.config, stack).layers[int(layer)], attention)
+        return self._linear(f"{name}.{part}", rows).reshape(len(rows), own.heads, own.head_width).transpose(1, 0, 2)
 
     def _attention(self, name: str, x: np.ndarray, memory: np.ndarray, causal: bool = False) -> np.ndarray:
         """softmax(Q K^T / sqrt(d)) V for each head, heads concatenated and projected; d is a head's width."""

@@ -113,7 +113,7 @@ def test_every_type_and_container(tmp_path: Path, dtype: str, variant: str, cont
         torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     found = open_checkpoint(tmp_path)
     state = model.float().state_dict()
-    assert {tensor.dtype for tensor in found.tensors.values()} == {dtype}
+    assert {tensor.dtype for name, tensor in found.tensors.items() if not name.endswith(".positions")} == {dtype}
     np.testing.assert_array_equal(
         found.tensors["decoder.embed.weight"].read(), state["model.decoder.embed_tokens.weight"].numpy()
     )

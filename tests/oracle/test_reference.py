@@ -10,9 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from pyengine.canonical.config import ACTIVATIONS
 from tests.oracle.marian import marian_model
-from tests.oracle.reference import ReferenceModel
+from tests.oracle.reference import ACTIVATIONS, ReferenceModel
 from tests.oracle.tiny import model_config, random_tensors
 
 UNTIED = {"source_vocab": 31, "share_embeddings": False, "tie_output": False}

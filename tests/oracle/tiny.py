@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.canonical.config import GenerationDefaults, LayerConfig, ModelConfig, StackConfig
-from pyengine.canonical.tensors import tensor_specs
+from pyengine.canonical import (
+    AttentionConfig,
+    FeedForwardConfig,
+    GenerationDefaults,
+    LayerConfig,
+    ModelConfig,
+    StackConfig,
+    tensor_specs,
+)
 from pyengine.decoding.search import Found
+from pyengine.importers.positions import sinusoidal_positions
 from pyengine.options import TranslationOptions
 from pyengine.plan import Session
 from pyengine.scheduling.scheduler import Request, Scheduler
@@ -19,6 +27,7 @@ __all__ = [
     "UNEVEN",
     "Expected",
     "SearchCase",
+    "Sizes",
     "generation",
     "model_config",
     "random_sources",
@@ -27,18 +36,27 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Layers of a stack as (heads, feed-forward width), in a decoder (heads, feed-forward width, cross heads)."""
+
+    layers: tuple[tuple[int, ...], ...]
+    head_width: int
+
+
 # Stacks whose layers differ. The heads of an attention have less or more than the width of 20 together.
 UNEVEN: dict[str, Any] = {
     "width": 20,
-    "encoder": StackConfig((LayerConfig(5, 33), LayerConfig(1, 7), LayerConfig(2, 1)), head_width=4),
-    "decoder": StackConfig((LayerConfig(3, 9, 1), LayerConfig(1, 40, 5), LayerConfig(2, 100, 2)), head_width=6),
+    "encoder": Sizes(((5, 33), (1, 7), (2, 1)), head_width=4),
+    "decoder": Sizes(((3, 9, 1), (1, 40, 5), (2, 100, 2)), head_width=6),
 }
 
 
 def model_config(**changes: Any) -> ModelConfig:
-    """Two layers a stack, width 16, 23 ids, one table for both sides and the output.
+    """Post-norm encoder and decoder: two layers a stack, width 16, 23 ids, one table for both sides and the output.
 
-    A stack may be given as (layers, heads, ffn_width): equal layers whose heads share out the width.
+    A stack may be given as `Sizes`, or as (layers, heads, ffn_width): equal layers whose heads share out the width.
+    `max_positions`, `activation` and `norm_epsilon` are those of both stacks.
     """
     values: dict[str, Any] = {
         "family": "tiny",
@@ -47,18 +65,31 @@ def model_config(**changes: Any) -> ModelConfig:
         "decoder": (2, 4, 20),
         "source_vocab": 23,
         "target_vocab": 23,
-        "max_positions": 40,
-        "activation": "silu",
         "embedding_scale": 4.0,
-        "norm_epsilon": 1e-5,
         "share_embeddings": True,
         "tie_output": True,
         **changes,
     }
+    positions, epsilon = values.pop("max_positions", 40), values.pop("norm_epsilon", 1e-5)
+    activation = values.pop("activation", "silu")
     for name in ("encoder", "decoder"):
-        if isinstance(values[name], tuple):
-            values[name] = StackConfig.uniform(*values[name], width=values["width"], cross=name == "decoder")
+        given = values[name]
+        if isinstance(given, tuple):
+            count, heads, ffn_width = given
+            layer = (heads, ffn_width, heads) if name == "decoder" else (heads, ffn_width)
+            given = Sizes((layer,) * count, values["width"] // heads)
+        if isinstance(given, Sizes):
+            layers = tuple(_layer(given.head_width, activation, *layer) for layer in given.layers)
+            values[name] = StackConfig(layers, positions, norm_epsilon=epsilon)
     return ModelConfig(**values)
+
+
+def _layer(head_width: int, activation: str, heads: int, ffn_width: int, cross: int | None = None) -> LayerConfig:
+    return LayerConfig(
+        AttentionConfig.plain(heads, head_width),
+        FeedForwardConfig(ffn_width, activation),
+        None if cross is None else AttentionConfig.plain(cross, head_width),
+    )
 
 
 def generation(**changes: Any) -> GenerationDefaults:
@@ -77,11 +108,15 @@ def generation(**changes: Any) -> GenerationDefaults:
 def random_tensors(config: ModelConfig, seed: int, std: float = 0.5) -> dict[str, np.ndarray]:
     """float32 canonical tensors: normal with deviation `std`, norms near the identity; id 0 comes often.
 
-    RandomState, because NumPy promises that its stream stays the same: golden files rely on it.
+    Positions are sinusoids. RandomState, because NumPy promises that its stream stays the same: golden files rely on
+    it.
     """
     rng = np.random.RandomState(seed)
     tensors = {}
     for name, spec in tensor_specs(config).items():
+        if name.endswith(".positions"):
+            tensors[name] = sinusoidal_positions(*spec.shape)
+            continue
         values = rng.normal(0, std, spec.shape)
         if name.endswith("norm.weight"):
             values = 1 + 0.1 * values
@@ -130,7 +165,7 @@ def search(
     budget: int = 64,
 ) -> list[list[Found]]:
     """Run `sources` through the scheduler."""
-    settled = TranslationOptions(**options).resolve(defaults, config.target_vocab, config.max_positions)
+    settled = TranslationOptions(**options).resolve(defaults, config.target_vocab, config.decoder.max_positions)
     scheduler = Scheduler(session, settled, vocab=config.target_vocab, budget=budget)
     given = np.array(list(prefix), np.int32)
     return list(scheduler.run([Request(np.array(source, np.int32), given) for source in sources]))

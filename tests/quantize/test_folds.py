@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pyengine.canonical import tensor_specs
 from pyengine.errors import OptionError
 from pyengine.quantize.awq import awq_scales, clipped_grid, search_awq
 from pyengine.quantize.correction import corrected_bias
 from pyengine.quantize.distortion import output_error
 from pyengine.quantize.equalize import equalizing_scales
+from pyengine.quantize.fold import places
 from pyengine.quantize.grid import round_to_grid
 from pyengine.quantize.ranges import choose_grid
 from pyengine.quantize.schemes import Scheme, quantize_rows
 from pyengine.quantize.smooth import search_smoothing, smoothing_scales
 
+from ..canonical.configs import decoder_only, random_config
 from .layers import FOURS, INT8, SCHEMES, gram, inputs, weights
 
 EPSILON = float(np.finfo(np.float32).eps)
@@ -132,3 +135,22 @@ def test_bias_correction_is_exact_for_the_mean(scheme: Scheme) -> None:
             np.square(found - exact).sum()
             <= np.square(found - new + (0 if old is None else old) - exact).sum()
         )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_places_name_tensors_that_there_are(seed: int) -> None:
+    """Of any configuration; what is divided and what is multiplied have as many channels."""
+    config = random_config(seed)
+    shapes = {name: spec.shape for name, spec in tensor_specs(config).items()}
+    for place in places(config):
+        channels = {shapes[f"{consumer}.weight"][1] for consumer in place.consumers}
+        assert channels == {shapes[f"{producer}.weight"][0] for producer in place.producers}, place
+
+
+def test_places_of_a_decoder_alone() -> None:
+    """Grouped values have more readers than channels, and a gate lets scales of what it gates through."""
+    untied = decoder_only(tie_output=False)
+    ups = [(f"decoder.layers.{i}.ffn.up", (f"decoder.layers.{i}.ffn.down",)) for i in range(2)]
+    assert [(place.name, place.consumers) for place in places(untied)] == [*ups, ("decoder.norm", ("output",))]
+    assert [place.name for place in places(decoder_only())] == [name for name, _ in ups]
+    assert not places(untied)[-1].between_layers

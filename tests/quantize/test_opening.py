@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 import pyengine
+from pyengine.canonical import CanonicalModel, LazyTensor, tensor_specs
 from pyengine.errors import CheckpointError, OptionError
 from pyengine.importers import open_checkpoint
-from pyengine.modelfile import open_directory
+from pyengine.modelfile import open_directory, write_directory
 from pyengine.quantize import Calibration, convert, measure
-from pyengine.quantize.opening import open_model
+from pyengine.quantize.opening import open_model, read_model
+from pyengine.quantize.packing import TensorReport, pack_tensors
+from pyengine.quantize.rounding import round_matrix
 
+from ..canonical.configs import random_config
 from ..modelfile.directories import checkpoint_with_tokenizer
+from ..oracle.tiny import generation
 
 TEXT = [(f"ein Hund {i}", f"a dog {i}") for i in range(40)]
 
@@ -47,6 +52,34 @@ def test_every_tensor_comes_back(checkpoint: Path, tmp_path: Path) -> None:
     assert list(again.tensors) == [name for name in again.tensors if name in original.tensors]
     for name, tensor in original.tensors.items():
         np.testing.assert_array_equal(again.tensors[name].read(), tensor.read())
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8", "int4g32z"])
+@pytest.mark.parametrize("seed", range(8))
+def test_any_configuration_goes_through_a_directory(tmp_path: Path, seed: int, weights: str) -> None:
+    """Gates and what they gate come apart again, as tables with edges do, and neither moves by the other's scales."""
+    config = next(each for each in map(random_config, range(seed, 1000, 8)) if each.decoder is not None)
+    rng = np.random.default_rng(seed)
+    tensors = {
+        name: LazyTensor.of(name, rng.normal(size=spec.shape).astype(np.float32))
+        for name, spec in tensor_specs(config).items()
+    }
+    rows: list[TensorReport] = []
+    write_directory(
+        tmp_path / "out", config=config, weights=weights, generation=generation(),
+        tensors=pack_tensors(CanonicalModel(config, generation(), tensors), weights, {}, "absmax", rows, None, {}),
+        tokenizer=None, tokenizer_files={}, created_by="tests",
+    )  # fmt: skip
+    directory = open_directory(tmp_path / "out", verify=True)
+    assert directory.config == config
+    again = read_model(directory)
+    again.validate()
+    for name, spec in tensor_specs(config).items():
+        wanted, found = tensors[name].read(), again.tensors[name].read()
+        if spec.kind in ("linear", "embedding"):
+            expected = round_matrix(wanted, weights)
+            wanted = expected if isinstance(expected, np.ndarray) else expected.dequantize(wanted.shape[1])
+        np.testing.assert_array_equal(found, wanted, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_the_places_of_a_post_norm_model(model: CanonicalModel) -> None:
     layers = [f"encoder.layers.{i}" for i in range(2)] + [f"decoder.layers.{i}" for i in range(2)]
     expected = {f"{layer}.self_attention.v" for layer in layers}
     expected |= {f"{layer}.cross_attention.v" for layer in layers[2:]} | {"encoder.layers.1.ffn.norm"}
-    if model.config.activation == "relu":
+    if model.config.encoder.layers[0].feed_forward.activation == "relu":
         expected |= {f"{layer}.ffn.up" for layer in layers}
     assert sorted(names) == sorted(expected)
     assert {place.name for place in places(untied(model).config)} - expected == {"decoder.layers.1.ffn.norm"}

@@ -42,7 +42,7 @@ class Watched(ReferenceSession):
 def scheduler(
     session: ReferenceSession, budget: int = 48, deadline: Deadline | None = None, **options: Any
 ) -> Scheduler:
-    settled = TranslationOptions(**options).resolve(generation(), CONFIG.target_vocab, CONFIG.max_positions)
+    settled = TranslationOptions(**options).resolve(generation(), CONFIG.target_vocab, CONFIG.decoder.max_positions)
     return Scheduler(session, settled, vocab=CONFIG.target_vocab, budget=budget, deadline=deadline)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.canonical.config import GenerationDefaults, ModelConfig
+from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.errors import InputError
 from pyengine.modelfile import packed_specs, write_directory
-from pyengine.modelfile.layout import pack_float32, pad_vector
+from pyengine.modelfile.layout import pack_float32, pack_values, stack_rows
 from pyengine.plan import Session
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.translator import Translator
@@ -68,8 +68,8 @@ def write_float32(
     def packed() -> Iterable[tuple[str, np.ndarray]]:
         for name, spec in packed_specs(config, "float32").items():
             parts = [tensors[source] for source in spec.sources]
-            joined = np.concatenate(parts)
-            yield name, pack_float32(joined) if spec.kind == "weight" else pad_vector(joined)
+            weight = spec.kind == "weight"
+            yield name, pack_float32(stack_rows(parts, spec.form)) if weight else pack_values(parts, spec.form)
 
     write_directory(
         path,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import pyengine
-from pyengine.canonical import CanonicalModel, LazyTensor
-from pyengine.errors import InputError, OptionError
+from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig
+from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
 from pyengine.quantize import Calibration, convert
@@ -17,6 +17,7 @@ from pyengine.quantize.calibration import calibrate, in_memory_engine, paired_in
 from pyengine.quantize.prune.model import PrunedModel, Removed, prune_model
 from pyengine.quantize.prune.teacher import fit_to_teacher
 
+from ...canonical.configs import decoder_only, encoder_only
 from ...checkpoints import handmade
 from ...oracle.tiny import generation, model_config, random_sources, random_tensors
 
@@ -47,14 +48,15 @@ def test_as_much_goes_as_was_asked_for(pruned: tuple[CanonicalModel, list[Remove
     model, rows = pruned
     model.validate()  # tensors have the shapes of the new configuration
     layers = [*model.config.encoder.layers, *model.config.decoder.layers]
-    heads = [layer.heads for layer in layers] + [layer.cross_heads for layer in layers if layer.cross_heads]
-    neurons = [layer.ffn_width for layer in layers]
+    attentions = [attention for layer in layers for _, attention in layer.attentions()]
+    heads = [attention.heads for attention in attentions]
+    neurons = [layer.feed_forward.width for layer in layers]
     assert (sum(heads), min(heads) >= 1) == (24 - round(0.3 * 24), True)
     assert (sum(neurons), min(neurons) >= 16) == (288 - 16 * round(0.3 * 288 / 16), True)
     assert all(width % 16 == 0 for width in neurons)
     assert sum(row.removed for row in rows if row.what == "heads") == 24 - sum(heads)
     assert sum(row.removed for row in rows if row.what == "neurons") == 288 - sum(neurons)
-    assert model.config.encoder.head_width == CONFIG.encoder.head_width
+    assert {attention.head_width for attention in attentions} == {4}
 
 
 def test_rows_of_what_is_left_are_those_of_the_model(pruned: tuple[CanonicalModel, list[Removed]]) -> None:
@@ -161,11 +163,25 @@ def test_a_pruned_directory_loads_and_translates(weights: str, tmp_path: Path) -
     made = convert(source, tmp_path / "out", weights=weights, calibration=Calibration(ids, method), prune=prune)
     assert made.removed
     found = open_directory(tmp_path / "out", verify=True).config
-    widths = [[layer.ffn_width for stack in (each.encoder, each.decoder) for layer in stack.layers]
+    widths = [[layer.feed_forward.width for stack in (each.encoder, each.decoder) for layer in stack.layers]
               for each in (whole, found)]  # fmt: skip
     assert sum(widths[1]) < sum(widths[0])
     with pyengine.load(tmp_path / "out", threads=1) as translator:
         assert len(translator.translate([3, 4, 5, 0], min_new_tokens=4, max_new_tokens=4).ids) >= 3
+
+
+@pytest.mark.parametrize(
+    ("config", "trait"),
+    [
+        (decoder_only(), "a model without encoder; placement \"pre\" of norms of kind \"rms\""),
+        (decoder_only(), "self_attention with grouped heads or without biases; feed_forward with a gate"),
+        (encoder_only(), "a model without decoder"),
+    ],
+    ids=["decoder", "layers", "encoder"],
+)
+def test_models_that_pruning_does_not_know(config: ModelConfig, trait: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"prune: .*{trait}.* cannot be pruned yet"):
+        prune_model(CanonicalModel(config, generation(), {}), None, TEXT, ffn=0.2)
 
 
 def test_what_convert_refuses_before_it_reads(tmp_path: Path) -> None:

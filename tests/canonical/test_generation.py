@@ -1,0 +1,96 @@
+"""GenerationDefaults: a strict JSON form that round-trips, and limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from pyengine.canonical import GenerationDefaults
+from pyengine.errors import ModelFileError
+
+from ..oracle.tiny import model_config
+
+CONFIG = model_config(source_vocab=21, target_vocab=21)
+DEFAULTS = GenerationDefaults(
+    decoder_start_token_id=20,
+    eos_token_id=(0, 3),
+    pad_token_id=None,
+    max_length=32,
+    num_beams=6,
+    num_return_sequences=2,
+    early_stopping="never",
+    bad_words_ids=((20,), (1, 2)),
+    suppress_tokens=(4,),
+    begin_suppress_tokens=(0, 5),
+    forced_bos_token_id=7,
+    forced_eos_token_id=(0,),
+)
+
+
+def through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def test_round_trips() -> None:
+    assert GenerationDefaults.from_json(through_json(DEFAULTS.to_json()), "here", CONFIG) == DEFAULTS
+    new = dataclasses.replace(DEFAULTS, max_new_tokens=9, min_new_tokens=0)
+    assert GenerationDefaults.from_json(through_json(new.to_json()), "here", CONFIG) == new
+
+
+def test_lengths_without_the_prompt_may_be_absent() -> None:
+    assert not {"max_new_tokens", "min_new_tokens"} & set(DEFAULTS.to_json())
+
+
+def test_unknown_fields() -> None:
+    with pytest.raises(ModelFileError, match="here: unknown fields: 'top_k'"):
+        GenerationDefaults.from_json({**DEFAULTS.to_json(), "top_k": 1}, "here", CONFIG)
+
+
+def test_a_model_that_writes_nothing_has_no_search() -> None:
+    encoder = dataclasses.replace(CONFIG, decoder=None, target_vocab=None, share_embeddings=False, tie_output=False)
+    with pytest.raises(ModelFileError, match="here: a model without a decoder"):
+        GenerationDefaults.from_json(DEFAULTS.to_json(), "here", encoder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    (
+        ("decoder_start_token_id", 21),
+        ("decoder_start_token_id", None),
+        ("eos_token_id", []),
+        ("eos_token_id", 0),
+        ("eos_token_id", [21]),
+        ("pad_token_id", -1),
+        ("max_length", 1),
+        ("max_length", None),
+        ("min_length", -1),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", None),
+        ("min_new_tokens", -1),
+        ("min_new_tokens", True),
+        ("num_beams", 0),
+        ("num_beams", 1 << 20),
+        ("num_return_sequences", 7),
+        ("length_penalty", float("inf")),
+        ("early_stopping", "always"),
+        ("early_stopping", 0),
+        ("no_repeat_ngram_size", -1),
+        ("repetition_penalty", 0.0),
+        ("bad_words_ids", [[]]),
+        ("bad_words_ids", [[21]]),
+        ("bad_words_ids", [3]),
+        ("bad_words_ids", None),
+        ("suppress_tokens", [21]),
+        ("begin_suppress_tokens", [True]),
+        ("forced_bos_token_id", 21),
+        ("forced_eos_token_id", 0),
+        ("forced_eos_token_id", [-1]),
+        ("renormalize_logits", 1),
+    ),
+)
+def test_a_wrong_default_is_named(name: str, value: Any) -> None:
+    with pytest.raises(ModelFileError, match=f"^here: {name}"):
+        GenerationDefaults.from_json({**through_json(DEFAULTS.to_json()), name: value}, "here", CONFIG)
