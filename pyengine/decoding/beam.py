@@ -1,4 +1,4 @@
-"""Beam search: transformers 5.23.0's `_beam_search`, for every sentence as if it were alone.
+"""Beam search: transformers 5.24.0's `_beam_search`, for every sentence as if it were alone.
 
 Processors act on log-probabilities. Of all beams' continuations, those that end and are among the best
 `num_beams` compete for the finished hypotheses by score over length**length_penalty; the best `num_beams` of

@@ -2,7 +2,7 @@
 
 The core returns the best candidates outside a row's edited ids, and the raw logits at those ids. So nothing
 here ever sees a whole row of logits; an edit costs as much as the ids that it names. Semantics and order are
-those of transformers 5.23.0's `GenerationMixin._get_logits_processor`: repetition penalty, no-repeat n-grams,
+those of transformers 5.24.0's `GenerationMixin._get_logits_processor`: repetition penalty, no-repeat n-grams,
 bad words, minimum length, forced first token, forced last token, suppressed tokens; the later wins where two
 meet. Last comes the normalization of what they leave.
 """

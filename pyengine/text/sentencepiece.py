@@ -4,7 +4,7 @@
 
 SentencePiece's own ids are never used: a Marian vocabulary is ordered in another way, and it may lack pieces
 that the .spm file has (these become the unknown token) or have more (one vocabulary for two .spm files). The
-ids equal those of transformers 5.23.0's MarianTokenizer, the text that of its
+ids equal those of transformers 5.24.0's MarianTokenizer, the text that of its
 ``decode(ids, skip_special_tokens=True)``.
 """
 

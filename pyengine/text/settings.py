@@ -1,6 +1,6 @@
 """What the JSON files beside a vocabulary say about special and added tokens.
 
-transformers 5.23.0 is the model: ``tokenizer_config.json``, and where that has no ``added_tokens_decoder``
+transformers 5.24.0 is the model: ``tokenizer_config.json``, and where that has no ``added_tokens_decoder``
 also the older ``special_tokens_map.json`` and ``added_tokens.json``. All three may be absent.
 """
 

@@ -107,7 +107,7 @@ def _failures_of(path: Path, what: str) -> Iterator[None]:
 
 
 def _reads_clean_up(directory: Path, tokenizer: tokenizers.Tokenizer) -> bool:
-    """Whether spaces before punctuation are dropped; never for BPE, as in transformers 5.23.0."""
+    """Whether spaces before punctuation are dropped; never for BPE, as in transformers 5.24.0."""
     path = directory / CONFIG_FILE
     if not os.path.lexists(path):
         return False
