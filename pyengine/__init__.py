@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pyengine.cpus as _cpus  # noqa: F401 - first: it notes the CPUs before an OpenMP runtime is loaded
 from pyengine.errors import (
+    CacheFullError,
     CheckpointError,
     ClosedError,
     DeadlineError,
@@ -29,6 +30,7 @@ from pyengine.tasks.translator import Translator
 from pyengine.version import __version__
 
 __all__ = [
+    "CacheFullError",
     "CheckpointError",
     "ClosedError",
     "DeadlineError",

@@ -8,6 +8,7 @@ cdef extern from "base/status.h" nogil:
         PE_OK
         PE_NO_MEMORY
         PE_BAD_ARGUMENT
+        PE_CACHE_FULL
         PE_NOT_FINITE
 
 cdef extern from "base/team.h" nogil:
@@ -247,7 +248,7 @@ cdef extern from "model/model.h" nogil:
 
 cdef extern from "model/kv_cache.h" nogil:
     ctypedef struct pe_kv_cache:
-        pass
+        int64_t most_pages
 
     int64_t pe_kv_bytes(const pe_kv_cache *cache) noexcept
 
@@ -287,9 +288,12 @@ cdef extern from "model/session.h" nogil:
         pe_observer *observer
         void *observed_for
         char *message
+        int64_t pages_needed
+        int64_t pages_available
 
     pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,
-                                int64_t max_sequences, int64_t max_memories) noexcept
+                                int64_t max_sequences, int64_t max_memories, int64_t cache_bytes) noexcept
+    int64_t pe_session_working_bytes(const pe_session *session) noexcept
     void pe_session_destroy(pe_session *session) noexcept
     pe_status pe_session_step(pe_session *session, const pe_plan *plan, pe_crew *crew) noexcept
     void pe_session_clear(pe_session *session) noexcept

@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from pyengine.errors import EngineError, ModelFileError, OptionError
+from pyengine.errors import CacheFullError, EngineError, ModelFileError, OptionError
 from pyengine.plan import StepResult
 
 __all__ = ["Beams", "Crews", "Model", "Session", "available_isas"]
@@ -34,6 +34,7 @@ cdef int load_kernels(pe_kernels *table, isa) except -1:
 
 
 cdef int raise_status(pe_status status, message) except -1:
+    """Raises what a status means that is not PE_OK."""
     if status == PE_NO_MEMORY:
         raise EngineError("out of memory")
     if status == PE_NOT_FINITE:
@@ -93,8 +94,11 @@ cdef class Session:
 
     crews  who runs the steps
 
-    Not for two threads at once: EngineError. EngineError also when memory runs out, a plan breaks its contract or the
-    normalizer of a row is not finite; the session is empty then.
+    Not for two threads at once: EngineError. EngineError also when memory runs out or a plan breaks its contract, and
+    CacheFullError, an EngineError, when it needs more pages than there may be: such a plan changes nothing. Where the
+    normalizer of a row is not finite, an EngineError too, the step has been run.
+
+    cache_bytes  of keys and values, at most; 0: any number
     """
 
     cdef pe_session session
@@ -104,20 +108,22 @@ cdef class Session:
     cdef readonly int64_t max_sequences
     cdef readonly int64_t max_memories
     cdef readonly bint busy  # in a step
+    cdef object __weakref__
     cdef object callback  # of observe()
     cdef object raised  # what it raised in this step
 
     def __cinit__(self, Model model not None, Crews crews not None, *, int64_t max_rows, int64_t max_sequences,
-                  int64_t max_memories):
+                  int64_t max_memories, int64_t cache_bytes=0):
         cdef int threads = crews.crews.threads
         self.owner = model
         self.crews = crews
         self.max_rows = max_rows
         self.max_sequences = max_sequences
         self.max_memories = max_memories
-        if not all(1 <= size < 1 << 31 for size in (max_rows, max_sequences, max_memories)):
-            raise OptionError("max_rows, max_sequences and max_memories: at least 1, below 2^31")
-        if pe_session_create(&self.session, &model.model, threads, max_rows, max_sequences, max_memories) != PE_OK:
+        if not all(1 <= size < 1 << 31 for size in (max_rows, max_sequences, max_memories)) or cache_bytes < 0:
+            raise OptionError("max_rows, max_sequences and max_memories: at least 1, below 2^31; cache_bytes: at least 0")
+        if pe_session_create(&self.session, &model.model, threads, max_rows, max_sequences, max_memories,
+                             cache_bytes) != PE_OK:
             raise EngineError("out of memory")
 
     def __dealloc__(self):
@@ -127,6 +133,16 @@ cdef class Session:
     def cache_bytes(self):
         """Bytes of key-value cache allocated so far."""
         return pe_kv_bytes(&self.session.cache)
+
+    @property
+    def working_bytes(self):
+        """Bytes of working memory, allocated so far."""
+        return pe_session_working_bytes(&self.session)
+
+    @property
+    def max_pages(self):
+        """Pages of 16 tokens that the cache may have."""
+        return self.session.cache.most_pages
 
     @property
     def list_slots(self):
@@ -158,7 +174,6 @@ cdef class Session:
         return 0
 
     cdef int _refuse(self, message) except -1:
-        pe_session_clear(&self.session)
         raise_status(PE_BAD_ARGUMENT, message)
 
     def step(self, plan, double patience=float("inf")):
@@ -261,6 +276,8 @@ cdef class Session:
         if self.raised is not None:
             error, self.raised = self.raised, None
             raise error
+        if status == PE_CACHE_FULL:
+            raise CacheFullError(self.session.pages_needed, self.session.pages_available)
         if status != PE_OK:
             raise_status(status, self.session.message.decode("utf-8", "replace"))
         return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits, passed, advanced)

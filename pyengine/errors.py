@@ -11,7 +11,8 @@
     ├── DeadlineError        a call ran past its ``timeout``                                (also a TimeoutError)
     ├── ClosedError          a model was used after ``close()``
     └── EngineError          the C core failed: out of memory, scores that are not finite, or an instruction set
-                          this CPU lacks
+        │                    this CPU lacks
+        └── CacheFullError   a step needs more of the key-value cache than ``cache_bytes`` leaves
 
 A message names the file, tensor or option, what was expected and what was found. It may be printed wherever it comes
 from: what would act on a terminal is escaped, and a long one cut (`printing`).
@@ -22,6 +23,7 @@ from __future__ import annotations
 from pyengine.printing import printable
 
 __all__ = [
+    "CacheFullError",
     "CheckpointError",
     "ClosedError",
     "DeadlineError",
@@ -89,3 +91,15 @@ class ClosedError(PyengineError):
 
 class EngineError(PyengineError):
     """The C core failed: out of memory, scores that are not finite, or an instruction set that this CPU lacks."""
+
+
+class CacheFullError(EngineError):
+    """A step needs more pages of 16 tokens than the key-value cache may have; nothing was changed by it."""
+
+    def __init__(self, needed: int, available: int) -> None:
+        super().__init__(
+            f"the key-value cache is full: a step needs {needed} more pages of 16 tokens, {available} are left; "
+            "give load() more cache_bytes, or fewer beams or tokens"
+        )
+        self.needed = needed
+        self.available = available

@@ -9,6 +9,7 @@
 enum {
     LINE = 64,
     SLAB_BYTES = 1 << 21, /* pages are allocated together, about this much at a time */
+    KEPT = 64,            /* pages that an empty list keeps room for */
 };
 
 typedef struct page_header {
@@ -18,33 +19,32 @@ typedef struct page_header {
 
 static page_header *header(uint8_t *page) { return (page_header *)(void *)(page - LINE); }
 
-pe_status pe_kv_create(pe_kv_cache *cache, const pe_kv_layout *layout, int64_t max_tokens, int64_t n_sequences,
+int64_t *pe_kv_references(uint8_t *page) { return &header(page)->references; }
+
+static int64_t stride_of(const pe_kv_cache *cache) { return cache->layout.page_bytes + LINE; }
+
+pe_status pe_kv_create(pe_kv_cache *cache, const pe_kv_layout *layout, int64_t most_bytes, int64_t n_sequences,
                        int64_t n_memories) {
     *cache = (pe_kv_cache){.layout = *layout, .n_sequences = n_sequences, .n_memories = n_memories};
-    cache->pages_a_list = pe_ceil_div(max_tokens, PE_PAGE);
-    const int64_t lists = n_sequences + n_memories;
-    cache->sequences = calloc((size_t)lists, sizeof *cache->sequences);
-    cache->list_storage = calloc((size_t)(lists * cache->pages_a_list), sizeof *cache->list_storage);
-    if (!cache->sequences || !cache->list_storage) {
-        pe_kv_destroy(cache);
-        return PE_NO_MEMORY;
-    }
+    cache->most_pages = most_bytes > 0 ? most_bytes / stride_of(cache) : INT64_MAX;
+    cache->sequences = calloc((size_t)(n_sequences + n_memories), sizeof *cache->sequences);
+    if (!cache->sequences) return PE_NO_MEMORY;
     cache->memories = cache->sequences + n_sequences;
-    for (int64_t i = 0; i < lists; i++) cache->sequences[i].pages = cache->list_storage + i * cache->pages_a_list;
     return PE_OK;
 }
 
 void pe_kv_destroy(pe_kv_cache *cache) {
     for (int64_t i = 0; i < cache->n_slabs; i++) pe_aligned_free(cache->slabs[i]);
+    for (int64_t i = 0; i < cache->n_sequences + cache->n_memories && cache->sequences; i++)
+        free(cache->sequences[i].pages);
     free(cache->slabs);
-    free(cache->list_storage);
     free(cache->sequences);
     *cache = (pe_kv_cache){0};
 }
 
 static pe_status add_slab(pe_kv_cache *cache) {
-    const int64_t stride = cache->layout.page_bytes + LINE;
-    const int64_t pages = pe_max(1, SLAB_BYTES / stride);
+    const int64_t stride = stride_of(cache);
+    const int64_t pages = pe_min(pe_max(1, SLAB_BYTES / stride), cache->most_pages - cache->n_pages);
     uint8_t **slabs = realloc(cache->slabs, (size_t)(cache->n_slabs + 1) * sizeof *slabs);
     if (!slabs) return PE_NO_MEMORY;
     cache->slabs = slabs;
@@ -62,6 +62,7 @@ static pe_status add_slab(pe_kv_cache *cache) {
 }
 
 pe_status pe_kv_reserve(pe_kv_cache *cache, int64_t pages) {
+    if (pages - cache->n_free > cache->most_pages - cache->n_pages) return PE_CACHE_FULL;
     while (cache->n_free < pages) PE_TRY(add_slab(cache));
     return PE_OK;
 }
@@ -98,11 +99,21 @@ void pe_kv_release(pe_kv_cache *cache, pe_page_list *list) {
     for (int64_t i = 0; i < pages; i++) drop_page(cache, list->pages[i]);
     list->length = 0;
     list->live = false;
+    if (list->capacity <= KEPT) return;
+    free(list->pages);
+    list->pages = NULL;
+    list->capacity = 0;
 }
 
-int64_t pe_kv_pages_needed(const pe_page_list *list, int64_t tokens) {
-    const int64_t shared_last = list->length % PE_PAGE != 0; /* it may have to be copied */
-    return pe_ceil_div(list->length + tokens, PE_PAGE) - page_count(list) + shared_last;
+pe_status pe_kv_reserve_list(pe_page_list *list, int64_t tokens) {
+    const int64_t pages = pe_ceil_div(tokens, PE_PAGE);
+    if (pages <= list->capacity) return PE_OK;
+    const int64_t capacity = pe_max(pages, list->capacity * 2);
+    uint8_t **grown = realloc(list->pages, (size_t)capacity * sizeof *grown);
+    if (!grown) return PE_NO_MEMORY;
+    list->pages = grown;
+    list->capacity = capacity;
+    return PE_OK;
 }
 
 int pe_kv_extend(pe_kv_cache *cache, pe_page_list *list, int64_t tokens, pe_page_copy *copy) {
@@ -121,4 +132,4 @@ int pe_kv_extend(pe_kv_cache *cache, pe_page_list *list, int64_t tokens, pe_page
     return copies;
 }
 
-int64_t pe_kv_bytes(const pe_kv_cache *cache) { return cache->n_pages * (cache->layout.page_bytes + LINE); }
+int64_t pe_kv_bytes(const pe_kv_cache *cache) { return cache->n_pages * stride_of(cache); }

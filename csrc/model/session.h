@@ -76,16 +76,25 @@ typedef struct pe_session {
     void *observed_for;    /* its context */
 
     char message[192]; /* why the last step failed */
+    int64_t pages_needed, pages_available; /* by the last plan that the cache was too small for */
 } pe_session;
 
-/* `threads`: of the crews that run its steps, at most. */
+/* `threads`: of the crews that run its steps, at most. `cache_bytes`: of pages, at most; 0: any number. */
 pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,
-                            int64_t max_sequences, int64_t max_memories);
+                            int64_t max_sequences, int64_t max_memories, int64_t cache_bytes);
 void pe_session_destroy(pe_session *session);
 
-/* Checks the plan and runs it with the crew. If it is refused, memory runs out, or a normalizer is not finite, the
-   session is cleared. */
+/* Checks the plan, reserves what it needs, commits it, and runs it with the crew. A plan that is refused, or for which
+   memory runs out, changes nothing: every sequence goes on as if it had not been there. */
 pe_status pe_session_step(pe_session *session, const pe_plan *plan, pe_crew *crew);
+
+/* Its parts, in this order; only the first two can fail. */
+pe_status pe_plan_check(pe_session *session, const pe_plan *plan);
+pe_status pe_plan_reserve(pe_session *session, const pe_plan *plan);
+void pe_plan_commit(pe_session *session, const pe_plan *plan);
+
+/* Bytes of working memory beside weights and cache. */
+int64_t pe_session_working_bytes(const pe_session *session);
 
 /* Gives back every sequence and memory. */
 void pe_session_clear(pe_session *session);

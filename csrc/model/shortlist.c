@@ -21,8 +21,16 @@ void pe_shortlist_create(pe_shortlist *s, const pe_linear *output, int64_t n_mem
     s->rows = (pe_linear){.type = output->type, .k = output->k, .group = output->group};
 }
 
+static void forget_coming(pe_shortlist *s) {
+    for (int64_t i = 0; i < s->n_coming; i++) free(s->coming[i].ids);
+    free(s->coming);
+    s->coming = NULL;
+    s->n_coming = 0;
+}
+
 void pe_shortlist_destroy(pe_shortlist *s) {
     for (int64_t i = 0; s->lists && i < s->n_lists; i++) free(s->lists[i].ids);
+    forget_coming(s);
     free(s->lists);
     free(s->slot_of);
     pe_arena_free(&s->slots.arena);
@@ -105,31 +113,65 @@ static int32_t take_slot(pe_shortlist *s, int32_t id) {
     return slot;
 }
 
-pe_status pe_shortlist_add(pe_shortlist *s, int64_t memory, int64_t n, const int32_t *ids) {
-    PE_TRY(begin(s));
+/* Different ids among these that no list holds yet. */
+static int64_t count_unheld(pe_shortlist *s, int64_t n, const int32_t *ids) {
+    enum { SEEN = -2 };
     int64_t unheld = 0;
-    for (int64_t i = 0; i < n; i++) unheld += s->slot_of[ids[i]] < 0 || s->slots.holders[s->slot_of[ids[i]]] == 0;
-    const int64_t bound = pe_max(s->rows.n, s->held + unheld);
-    PE_TRY(grow(s, bound));
-    int32_t *both = malloc(2 * (size_t)n * sizeof *both);
-    if (!both) return PE_NO_MEMORY;
-    pe_list *list = s->lists + memory;
-    *list = (pe_list){both, both + n, n};
-    /* First what is there, so that nothing is evicted that the list needs; beyond the bound it is given up. */
     for (int64_t i = 0; i < n; i++) {
         const int32_t slot = s->slot_of[ids[i]];
-        const bool ready = slot >= 0 && (s->slots.holders[slot] > 0 || slot < bound);
-        list->ids[i] = ids[i];
-        list->slots[i] = ready ? slot : -1;
-        if (ready) hold(s, slot);
+        int32_t *mark = slot >= 0 ? s->slots.holders + slot : s->slot_of + ids[i];
+        if (*mark > 0 || *mark == SEEN) continue;
+        *mark = SEEN;
+        unheld++;
     }
     for (int64_t i = 0; i < n; i++) {
-        if (list->slots[i] >= 0) continue;
-        if (s->slot_of[ids[i]] >= 0) s->slots.ids[s->slot_of[ids[i]]] = -1;
-        list->slots[i] = take_slot(s, ids[i]);
-        hold(s, list->slots[i]);
+        const int32_t slot = s->slot_of[ids[i]];
+        if (slot == SEEN) s->slot_of[ids[i]] = -1;
+        if (slot >= 0 && s->slots.holders[slot] == SEEN) s->slots.holders[slot] = 0;
+    }
+    return unheld;
+}
+
+pe_status pe_shortlist_reserve(pe_shortlist *s, int64_t n, const int32_t *offsets, const int32_t *ids) {
+    PE_TRY(begin(s));
+    s->bound = pe_max(s->rows.n, s->held + count_unheld(s, offsets[n], ids));
+    PE_TRY(grow(s, s->bound));
+    forget_coming(s);
+    s->coming = calloc((size_t)n, sizeof *s->coming);
+    if (!s->coming) return PE_NO_MEMORY;
+    for (; s->n_coming < n; s->n_coming++) {
+        const int64_t count = offsets[s->n_coming + 1] - offsets[s->n_coming];
+        int32_t *both = malloc(2 * (size_t)count * sizeof *both);
+        if (!both) return PE_NO_MEMORY;
+        s->coming[s->n_coming] = (pe_list){both, both + count, count};
     }
     return PE_OK;
+}
+
+int64_t pe_shortlist_bound(const pe_shortlist *s) { return pe_max(s->rows.n, s->bound); }
+
+void pe_shortlist_add(pe_shortlist *s, int64_t memory, int64_t i, const int32_t *ids) {
+    pe_list *list = s->lists + memory;
+    *list = s->coming[i];
+    s->coming[i] = (pe_list){0};
+    const int64_t n = list->n;
+    int64_t unheld = 0;
+    for (int64_t j = 0; j < n; j++) unheld += s->slot_of[ids[j]] < 0 || s->slots.holders[s->slot_of[ids[j]]] == 0;
+    const int64_t bound = pe_max(s->rows.n, s->held + unheld);
+    /* First what is there, so that nothing is evicted that the list needs; beyond the bound it is given up. */
+    for (int64_t j = 0; j < n; j++) {
+        const int32_t slot = s->slot_of[ids[j]];
+        const bool ready = slot >= 0 && (s->slots.holders[slot] > 0 || slot < bound);
+        list->ids[j] = ids[j];
+        list->slots[j] = ready ? slot : -1;
+        if (ready) hold(s, slot);
+    }
+    for (int64_t j = 0; j < n; j++) {
+        if (list->slots[j] >= 0) continue;
+        if (s->slot_of[ids[j]] >= 0) s->slots.ids[s->slot_of[ids[j]]] = -1;
+        list->slots[j] = take_slot(s, ids[j]);
+        hold(s, list->slots[j]);
+    }
 }
 
 void pe_shortlist_drop(pe_shortlist *s, int64_t memory) {
@@ -144,15 +186,6 @@ void pe_shortlist_drop(pe_shortlist *s, int64_t memory) {
     while (s->rows.n > 0 && s->slots.holders[s->rows.n - 1] == 0) s->rows.n--;
     free(list->ids);
     *list = (pe_list){0};
-}
-
-void pe_shortlist_forget_fresh(pe_shortlist *s) {
-    for (int64_t i = 0; i < s->n_fresh; i++) {
-        const int32_t slot = s->slots.fresh[i];
-        s->slot_of[s->slots.ids[slot]] = -1;
-        s->slots.ids[slot] = -1;
-    }
-    s->n_fresh = 0;
 }
 
 const pe_list *pe_shortlist_of(const pe_shortlist *s, int64_t memory) {

@@ -35,25 +35,32 @@ typedef struct pe_shortlist {
     pe_linear rows;      /* the union, as pe_op_linear reads it */
     pe_slots slots;
     int64_t held;        /* slots that some list holds */
+    int64_t bound;       /* see pe_shortlist_bound */
     int64_t lowest_free; /* no slot below it is free */
     int64_t n_fresh;
     int32_t *slot_of;    /* [vocabulary] -1: none */
     int64_t n_lists;
     pe_list *lists;      /* [n_lists] of the memories */
+    pe_list *coming;     /* [n_coming] memory for lists that are to be added */
+    int64_t n_coming;
 } pe_shortlist;
 
 /* Takes no memory until the first list comes. */
 void pe_shortlist_create(pe_shortlist *shortlist, const pe_linear *output, int64_t n_memories);
 void pe_shortlist_destroy(pe_shortlist *shortlist);
 
-/* Gives a memory that has none a list: n ids, at least one, ascending and in range. */
-pe_status pe_shortlist_add(pe_shortlist *shortlist, int64_t memory, int64_t n, const int32_t *ids);
+/* Takes all memory that adding `n` lists needs: list i has ids [offsets[i], offsets[i + 1]), at least one, ascending and
+   in range. */
+pe_status pe_shortlist_reserve(pe_shortlist *shortlist, int64_t n, const int32_t *offsets, const int32_t *ids);
+
+/* Slots that the union may have once those lists are added, at most. */
+int64_t pe_shortlist_bound(const pe_shortlist *shortlist);
+
+/* Gives a memory that has none the i-th of the lists that memory was taken for. */
+void pe_shortlist_add(pe_shortlist *shortlist, int64_t memory, int64_t i, const int32_t *ids);
 
 /* Takes a memory's list away, if it has one. */
 void pe_shortlist_drop(pe_shortlist *shortlist, int64_t memory);
-
-/* Forgets what was to be gathered, after a plan that was refused. */
-void pe_shortlist_forget_fresh(pe_shortlist *shortlist);
 
 /* The list of a memory; n is 0 if it has none. */
 const pe_list *pe_shortlist_of(const pe_shortlist *shortlist, int64_t memory);

@@ -76,11 +76,13 @@ class TinyModel:
 
 
 def new_session(
-    model: _core.Model, *, threads: int = 1, max_rows: int = 256, max_sequences: int = 80, max_memories: int = 70
-) -> _core.Session:
+    model: _core.Model, *, threads: int = 1, max_rows: int = 256, max_sequences: int = 80, max_memories: int = 70,
+    cache_bytes: int = 0,
+) -> _core.Session:  # fmt: skip
     return _core.Session(
-        model, _core.Crews(threads), max_rows=max_rows, max_sequences=max_sequences, max_memories=max_memories
-    )
+        model, _core.Crews(threads), max_rows=max_rows, max_sequences=max_sequences, max_memories=max_memories,
+        cache_bytes=cache_bytes,
+    )  # fmt: skip
 
 
 def make_plan(

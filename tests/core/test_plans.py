@@ -1,4 +1,4 @@
-"""A plan that breaks its contract is refused with the reason, and leaves the session empty and usable."""
+"""A plan that breaks its contract, or is too large for the cache, is refused with the reason and changes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pyengine import _core
-from pyengine.errors import EngineError, OptionError
+from pyengine.errors import CacheFullError, EngineError, OptionError
 from pyengine.plan import StepResult
 
 from .models import TinyModel, make_plan, new_session, step
@@ -107,10 +107,18 @@ def begin(session: _core.Session) -> StepResult:
     return step(session, sources={0: [4, 5, 6, 7]}, rows=[(0, 0, [1, 2, 3])], full_logits=True)
 
 
+def going_on(session: _core.Session) -> bytes:
+    """What sequence 0 gives next."""
+    result = step(session, rows=[(0, 0, [4])], full_logits=True)
+    assert result.logits is not None
+    return result.logits.tobytes() + result.log_normalizer.tobytes()
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused(model: _core.Model, case: str) -> None:
     plan, reason = REFUSED[case]
-    session, first = started(model)
+    session, _ = started(model)
+    untouched, _ = started(model)
     forks = plan.get("forks")
     made = make_plan(**{name: value for name, value in plan.items() if name != "forks"})
     if forks is not None:
@@ -118,19 +126,97 @@ def test_refused(model: _core.Model, case: str) -> None:
     for _ in range(3):
         with pytest.raises(EngineError, match=re.escape(reason)):
             session.step(made)
-        again = begin(session)  # the ids are unused, and sequence 0 starts at position 0
-        assert again.logits is not None and first.logits is not None
-        assert again.logits.tobytes() == first.logits.tobytes()
+    for _ in range(2):
+        assert going_on(session) == going_on(untouched)
 
 
-def test_a_refused_plan_gives_its_pages_back(model: _core.Model) -> None:
-    """The last check of all fails, when pages for everything have been taken."""
+def test_a_refused_plan_takes_no_pages(model: _core.Model) -> None:
+    """The last check of all fails, in a plan that forks, frees, encodes and decodes."""
     session, _ = started(model)
+    untouched, _ = started(model)
     size = session.cache_bytes
-    for _ in range(1000):
+    for _ in range(100):
         with pytest.raises(EngineError, match="excluded id 23"):
-            step(session, sources={1: [1] * 40}, rows=[(1, 1, [1] * 20)], logit_rows=[0], exclude=[[23]])
+            step(session, forks=[(0, 3)], free_sequences=[0], sources={1: [1] * 40}, rows=[(1, 1, [1] * 20)],
+                 logit_rows=[0], exclude=[[23]])  # fmt: skip
     assert session.cache_bytes == size
+    assert going_on(session) == going_on(untouched)
+
+
+def bounded(model: _core.Model, pages: int) -> _core.Session:
+    """A session whose cache has so many pages."""
+    plain = new_session(model)
+    step(plain, sources={0: [1]})
+    page = next(size for size in range(64, 1 << 16, 64) if pages_of(model, size) == 1)
+    return new_session(model, threads=2, max_rows=ROWS, max_sequences=SEQUENCES, max_memories=MEMORIES,
+                       cache_bytes=pages * page)  # fmt: skip
+
+
+def pages_of(model: _core.Model, cache_bytes: int) -> int:
+    return new_session(model, cache_bytes=cache_bytes).max_pages
+
+
+def test_a_plan_that_the_cache_has_no_room_for_says_what_it_needs(model: _core.Model) -> None:
+    session = bounded(model, 5)
+    untouched, _ = started(model)
+    begin(session)  # a page for the memory, one for the sequence
+    for plan, needed in (
+        (dict(rows=[(1, 0, [1] * 40), (2, 0, [1] * 17)]), 5),
+        (dict(sources={1: [1] * 40}, rows=[(1, 0, [1])]), 4),
+        (dict(forks=[(0, 1), (0, 2)], rows=[(0, 0, [1]), (1, 0, [1]), (2, 0, [1] * 30)]), 4),
+        (dict(rows=[(0, 0, [1] * 30), (1, 0, [1] * 32)]), 4),
+    ):
+        with pytest.raises(CacheFullError, match=f"needs {needed} more pages of 16 tokens, 3 are left") as caught:
+            step(session, **plan)
+        assert (caught.value.needed, caught.value.available) == (needed, 3)
+        assert going_on(session) == going_on(untouched)
+
+
+def test_what_a_plan_frees_it_may_use(model: _core.Model) -> None:
+    """To the last page: of five, two are in use."""
+    session = bounded(model, 5)
+    begin(session)
+    step(session, forks=[(0, 1)], rows=[(0, 0, [1]), (1, 0, [1] * 13)])  # one copies, the other keeps the page
+    step(session, free_sequences=[1], rows=[(2, 0, [1] * 32)])  # one given back, two taken: the memory, 0, 2, 2
+    step(session, forks=[(2, 3)], free_sequences=[2], rows=[(0, 0, [1]), (3, 0, [2])])  # full pages have moved
+    with pytest.raises(CacheFullError, match="needs 1 more pages of 16 tokens, 0 are left"):
+        step(session, rows=[(1, 0, [1])])
+    step(session, free_sequences=[0, 0, 3, 3], free_memories=[0, 0], sources={0: [1] * 40}, rows=[(0, 0, [1] * 20)])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_bounded_cache_gives_the_bytes_of_an_unbounded_one(model: _core.Model, seed: int) -> None:
+    """Random plans: each runs alike on both, or the cache is too small for it and nothing has changed."""
+    rng = np.random.default_rng(seed)
+    small, large = bounded(model, 6), started(model)[0]
+    begin(small)
+    lengths, refused = {0: 3}, 0
+    for _ in range(60):
+        after = dict(lengths)
+        forks, free = [], []
+        unused = [i for i in range(SEQUENCES) if i not in lengths]
+        if unused and lengths and rng.random() < 0.4:
+            forks = [(int(rng.choice(list(lengths))), unused[0])]
+            after[unused[0]] = lengths[forks[0][0]]
+        if after and rng.random() < 0.4:
+            free = [int(rng.choice(list(after)))]
+            del after[free[0]]
+        rows = []
+        for sequence in range(SEQUENCES):
+            count = min(int(rng.integers(1, 18)), 40 - after.get(sequence, 0))
+            if rng.random() < 0.4 and count > 0 and sum(len(row[2]) for row in rows) + count <= ROWS:
+                rows.append((sequence, 0, rng.integers(0, 23, count).tolist()))
+                after[sequence] = after.get(sequence, 0) + count
+        plan = dict(forks=forks, free_sequences=free, rows=rows, full_logits=True)
+        try:
+            got = step(small, **plan)
+        except CacheFullError as error:
+            assert error.needed > error.available >= 0
+            refused += 1
+            continue
+        assert got.logits.tobytes() == step(large, **plan).logits.tobytes()
+        lengths = after
+    assert refused
 
 
 def test_an_array_of_another_type_is_refused_before_anything_runs(model: _core.Model) -> None:

@@ -1,0 +1,393 @@
+/* A plan on its way into a session: check, count pages, reserve, commit.
+
+   The check walks the plan in its order and notes at each page list what it would become (pe_page_list, next_...). What
+   can fail for want of memory is reserved next; the commit, which cannot fail, then does what was checked. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/intmath.h"
+#include "model/session.h"
+
+__attribute__((format(printf, 2, 3))) static pe_status refuse(pe_session *s, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(s->message, sizeof s->message, format, arguments);
+    va_end(arguments);
+    return PE_BAD_ARGUMENT;
+}
+
+#define REFUSE_IF(condition, ...)                         \
+    do {                                                  \
+        if (condition) return refuse(s, __VA_ARGS__);     \
+    } while (0)
+
+static bool within(int64_t value, int64_t limit) { return value >= 0 && value < limit; }
+
+/* The list of an id, and what the plan so far makes of it; NULL if the id is out of range. */
+static pe_page_list *find_list(pe_session *s, bool memory, int32_t id) {
+    const int64_t limit = memory ? s->cache.n_memories : s->cache.n_sequences;
+    if (!within(id, limit)) {
+        refuse(s, "%s %d is not in [0, %lld)", memory ? "memory" : "sequence", id, (long long)limit);
+        return NULL;
+    }
+    pe_page_list *list = (memory ? s->cache.memories : s->cache.sequences) + id;
+    if (list->checked != s->steps) {
+        list->checked = s->steps;
+        list->origin = list;
+        list->next_length = list->length;
+        list->next_live = list->live;
+        list->next_listed = memory && pe_shortlist_of(&s->shortlist, id)->n > 0;
+    }
+    return list;
+}
+
+/* ... and it must be in use, or must not be. */
+static pe_page_list *require_list(pe_session *s, bool memory, int32_t id, bool live) {
+    pe_page_list *list = find_list(s, memory, id);
+    if (!list || list->next_live == live) return list;
+    refuse(s, "%s %d is %s use", memory ? "memory" : "sequence", id, live ? "not in" : "already in");
+    return NULL;
+}
+
+/* Freeing what is not in use does nothing. */
+static pe_status check_frees(pe_session *s, bool memory, int64_t n, const int32_t *ids) {
+    for (int64_t i = 0; i < n; i++) {
+        pe_page_list *list = find_list(s, memory, ids[i]);
+        if (!list) return PE_BAD_ARGUMENT;
+        list->next_live = list->next_listed = false;
+        list->next_length = 0;
+    }
+    return PE_OK;
+}
+
+static pe_status check_forks(pe_session *s, const pe_plan *plan) {
+    for (int64_t i = 0; i < plan->n_forks; i++) {
+        const pe_page_list *parent = require_list(s, false, plan->forks[2 * i], true);
+        pe_page_list *child = parent ? require_list(s, false, plan->forks[2 * i + 1], false) : NULL;
+        if (!child) return PE_BAD_ARGUMENT;
+        child->origin = parent->origin;
+        child->next_length = parent->next_length;
+        child->next_live = true;
+    }
+    return PE_OK;
+}
+
+static pe_status check_segments(pe_session *s, const pe_plan *plan) {
+    const pe_config *config = &s->model->config;
+    REFUSE_IF(plan->n_source_tokens > s->max_rows, "%lld source tokens in a step of at most %lld rows",
+              (long long)plan->n_source_tokens, (long long)s->max_rows);
+    int64_t total = 0;
+    s->longest_segment = 0;
+    for (int64_t i = 0; i < plan->n_segments; i++) {
+        const int64_t length = plan->segment_lengths[i];
+        REFUSE_IF(length < 1 || length > config->max_positions,
+                  "a segment of %lld tokens; the model has %lld positions", (long long)length,
+                  (long long)config->max_positions);
+        total += length;
+        s->longest_segment = pe_max(s->longest_segment, length);
+    }
+    REFUSE_IF(total != plan->n_source_tokens, "segments of %lld tokens in all, but %lld source tokens",
+              (long long)total, (long long)plan->n_source_tokens);
+    for (int64_t i = 0; i < plan->n_source_tokens; i++)
+        REFUSE_IF(!within(plan->source_tokens[i], config->source_vocab), "source token %d is not in [0, %lld)",
+                  plan->source_tokens[i], (long long)config->source_vocab);
+    for (int64_t i = 0; i < plan->n_segments; i++) {
+        pe_page_list *memory = require_list(s, true, plan->segment_memories[i], false);
+        if (!memory) return PE_BAD_ARGUMENT;
+        memory->next_live = true;
+        memory->next_length = plan->segment_lengths[i];
+        memory->next_listed = plan->list_offsets != NULL;
+    }
+    return PE_OK;
+}
+
+/* The lists of the memories that the segments become. */
+static pe_status check_lists(pe_session *s, const pe_plan *plan) {
+    if (!plan->list_offsets) return PE_OK;
+    int64_t done = 0;
+    for (int64_t i = 0; i < plan->n_segments; i++) {
+        const int64_t end = plan->list_offsets[i + 1];
+        REFUSE_IF(plan->list_offsets[i] != done || end <= done || end > plan->list_offsets[plan->n_segments],
+                  "the offsets of lists do not ascend at segment %lld", (long long)i);
+        for (int64_t j = done; j < end; j++) {
+            const int32_t id = plan->list_ids[j];
+            REFUSE_IF(!within(id, s->model->config.target_vocab) || (j > done && id <= plan->list_ids[j - 1]),
+                      "id %d of a list is out of order or range", id);
+        }
+        done = end;
+    }
+    return PE_OK;
+}
+
+/* The end of the run of rows of one sequence that begins at row `first`. */
+static int64_t run_end(const pe_plan *plan, int64_t first) {
+    int64_t end = first + 1;
+    while (end < plan->n_rows && plan->sequences[end] == plan->sequences[first]) end++;
+    return end;
+}
+
+static pe_status check_rows(pe_session *s, const pe_plan *plan) {
+    const pe_config *config = &s->model->config;
+    REFUSE_IF(plan->n_rows > s->max_rows, "%lld rows in a step of at most %lld", (long long)plan->n_rows,
+              (long long)s->max_rows);
+    s->longest_run = 0;
+    for (int64_t first = 0, end; first < plan->n_rows; first = end) {
+        end = run_end(plan, first);
+        const int32_t sequence = plan->sequences[first];
+        pe_page_list *list = find_list(s, false, sequence);
+        if (!list) return PE_BAD_ARGUMENT;
+        REFUSE_IF(s->written[sequence] == s->steps, "the rows of sequence %d are not adjacent", sequence);
+        s->written[sequence] = s->steps;
+        s->longest_run = pe_max(s->longest_run, end - first);
+        const int64_t length = list->next_length + end - first;
+        REFUSE_IF(length > config->max_positions, "sequence %d would have %lld tokens; the model has %lld positions",
+                  sequence, (long long)length, (long long)config->max_positions);
+        list->next_length = (int32_t)length;
+        list->next_live = true;
+        for (int64_t r = first; r < end; r++) {
+            REFUSE_IF(!within(plan->tokens[r], config->target_vocab), "token %d is not in [0, %lld)", plan->tokens[r],
+                      (long long)config->target_vocab);
+            if (!require_list(s, true, plan->memories[r], true)) return PE_BAD_ARGUMENT;
+        }
+    }
+    return PE_OK;
+}
+
+static pe_status check_logits(pe_session *s, const pe_plan *plan) {
+    const pe_logits_request *request = &plan->logits;
+    REFUSE_IF(request->n_rows > plan->n_rows, "logits of %lld rows of %lld", (long long)request->n_rows,
+              (long long)plan->n_rows);
+    int64_t excluded = 0, listed = 0;
+    for (int64_t i = 0; i < request->n_rows; i++) {
+        const int64_t row = plan->logit_rows[i], previous = i > 0 ? plan->logit_rows[i - 1] : -1;
+        REFUSE_IF(row <= previous || row >= plan->n_rows, "logit row %lld is out of order or range", (long long)row);
+        listed += s->cache.memories[plan->memories[row]].next_listed;
+        REFUSE_IF(request->exclude_offsets[i] != excluded || request->exclude_offsets[i + 1] < excluded ||
+                      request->exclude_offsets[i + 1] > request->exclude_offsets[request->n_rows],
+                  "the offsets of excluded ids do not ascend at row %lld", (long long)i);
+        for (const int64_t end = request->exclude_offsets[i + 1], begin = excluded; excluded < end; excluded++) {
+            const int32_t id = request->exclude_ids[excluded];
+            REFUSE_IF(!within(id, s->model->config.target_vocab) ||
+                          (excluded > begin && id <= request->exclude_ids[excluded - 1]),
+                      "excluded id %d is out of order or range", id);
+        }
+    }
+    s->answers_lists = listed > 0;
+    REFUSE_IF(listed > 0 && listed != request->n_rows, "logits of rows with lists and of rows without");
+    REFUSE_IF(listed > 0 && request->logits, "full logits of rows with lists");
+    return PE_OK;
+}
+
+pe_status pe_plan_check(pe_session *s, const pe_plan *plan) {
+    s->steps++;
+    PE_TRY(check_forks(s, plan));
+    PE_TRY(check_frees(s, false, plan->n_free_sequences, plan->free_sequences));
+    PE_TRY(check_frees(s, true, plan->n_free_memories, plan->free_memories));
+    PE_TRY(check_segments(s, plan));
+    PE_TRY(check_lists(s, plan));
+    PE_TRY(check_rows(s, plan));
+    return check_logits(s, plan);
+}
+
+/* Counting. Most plans need no more pages than lie free, even if nothing were given back and every partly filled page
+   had to be copied. Only where that is not so are the references looked at. */
+
+static int64_t pages_of(int64_t tokens) { return pe_ceil_div(tokens, PE_PAGE); }
+
+static int64_t count_at_most(const pe_session *s, const pe_plan *plan) {
+    int64_t pages = 0;
+    for (int64_t i = 0; i < plan->n_segments; i++) pages += pages_of(plan->segment_lengths[i]);
+    for (int64_t first = 0, end; first < plan->n_rows; first = end) {
+        end = run_end(plan, first);
+        const int64_t after = s->cache.sequences[plan->sequences[first]].next_length, before = after - (end - first);
+        pages += pages_of(after) - before / PE_PAGE;
+    }
+    return pages;
+}
+
+/* Adds `by` to the references of a list's pages; answers how many have none then. */
+static int64_t refer(const pe_page_list *list, int64_t by) {
+    int64_t none = 0;
+    for (int64_t i = 0; i < pages_of(list->length); i++) none += (*pe_kv_references(list->pages[i]) += by) == 0;
+    return none;
+}
+
+/* Takes the references of freed lists away, each once (a number of step that is negative marks it), or gives them back. */
+static int64_t refer_freed(pe_page_list *lists, int64_t n, const int32_t *ids, int64_t by) {
+    int64_t unused = 0;
+    for (int64_t i = 0; i < n; i++) {
+        pe_page_list *list = lists + ids[i];
+        if (list->checked < 0) continue;
+        list->checked = -list->checked;
+        unused += refer(list->origin, by);
+    }
+    for (int64_t i = 0; i < n; i++) lists[ids[i]].checked = llabs(lists[ids[i]].checked);
+    return unused;
+}
+
+/* Counts forks and frees in the references, or takes that back: the pages that nobody refers to then. */
+static int64_t refer_all(pe_session *s, const pe_plan *plan, int64_t by) {
+    for (int64_t i = 0; i < plan->n_forks; i++) refer(s->cache.sequences[plan->forks[2 * i + 1]].origin, by);
+    return refer_freed(s->cache.sequences, plan->n_free_sequences, plan->free_sequences, -by) +
+           refer_freed(s->cache.memories, plan->n_free_memories, plan->free_memories, -by);
+}
+
+/* Shared pages that the rows copy before they write, once forks and frees are counted in the references. */
+static int64_t count_copies(pe_session *s, const pe_plan *plan) {
+    int64_t copies = 0;
+    for (int64_t first = 0, end; first < plan->n_rows; first = end) {
+        end = run_end(plan, first);
+        const pe_page_list *list = s->cache.sequences + plan->sequences[first];
+        const int64_t before = list->next_length - (end - first);
+        if (before % PE_PAGE == 0) continue;
+        uint8_t *last = list->origin->pages[before / PE_PAGE];
+        if (*pe_kv_references(last) < 2) continue;
+        --*pe_kv_references(last); /* so that the last sequence that has the page keeps it */
+        s->copies[copies++].to = last;
+    }
+    for (int64_t i = 0; i < copies; i++) ++*pe_kv_references(s->copies[i].to);
+    return copies;
+}
+
+static int64_t count_partly_filled(const pe_session *s, const pe_plan *plan) {
+    int64_t n = 0;
+    for (int64_t first = 0, end; first < plan->n_rows; first = end) {
+        end = run_end(plan, first);
+        n += (s->cache.sequences[plan->sequences[first]].next_length - (end - first)) % PE_PAGE != 0;
+    }
+    return n;
+}
+
+static pe_status reserve_pages(pe_session *s, const pe_plan *plan) {
+    const int64_t most = count_at_most(s, plan);
+    if (most <= s->cache.n_free) return PE_OK;
+    const int64_t unused = refer_all(s, plan, 1), copies = count_copies(s, plan);
+    refer_all(s, plan, -1);
+    const int64_t needed = most - count_partly_filled(s, plan) + copies - unused;
+    const pe_status status = pe_kv_reserve(&s->cache, needed);
+    if (status == PE_CACHE_FULL) {
+        s->pages_needed = needed;
+        s->pages_available = s->cache.n_free + s->cache.most_pages - s->cache.n_pages;
+    }
+    return status;
+}
+
+static pe_status reserve_lists(pe_session *s, const pe_plan *plan) {
+    for (int64_t i = 0; i < plan->n_forks; i++) {
+        pe_page_list *child = s->cache.sequences + plan->forks[2 * i + 1];
+        PE_TRY(pe_kv_reserve_list(child, pe_max(child->next_length, child->origin->length)));
+    }
+    for (int64_t first = 0; first < plan->n_rows; first = run_end(plan, first)) {
+        pe_page_list *list = s->cache.sequences + plan->sequences[first];
+        PE_TRY(pe_kv_reserve_list(list, list->next_length));
+    }
+    for (int64_t i = 0; i < plan->n_segments; i++)
+        PE_TRY(pe_kv_reserve_list(s->cache.memories + plan->segment_memories[i], plan->segment_lengths[i]));
+    return PE_OK;
+}
+
+/* Working memory that grows with what steps ask for; what lies in it is of no use after the step. */
+
+static pe_status grow_encoder_pages(pe_session *s, const pe_plan *plan) {
+    int64_t pages = 0;
+    for (int64_t i = 0; i < plan->n_segments; i++) pages += pages_of(plan->segment_lengths[i]);
+    if (pages <= s->n_encoder_pages) return PE_OK;
+    pe_aligned_free(s->encoder_pages);
+    s->n_encoder_pages = 0;
+    s->encoder_pages = pe_aligned_alloc((size_t)(pages * s->encoder_layout.page_bytes));
+    if (!s->encoder_pages) return PE_NO_MEMORY;
+    s->n_encoder_pages = pages;
+    return PE_OK;
+}
+
+static pe_status grow_candidates(pe_session *s, const pe_logits_request *request) {
+    size_t candidates;
+    if (!pe_mul_ok((size_t)(s->threads * request->n_rows), (size_t)request->top_k, &candidates)) return PE_NO_MEMORY;
+    if (candidates <= s->n_candidates) return PE_OK;
+    free(s->logits.values);
+    free(s->logits.ids);
+    s->n_candidates = 0;
+    s->logits.values = malloc((size_t)candidates * sizeof *s->logits.values);
+    s->logits.ids = malloc((size_t)candidates * sizeof *s->logits.ids);
+    if (!s->logits.values || !s->logits.ids) return PE_NO_MEMORY;
+    s->n_candidates = candidates;
+    return PE_OK;
+}
+
+static pe_status grow_listed(pe_session *s, const pe_plan *plan) {
+    if (plan->list_offsets)
+        PE_TRY(pe_shortlist_reserve(&s->shortlist, plan->n_segments, plan->list_offsets, plan->list_ids));
+    if (!s->answers_lists) return PE_OK;
+    size_t size = (size_t)plan->logits.n_rows * (size_t)pe_round_up(pe_shortlist_bound(&s->shortlist), PE_BLOCK);
+    if (size <= s->n_listed) return PE_OK;
+    size += size / 4; /* the union grows a little with most sentences */
+    pe_aligned_free(s->listed.logits);
+    s->n_listed = 0;
+    s->listed.logits = pe_aligned_alloc(size * sizeof *s->listed.logits);
+    if (!s->listed.logits) return PE_NO_MEMORY;
+    s->n_listed = size;
+    return PE_OK;
+}
+
+pe_status pe_plan_reserve(pe_session *s, const pe_plan *plan) {
+    PE_TRY(reserve_pages(s, plan));
+    PE_TRY(reserve_lists(s, plan));
+    PE_TRY(grow_encoder_pages(s, plan));
+    PE_TRY(grow_candidates(s, &plan->logits));
+    return grow_listed(s, plan);
+}
+
+static void release_all(pe_session *s, bool memory, int64_t n, const int32_t *ids) {
+    for (int64_t i = 0; i < n; i++) {
+        pe_page_list *list = (memory ? s->cache.memories : s->cache.sequences) + ids[i];
+        if (list->live) pe_kv_release(&s->cache, list);
+        if (memory) pe_shortlist_drop(&s->shortlist, ids[i]);
+    }
+}
+
+static void commit_segments(pe_session *s, const pe_plan *plan) {
+    int64_t row = 0, page = 0;
+    for (int64_t i = 0; i < plan->n_segments; i++) {
+        const int64_t length = plan->segment_lengths[i];
+        pe_page_list *memory = s->cache.memories + plan->segment_memories[i];
+        pe_kv_extend(&s->cache, memory, length, NULL);
+        uint8_t **segment_pages = s->segment_pages + page;
+        for (int64_t end = page + pages_of(length); page < end; page++)
+            s->segment_pages[page] = s->encoder_pages + page * s->encoder_layout.page_bytes;
+        for (int64_t j = 0; j < length; j++, row++)
+            s->source_rows[row] =
+                (pe_row){plan->source_tokens[row], (int32_t)j, (int32_t)length, 0, segment_pages, memory->pages};
+        if (plan->list_offsets)
+            pe_shortlist_add(&s->shortlist, plan->segment_memories[i], i, plan->list_ids + plan->list_offsets[i]);
+    }
+}
+
+static void commit_rows(pe_session *s, const pe_plan *plan) {
+    for (int64_t first = 0, end; first < plan->n_rows; first = end) {
+        end = run_end(plan, first);
+        pe_page_list *list = s->cache.sequences + plan->sequences[first];
+        const int64_t start = list->length;
+        s->n_copies += pe_kv_extend(&s->cache, list, end - first, s->copies + s->n_copies);
+        for (int64_t r = first; r < end; r++) {
+            const pe_page_list *memory = s->cache.memories + plan->memories[r];
+            const int32_t position = (int32_t)(start + r - first);
+            s->rows[r] =
+                (pe_row){plan->tokens[r], position, position + 1, memory->length, list->pages, memory->pages};
+        }
+    }
+}
+
+void pe_plan_commit(pe_session *s, const pe_plan *plan) {
+    s->n_copies = 0;
+    for (int64_t i = 0; i < plan->n_forks; i++)
+        pe_kv_fork(s->cache.sequences + plan->forks[2 * i], s->cache.sequences + plan->forks[2 * i + 1]);
+    release_all(s, false, plan->n_free_sequences, plan->free_sequences);
+    release_all(s, true, plan->n_free_memories, plan->free_memories);
+    commit_segments(s, plan);
+    commit_rows(s, plan);
+    if (!s->answers_lists) return;
+    for (int64_t i = 0; i < plan->logits.n_rows; i++)
+        s->listed.lists[i] = pe_shortlist_of(&s->shortlist, plan->memories[plan->logit_rows[i]]);
+    s->listed.ld = pe_round_up(s->shortlist.rows.n, PE_BLOCK);
+}
