@@ -121,7 +121,7 @@ cdef class Session:
         self.max_sequences = max_sequences
         self.max_memories = max_memories
         if not all(1 <= size < 1 << 31 for size in (max_rows, max_sequences, max_memories)) or cache_bytes < 0:
-            raise OptionError("max_rows, max_sequences and max_memories: at least 1, below 2^31; cache_bytes: at least 0")
+            raise OptionError("max_rows, max_sequences, max_memories: at least 1, below 2^31; cache_bytes: at least 0")
         if pe_session_create(&self.session, &model.model, threads, max_rows, max_sequences, max_memories,
                              cache_bytes) != PE_OK:
             raise EngineError("out of memory")

@@ -25,7 +25,8 @@ KEYWORDS = {
     "truncate": "translate, translate_iter, translate_file and score",
     "timeout": "translate, translate_iter, score and logits",
     "overwrite": "translate_file",
-    **dict.fromkeys(("threads", "replicas", "compute", "kv", "load", "shortlist", "verify"), "pyengine.load"),
+    **dict.fromkeys(("threads", "replicas", "compute", "kv", "load", "shortlist", "cache_bytes", "verify"),
+                    "pyengine.load"),
 }
 """Keywords beside those of `TranslationOptions` -> the calls that take them."""
 

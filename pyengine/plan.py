@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Ahead", "Observer", "Plan", "Session", "StepResult"]
+__all__ = ["PAGE", "Ahead", "Observer", "Plan", "Session", "StepResult", "pages_of"]
 
 Observer = Callable[[str, np.ndarray], None]
 """Gets the packed name of a linear layer and what it reads, float32 [rows, K], valid during the call."""
@@ -128,12 +128,25 @@ class StepResult:
     advanced: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
 
+PAGE = 16
+"""Tokens of a page of the key-value cache."""
+
+
+def pages_of(tokens: int) -> int:
+    """Pages that so many tokens of a sequence or memory take."""
+    return -(-tokens // PAGE)
+
+
 class Session(Protocol):
     """Holds sequences and memories and runs plans; `_core.Session` is the fast one.
 
-    Sequence ids lie in [0, max_sequences), memory ids in [0, max_memories).
+    Sequence ids lie in [0, max_sequences), memory ids in [0, max_memories). What they hold has at most `max_pages`
+    pages; a step that needs more raises CacheFullError and changes nothing.
     """
 
+    max_pages: int
+    working_bytes: int
+    cache_bytes: int
     max_rows: int
     max_sequences: int
     max_memories: int

@@ -213,7 +213,8 @@ static int64_t refer(const pe_page_list *list, int64_t by) {
     return none;
 }
 
-/* Takes the references of freed lists away, each once (a number of step that is negative marks it), or gives them back. */
+/* Takes the references of freed lists away, each list's once (a negative number of the step marks it), or gives them
+   back. */
 static int64_t refer_freed(pe_page_list *lists, int64_t n, const int32_t *ids, int64_t by) {
     int64_t unused = 0;
     for (int64_t i = 0; i < n; i++) {

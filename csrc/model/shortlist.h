@@ -49,8 +49,8 @@ typedef struct pe_shortlist {
 void pe_shortlist_create(pe_shortlist *shortlist, const pe_linear *output, int64_t n_memories);
 void pe_shortlist_destroy(pe_shortlist *shortlist);
 
-/* Takes all memory that adding `n` lists needs: list i has ids [offsets[i], offsets[i + 1]), at least one, ascending and
-   in range. */
+/* Takes all memory that adding `n` lists needs: list i has ids [offsets[i], offsets[i + 1]), at least one, ascending
+   and in range. */
 pe_status pe_shortlist_reserve(pe_shortlist *shortlist, int64_t n, const int32_t *offsets, const int32_t *ids);
 
 /* Slots that the union may have once those lists are added, at most. */

@@ -1,8 +1,9 @@
 """Continuous batching: sentences enter the running batch as others leave it, results come out in order.
 
 A step runs the rows of all live sentences and encodes new ones beside them, at most `budget` rows in all
-where one sentence does not need more by itself. There is no padding, so sentences of any lengths go together;
-longer ones go first, so that no long one is left to run alone at the end.
+where one sentence does not need more by itself. A sentence comes in when the key-value cache has room for all that it
+may come to need, so that no step finds the cache full, but for a sentence that alone is too large. There is no padding,
+so sentences of any lengths go together; longer ones go first, so that no long one is left to run alone at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.search import NO_IDS, Found, Search, sequences_per_slot
 from pyengine.options import SearchOptions
-from pyengine.plan import Plan, Session
+from pyengine.plan import Plan, Session, pages_of
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.slicing import run_plan
 
@@ -60,6 +61,8 @@ class Scheduler:
         slots = min(budget // beams, session.max_memories, session.max_sequences // sequences_per_slot(beams))
         kind = GreedySearch if beams == 1 else BeamSearch
         self._slots = max(1, slots)
+        self._options = options
+        self._beams = beams
         self._search: Search = kind(options, slots=self._slots, vocab=vocab)
         self._session = session
         self._start = np.array([options.start], np.int32)
@@ -68,6 +71,7 @@ class Scheduler:
         self._allowed = allowed
         self._freed_memories: list[int] = []
         self._index_of: dict[int, int] = {}  # slot -> index of the request
+        self._pages_of: dict[int, int] = {}  # slot -> pages that it may come to need
 
     def run(
         self, requests: Iterable[Request], window: int | None = None
@@ -110,10 +114,13 @@ class Scheduler:
                 continue
             prompt = np.concatenate([self._start, request.prefix])
             rows += len(request.source) + len(prompt)
-            if self._search.slots.free == 0 or (rows > self._budget and self._search.live):
+            pages = pages_of(len(request.source)) + self._beams * pages_of(self._options.length_limits(len(prompt))[1])
+            full = rows > self._budget or pages + sum(self._pages_of.values()) > self._session.max_pages
+            if self._search.slots.free == 0 or (full and self._search.live):
                 break
             queue.waiting.popleft()
             slot = self._search.add(prompt)
+            self._pages_of[slot] = pages
             self._index_of[slot] = index
             admitted.append((slot, request.source))
         return admitted
@@ -147,6 +154,7 @@ class Scheduler:
         self._deadline.check()
         for finished in self._search.advance(run_plan(self._session, plan)):
             self._freed_memories.append(finished.slot)
+            del self._pages_of[finished.slot]
             done[self._index_of.pop(finished.slot)] = finished.hypotheses
 
 

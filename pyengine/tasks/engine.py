@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -24,6 +25,7 @@ STEP_ROWS = 1024
 """Rows that a session has working memory for; longer plans run in several steps."""
 
 MAX_THREADS = 256
+MAX_CACHE_BYTES = 1 << 50
 
 KINDS = ("int8", "float32")
 
@@ -60,6 +62,7 @@ class Engine:
         self._open_session: Callable[[int], Session] | None = open_session
         self._keep = keep
         self._idle: dict[int, list[Session]] = {}  # by threads
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     @contextmanager
     def session(
@@ -80,6 +83,7 @@ class Engine:
             session = idle.pop()
         except IndexError:
             session = opener(count)
+            self._sessions.add(session)
         session.clear()  # an interrupt may have come while the last call cleaned up
         session.observe(observer)
         lent = _LentSession(session, deadline)
@@ -91,6 +95,15 @@ class Engine:
             if self._open_session is not None and len(idle) < max(1, self._keep // count):
                 idle.append(session)
 
+    def memory(self) -> dict[str, int]:
+        """How many sessions there are, at work and idle, and bytes of their working memory and caches."""
+        sessions = list(self._sessions)
+        return {
+            "sessions": len(sessions),
+            "working_bytes": sum(session.working_bytes for session in sessions),
+            "cache_bytes": sum(session.cache_bytes for session in sessions),
+        }
+
     def close(self) -> None:
         """Let go of weights and sessions; calls under way in other threads come to their end."""
         self._open_session = None
@@ -101,6 +114,7 @@ class _LentSession:
     """A session while a call has it; whatever still refers to it afterwards, as a generator may, no longer does."""
 
     def __init__(self, session: Session, deadline: Deadline) -> None:
+        self.max_pages = session.max_pages
         self.max_rows = session.max_rows
         self.max_sequences = session.max_sequences
         self.max_memories = session.max_memories
@@ -135,6 +149,7 @@ def open_engine(
     replicas: int = 1,
     compute: str | None = None,
     kv: str | None = None,
+    cache_bytes: int | None = None,
 ) -> tuple[Engine, dict[str, object]]:
     """Bind the weights of an open model directory to the C core: the engine, and the settings it runs with.
 
@@ -163,6 +178,7 @@ def open_engine(
         replicas=replicas,
         compute=compute,
         kv=kv or directory.kv or compute,
+        cache_bytes=cache_bytes,
     )
 
 
@@ -175,18 +191,20 @@ def make_engine(
     replicas: int = 1,
     compute: str = "float32",
     kv: str = "float32",
+    cache_bytes: int | None = None,
 ) -> tuple[Engine, dict[str, object]]:
     """What `open_engine` returns, of packed tensors in memory, laid out for weights of the type `compute`.
 
-    Raises OptionError for `threads` and `replicas`.
+    Raises OptionError for `threads`, `replicas` and `cache_bytes`.
     """
     cpus = usable_cpus()
     if isinstance(threads, str) and threads == "auto":
         threads = min(cpus, MAX_THREADS)
     threads = whole("threads", threads, 1, MAX_THREADS, ', or "auto"')
     replicas = whole("replicas", replicas, 1, threads, ", the threads")
+    cache_bytes = None if cache_bytes is None else whole("cache_bytes", cache_bytes, 1, MAX_CACHE_BYTES, ", or None")
     most = max(cpus, threads)
-    open_session, isa = _core_sessions(config, tensors, kv, most)
+    open_session, isa = _core_sessions(config, tensors, kv, most, cache_bytes)
     engine = Engine(config, generation, open_session, threads=threads, replicas=replicas, keep=most)
     about = {"compute": compute, "kv": kv, "threads": threads, "replicas": replicas, "isa": isa}
     first = next(iter(tensors.values()))
@@ -209,7 +227,7 @@ def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
 
 
 def _core_sessions(
-    config: ModelConfig, tensors: dict[str, np.ndarray], kv: str, most: int
+    config: ModelConfig, tensors: dict[str, np.ndarray], kv: str, most: int, cache_bytes: int | None
 ) -> tuple[Callable[[int], Session], str]:
     """What makes a session of so many threads, and the kernels' instruction set. Sessions with the same number of
     threads wait for each other, so that no more than `most` threads of theirs are at work.
@@ -229,6 +247,7 @@ def _core_sessions(
             max_rows=max(STEP_ROWS, longest),  # a sentence is encoded in one piece
             max_sequences=2 * STEP_ROWS,  # children of beams live beside their parents for a moment
             max_memories=STEP_ROWS,
+            cache_bytes=cache_bytes or 0,
         )
         return session
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pyengine.plan import Plan, Session
+from pyengine.plan import Plan, Session, pages_of
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.slicing import run_plan
 
@@ -30,7 +30,7 @@ def target_log_probs(
     """
     found = []
     try:
-        for batch in _batches(pairs, budget):
+        for batch in _batches(pairs, budget, session.max_pages):
             deadline.check()
             lengths = np.array([len(target) for _, target in batch])
             labels = np.concatenate([target for _, target in batch])
@@ -72,7 +72,7 @@ def target_logits(
     Encodes as many pairs in a step as `budget` rows take, one at least; `start` is the start token.
     """
     try:
-        for batch in _batches(pairs, budget):
+        for batch in _batches(pairs, budget, session.max_pages):
             deadline.check()
             run_plan(
                 session,
@@ -124,16 +124,17 @@ def _shifted(target: np.ndarray, start: int) -> np.ndarray:
 
 
 def _batches(
-    pairs: list[tuple[np.ndarray, np.ndarray]], budget: int
+    pairs: list[tuple[np.ndarray, np.ndarray]], budget: int, max_pages: int
 ) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """As many pairs as `budget` rows and `max_pages` pages take, one at least."""
     batch: list[tuple[np.ndarray, np.ndarray]] = []
-    rows = 0
+    rows = pages = 0
     for pair in pairs:
-        cost = len(pair[0]) + len(pair[1])
-        if batch and rows + cost > budget:
+        own_rows, own_pages = sum(map(len, pair)), sum(pages_of(len(ids)) for ids in pair)
+        if batch and (rows + own_rows > budget or pages + own_pages > max_pages):
             yield batch
-            batch, rows = [], 0
+            batch, rows, pages = [], 0, 0
         batch.append(pair)
-        rows += cost
+        rows, pages = rows + own_rows, pages + own_pages
     if batch:
         yield batch

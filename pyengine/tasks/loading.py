@@ -28,6 +28,7 @@ def load(
     kv: str | None = None,
     load: Literal["copy", "mmap"] = "copy",
     shortlist: str | Path | None = None,
+    cache_bytes: int | None = None,
     verify: bool = False,
     **unknown: NoReturn,
 ) -> Translator:
@@ -42,6 +43,8 @@ def load(
              pages of the file, which processes share. A file that shrinks while it is mapped ends the process
     shortlist  a file of `pyengine shortlist`: translations take only ids that it lists for their sentence, which is
              faster with a large vocabulary; `score` and `logits` do not look at it
+    cache_bytes  of keys and values that each stream of a call holds, at most: sentences wait until there is room for
+             all that they may come to need. One that alone needs more raises CacheFullError. None: any number
     verify   compare every byte of the directory with its checksum first
     Raises ModelFileError, TokenizerError, OptionError or EngineError.
     """
@@ -63,7 +66,9 @@ def load(
 
         # Opening a tokenizer takes as long as reading the weights.
         directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), read_tokenizer)
-        engine, settings = open_engine(directory, threads=threads, replicas=replicas, compute=compute, kv=kv)
+        engine, settings = open_engine(
+            directory, threads=threads, replicas=replicas, compute=compute, kv=kv, cache_bytes=cache_bytes
+        )
         about = {
             "path": str(directory.path),
             "created_by": directory.created_by,

@@ -354,6 +354,7 @@ class Translator:
         """What is loaded and how it runs: numbers, names and sizes, ready for JSON."""
         return {
             **self._about,
+            **self._engine.memory(),
             "model": self._engine.config.to_json(),
             "generation": self._engine.generation.to_json(),
         }

@@ -21,7 +21,8 @@ HERE = Path(__file__).parent
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_every_allocation_of_a_mixed_step_may_fail(tmp_path: Path) -> None:
     shim = tmp_path / "failing_malloc.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", str(HERE / "failing_malloc.c"), "-o", str(shim), "-ldl"], check=True)
+    source = str(HERE / "failing_malloc.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", source, "-o", str(shim), "-ldl"], check=True)
     done = subprocess.run(
         [sys.executable, str(HERE / "allocations.py"), str(shim)],
         env={**os.environ, "LD_PRELOAD": str(shim)}, capture_output=True, text=True, timeout=180,

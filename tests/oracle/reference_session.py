@@ -23,6 +23,8 @@ class ReferenceSession:
         max_memories: int = 1024,
     ) -> None:
         self.max_rows = max_rows
+        self.max_pages = 1 << 40
+        self.working_bytes = self.cache_bytes = 0
         self.max_sequences = max_sequences
         self.max_memories = max_memories
         self.sequences: dict[int, list[int]] = {}
