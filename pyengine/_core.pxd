@@ -11,6 +11,11 @@ cdef extern from "base/status.h" nogil:
         PE_CACHE_FULL
         PE_NOT_FINITE
 
+cdef extern from "base/mathd.h" nogil:
+    double pe_expd(double x) noexcept
+    double pe_logd(double x) noexcept
+    double pe_powd(double x, double y) noexcept
+
 cdef extern from "base/team.h" nogil:
     int PE_MAX_TEAM
 

@@ -11,7 +11,7 @@ import numpy as np
 from pyengine.errors import CacheFullError, EngineError, ModelFileError, OptionError
 from pyengine.plan import StepResult
 
-__all__ = ["Beams", "Crews", "Model", "Session", "available_isas"]
+__all__ = ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power"]
 
 
 def available_isas():

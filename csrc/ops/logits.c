@@ -1,6 +1,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/mathd.h"
 #include "ops/candidates.h"
 
 static best best_of(const pe_logits_scratch *s, const pe_logits_request *request, int thread, int64_t row) {
@@ -75,7 +76,7 @@ void pe_op_logits_merge(pe_thread *thread, int64_t vocabulary, const pe_logits_r
         for (int64_t c = 1; c < n_chunks; c++) top = max[c] > top ? max[c] : top;
         double total = 0.0;
         for (int64_t c = 0; c < n_chunks; c++) total += (double)sum[c] * (double)pe_exp(max[c] - top);
-        request->log_normalizer[row] = (double)top + log(total);
+        request->log_normalizer[row] = (double)top + pe_logd(total);
 
         int32_t count = 0;
         const best merged = {request->top_logits + row * k, request->top_ids + row * k, &count, k};

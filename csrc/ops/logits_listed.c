@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "base/intmath.h"
+#include "base/mathd.h"
 #include "ops/candidates.h"
 
 /* The sum of e^logit so far, as total * e^top. */
@@ -59,7 +60,7 @@ static void answer(const pe_kernels *kernels, const pe_logits_request *request, 
         compete(kernels, &b, max, logits, n, ids, 0, indices);
     }
     for (; excluded < end; excluded++) request->excluded_logits[excluded] = -INFINITY;
-    request->log_normalizer[row] = (double)sum.top + log(sum.total);
+    request->log_normalizer[row] = (double)sum.top + pe_logd(sum.total);
     for (int64_t i = count; i < k; i++) {
         b.values[i] = -INFINITY;
         b.ids[i] = -1;

@@ -163,16 +163,17 @@ class Processors:
         (rounding of the logits); the candidates' own sum is the better one below that. Sums run along a row
         in order, so that a row never depends on how many candidates its neighbours have.
         """
+        from pyengine._core import exp, log  # type: ignore[attr-defined]  # converting needs no core
+
         count = len(candidates.ids)
         row_of = np.repeat(np.arange(count), np.diff(edits.offsets))
-        rest = 1.0 - np.bincount(row_of, np.exp(edited_values), minlength=count)
+        rest = 1.0 - np.bincount(row_of, exp(edited_values), minlength=count)
         if edits.forced is not None:
             rest[edits.forced] = 0.0
-        shares = np.cumsum(np.exp(candidates.values), axis=1)
+        shares = np.cumsum(exp(candidates.values), axis=1)
         top = shares[:, top_k - 1]
         mass = np.where(rest > 1e-5, np.maximum(rest, top), top) + (shares[:, -1] - top)
-        with np.errstate(divide="ignore"):
-            normalizer = np.log(mass)
+        normalizer = log(mass)
         normalizer[mass == 0.0] = 0.0  # nothing may be taken: -inf stays -inf
         return Candidates(candidates.ids, candidates.values - normalizer[:, None], candidates.unprocessed)
 

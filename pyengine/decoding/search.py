@@ -218,9 +218,9 @@ class Search(ABC):
         """float64 generated**length_penalty, from a table: a value never depends on its neighbours."""
         most = int(generated.max(initial=0))
         if most >= len(self._powers):
-            lengths = np.arange(1, 2 * most + 1, dtype=np.float64)
-            with np.errstate(over="ignore"):  # beyond the positions, up to which all are finite
-                self._powers = np.concatenate([[1.0], np.power(lengths, self.options.length_penalty)])
+            from pyengine._core import power  # type: ignore[attr-defined]  # converting needs no core
+
+            self._powers = np.concatenate([[1.0], power(np.arange(1, 2 * most + 1), self.options.length_penalty)])
         powers: np.ndarray = self._powers[generated]
         return powers
 

@@ -182,4 +182,4 @@ def test_exported_names_and_the_stack() -> None:
 
 
 def test_public_names_of_the_module() -> None:
-    assert sorted(_core.__all__) == ["Beams", "Crews", "Model", "Session", "available_isas"]
+    assert sorted(_core.__all__) == ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power"]

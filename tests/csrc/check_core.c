@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/mathd.h"
 #include "check_core.h"
 
 static uint64_t state = 88172645463325252u;
@@ -188,6 +189,18 @@ static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
     free(indices);
 }
 
+static uint64_t check_score_functions(void) {
+    uint64_t hash = 0;
+    for (int i = 1; i < 2000; i++) {
+        const double x = random_float();
+        const double found[] = {pe_expd(400 * x), pe_logd(fabs(x)), pe_powd(i, 3 * x)};
+        const double expected[] = {exp(400 * x), log(fabs(x)), pow(i, 3 * x)};
+        for (int j = 0; j < 3; j++) expect_near("mathd", found[j], expected[j], 4e-16 * fabs(expected[j]));
+        hash = fingerprint(hash, found, sizeof found);
+    }
+    return hash;
+}
+
 int main(int argc, char **argv) {
     static const int64_t counts[] = {1, 3, 16, 17, 45};
     pe_kernels kernels;
@@ -210,6 +223,7 @@ int main(int argc, char **argv) {
     printf("sparse    %016llx\n", (unsigned long long)check_sparse(&kernels));
     printf("attention %016llx\n", (unsigned long long)attention);
     printf("rows      %016llx\n", (unsigned long long)rows);
+    printf("scores    %016llx\n", (unsigned long long)check_score_functions());
     printf("model f32 %016llx\n", (unsigned long long)check_model(&kernels, PE_WEIGHT_F32));
     printf("model q8  %016llx\n", (unsigned long long)check_model(&kernels, PE_WEIGHT_Q8));
     fprintf(stderr, "%s: %d failures\n", kernels.isa, failures);
