@@ -11,6 +11,9 @@ cdef extern from "base/status.h" nogil:
         PE_CACHE_FULL
         PE_NOT_FINITE
 
+cdef extern from "base/flag.h" nogil:
+    int64_t pe_now() noexcept
+
 cdef extern from "base/mathd.h" nogil:
     double pe_expd(double x) noexcept
     double pe_logd(double x) noexcept
@@ -352,3 +355,24 @@ cdef extern from "search/beam.h" nogil:
 
     bint_t pe_beam_advance(const pe_beam_search *search, int64_t slot, const pe_candidates *candidates,
                            pe_beam_changes *changes) noexcept
+
+cdef extern from "search/ahead.h" nogil:
+    ctypedef struct pe_ahead:
+        pe_session *session
+        pe_plan *plan
+        pe_crew *crew
+        int64_t steps
+        int64_t until
+
+    ctypedef struct pe_beam_room:
+        int32_t *ids
+        double *values
+        int32_t *tokens
+        int32_t *sequences
+        bint_t *done
+        pe_beam_changes changes
+
+    pe_status pe_follow_best(const pe_ahead *ahead, const int32_t *end, int64_t n_end, int32_t *ids, double *log_probs,
+                             int64_t *passed) noexcept
+    pe_status pe_follow_beams(const pe_ahead *ahead, const pe_beam_search *search, const int64_t *live, int64_t n,
+                              pe_beam_room *room, bint_t *any_done) noexcept

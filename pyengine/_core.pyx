@@ -2,7 +2,6 @@
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uintptr_t
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 import os
 
@@ -267,10 +266,11 @@ cdef class Session:
                 with nogil:
                     status = pe_session_step(&self.session, &c, crew)
             elif ahead.beams is None:
-                status, passed = follow_best(&self.session, &c, crew, ahead.steps, ahead.seconds, ahead.end)
+                status, passed = follow_best(
+                    steps_ahead(&self.session, &c, crew, ahead.steps, ahead.seconds), ahead.end)
             else:
-                status, advanced = (<Beams>ahead.beams).go_ahead(&self.session, &c, crew, ahead.steps, ahead.seconds,
-                                                                 ahead.live)
+                status, advanced = (<Beams>ahead.beams).go_ahead(
+                    steps_ahead(&self.session, &c, crew, ahead.steps, ahead.seconds), ahead.live)
         finally:
             pe_crews_give(&self.crews.crews, crew)
         if self.raised is not None:

@@ -37,61 +37,27 @@ def power(bases, double exponent):
     return found
 
 
-cdef void only_rows(pe_plan *plan, const int32_t *tokens) noexcept nogil:
-    """A plan with new tokens for the same rows, and nothing else to do."""
-    plan.tokens = tokens
-    plan.n_forks = plan.n_free_sequences = plan.n_free_memories = plan.n_segments = plan.n_source_tokens = 0
+cdef pe_ahead steps_ahead(pe_session *session, pe_plan *plan, pe_crew *crew, int64_t steps, double seconds):
+    cdef pe_ahead ahead
+    ahead.session = session
+    ahead.plan = plan
+    ahead.crew = crew
+    ahead.steps = steps
+    ahead.until = pe_now() + <int64_t>(1e9 * min(max(seconds, 0.0), LONGEST_PATIENCE))
+    return ahead
 
 
-cdef bint is_any(int32_t id, const int32_t *ids, int64_t n) noexcept nogil:
-    cdef int64_t i
-    for i in range(n):
-        if ids[i] == id:
-            return True
-    return False
-
-
-cdef double now() noexcept nogil:
-    """Seconds of a clock that never goes back."""
-    cdef timespec time
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return <double>time.tv_sec + 1e-9 * <double>time.tv_nsec
-
-
-cdef follow_best(pe_session *session, pe_plan *plan, pe_crew *crew, int64_t steps, double seconds,
-                 const int32_t[::1] end):
-    """Runs the plan and up to `steps` - 1 more, each row with its best candidate, until one of these ends a row or
-    `seconds` have passed.
-
-    Returns the status, and ids and log-probabilities [n, rows] of the n steps before the last.
-    """
-    cdef int64_t rows = plan.n_rows, k = plan.logits.top_k, done = 0, r, n_end = end.shape[0]
-    cdef const int32_t *ends = &end[0] if n_end > 0 else NULL
-    cdef const int32_t *best = plan.logits.top_ids
-    cdef double until = now() + seconds
-    cdef bint ended
+cdef follow_best(pe_ahead ahead, const int32_t[::1] end):
+    """Steps ahead of greedy search: the status, and ids and log-probabilities [n, rows] of the n before the last."""
+    cdef int64_t passed = 0, n_end = end.shape[0]
     cdef pe_status status
-    ids, log_probs = np.empty((steps, rows), np.int32), np.empty((steps, rows))
+    ids, log_probs = np.empty((ahead.steps, ahead.plan.n_rows), np.int32), np.empty((ahead.steps, ahead.plan.n_rows))
+    cdef const int32_t *ends = &end[0] if n_end > 0 else NULL
     cdef int32_t *taken = <int32_t *>data_of(ids)
     cdef double *values = <double *>data_of(log_probs)
     with nogil:
-        while True:
-            status = pe_session_step(session, plan, crew)
-            if status != PE_OK or done + 1 >= steps or now() >= until:
-                break
-            ended = False
-            for r in range(rows):
-                ended |= best[r * k] < 0 or is_any(best[r * k], ends, n_end)
-            if ended:
-                break
-            for r in range(rows):
-                taken[r] = best[r * k]
-                values[r] = <double>plan.logits.top_logits[r * k] - plan.logits.log_normalizer[r]
-            only_rows(plan, taken)
-            taken += rows
-            values += rows
-            done += 1
-    return status, (ids[:done], log_probs[:done])
+        status = pe_follow_best(&ahead, ends, n_end, taken, values, &passed)
+    return status, (ids[:passed], log_probs[:passed])
 
 
 cdef class Beams:
@@ -207,65 +173,27 @@ cdef class Beams:
                 return False
         return True
 
-    cdef go_ahead(self, pe_session *session, pe_plan *plan, pe_crew *crew, int64_t steps, double seconds,
-                  const int64_t[::1] live):
-        """Runs the plan and up to `steps` - 1 more, the sentences in `live` going on between them, until one is done or
-        `seconds` have passed.
-
-        Returns the status, and what `advance` found after the last step, or None if that is yet to be done.
+    cdef go_ahead(self, pe_ahead ahead, const int64_t[::1] live):
+        """Steps ahead of the sentences in the slots `live`: the status, and what `advance` found after the last one, or
+        None if that is yet to be done.
         """
-        cdef int64_t n = live.shape[0], beams = self.search.beams, width = plan.logits.top_k, rows = plan.n_rows, i, j
-        cdef pe_candidates candidates
-        cdef pe_beam_changes changes
+        cdef int64_t n = live.shape[0], rows = ahead.plan.n_rows, width = ahead.plan.logits.top_k
+        cdef const int64_t *slots = &live[0] if n > 0 else NULL
+        cdef pe_beam_room room
         cdef pe_status status
         cdef bint_t any_done = False
-        cdef double until = now() + seconds
         self._make_room(width)
         done, ids, values = np.zeros(n, np.bool_), np.empty((rows, width), np.int32), np.empty((rows, width))
-        forks, freed, tokens = np.empty((rows, 2), np.int32), np.empty(rows, np.int32), np.empty((2, rows), np.int32)
-        cdef bint_t *is_done = <bint_t *>data_of(done)
-        cdef int32_t *next_ids = <int32_t *>data_of(ids)
-        cdef double *next_values = <double *>data_of(values)
-        cdef int32_t *next_tokens = <int32_t *>data_of(tokens)
-        cdef int32_t *next_sequences = next_tokens + rows
-        cdef int64_t slot, row
-        candidates.width = width
-        candidates.shared = False
-        changes.forks = <int32_t *>data_of(forks)
-        changes.freed = <int32_t *>data_of(freed)
-        changes.n_forks = changes.n_freed = 0
+        forks, freed, next_rows = np.empty((rows, 2), np.int32), np.empty(rows, np.int32), np.empty((2, rows), np.int32)
+        room.ids = <int32_t *>data_of(ids)
+        room.values = <double *>data_of(values)
+        room.tokens = <int32_t *>data_of(next_rows)
+        room.sequences = room.tokens + rows
+        room.done = <bint_t *>data_of(done)
+        room.changes.forks = <int32_t *>data_of(forks)
+        room.changes.freed = <int32_t *>data_of(freed)
         with nogil:
-            while True:
-                status = pe_session_step(session, plan, crew)
-                steps -= 1
-                if status != PE_OK or steps < 1 or now() >= until:
-                    break
-                for i in range(rows * width):
-                    next_ids[i] = plan.logits.top_ids[i] if plan.logits.top_ids[i] >= 0 else 0
-                    next_values[i] = <double>plan.logits.top_logits[i] - plan.logits.log_normalizer[i // width]
-                changes.n_forks = changes.n_freed = 0
-                for i in range(n):
-                    candidates.ids = next_ids + i * beams * width
-                    candidates.values = next_values + i * beams * width
-                    is_done[i] = pe_beam_advance(&self.search, live[i], &candidates, &changes)
-                    any_done |= is_done[i]
-                if any_done:
-                    break
-                for i in range(changes.n_freed):
-                    self.search.used[changes.freed[i]] = False
-                for i in range(n):
-                    slot = live[i]
-                    for j in range(beams):
-                        row = slot * beams + j
-                        next_tokens[i * beams + j] = self.search.history[row * self.search.capacity
-                                                                         + self.search.length[slot] - 1]
-                        next_sequences[i * beams + j] = self.search.sequences[row]
-                only_rows(plan, next_tokens)
-                plan.sequences = next_sequences
-                plan.n_forks = changes.n_forks
-                plan.forks = changes.forks
-                plan.n_free_sequences = changes.n_freed
-                plan.free_sequences = changes.freed
+            status = pe_follow_beams(&ahead, &self.search, slots, n, &room, &any_done)
         if not any_done:
             return status, None
-        return status, (done, forks[: changes.n_forks], freed[: changes.n_freed])
+        return status, (done, forks[: room.changes.n_forks], freed[: room.changes.n_freed])

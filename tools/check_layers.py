@@ -18,7 +18,7 @@ ARROWS: dict[str, str] = {
     "csrc/kernels": "csrc/base",
     "csrc/ops": "csrc/base csrc/kernels",
     "csrc/model": "csrc/base csrc/kernels csrc/ops",
-    "csrc/search": "csrc/base",
+    "csrc/search": "csrc/base csrc/model",
     "cpus": "",
     "printing": "",
     "console": "printing",
