@@ -321,10 +321,9 @@ cdef extern from "search/beam.h" nogil:
         double never
         pe_early_stopping early_stopping
         bint_t flattering
-        const double *powers
+        double length_penalty
         double *scores
-        int32_t *history
-        int64_t capacity
+        int32_t *last
         int32_t *sequences
         int32_t *length
         const int32_t *prompt
@@ -332,14 +331,15 @@ cdef extern from "search/beam.h" nogil:
         bint_t *ended
         double *ended_scores
         int32_t *ended_lengths
-        int32_t *ended_ids
+        const int32_t *const *histories
+        const int64_t *capacity
         bint_t *used
         int64_t n_used
         double *totals
         double *running
         int32_t *order
         int32_t *chosen
-        int32_t *rows
+        int32_t *held
 
     ctypedef struct pe_candidates:
         int64_t width

@@ -61,75 +61,73 @@ cdef follow_best(pe_ahead ahead, const int32_t[::1] end):
 
 
 cdef class Beams:
-    """Running beams and finished hypotheses of sentences in slots; arrays [slots, B, ...] to read between steps.
+    """Running beams and finished hypotheses of sentences in slots; arrays [slots, B] to read between steps.
 
-    ended          bool: which hypotheses there are, best first
+    ended          bool: which hypotheses there are, best first; their tokens are the last B rows of a slot's history
     ended_scores   float64
-    ended_lengths  int32: tokens, from the start token on
-    ended_ids      int32 [slots, B, capacity]
+    ended_lengths  int32: tokens, from the start token on; 0 where there is no hypothesis
     """
 
     cdef pe_beam_search search
-    cdef readonly object ended, ended_scores, ended_lengths, ended_ids
-    cdef object scores, end, bound, work
+    cdef readonly object ended, ended_scores, ended_lengths
+    cdef object held, scores, work
 
-    def __init__(self, *, int64_t slots, int64_t beams, end, double never, early_stopping, bint flattering):
+    def __init__(self, *, histories, last, sequences, length, prompt, maximum, used, end, double never,
+                 double length_penalty, early_stopping, bint flattering):
+        """Reads and writes the arrays of a Search in place.
+
+        histories           Histories, 2 B rows a slot
+        last, sequences     int32 [slots, B]
+        length, prompt, maximum  int32 [slots]
+        used                bool [sequence ids]
+        """
+        cdef int64_t slots = last.shape[0], beams = last.shape[1]
+        ends = np.array(end, np.int32)
+        self.held = (histories, last, sequences, length, prompt, maximum, used, ends)
         self.scores = np.zeros((slots, beams))
         self.ended = np.zeros((slots, beams), np.bool_)
         self.ended_scores = np.zeros((slots, beams))
         self.ended_lengths = np.zeros((slots, beams), np.int32)
-        self.ended_ids = np.zeros((slots, beams, 0), np.int32)
-        self.end = np.array(end, np.int32)
         self.search.beams = beams
-        self.search.end = <const int32_t *>data_of(self.end)
-        self.search.n_end = len(self.end)
+        self.search.end = <const int32_t *>data_of(ends)
+        self.search.n_end = len(ends)
         self.search.never = never
         self.search.early_stopping = (PE_STOP_NEVER if early_stopping == "never" else
                                       PE_STOP_EARLY if early_stopping else PE_STOP_LIKELY)
         self.search.flattering = flattering
+        self.search.length_penalty = length_penalty
         self.search.scores = <double *>data_of(self.scores)
+        self.search.last = <int32_t *>data_of(last)
+        self.search.sequences = <int32_t *>data_of(sequences)
+        self.search.length = <int32_t *>data_of(length)
+        self.search.prompt = <const int32_t *>data_of(prompt)
+        self.search.maximum = <const int32_t *>data_of(maximum)
         self.search.ended = <bint_t *>data_of(self.ended)
         self.search.ended_scores = <double *>data_of(self.ended_scores)
         self.search.ended_lengths = <int32_t *>data_of(self.ended_lengths)
+        self.search.histories = <const int32_t *const *>data_of(histories.addresses)
+        self.search.capacity = <const int64_t *>data_of(histories.capacity)
+        self.search.used = <bint_t *>data_of(used)
+        self.search.n_used = used.shape[0]
 
     def begin(self, int64_t slot):
         """A sentence without hypotheses, whose first beam alone exists."""
         self.scores[slot] = self.search.never
         self.scores[slot, 0] = 0.0
         self.ended[slot] = False
-
-    def bind(self, history, sequences, length, prompt, maximum, used, powers):
-        """Use these arrays: int32 [slots, B, capacity], [slots, B], three [slots]; bool [ids]; float64 powers."""
-        cdef int64_t slots = history.shape[0], beams = history.shape[1], capacity = history.shape[2]
-        if self.ended_ids.shape[2] != capacity:
-            wider = np.zeros((slots, beams, capacity), np.int32)
-            wider[:, :, : self.ended_ids.shape[2]] = self.ended_ids
-            self.ended_ids = wider
-        self.bound = (history, sequences, length, prompt, maximum, used, powers)
-        self.search.history = <int32_t *>data_of(history)
-        self.search.capacity = capacity
-        self.search.sequences = <int32_t *>data_of(sequences)
-        self.search.length = <int32_t *>data_of(length)
-        self.search.prompt = <const int32_t *>data_of(prompt)
-        self.search.maximum = <const int32_t *>data_of(maximum)
-        self.search.used = <bint_t *>data_of(used)
-        self.search.n_used = used.shape[0]
-        self.search.powers = <const double *>data_of(powers)
-        self.search.ended_ids = <int32_t *>data_of(self.ended_ids)
-        self._make_room(0)
+        self.ended_lengths[slot] = 0
 
     cdef _make_room(self, int64_t width):
         """Working memory for candidates of so many a row."""
         cdef int64_t beams = self.search.beams, best = (2 + self.search.n_end) * beams
-        if self.work is not None and width <= self.work[0] and self.search.capacity <= self.work[1]:
+        if self.work is not None and width <= self.work[0]:
             return
-        self.work = (width, self.search.capacity, np.empty(max(beams * width, 1)), np.empty(best),
-                     np.empty((2, best), np.int32), np.empty((beams, max(self.search.capacity, 1)), np.int32))
-        self.search.totals = <double *>data_of(self.work[2])
-        self.search.running = <double *>data_of(self.work[3])
-        self.search.order = <int32_t *>data_of(self.work[4])
+        self.work = (width, np.empty(max(beams * width, 1)), np.empty(best), np.empty(2 * best + beams, np.int32))
+        self.search.totals = <double *>data_of(self.work[1])
+        self.search.running = <double *>data_of(self.work[2])
+        self.search.order = <int32_t *>data_of(self.work[3])
         self.search.chosen = self.search.order + best
-        self.search.rows = <int32_t *>data_of(self.work[5])
+        self.search.held = self.search.chosen + best
 
     def advance(self, const int64_t[::1] live, int64_t begun, const int32_t[:, ::1] ids, const double[:, ::1] values):
         """Go on with the sentences in the slots `live`; from `begun` on they are new, with one row of candidates.
@@ -164,12 +162,12 @@ cdef class Beams:
     cdef bint has_room(self, const pe_plan *plan, int64_t steps, const int64_t[::1] live) except -1:
         """Whether the plan has the rows of the slots `live`, and their histories hold so many tokens more."""
         cdef int64_t i
-        if self.bound is None or plan.n_rows != live.shape[0] * self.search.beams or plan.logits.top_k < 2:
+        if plan.n_rows != live.shape[0] * self.search.beams or plan.logits.top_k < 2:
             return False
         for i in range(live.shape[0]):
             if not 0 <= live[i] < self.scores.shape[0]:
                 return False
-            if not 0 < self.search.length[live[i]] <= self.search.capacity - steps:
+            if not 0 < self.search.length[live[i]] <= self.search.capacity[live[i]] - steps:
                 return False
         return True
 

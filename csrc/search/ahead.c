@@ -63,8 +63,7 @@ static void next_rows(pe_plan *plan, const pe_beam_search *search, const int64_t
     for (int64_t i = 0; i < n; i++)
         for (int64_t beam = 0; beam < search->beams; beam++) {
             const int64_t row = live[i] * search->beams + beam;
-            room->tokens[i * search->beams + beam] =
-                search->history[row * search->capacity + search->length[live[i]] - 1];
+            room->tokens[i * search->beams + beam] = search->last[row];
             room->sequences[i * search->beams + beam] = search->sequences[row];
         }
     next_plan(plan, room->tokens);

@@ -3,23 +3,33 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/intmath.h"
+#include "base/mathd.h"
 
 /* One sentence: the state of its slot. */
 typedef struct sentence {
     double *scores, *ended_scores;
     bool *ended;
-    int32_t *history, *ended_ids, *ended_lengths, *sequences, *length;
-    int64_t prompt, maximum;
+    int32_t *history, *ended_ids; /* [B][capacity] */
+    int32_t *ended_lengths, *last, *sequences, *length;
+    int64_t capacity, prompt, maximum;
 } sentence;
 
 static sentence sentence_in(const pe_beam_search *s, int64_t slot) {
-    const int64_t first = slot * s->beams;
-    return (sentence){s->scores + first,        s->ended_scores + first,
-                      s->ended + first,         s->history + first * s->capacity,
-                      s->ended_ids + first * s->capacity, s->ended_lengths + first,
-                      s->sequences + first,     s->length + slot,
-                      s->prompt[slot],          s->maximum[slot]};
+    const int64_t first = slot * s->beams, capacity = s->capacity[slot];
+    return (sentence){
+        .scores = s->scores + first,
+        .ended_scores = s->ended_scores + first,
+        .ended = s->ended + first,
+        .history = s->histories[slot],
+        .ended_ids = s->histories[slot] + s->beams * capacity,
+        .ended_lengths = s->ended_lengths + first,
+        .last = s->last + first,
+        .sequences = s->sequences + first,
+        .length = s->length + slot,
+        .capacity = capacity,
+        .prompt = s->prompt[slot],
+        .maximum = s->maximum[slot],
+    };
 }
 
 /* Indices of the k largest of n values, descending, equal ones in ascending order of index. Returns how many. */
@@ -44,25 +54,24 @@ static int32_t token_of(const pe_candidates *c, int32_t place) {
     return c->ids[c->shared ? place % c->width : place];
 }
 
-static int32_t *row_of(int32_t *rows, const pe_beam_search *s, int64_t beam) { return rows + beam * s->capacity; }
-
 /* Whether the beam is one: others stand where there were too few candidates, and end in nothing. */
 static bool exists(const pe_beam_search *s, double total) { return total > s->never / 2; }
 
 /* Lets the best B continuations compete with the hypotheses that ended, where they end. */
 static void finish(const pe_beam_search *s, const sentence *of, const pe_candidates *c, bool at_limit) {
     const int64_t beams = s->beams, length = *of->length;
-    const double power = s->powers[length + 1 - of->prompt];
     double *merged = s->running;
     bool any = false;
     for (int64_t i = 0; i < beams; i++) {
         const double total = s->totals[s->order[i]];
         const bool ends = (at_limit || is_end(s, token_of(c, s->order[i]))) && exists(s, total);
         merged[i] = of->ended[i] ? of->ended_scores[i] : -INFINITY;
-        merged[beams + i] = ends ? total / power : -INFINITY;
+        merged[beams + i] = ends ? total : -INFINITY;
         any |= ends;
     }
     if (!any) return;
+    const double power = pe_powd((double)(length + 1 - of->prompt), s->length_penalty);
+    for (int64_t i = 0; i < beams; i++) merged[beams + i] /= power;
     int32_t *ranks = s->chosen;
     largest(merged, 2 * beams, beams, ranks);
     /* Ranks only move down: from the last to the first, what is overwritten has been moved already. */
@@ -70,17 +79,17 @@ static void finish(const pe_beam_search *s, const sentence *of, const pe_candida
     while (kept < beams && ranks[kept] == kept) kept++;
     for (int64_t rank = beams - 1; rank >= kept; rank--) {
         const int64_t from = ranks[rank];
-        int32_t *ids = row_of(of->ended_ids, s, rank);
+        int32_t *ids = of->ended_ids + rank * of->capacity;
         of->ended_scores[rank] = merged[from];
         if (from < beams) {
             of->ended[rank] = of->ended[from];
             of->ended_lengths[rank] = of->ended_lengths[from];
-            memcpy(ids, row_of(of->ended_ids, s, from), (size_t)s->capacity * sizeof *ids);
+            memcpy(ids, of->ended_ids + from * of->capacity, (size_t)of->ended_lengths[from] * sizeof *ids);
         } else {
             const int32_t place = s->order[from - beams];
             of->ended[rank] = true;
             of->ended_lengths[rank] = (int32_t)length + 1;
-            memcpy(ids, row_of(of->history, s, place / c->width), (size_t)length * sizeof *ids);
+            memcpy(ids, of->history + place / c->width * of->capacity, (size_t)length * sizeof *ids);
             ids[length] = token_of(c, place);
         }
     }
@@ -95,7 +104,7 @@ static bool is_done(const pe_beam_search *s, const sentence *of) {
         worst = of->ended_scores[i] < worst ? of->ended_scores[i] : worst;
     }
     const int64_t longest = of->maximum - of->prompt, generated = *of->length + 1 - of->prompt;
-    const double best = of->scores[0] / s->powers[s->flattering ? longest : generated];
+    const double best = of->scores[0] / pe_powd((double)(s->flattering ? longest : generated), s->length_penalty);
     return !(best > worst) || s->early_stopping == PE_STOP_EARLY;
 }
 
@@ -105,9 +114,20 @@ static int32_t take_sequence(const pe_beam_search *s) {
     return (int32_t)(free_id - s->used);
 }
 
+/* Each beam's tokens become its parent's, position by position. */
+static void follow_parents(const pe_beam_search *s, const sentence *of, const int32_t *parents) {
+    bool same = true;
+    for (int64_t i = 0; i < s->beams; i++) same &= parents[i] == i;
+    if (same) return;
+    for (int32_t *at = of->history; at < of->history + *of->length; at++) {
+        for (int64_t i = 0; i < s->beams; i++) s->held[i] = at[parents[i] * of->capacity];
+        for (int64_t i = 0; i < s->beams; i++) at[i * of->capacity] = s->held[i];
+    }
+}
+
 /* The first child of a beam takes over its sequence, further children fork it, and one without children is freed. */
 static void inherit(const pe_beam_search *s, const sentence *of, const int32_t *parents, pe_beam_changes *changes) {
-    int32_t *held = s->rows; /* before */
+    int32_t *held = s->held; /* before */
     memcpy(held, of->sequences, (size_t)s->beams * sizeof *held);
     for (int64_t i = 0; i < s->beams; i++) {
         const int32_t sequence = held[parents[i]];
@@ -149,13 +169,11 @@ bool pe_beam_advance(const pe_beam_search *s, int64_t slot, const pe_candidates 
 
     for (int64_t i = 0; i < beams; i++) {
         const int32_t place = s->order[s->chosen[i]];
-        int32_t *row = row_of(s->rows, s, i);
-        memcpy(row, row_of(of.history, s, place / width), (size_t)length * sizeof *row);
-        row[length] = token_of(c, place);
+        of.last[i] = token_of(c, place);
         s->chosen[i] = (int32_t)(place / width); /* the parent, from here on */
     }
-    for (int64_t i = 0; i < beams; i++)
-        memcpy(row_of(of.history, s, i), row_of(s->rows, s, i), (size_t)(length + 1) * sizeof *s->rows);
+    follow_parents(s, &of, s->chosen);
+    for (int64_t i = 0; i < beams; i++) of.history[i * of.capacity + length] = of.last[i];
     ++*of.length;
     inherit(s, &of, s->chosen, changes);
     return false;

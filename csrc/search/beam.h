@@ -15,20 +15,20 @@ typedef struct pe_beam_search {
     double never;               /* sum of what does not exist: below all that does, but finite */
     pe_early_stopping early_stopping;
     bool flattering;            /* "never", and a longer hypothesis scores better: judge a beam by its longest form */
-    const double *powers;       /* length**penalty by length, up to the longest hypothesis */
+    double length_penalty;      /* a score is a sum over length**length_penalty */
 
     /* Of slot s, at s times the shape given. */
     double *scores;             /* [B] sums of log-probabilities of the running beams, best first */
-    int32_t *history;           /* [B][capacity] tokens from the start token on */
-    int64_t capacity;
+    int32_t *last;              /* [B] the last token of each beam */
     int32_t *sequences;         /* [B] */
     int32_t *length;            /* tokens of a beam */
     const int32_t *prompt;      /* how many of these were given */
     const int32_t *maximum;     /* tokens of a hypothesis at most */
     bool *ended;                /* [B] which hypotheses there are, best first */
     double *ended_scores;       /* [B] of those */
-    int32_t *ended_lengths;     /* [B] */
-    int32_t *ended_ids;         /* [B][capacity] */
+    int32_t *ended_lengths;     /* [B] 0 where there is none */
+    int32_t *const *histories;  /* tokens from the start token on: [B][capacity] of the running beams, then of those */
+    const int64_t *capacity;
 
     bool *used;                 /* [n_used] sequence ids in use */
     int64_t n_used;
@@ -37,7 +37,7 @@ typedef struct pe_beam_search {
     double *totals;             /* [B * width] */
     double *running;            /* [(1 + n_end) B] */
     int32_t *order, *chosen;    /* [(1 + n_end) B] each */
-    int32_t *rows;              /* [B][capacity] */
+    int32_t *held;              /* [B] */
 } pe_beam_search;
 
 /* A row's candidates: a row for each beam, or one that all share where the sentence is new. */
@@ -57,7 +57,7 @@ typedef struct pe_beam_changes {
 } pe_beam_changes;
 
 /* Goes on with the sentence in `slot`, or returns true: it is done, and its beams are left as they were. Ties: the
-   lower beam, then the candidate that comes first. There must be room for one more token in `capacity`. */
+   lower beam, then the candidate that comes first. There must be room for one more token in the slot's history. */
 bool pe_beam_advance(const pe_beam_search *search, int64_t slot, const pe_candidates *candidates,
                      pe_beam_changes *changes);
 

@@ -29,18 +29,23 @@ class BeamSearch(Search):
     """B beams a sentence."""
 
     def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
-        super().__init__(options, slots=slots, vocab=vocab)
+        super().__init__(options, slots=slots, vocab=vocab, rows=2 * options.num_beams)
         from pyengine._core import Beams  # type: ignore[attr-defined]  # converting needs no core
 
         self._beams = Beams(
-            slots=slots,
-            beams=self.beams,
+            histories=self._histories,
+            last=self._last,
+            sequences=self._sequences,
+            length=self._length,
+            prompt=self._prompt,
+            maximum=self._maximum,
+            used=self._free_sequences.used,
             end=options.end,
             never=NEVER,
+            length_penalty=options.length_penalty,
             early_stopping=options.early_stopping,
             flattering=options.early_stopping == "never" and options.length_penalty > 0.0,
         )
-        self._bound: tuple[np.ndarray, np.ndarray] | None = None
 
     def add(self, prompt: np.ndarray) -> int:
         slot = super().add(prompt)
@@ -51,7 +56,7 @@ class BeamSearch(Search):
         steps = 1 if self.options.renormalize_logits else self._steps_alike(most)
         if steps == 1:
             return None
-        self._bind(steps)
+        self._histories.reserve(self._live, self._length[self._live] + steps)
         return Ahead(steps, seconds, NO_IDS, self._beams, self._live)
 
     def advance(self, scores: StepResult) -> list[Finished]:
@@ -60,7 +65,7 @@ class BeamSearch(Search):
             done, self._forks, freed = scores.advanced
         else:
             candidates = self._candidates(scores, normalize=True)
-            self._bind(1)
+            self._histories.reserve(live, self._length[live] + 1)
             begun = len(live) - self._fresh
             done, self._forks, freed = self._beams.advance(live, begun, candidates.ids, candidates.values)
         self._free(freed)
@@ -68,25 +73,14 @@ class BeamSearch(Search):
         self._drop(done)
         return finished
 
-    def _bind(self, steps: int) -> None:
-        """Make room for so many tokens, and show the arrays to the core where they are new."""
-        live = self._live
-        self._reserve(int(self._length[live].max(initial=0)) + steps)
-        self._length_power(self._maximum[live] - self._prompt[live])
-        if self._bound is None or self._bound[0] is not self._history or self._bound[1] is not self._powers:
-            self._bound = self._history, self._powers
-            lengths = self._length, self._prompt, self._maximum
-            self._beams.bind(self._history, self._sequences, *lengths, self._free_sequences.used, self._powers)
-
     def _best(self, slot: int) -> list[Found]:
         """The hypotheses of a finished sentence, best first: fewer than asked for if fewer exist."""
-        beams = self._beams
+        beams, history = self._beams, self._histories[slot]
         hypotheses = []
         for rank in range(self.options.num_return_sequences):
             if beams.ended[slot, rank]:
-                ids = beams.ended_ids[slot, rank, : beams.ended_lengths[slot, rank]]
+                ids = history[self.beams + rank, : beams.ended_lengths[slot, rank]]
                 hypotheses.append(self._found(slot, ids, float(beams.ended_scores[slot, rank])))
         if not hypotheses:
-            ids = self._history[slot, 0, : self._prompt[slot]]
-            hypotheses.append(Found(ids[1:].copy(), -np.inf, cut=True))
+            hypotheses.append(Found(history[0, 1 : self._prompt[slot]].copy(), -np.inf, cut=True))
         return hypotheses

@@ -18,7 +18,10 @@ class GreedySearch(Search):
     """A score sums the model's own log-probabilities of the chosen tokens, whatever the processors did."""
 
     def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
-        super().__init__(options, slots=slots, vocab=vocab)
+        super().__init__(options, slots=slots, vocab=vocab, rows=1)
+        from pyengine._core import power  # type: ignore[attr-defined]  # converting needs no core
+
+        self._power = power
         self._totals = np.zeros(slots)
         self._ends_32 = self._end.astype(np.int32)
 
@@ -39,27 +42,30 @@ class GreedySearch(Search):
         best = np.arange(len(live)), candidates.values.argmax(axis=1)
         tokens = candidates.ids[best]
         self._totals[live] += candidates.unprocessed[best] - scores.log_normalizer
-        length = self._length[live] + 1
-        self._reserve(int(length.max(initial=1)))
-        self._history[live, 0, length - 1] = tokens
-        self._length[live] = length
-        done = self._ends(tokens) | (length >= self._maximum[live])
-        finished = [self._finish(slot) for slot in live[done].tolist()]
+        self._write(tokens[:, None])
+        done = self._ends(tokens) | (self._length[live] >= self._maximum[live])
+        finished = self._finish(live[done]) if done.any() else []
         self._drop(done)
         return finished
 
     def _pass(self, ids: np.ndarray, log_probs: np.ndarray) -> None:
         """Take over what rows took in steps that nobody looked at: ids, log_probs [steps, Q]."""
-        live, steps = self._live, len(ids)
         for values in log_probs:  # one by one: a sum must not depend on how many steps went together
-            self._totals[live] += values
-        length = self._length[live]
-        self._reserve(int(length.max(initial=0)) + steps + 1)
-        self._history[live[:, None], 0, length[:, None] + np.arange(steps)] = ids.T
-        self._length[live] = length + steps
+            self._totals[self._live] += values
+        self._write(ids.T)
 
-    def _finish(self, slot: int) -> Finished:
-        length = self._length[slot]
-        power = self._length_power(length - self._prompt[slot])
-        ids = self._history[slot, 0, :length]
-        return Finished(slot, [self._found(slot, ids, float(self._totals[slot] / power))])
+    def _write(self, tokens: np.ndarray) -> None:
+        """Every sentence goes on with int tokens [n, m]."""
+        live = self._live
+        if tokens.shape[1]:
+            self._histories.append(live, self._length[live], tokens)
+            self._length[live] += tokens.shape[1]
+            self._last[live, 0] = tokens[:, -1]
+
+    def _finish(self, slots: np.ndarray) -> list[Finished]:
+        lengths = self._length[slots]
+        scores = self._totals[slots] / self._power(lengths - self._prompt[slots], self.options.length_penalty)
+        return [
+            Finished(slot, [self._found(slot, self._histories[slot][0, :length], score)])
+            for slot, length, score in zip(slots.tolist(), lengths.tolist(), scores.tolist(), strict=True)
+        ]

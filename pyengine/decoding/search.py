@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pyengine.decoding.histories import Histories
 from pyengine.decoding.processors import Candidates, Context, Edits, Processors
 from pyengine.native import native
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
-__all__ = ["Finished", "Found", "IdPool", "Rows", "Search", "sequences_per_slot", "widened"]
+__all__ = ["Finished", "Found", "IdPool", "Rows", "Search", "sequences_per_slot"]
 
 
 NO_IDS, NO_PAIRS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
@@ -81,7 +82,8 @@ class IdPool:
 class Search(ABC):
     """Base of `GreedySearch` and `BeamSearch`, which choose among candidates in `advance`."""
 
-    def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
+    def __init__(self, options: SearchOptions, *, slots: int, vocab: int, rows: int) -> None:
+        """`rows` of a slot's history: the first `num_beams` are the running hypotheses."""
         self.options = options
         self.beams = options.num_beams
         self.slots = IdPool(slots)
@@ -90,14 +92,12 @@ class Search(ABC):
         self._end = np.array(options.end)
         self._live = np.zeros(0, np.intp)
         self._fresh = 0  # the last so many of _live have not had a step yet
-        self._history = np.zeros((slots, self.beams, 32), np.int32)
-        self._sequences = np.zeros((slots, self.beams), np.int32)
+        self._histories = Histories(slots, rows)
+        self._last, self._sequences = np.zeros((2, slots, self.beams), np.int32)
         self._length, self._prompt, self._minimum, self._maximum = np.zeros((4, slots), np.int32)
-        self._beam = np.arange(self.beams)
         self._forks = NO_PAIRS
         self._freed = NO_IDS
         self._edits = Edits(np.zeros(1, np.int32), NO_IDS)
-        self._powers = np.ones(1)
 
     @property
     def top_k(self) -> int:
@@ -110,6 +110,11 @@ class Search(ABC):
         return len(self._live)
 
     @property
+    def history_bytes(self) -> int:
+        """Bytes of the tokens of the sentences that are being searched."""
+        return self._histories.nbytes
+
+    @property
     def rows_next(self) -> int:
         """Decoder rows of the next step."""
         fresh = self._live[self.live - self._fresh :]
@@ -118,8 +123,9 @@ class Search(ABC):
     def add(self, prompt: np.ndarray) -> int:
         """Begin a sentence whose first tokens, the start token among them, are int `prompt` [n]; its slot."""
         slot = self.slots.take()
-        self._reserve(len(prompt) + 1)
-        self._history[slot, :, : len(prompt)] = prompt
+        self._histories.reserve(np.array([slot]), np.array([len(prompt) + 1]))
+        self._histories[slot][: self.beams, : len(prompt)] = prompt
+        self._last[slot] = prompt[-1]
         self._length[slot] = self._prompt[slot] = len(prompt)
         self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
         self._sequences[slot] = self._free_sequences.take()
@@ -130,13 +136,13 @@ class Search(ABC):
     def rows(self) -> Rows:
         """The next step: a row for each beam of a sentence under way, the prompt's rows of one just added."""
         old, fresh = self._live[: self.live - self._fresh], self._live[self.live - self._fresh :]
-        tokens = self._history[old[:, None], self._beam, self._length[old, None] - 1].ravel()
+        tokens = self._last[old].ravel()
         sequences, slots = self._sequences[old].ravel(), old.repeat(self.beams).astype(np.int32)
         logit_rows = np.arange(len(tokens) + len(fresh), dtype=np.int32)
         if len(fresh):
             prompts = self._prompt[fresh]
             logit_rows[len(tokens) :] += np.cumsum(prompts - 1, dtype=np.int32)
-            begun = (self._history[slot, 0, : self._prompt[slot]] for slot in fresh)
+            begun = (self._histories[slot][0, : self._prompt[slot]] for slot in fresh)
             tokens = np.concatenate([tokens, *begun])
             sequences = np.concatenate([sequences, self._sequences[fresh, 0].repeat(prompts)])
             slots = np.concatenate([slots, fresh.repeat(prompts).astype(np.int32)])
@@ -169,8 +175,10 @@ class Search(ABC):
         history = None
         if self._processors.needs_history:
             used = int(self._length[self._live].max(initial=1))
-            begun = self._history[old, :, :used].reshape(-1, used)
-            history = np.concatenate([begun, self._history[fresh, 0, :used]])
+            history = np.zeros((len(slots), used), np.int32)
+            for row, slot in enumerate(slots.tolist()):
+                beam = row % self.beams if row < len(old) * self.beams else 0
+                history[row, : self._length[slot]] = self._histories[slot][beam, : self._length[slot]]
         return Context(
             history, self._length[slots], self._prompt[slots], self._minimum[slots], self._maximum[slots]
         )
@@ -199,6 +207,7 @@ class Search(ABC):
         if np.count_nonzero(done):
             slots = self._live[done]
             self._free(native(np.unique, self._sequences[slots]))
+            self._histories.release(slots)
             self.slots.give(slots)
             self._live = self._live[~done]
         self._fresh = 0
@@ -214,30 +223,7 @@ class Search(ABC):
         cut = at_limit and (bool(self.options.forced_eos_token_id) or not bool(self._ends(ids[-1:])[0]))
         return Found(ids[1:].copy(), score, bool(cut))
 
-    def _length_power(self, generated: np.ndarray) -> np.ndarray:
-        """float64 generated**length_penalty, from a table: a value never depends on its neighbours."""
-        most = int(generated.max(initial=0))
-        if most >= len(self._powers):
-            from pyengine._core import power  # type: ignore[attr-defined]  # converting needs no core
-
-            self._powers = np.concatenate([[1.0], power(np.arange(1, 2 * most + 1), self.options.length_penalty)])
-        powers: np.ndarray = self._powers[generated]
-        return powers
-
-    def _reserve(self, length: int) -> None:
-        """Make room for histories of `length` tokens."""
-        self._history = widened(self._history, length)
-
 
 def sequences_per_slot(beams: int) -> int:
     """Sequence ids that a sentence needs: children take new ones while dropped beams still hold theirs."""
     return 2 * beams if beams > 1 else 1
-
-
-def widened(array: np.ndarray, length: int) -> np.ndarray:
-    """`array` with at least `length` on its last axis; grows by doubling."""
-    if length <= array.shape[-1]:
-        return array
-    wider = np.zeros((*array.shape[:-1], max(length, 2 * array.shape[-1])), array.dtype)
-    wider[..., : array.shape[-1]] = array
-    return wider

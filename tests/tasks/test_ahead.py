@@ -12,6 +12,7 @@ import pytest
 
 import pyengine
 from pyengine import EngineError, Translator, _core
+from pyengine.decoding.histories import Histories
 from pyengine.plan import Ahead
 from pyengine.scheduling import scheduler
 from pyengine.tasks import engine
@@ -104,15 +105,17 @@ def test_a_plan_with_two_rows_of_a_sequence_cannot_go_ahead() -> None:
         session.step(replace(plan, ahead=Ahead(4, 60.0, np.zeros(1, np.int32))))
 
 
-@pytest.mark.parametrize(("slot", "steps"), [(0, 8), (2, 2), (-1, 2)], ids=["no room", "no such slot", "negative"])
+@pytest.mark.parametrize(("slot", "steps"), [(0, 32), (2, 2), (-1, 2)], ids=["no room", "no such slot", "negative"])
 def test_beams_go_ahead_only_where_they_have_room(slot: int, steps: int) -> None:
     session = new_session(TinyModel.random("float32", 1).core())
-    beams = _core.Beams(slots=2, beams=1, end=(0,), never=-1e9, early_stopping=False, flattering=False)
+    histories, numbers = Histories(2, 2), np.ones(2, np.int32)
+    histories.reserve(np.arange(2), numbers)
+    beams = _core.Beams(
+        histories=histories, last=numbers[:, None], sequences=numbers[:, None], length=numbers, prompt=numbers,
+        maximum=numbers, used=np.zeros(4, bool), end=(0,), never=-1e9, length_penalty=1.0, early_stopping=False,
+        flattering=False,
+    )  # fmt: skip
     plan = make_plan(sources={0: [1, 0]}, rows=[(0, 0, [2])], top_k=2)
     ahead = Ahead(steps, 60.0, np.zeros(0, np.int32), beams, np.array([slot]))
-    with pytest.raises(EngineError, match="room in their histories"):
-        session.step(replace(plan, ahead=ahead))  # not bound
-    ids, numbers = np.zeros((2, 1, 8), np.int32), np.ones(2, np.int32)
-    beams.bind(ids, ids[:, :, 0].copy(), numbers, numbers, numbers * 8, np.zeros(4, bool), np.ones(9))
     with pytest.raises(EngineError, match="room in their histories"):
         session.step(replace(plan, ahead=ahead))

@@ -1,0 +1,66 @@
+"""Histories take what the sentences need that live, each for itself."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from pyengine.decoding.beam import BeamSearch
+from pyengine.decoding.greedy import GreedySearch
+from pyengine.decoding.search import Search
+from pyengine.options import TranslationOptions
+from pyengine.plan import StepResult
+from tests.oracle.tiny import generation
+
+SLOTS, LONG, SHORT = 256, 100_000, 100
+
+
+def searching(beams: int) -> Search:
+    """Of a model of 131,072 positions."""
+    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=None)
+    options = TranslationOptions(num_beams=beams, max_new_tokens=SHORT).resolve(defaults, 12, 131_072)
+    return (GreedySearch if beams == 1 else BeamSearch)(options, slots=SLOTS, vocab=12)
+
+
+def step(search: Search, first: int = 3) -> list[int]:
+    """Ids from `first` on are the best of each row, 0 ends: so no sentence ends before its limit."""
+    rows = len(search.rows().logit_rows)
+    ids = np.tile(np.arange(first, first + search.top_k, dtype=np.int32), (rows, 1))
+    values = np.tile(-np.arange(1.0, 1 + search.top_k, dtype=np.float32), (rows, 1))
+    done = search.advance(StepResult(np.zeros(rows), ids, values, np.zeros(0, np.float32)))
+    return [len(finished.hypotheses[0].ids) for finished in done]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_a_long_sentence_makes_no_other_one_larger(beams: int) -> None:
+    search = searching(beams)
+    hypotheses = 1 if beams == 1 else 2 * beams  # running ones, and those that ended
+    tracemalloc.start()
+    search.add(np.full(LONG, 11))
+    for _ in range(SLOTS - 1):
+        search.add(np.full(SHORT, 11))
+    needed = 4 * hypotheses * (LONG + (SLOTS - 1) * SHORT)
+    assert needed <= search.history_bytes < 2.5 * needed
+    finished = [length for _ in range(SHORT) for length in step(search)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert finished == [LONG + SHORT - 1, *[2 * SHORT - 1] * (SLOTS - 1)]
+    assert peak < 4 * needed + 2**21
+    assert search.history_bytes == 0
+
+
+def test_what_a_sentence_took_comes_back_with_its_slot() -> None:
+    """Nothing of the long hypotheses is left where the next sentence in the slot ends in one that is short."""
+    search = searching(4)
+    search.add(np.full(LONG, 11))
+    long = search.history_bytes
+    while search.live:
+        step(search)
+    search.add(np.full(1, 11))
+    assert search.history_bytes < long / 1000
+    finished = step(search) + step(search, first=0)
+    while search.live:
+        finished += step(search)
+    assert finished == [2]
