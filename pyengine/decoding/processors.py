@@ -30,8 +30,9 @@ _KINDS = 4
 class Context:
     """What the edits of Q rows depend on.
 
-    history            int [Q, H]  each row's tokens from the start token on; None unless `needs_history`
-    length             int [Q]     how many of them there are
+    history            int [sum of length]  the rows' tokens from the start token on, end to end; None unless
+                       `needs_history`
+    length             int [Q]     how many of them each row has
     prompt             int [Q]     how many of those were given: start token and prefix
     minimum, maximum   int [Q]     tokens of a hypothesis, at least and at most
     """
@@ -180,23 +181,21 @@ class Processors:
     def _from_history(self, context: Context, found: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
         history, length = context.history, context.length
         assert history is not None
+        ends = np.cumsum(length)
+        row_of = np.repeat(np.arange(len(length)), length)
         if self._options.repetition_penalty != 1.0:
-            rows, columns = np.nonzero(np.arange(history.shape[1]) < length[:, None])
-            found.append((rows, history[rows, columns], PENALISE))
+            found.append((row_of, history, PENALISE))
         size = self._options.no_repeat_ngram_size
-        if 0 < size <= history.shape[1]:
-            starts = history.shape[1] - size + 1
-            matches = np.arange(starts) <= (length - size)[:, None]  # windows that lie within the row
+        if size > 0:
+            starts = np.flatnonzero(np.arange(len(history)) <= ends[row_of] - size)  # of n-grams within a row
             for i in range(size - 1):
-                # A row shorter than the n-gram has no window; the clip only keeps its index legal.
-                suffix = np.take_along_axis(history, np.maximum(length - size + 1 + i, 0)[:, None], axis=1)
-                matches &= history[:, i : i + starts] == suffix
-            rows, columns = np.nonzero(matches)
-            found.append((rows, history[rows, columns + size - 1], BAN))
+                # A row shorter than the n-gram has no start; the clip only keeps its index legal.
+                suffix = history[np.maximum(ends - size + 1 + i, 0)]
+                starts = starts[history[starts + i] == suffix[row_of[starts]]]
+            found.append((row_of[starts], history[starts + size - 1], BAN))
         for prefixes, last in self._phrases:
             count = prefixes.shape[1]
-            columns = length[:, None] - count + np.arange(count)
-            suffix = np.take_along_axis(history, np.maximum(columns, 0), axis=1)
+            suffix = history[np.maximum(ends[:, None] - count + np.arange(count), 0)]
             matches = (suffix[:, None, :] == prefixes).all(axis=2) & (length >= count)[:, None]
             rows, words = np.nonzero(matches)
             found.append((rows, last[words], BAN))

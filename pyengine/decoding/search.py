@@ -174,11 +174,9 @@ class Search(ABC):
         slots = np.concatenate([old.repeat(self.beams), fresh])
         history = None
         if self._processors.needs_history:
-            used = int(self._length[self._live].max(initial=1))
-            history = np.zeros((len(slots), used), np.int32)
-            for row, slot in enumerate(slots.tolist()):
-                beam = row % self.beams if row < len(old) * self.beams else 0
-                history[row, : self._length[slot]] = self._histories[slot][beam, : self._length[slot]]
+            begun = (self._histories[slot][: self.beams, : self._length[slot]].ravel() for slot in old)
+            prompts = (self._histories[slot][0, : self._prompt[slot]] for slot in fresh)
+            history = np.concatenate([NO_IDS, *begun, *prompts])
         return Context(
             history, self._length[slots], self._prompt[slots], self._minimum[slots], self._maximum[slots]
         )

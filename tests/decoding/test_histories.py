@@ -17,10 +17,10 @@ from tests.oracle.tiny import generation
 SLOTS, LONG, SHORT = 256, 100_000, 100
 
 
-def searching(beams: int) -> Search:
+def searching(beams: int, **given: float) -> Search:
     """Of a model of 131,072 positions."""
     defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=None)
-    options = TranslationOptions(num_beams=beams, max_new_tokens=SHORT).resolve(defaults, 12, 131_072)
+    options = TranslationOptions(num_beams=beams, max_new_tokens=SHORT, **given).resolve(defaults, 12, 131_072)
     return (GreedySearch if beams == 1 else BeamSearch)(options, slots=SLOTS, vocab=12)
 
 
@@ -64,3 +64,16 @@ def test_what_a_sentence_took_comes_back_with_its_slot() -> None:
     while search.live:
         finished += step(search)
     assert finished == [2]
+
+
+@pytest.mark.parametrize("option", ["no_repeat_ngram_size", "repetition_penalty"])
+def test_processors_read_each_history_and_no_more(option: str) -> None:
+    """Not as many places a row as the longest one has."""
+    search = searching(4, **{option: 3})
+    for length in (LONG, *[SHORT] * (SLOTS - 1)):
+        search.add(np.arange(length) % 11)
+    tracemalloc.start()
+    search.rows()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * (LONG + SLOTS * SHORT)

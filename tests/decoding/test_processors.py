@@ -81,15 +81,16 @@ def test_edits_do_what_the_rules_say(number: int, count: int) -> None:
     prompt = rng.integers(1, 4, count)
     length = prompt + rng.integers(0, 9, count)
     # Few different ids, so that n-grams and bad words do occur.
-    history = rng.integers(0, 6, (count, int(length.max()))) + rng.integers(0, 2) * 3
+    tokens = rng.integers(0, 6, (count, int(length.max()))) + rng.integers(0, 2) * 3
     minimum, maximum = np.array([options.length_limits(int(n)) for n in prompt]).T
     length = np.minimum(length, maximum - 1)
     rows = rng.normal(0, 3, (count, VOCAB))
     processors = Processors(options, VOCAB)
+    history = np.concatenate([row[:n] for row, n in zip(tokens, length, strict=True)])
     context = Context(history if processors.needs_history else None, length, prompt, minimum, maximum)
     k = 5
     for q, found in enumerate(sparse(rows, context, processors, k)):
-        ids = history[q, : length[q]].tolist()
+        ids = tokens[q, : length[q]].tolist()
         expected = dense(rows[q], ids, int(prompt[q]), (int(minimum[q]), int(maximum[q])), options)
         best = [int(id) for id in np.argsort(-expected, kind="stable")[:k] if expected[id] > -np.inf]
         assert sorted(found, key=lambda id: -found[id])[: len(best)] == best
