@@ -58,6 +58,7 @@ cdef extern from "kernels/kernels.h" nogil:
         PE_RELU
         PE_GELU
         PE_GELU_TANH
+        PE_QUICK_GELU
         PE_SILU
         PE_TANH
         PE_SIGMOID

@@ -64,10 +64,10 @@ cdef class Kernels:
         p.ldr = 0 if residual is None else residual.strides[0] // 4
         p.y = <float *>data_of(y)
         p.ldy = y.strides[0] // 4
-        p.activation = ACTIVATIONS.get(activation, PE_IDENTITY)
+        p.activation = ACTIVATIONS[activation]
         p.ahead = NULL
 
-    def gemm_q8(self, x, x_scale, w, w_scale, w_sum, y, bias=None, residual=None, activation=None, blocks=None,
+    def gemm_q8(self, x, x_scale, w, w_scale, w_sum, y, bias=None, residual=None, activation="linear", blocks=None,
                 int64_t repeat=1):
         """x int8 [m, K], flipped -> y float32 [m, N16] in blocks [blocks[0], blocks[1]), all by default."""
         cdef pe_product p
@@ -80,7 +80,7 @@ cdef class Kernels:
         walk(self.table.gemm_q8, &p, first, last, w.nbytes // copies, copies, repeat)
 
     def gemm_q8s(self, x, x_scale, w, line_start, line_quad, w_scale, w_sum, y, bias=None, residual=None,
-                 activation=None, blocks=None, int64_t repeat=1):
+                 activation="linear", blocks=None, int64_t repeat=1):
         """As gemm_q8 with w int8 [lines, 16, 4], line_start int32 [blocks + 1], line_quad uint16 [lines].
 
         A leading axis of line_start: matrices whose lines lie in one `w`, used in turn.
@@ -101,7 +101,7 @@ cdef class Kernels:
                 self.table.gemm_q8s(&p, first, last)
 
     def gemm_q4(self, x, x_scale, w, w_scale, group_scale, y, group_zero=None, bias=None, residual=None,
-                activation=None, blocks=None, int64_t repeat=1):
+                activation="linear", blocks=None, int64_t repeat=1):
         """x int8 [m, K], flipped; w uint8 [blocks, K / 8, 16, 4], group_scale float16 and group_zero uint8
         [blocks, K / group, 16] -> y float32 [m, N16] in blocks [blocks[0], blocks[1])."""
         cdef pe_product p
@@ -115,7 +115,7 @@ cdef class Kernels:
         cdef int64_t copies = w.shape[0] if w.ndim == 5 else 1
         walk(self.table.gemm_q4, &p, first, last, w.nbytes // copies, copies, repeat, group_scale.size // copies)
 
-    def gemm_f32(self, x, w, y, bias=None, residual=None, activation=None, blocks=None,
+    def gemm_f32(self, x, w, y, bias=None, residual=None, activation="linear", blocks=None,
                  int64_t repeat=1):
         """x float32 [m, K] -> y float32 [m, N16] in blocks [blocks[0], blocks[1]), all by default."""
         cdef pe_product p

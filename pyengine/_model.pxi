@@ -4,9 +4,11 @@ ACTIVATIONS = {
     "relu": PE_RELU,
     "gelu": PE_GELU,
     "gelu_tanh": PE_GELU_TANH,
+    "quick_gelu": PE_QUICK_GELU,
     "silu": PE_SILU,
     "tanh": PE_TANH,
     "sigmoid": PE_SIGMOID,
+    "linear": PE_IDENTITY,
 }
 
 

@@ -82,10 +82,10 @@ cdef class Layer:
         self.job.rows.ldq = x.strides[0]
         self.job.rows.scale = <float *>data_of(x_scale)
 
-    def linear(self, y, Crews crews, int64_t repeat, activation=None):
+    def linear(self, y, Crews crews, int64_t repeat, activation="linear"):
         """y float32 [rows, N16] = activation(x W + bias), `repeat` times."""
         self.job.y = <float *>data_of(y)
-        self.job.activation = ACTIVATIONS.get(activation, PE_IDENTITY)
+        self.job.activation = ACTIVATIONS[activation]
         self.job.repeat = repeat
         with_crew(crews, run_linear, &self.job)
 

@@ -56,9 +56,10 @@ static inline float pe_erf(float x) {
 typedef enum pe_activation {
     PE_IDENTITY = 0,
     PE_RELU,
-    PE_GELU,      /* x/2 (1 + erf(x / sqrt 2)) */
-    PE_GELU_TANH, /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
-    PE_SILU,      /* x / (1 + e^-x), also called swish */
+    PE_GELU,       /* x/2 (1 + erf(x / sqrt 2)) */
+    PE_GELU_TANH,  /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    PE_QUICK_GELU, /* x / (1 + e^(-1.702 x)) */
+    PE_SILU,       /* x / (1 + e^-x), also called swish */
     PE_TANH,
     PE_SIGMOID,
 } pe_activation;
@@ -68,6 +69,7 @@ static inline float pe_activate(pe_activation kind, float x) {
     case PE_RELU: return 0.0f > x ? 0.0f : x;
     case PE_GELU: return 0.5f * x * (1.0f + pe_erf(x * 0.707106781f));
     case PE_GELU_TANH: return 0.5f * x * (1.0f + pe_tanh(0.797884561f * fmaf(0.044715f * x * x, x, x)));
+    case PE_QUICK_GELU: return x / (1.0f + pe_exp(-1.702f * x));
     case PE_SILU: return x / (1.0f + pe_exp(-x));
     case PE_TANH: return pe_tanh(x);
     case PE_SIGMOID: return 1.0f / (1.0f + pe_exp(-x));

@@ -99,6 +99,7 @@ def test_defaults_of_marian_config(tmp_path: Path) -> None:
         ("swish", "silu"),
         ("tanh", "tanh"),
         ("sigmoid", "sigmoid"),
+        ("linear", "linear"),
     ),
 )
 def test_activations(tmp_path: Path, name: str, activation: str) -> None:

@@ -25,7 +25,7 @@ __all__ = [
     "thinned",
 ]
 
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmoid", "linear")
 
 # (rows, K, blocks of 16 channels): each size through its edges while the others stay small, then model shapes.
 SHAPES = (
@@ -149,7 +149,7 @@ def run(
     kernels,
     p: Product,
     *,
-    activation: str | None = None,
+    activation: str = "linear",
     edge: str = "end",
     in_place: bool = False,
     part: tuple[int, int] | None = None,

@@ -47,7 +47,7 @@ def test_extreme_values_do_not_saturate(kernels, x: int, w: int, columns: int, m
     np.testing.assert_array_equal(run(kernels, p, sparse=True), np.tile(expected, (m, 1)).astype(np.float32))
 
 
-@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("residual", ["none", "apart", "in place"])
 @pytest.mark.parametrize("m", [1, 8, 31])

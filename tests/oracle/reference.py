@@ -28,9 +28,11 @@ ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0),
     "gelu": lambda x: x * (0.5 * (1 + _erf(x / math.sqrt(2)))).astype(x.dtype),
     "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "quick_gelu": lambda x: x * _sigmoid(1.702 * x),
     "silu": lambda x: x * _sigmoid(x),
     "tanh": np.tanh,
     "sigmoid": _sigmoid,
+    "linear": lambda x: x,
 }
 
 

@@ -54,7 +54,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "gelu_python_tanh",
         )
     },
-    **{name: {"activation_function": name} for name in ("gelu_python", "silu", "swish", "tanh", "sigmoid")},
+    **{
+        name: {"activation_function": name}
+        for name in ("gelu_python", "quick_gelu", "silu", "swish", "tanh", "sigmoid", "linear")
+    },
 }
 
 

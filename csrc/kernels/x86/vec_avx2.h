@@ -88,6 +88,10 @@ static inline __m256 pe_activate8(pe_activation kind, __m256 x) {
         const __m256 inner = _mm256_mul_ps(_mm256_set1_ps(0.797884561f), _mm256_fmadd_ps(cubic, x, x));
         return _mm256_mul_ps(_mm256_mul_ps(half, x), _mm256_add_ps(one, pe_tanh8(inner)));
     }
+    case PE_QUICK_GELU: {
+        const __m256 e = pe_exp8(_mm256_mul_ps(_mm256_set1_ps(-1.702f), x));
+        return _mm256_div_ps(x, _mm256_add_ps(one, e));
+    }
     case PE_SILU: return _mm256_div_ps(x, _mm256_add_ps(one, pe_exp8(_mm256_xor_ps(minus, x))));
     case PE_TANH: return pe_tanh8(x);
     case PE_SIGMOID: return _mm256_div_ps(one, _mm256_add_ps(one, pe_exp8(_mm256_xor_ps(minus, x))));

@@ -129,6 +129,10 @@ static inline __m512 pe_activate16(pe_activation kind, __m512 x) {
         const __m512 inner = _mm512_mul_ps(_mm512_set1_ps(0.797884561f), _mm512_fmadd_ps(cubic, x, x));
         return _mm512_mul_ps(_mm512_mul_ps(half, x), _mm512_add_ps(one, pe_tanh16(inner)));
     }
+    case PE_QUICK_GELU: {
+        const __m512 e = pe_exp16(_mm512_mul_ps(_mm512_set1_ps(-1.702f), x));
+        return _mm512_div_ps(x, _mm512_add_ps(one, e));
+    }
     case PE_SILU: return _mm512_div_ps(x, _mm512_add_ps(one, pe_exp16(_mm512_xor_ps(minus, x))));
     case PE_TANH: return pe_tanh16(x);
     case PE_SIGMOID: return _mm512_div_ps(one, _mm512_add_ps(one, pe_exp16(_mm512_xor_ps(minus, x))));
