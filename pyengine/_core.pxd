@@ -115,6 +115,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps,
                      float *y) noexcept nogil
+        void (*rmsnorm)(const float *x, int64_t n, const float *weight, float eps, float *y) noexcept nogil
         void (*store_q8)(const pe_token *t) noexcept nogil
         void (*attend_q8)(const pe_attend *a) noexcept nogil
         void (*attend_f32)(const pe_attend *a) noexcept nogil

@@ -133,6 +133,11 @@ cdef class Kernels:
         for i in range(repeat):
             self.table.norm(values, n, weights, biases, eps, to)
 
+    def rmsnorm(self, x, weight, float eps, y):
+        """x, weight, y float32 [n]."""
+        self.table.rmsnorm(<const float *>data_of(x), x.shape[0], <const float *>data_of(weight), eps,
+                           <float *>data_of(y))
+
     def store(self, k, v, page, slot):
         """k, v float32 [heads, D] into a slot of an int8 page, uint8 [bytes]."""
         cdef pe_token t

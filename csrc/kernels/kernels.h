@@ -126,6 +126,9 @@ typedef struct pe_kernels {
     /* Layer normalisation (Ba et al., 2016): y = (x - mean) / sqrt(variance + eps) * weight + bias; y may be x. */
     void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y);
 
+    /* RMS normalisation (Zhang and Sennrich, 2019): y = x / sqrt(mean of squares + eps) * weight; y may be x. */
+    void (*rmsnorm)(const float *x, int64_t n, const float *weight, float eps, float *y);
+
     /* Quantizes each head of k and of v as a row and stores it; nothing else of the page is written. */
     void (*store_q8)(const pe_token *t);
 

@@ -166,6 +166,12 @@ static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
         expect_near("norm", y[i], (x[i] - mean) / sqrt(variance + 1e-5) * weight[i] + bias[i], 3e-5);
     *hash = fingerprint(*hash, y, (size_t)n * sizeof *y);
 
+    double square = 0;
+    for (int64_t i = 0; i < n; i++) square += (double)x[i] * x[i] / (double)n;
+    kernels->rmsnorm(x, n, weight, 1e-6f, y);
+    for (int64_t i = 0; i < n; i++) expect_near("rmsnorm", y[i], x[i] / sqrt(square + 1e-6) * weight[i], 1e-5);
+    *hash = fingerprint(*hash, y, (size_t)n * sizeof *y);
+
     float max, sum;
     kernels->exp_sum(x, n, &max, &sum);
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, x[i]);

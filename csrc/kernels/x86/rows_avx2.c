@@ -1,9 +1,16 @@
-/* AVX2: quantization, layer normalisation, and the two passes over a row of logits. */
+/* AVX2: quantization, normalisation, and the two passes over a row of logits. */
 #include "kernels/x86/vec_avx2.h"
 #include "kernels/x86/x86.h"
 
 static inline __m256 load(const float *x, int64_t i, int64_t n) {
     return n - i >= 8 ? _mm256_loadu_ps(x + i) : _mm256_maskload_ps(x + i, pe_mask8(n - i));
+}
+
+static inline void store(float *y, int64_t i, int64_t n, __m256 v) {
+    if (n - i >= 8)
+        _mm256_storeu_ps(y + i, v);
+    else
+        _mm256_maskstore_ps(y + i, pe_mask8(n - i), v);
 }
 
 static inline __m256 only(__m256 v, int64_t lanes) { return _mm256_and_ps(v, _mm256_castsi256_ps(pe_mask8(lanes))); }
@@ -45,12 +52,19 @@ void pe_norm_f32_f32__avx2(const float *x, int64_t n, const float *weight, const
     const __m256 inverse = _mm256_set1_ps(1.0f / sqrtf(pe_sum8x2(sum[0], sum[1]) / (float)n + eps));
     for (int64_t i = 0; i < n; i += 8) {
         const __m256 d = _mm256_mul_ps(_mm256_sub_ps(load(x, i, n), mean), inverse);
-        const __m256 v = _mm256_fmadd_ps(d, load(weight, i, n), load(bias, i, n));
-        if (n - i >= 8)
-            _mm256_storeu_ps(y + i, v);
-        else
-            _mm256_maskstore_ps(y + i, pe_mask8(n - i), v);
+        store(y, i, n, _mm256_fmadd_ps(d, load(weight, i, n), load(bias, i, n)));
     }
+}
+
+void pe_rmsnorm_f32_f32__avx2(const float *x, int64_t n, const float *weight, float eps, float *y) {
+    __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256 v = load(x, i, n);
+        sum[i / 8 % 2] = _mm256_fmadd_ps(v, v, sum[i / 8 % 2]);
+    }
+    const __m256 inverse = _mm256_set1_ps(1.0f / sqrtf(pe_sum8x2(sum[0], sum[1]) / (float)n + eps));
+    for (int64_t i = 0; i < n; i += 8)
+        store(y, i, n, _mm256_mul_ps(_mm256_mul_ps(load(x, i, n), inverse), load(weight, i, n)));
 }
 
 void pe_exp_sum_f32__avx2(const float *x, int64_t n, float *max, float *sum) {

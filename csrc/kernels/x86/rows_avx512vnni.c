@@ -1,4 +1,4 @@
-/* AVX-512: quantization, layer normalisation, and the two passes over a row of logits. */
+/* AVX-512: quantization, normalisation, and the two passes over a row of logits. */
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 
@@ -50,6 +50,20 @@ void pe_norm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight,
         const __m512 v = _mm512_fmadd_ps(d, _mm512_maskz_loadu_ps(live, weight + i),
                                          _mm512_maskz_loadu_ps(live, bias + i));
         _mm512_mask_storeu_ps(y + i, live, v);
+    }
+}
+
+void pe_rmsnorm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight, float eps, float *y) {
+    __m512 lanes = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i += 16) {
+        const __m512 v = _mm512_maskz_loadu_ps(pe_mask16(n - i), x + i);
+        lanes = _mm512_fmadd_ps(v, v, lanes);
+    }
+    const __m512 inverse = _mm512_set1_ps(1.0f / sqrtf(pe_sum16(lanes) / (float)n + eps));
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 live = pe_mask16(n - i);
+        const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(live, x + i), inverse);
+        _mm512_mask_storeu_ps(y + i, live, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(live, weight + i)));
     }
 }
 
