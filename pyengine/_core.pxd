@@ -19,6 +19,10 @@ cdef extern from "base/mathd.h" nogil:
     double pe_logd(double x) noexcept
     double pe_powd(double x, double y) noexcept
 
+cdef extern from "base/angles.h" nogil:
+    void pe_angles(int64_t position, const float *frequencies, int64_t n, float factor, float *cosines,
+                   float *sines) noexcept
+
 cdef extern from "base/team.h" nogil:
     int PE_MAX_TEAM
 
@@ -116,6 +120,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps,
                      float *y) noexcept nogil
         void (*rmsnorm)(const float *x, int64_t n, const float *weight, float eps, float *y) noexcept nogil
+        void (*turn)(float *x, int64_t dims, const float *cosines, const float *sines) noexcept nogil
         void (*store_q8)(const pe_token *t) noexcept nogil
         void (*attend_q8)(const pe_attend *a) noexcept nogil
         void (*attend_f32)(const pe_attend *a) noexcept nogil

@@ -2,6 +2,12 @@
 # Arrays are NumPy arrays; whoever calls checks nothing less than the contracts in csrc/kernels/kernels.h.
 
 
+def angles(int64_t position, frequencies, float factor, cosines, sines):
+    """frequencies float32 [n] -> cosines, sines float32 [n] of the angles at a position, times `factor`."""
+    pe_angles(position, <const float *>data_of(frequencies), frequencies.shape[0], factor, <float *>data_of(cosines),
+              <float *>data_of(sines))
+
+
 ctypedef void (*gemm)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
 
 
@@ -137,6 +143,10 @@ cdef class Kernels:
         """x, weight, y float32 [n]."""
         self.table.rmsnorm(<const float *>data_of(x), x.shape[0], <const float *>data_of(weight), eps,
                            <float *>data_of(y))
+
+    def turn(self, x, dims, cosines, sines):
+        """x float32 [D], of which the first `dims` are turned in place; cosines, sines float32 [dims / 2]."""
+        self.table.turn(<float *>data_of(x), dims, <const float *>data_of(cosines), <const float *>data_of(sines))
 
     def store(self, k, v, page, slot):
         """k, v float32 [heads, D] into a slot of an int8 page, uint8 [bytes]."""

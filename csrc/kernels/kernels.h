@@ -129,6 +129,10 @@ typedef struct pe_kernels {
     /* RMS normalisation (Zhang and Sennrich, 2019): y = x / sqrt(mean of squares + eps) * weight; y may be x. */
     void (*rmsnorm)(const float *x, int64_t n, const float *weight, float eps, float *y);
 
+    /* Rotary positions (Su et al., 2021) of one head, in place: for i < dims / 2, x[i] and x[i + dims/2] are turned by
+       the angle that cosines[i] and sines[i] belong to, each product and sum rounded. dims is even. */
+    void (*turn)(float *x, int64_t dims, const float *cosines, const float *sines);
+
     /* Quantizes each head of k and of v as a row and stores it; nothing else of the page is written. */
     void (*store_q8)(const pe_token *t);
 

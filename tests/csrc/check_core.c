@@ -172,6 +172,24 @@ static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
     for (int64_t i = 0; i < n; i++) expect_near("rmsnorm", y[i], x[i] / sqrt(square + 1e-6) * weight[i], 1e-5);
     *hash = fingerprint(*hash, y, (size_t)n * sizeof *y);
 
+    float *frequencies = random_floats(n), *cosines = new_memory((size_t)n * sizeof *cosines);
+    float *sines = new_memory((size_t)n * sizeof *sines);
+    pe_angles(100003, frequencies, n, 1.25f, cosines, sines);
+    for (int64_t i = 0; i < n; i++) {
+        const double angle = 100003.0f * frequencies[i];
+        expect_near("angles: cosine", cosines[i], 1.25 * cos(angle), EPSILON);
+        expect_near("angles: sine", sines[i], 1.25 * sin(angle), EPSILON);
+    }
+    const int64_t half = n / 2;
+    memcpy(y, x, (size_t)n * sizeof *y);
+    kernels->turn(y, 2 * half, cosines, sines);
+    for (int64_t i = 0; i < half; i++) {
+        const double c = cosines[i], s = sines[i];
+        expect_near("turn: first", y[i], x[i] * c - x[half + i] * s, 4 * EPSILON);
+        expect_near("turn: second", y[half + i], x[half + i] * c + x[i] * s, 4 * EPSILON);
+    }
+    *hash = fingerprint(*hash, y, (size_t)n * sizeof *y);
+
     float max, sum;
     kernels->exp_sum(x, n, &max, &sum);
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, x[i]);
@@ -193,6 +211,9 @@ static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
     free(bias);
     free(y);
     free(indices);
+    free(frequencies);
+    free(cosines);
+    free(sines);
 }
 
 static uint64_t check_score_functions(void) {

@@ -2,6 +2,7 @@
 #ifndef PE_TESTS_CHECK_CORE_H
 #define PE_TESTS_CHECK_CORE_H
 
+#include "base/angles.h"
 #include "base/intmath.h"
 #include "model/session.h"
 

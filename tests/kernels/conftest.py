@@ -13,7 +13,7 @@ import pytest
 from pyengine import _core
 
 FAMILIES = (
-    "quantize", "channel_sums", "gemm_q8", "gemm_q8s", "gemm_q4", "gemm_f32", "norm", "rmsnorm", "store",
+    "quantize", "channel_sums", "gemm_q8", "gemm_q8s", "gemm_q4", "gemm_f32", "norm", "rmsnorm", "turn", "store",
     "attend", "exp_sum", "above",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-/* Scalar reference: quantization, normalisation, and the two passes over a row of logits. */
+/* Scalar reference: quantization, normalisation, rotary positions, and the two passes over a row of logits. */
 #include "kernels/ref/ref.h"
 
 void pe_quantize_q8r_f32__ref(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale) {
@@ -33,6 +33,15 @@ void pe_rmsnorm_f32_f32__ref(const float *x, int64_t n, const float *weight, flo
     for (int64_t i = 0; i < n; i++) lanes[i % PE_LANES] = fmaf(x[i], x[i], lanes[i % PE_LANES]);
     const float inverse = 1.0f / sqrtf(pe_sum_lanes(lanes) / (float)n + eps);
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * inverse * weight[i];
+}
+
+void pe_turn_f32_f32__ref(float *x, int64_t dims, const float *cosines, const float *sines) {
+    const int64_t half = dims / 2;
+    for (int64_t i = 0; i < half; i++) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a * cosines[i] - b * sines[i];
+        x[i + half] = b * cosines[i] + a * sines[i];
+    }
 }
 
 void pe_exp_sum_f32__ref(const float *x, int64_t n, float *max, float *sum) {

@@ -1,4 +1,4 @@
-/* AVX2: quantization, normalisation, and the two passes over a row of logits. */
+/* AVX2: quantization, normalisation, rotary positions, and the two passes over a row of logits. */
 #include "kernels/x86/vec_avx2.h"
 #include "kernels/x86/x86.h"
 
@@ -65,6 +65,16 @@ void pe_rmsnorm_f32_f32__avx2(const float *x, int64_t n, const float *weight, fl
     const __m256 inverse = _mm256_set1_ps(1.0f / sqrtf(pe_sum8x2(sum[0], sum[1]) / (float)n + eps));
     for (int64_t i = 0; i < n; i += 8)
         store(y, i, n, _mm256_mul_ps(_mm256_mul_ps(load(x, i, n), inverse), load(weight, i, n)));
+}
+
+void pe_turn_f32_f32__avx2(float *x, int64_t dims, const float *cosines, const float *sines) {
+    const int64_t half = dims / 2;
+    for (int64_t i = 0; i < half; i += 8) {
+        const __m256 a = load(x, i, half), b = load(x + half, i, half);
+        const __m256 c = load(cosines, i, half), s = load(sines, i, half);
+        store(x, i, half, _mm256_sub_ps(_mm256_mul_ps(a, c), _mm256_mul_ps(b, s)));
+        store(x + half, i, half, _mm256_add_ps(_mm256_mul_ps(b, c), _mm256_mul_ps(a, s)));
+    }
 }
 
 void pe_exp_sum_f32__avx2(const float *x, int64_t n, float *max, float *sum) {

@@ -1,4 +1,4 @@
-/* AVX-512: quantization, normalisation, and the two passes over a row of logits. */
+/* AVX-512: quantization, normalisation, rotary positions, and the two passes over a row of logits. */
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 
@@ -64,6 +64,17 @@ void pe_rmsnorm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weig
         const __mmask16 live = pe_mask16(n - i);
         const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(live, x + i), inverse);
         _mm512_mask_storeu_ps(y + i, live, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(live, weight + i)));
+    }
+}
+
+void pe_turn_f32_f32__avx512vnni(float *x, int64_t dims, const float *cosines, const float *sines) {
+    const int64_t half = dims / 2;
+    for (int64_t i = 0; i < half; i += 16) {
+        const __mmask16 live = pe_mask16(half - i);
+        const __m512 a = _mm512_maskz_loadu_ps(live, x + i), b = _mm512_maskz_loadu_ps(live, x + half + i);
+        const __m512 c = _mm512_maskz_loadu_ps(live, cosines + i), s = _mm512_maskz_loadu_ps(live, sines + i);
+        _mm512_mask_storeu_ps(x + i, live, _mm512_sub_ps(_mm512_mul_ps(a, c), _mm512_mul_ps(b, s)));
+        _mm512_mask_storeu_ps(x + half + i, live, _mm512_add_ps(_mm512_mul_ps(b, c), _mm512_mul_ps(a, s)));
     }
 }
 
