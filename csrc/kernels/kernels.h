@@ -133,6 +133,10 @@ typedef struct pe_kernels {
        the angle that cosines[i] and sines[i] belong to, each product and sum rounded. dims is even. */
     void (*turn)(float *x, int64_t dims, const float *cosines, const float *sines);
 
+    /* A gated feed-forward's n units, in place, in whole blocks: x holds 16 columns of gate and 16 of up in turn, as a
+       product leaves them, and x[16 b + i] = activate(x[32 b + i]) * x[32 b + 16 + i]. */
+    void (*gate)(float *x, int64_t n, pe_activation activation);
+
     /* Quantizes each head of k and of v as a row and stores it; nothing else of the page is written. */
     void (*store_q8)(const pe_token *t);
 

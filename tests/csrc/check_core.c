@@ -190,6 +190,16 @@ static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
     }
     *hash = fingerprint(*hash, y, (size_t)n * sizeof *y);
 
+    const int64_t units = pe_round_up(n, PE_BLOCK);
+    float *both = random_floats(2 * units), *gated = new_memory((size_t)(2 * units) * sizeof *gated);
+    memcpy(gated, both, (size_t)(2 * units) * sizeof *gated);
+    kernels->gate(gated, n, PE_SILU);
+    for (int64_t i = 0; i < n; i++) {
+        const double gate = both[i + i / 16 * 16];
+        expect_near("gate", gated[i], gate / (1 + exp(-gate)) * both[i + i / 16 * 16 + 16], 4 * EPSILON);
+    }
+    *hash = fingerprint(*hash, gated, (size_t)n * sizeof *gated);
+
     float max, sum;
     kernels->exp_sum(x, n, &max, &sum);
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, x[i]);
@@ -211,6 +221,8 @@ static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
     free(bias);
     free(y);
     free(indices);
+    free(both);
+    free(gated);
     free(frequencies);
     free(cosines);
     free(sines);

@@ -1,4 +1,4 @@
-/* Scalar reference: quantization, normalisation, rotary positions, and the two passes over a row of logits. */
+/* Scalar reference: quantization, normalisation, rotary positions, gates, and the two passes over a row of logits. */
 #include "kernels/ref/ref.h"
 
 void pe_quantize_q8r_f32__ref(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale) {
@@ -41,6 +41,13 @@ void pe_turn_f32_f32__ref(float *x, int64_t dims, const float *cosines, const fl
         const float a = x[i], b = x[i + half];
         x[i] = a * cosines[i] - b * sines[i];
         x[i + half] = b * cosines[i] + a * sines[i];
+    }
+}
+
+void pe_gate_f32_f32__ref(float *x, int64_t n, pe_activation activation) {
+    for (int64_t unit = 0; unit < n; unit += PE_BLOCK) {
+        const float *gate = x + 2 * unit, *up = gate + PE_BLOCK;
+        for (int64_t i = 0; i < PE_BLOCK; i++) x[unit + i] = pe_activate(activation, gate[i]) * up[i];
     }
 }
 

@@ -1,4 +1,4 @@
-/* AVX2: quantization, normalisation, rotary positions, and the two passes over a row of logits. */
+/* AVX2: quantization, normalisation, rotary positions, gates, and the two passes over a row of logits. */
 #include "kernels/x86/vec_avx2.h"
 #include "kernels/x86/x86.h"
 
@@ -74,6 +74,16 @@ void pe_turn_f32_f32__avx2(float *x, int64_t dims, const float *cosines, const f
         const __m256 c = load(cosines, i, half), s = load(sines, i, half);
         store(x, i, half, _mm256_sub_ps(_mm256_mul_ps(a, c), _mm256_mul_ps(b, s)));
         store(x + half, i, half, _mm256_add_ps(_mm256_mul_ps(b, c), _mm256_mul_ps(a, s)));
+    }
+}
+
+void pe_gate_f32_f32__avx2(float *x, int64_t n, pe_activation activation) {
+    for (int64_t unit = 0; unit < n; unit += PE_BLOCK) {
+        const float *gate = x + 2 * unit, *up = gate + PE_BLOCK;
+        const __m256 low = pe_activate8(activation, _mm256_loadu_ps(gate));
+        const __m256 high = pe_activate8(activation, _mm256_loadu_ps(gate + 8));
+        _mm256_storeu_ps(x + unit, _mm256_mul_ps(low, _mm256_loadu_ps(up)));
+        _mm256_storeu_ps(x + unit + 8, _mm256_mul_ps(high, _mm256_loadu_ps(up + 8)));
     }
 }
 

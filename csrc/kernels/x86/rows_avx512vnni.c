@@ -1,4 +1,4 @@
-/* AVX-512: quantization, normalisation, rotary positions, and the two passes over a row of logits. */
+/* AVX-512: quantization, normalisation, rotary positions, gates, and the two passes over a row of logits. */
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 
@@ -75,6 +75,13 @@ void pe_turn_f32_f32__avx512vnni(float *x, int64_t dims, const float *cosines, c
         const __m512 c = _mm512_maskz_loadu_ps(live, cosines + i), s = _mm512_maskz_loadu_ps(live, sines + i);
         _mm512_mask_storeu_ps(x + i, live, _mm512_sub_ps(_mm512_mul_ps(a, c), _mm512_mul_ps(b, s)));
         _mm512_mask_storeu_ps(x + half + i, live, _mm512_add_ps(_mm512_mul_ps(b, c), _mm512_mul_ps(a, s)));
+    }
+}
+
+void pe_gate_f32_f32__avx512vnni(float *x, int64_t n, pe_activation activation) {
+    for (int64_t unit = 0; unit < n; unit += PE_BLOCK) {
+        const __m512 gate = _mm512_loadu_ps(x + 2 * unit), up = _mm512_loadu_ps(x + 2 * unit + PE_BLOCK);
+        _mm512_storeu_ps(x + unit, _mm512_mul_ps(pe_activate16(activation, gate), up));
     }
 }
 
