@@ -122,6 +122,7 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*rmsnorm)(const float *x, int64_t n, const float *weight, float eps, float *y) noexcept nogil
         void (*turn)(float *x, int64_t dims, const float *cosines, const float *sines) noexcept nogil
         void (*gate)(float *x, int64_t n, pe_activation activation) noexcept nogil
+        void (*soft_cap)(float *x, int64_t n, float cap) noexcept nogil
         void (*store_q8)(const pe_token *t) noexcept nogil
         void (*attend_q8)(const pe_attend *a) noexcept nogil
         void (*attend_f32)(const pe_attend *a) noexcept nogil

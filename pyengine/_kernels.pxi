@@ -152,6 +152,10 @@ cdef class Kernels:
         """x float32 [2 * n rounded up to 16], 16 columns of gate and 16 of up in turn; the units go to its front."""
         self.table.gate(<float *>data_of(x), n, ACTIVATIONS[activation])
 
+    def soft_cap(self, x, float cap):
+        """x float32 [n], in place."""
+        self.table.soft_cap(<float *>data_of(x), x.shape[0], cap)
+
     def store(self, k, v, page, slot):
         """k, v float32 [heads, D] into a slot of an int8 page, uint8 [bytes]."""
         cdef pe_token t

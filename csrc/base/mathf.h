@@ -40,6 +40,9 @@ static inline float pe_exp(float x) {
 
 static inline float pe_tanh(float x) { return 1.0f - 2.0f / (pe_exp(x + x) + 1.0f); }
 
+/* x held within (-cap, cap); `inverse` is 1 / cap, rounded. */
+static inline float pe_soft_cap(float x, float cap, float inverse) { return cap * pe_tanh(x * inverse); }
+
 /* erf(x), absolute error below 3e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26. */
 static inline float pe_erf(float x) {
     const float z = fabsf(x);

@@ -137,6 +137,9 @@ typedef struct pe_kernels {
        product leaves them, and x[16 b + i] = activate(x[32 b + i]) * x[32 b + 16 + i]. */
     void (*gate)(float *x, int64_t n, pe_activation activation);
 
+    /* x = cap * tanh(x * (1 / cap)), in place; cap is above 0. */
+    void (*soft_cap)(float *x, int64_t n, float cap);
+
     /* Quantizes each head of k and of v as a row and stores it; nothing else of the page is written. */
     void (*store_q8)(const pe_token *t);
 

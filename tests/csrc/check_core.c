@@ -200,6 +200,11 @@ static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
     }
     *hash = fingerprint(*hash, gated, (size_t)n * sizeof *gated);
 
+    for (int64_t i = 0; i < n; i++) y[i] = 8 * x[i];
+    kernels->soft_cap(y, n, 3);
+    for (int64_t i = 0; i < n; i++) expect_near("soft_cap", y[i], 3 * tanh(8 * x[i] / 3.0), 8 * EPSILON);
+    *hash = fingerprint(*hash, y, (size_t)n * sizeof *y);
+
     float max, sum;
     kernels->exp_sum(x, n, &max, &sum);
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, x[i]);

@@ -12,6 +12,7 @@ void pe_kernels_overlay_ref(pe_kernels *table) {
     table->rmsnorm = pe_rmsnorm_f32_f32__ref;
     table->turn = pe_turn_f32_f32__ref;
     table->gate = pe_gate_f32_f32__ref;
+    table->soft_cap = pe_soft_cap_f32__ref;
     table->store_q8 = pe_store_q8_f32__ref;
     table->attend_q8 = pe_attend_f32_q8__ref;
     table->attend_f32 = pe_attend_f32_f32__ref;

@@ -1,4 +1,4 @@
-/* Scalar reference: quantization, normalisation, rotary positions, gates, and the two passes over a row of logits. */
+/* Reference: quantization, norms, rotary positions, gates, soft caps, and the two passes over a row of logits. */
 #include "kernels/ref/ref.h"
 
 void pe_quantize_q8r_f32__ref(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale) {
@@ -49,6 +49,10 @@ void pe_gate_f32_f32__ref(float *x, int64_t n, pe_activation activation) {
         const float *gate = x + 2 * unit, *up = gate + PE_BLOCK;
         for (int64_t i = 0; i < PE_BLOCK; i++) x[unit + i] = pe_activate(activation, gate[i]) * up[i];
     }
+}
+
+void pe_soft_cap_f32__ref(float *x, int64_t n, float cap) {
+    for (int64_t i = 0; i < n; i++) x[i] = pe_soft_cap(x[i], cap, 1.0f / cap);
 }
 
 void pe_exp_sum_f32__ref(const float *x, int64_t n, float *max, float *sum) {

@@ -1,4 +1,4 @@
-/* AVX2: quantization, normalisation, rotary positions, gates, and the two passes over a row of logits. */
+/* AVX2: quantization, norms, rotary positions, gates, soft caps, and the two passes over a row of logits. */
 #include "kernels/x86/vec_avx2.h"
 #include "kernels/x86/x86.h"
 
@@ -85,6 +85,11 @@ void pe_gate_f32_f32__avx2(float *x, int64_t n, pe_activation activation) {
         _mm256_storeu_ps(x + unit, _mm256_mul_ps(low, _mm256_loadu_ps(up)));
         _mm256_storeu_ps(x + unit + 8, _mm256_mul_ps(high, _mm256_loadu_ps(up + 8)));
     }
+}
+
+void pe_soft_cap_f32__avx2(float *x, int64_t n, float cap) {
+    const __m256 caps = _mm256_set1_ps(cap), inverse = _mm256_set1_ps(1.0f / cap);
+    for (int64_t i = 0; i < n; i += 8) store(x, i, n, pe_soft_cap8(load(x, i, n), caps, inverse));
 }
 
 void pe_exp_sum_f32__avx2(const float *x, int64_t n, float *max, float *sum) {

@@ -1,4 +1,4 @@
-/* AVX-512: quantization, normalisation, rotary positions, gates, and the two passes over a row of logits. */
+/* AVX-512: quantization, norms, rotary positions, gates, soft caps, and the two passes over a row of logits. */
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 
@@ -82,6 +82,15 @@ void pe_gate_f32_f32__avx512vnni(float *x, int64_t n, pe_activation activation) 
     for (int64_t unit = 0; unit < n; unit += PE_BLOCK) {
         const __m512 gate = _mm512_loadu_ps(x + 2 * unit), up = _mm512_loadu_ps(x + 2 * unit + PE_BLOCK);
         _mm512_storeu_ps(x + unit, _mm512_mul_ps(pe_activate16(activation, gate), up));
+    }
+}
+
+void pe_soft_cap_f32__avx512vnni(float *x, int64_t n, float cap) {
+    const __m512 caps = _mm512_set1_ps(cap), inverse = _mm512_set1_ps(1.0f / cap);
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 live = pe_mask16(n - i);
+        const __m512 capped = pe_soft_cap16(_mm512_maskz_loadu_ps(live, x + i), caps, inverse);
+        _mm512_mask_storeu_ps(x + i, live, capped);
     }
 }
 

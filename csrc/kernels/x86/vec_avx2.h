@@ -61,6 +61,10 @@ static inline __m256 pe_tanh8(__m256 x) {
     return _mm256_sub_ps(one, _mm256_div_ps(_mm256_set1_ps(2.0f), e));
 }
 
+static inline __m256 pe_soft_cap8(__m256 x, __m256 cap, __m256 inverse) {
+    return _mm256_mul_ps(cap, pe_tanh8(_mm256_mul_ps(x, inverse)));
+}
+
 static inline __m256 pe_erf8(__m256 x) {
     const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
     const __m256 z = _mm256_andnot_ps(sign, x);

@@ -102,6 +102,10 @@ static inline __m512 pe_tanh16(__m512 x) {
     return _mm512_sub_ps(one, _mm512_div_ps(_mm512_set1_ps(2.0f), e));
 }
 
+static inline __m512 pe_soft_cap16(__m512 x, __m512 cap, __m512 inverse) {
+    return _mm512_mul_ps(cap, pe_tanh16(_mm512_mul_ps(x, inverse)));
+}
+
 static inline __m512 pe_erf16(__m512 x) {
     const __m512 one = _mm512_set1_ps(1.0f), sign = _mm512_set1_ps(-0.0f);
     const __m512 z = _mm512_andnot_ps(sign, x);

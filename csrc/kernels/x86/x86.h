@@ -18,6 +18,7 @@ void pe_norm_f32_f32__avx2(const float *x, int64_t n, const float *weight, const
 void pe_rmsnorm_f32_f32__avx2(const float *x, int64_t n, const float *weight, float eps, float *y);
 void pe_turn_f32_f32__avx2(float *x, int64_t dims, const float *cosines, const float *sines);
 void pe_gate_f32_f32__avx2(float *x, int64_t n, pe_activation activation);
+void pe_soft_cap_f32__avx2(float *x, int64_t n, float cap);
 void pe_exp_sum_f32__avx2(const float *x, int64_t n, float *max, float *sum);
 int64_t pe_above_f32__avx2(const float *x, int64_t n, float threshold, int32_t *indices);
 bool pe_sums_s32_q8c__avx2(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums);
@@ -36,6 +37,7 @@ void pe_norm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight,
 void pe_rmsnorm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight, float eps, float *y);
 void pe_turn_f32_f32__avx512vnni(float *x, int64_t dims, const float *cosines, const float *sines);
 void pe_gate_f32_f32__avx512vnni(float *x, int64_t n, pe_activation activation);
+void pe_soft_cap_f32__avx512vnni(float *x, int64_t n, float cap);
 void pe_exp_sum_f32__avx512vnni(const float *x, int64_t n, float *max, float *sum);
 int64_t pe_above_f32__avx512vnni(const float *x, int64_t n, float threshold, int32_t *indices);
 bool pe_sums_s32_q8c__avx512vnni(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums);
