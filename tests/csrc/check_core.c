@@ -155,6 +155,47 @@ static void check_attention(const pe_kernels *kernels, int64_t d, int64_t n, boo
     free(y);
 }
 
+/* Turns a head by the angles of a far position. */
+static void check_turn(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
+    float *frequencies = random_floats(n), *cosines = new_memory((size_t)n * sizeof *cosines);
+    float *sines = new_memory((size_t)n * sizeof *sines);
+    pe_angles(100003, frequencies, n, 1.25f, cosines, sines);
+    for (int64_t i = 0; i < n; i++) {
+        const double angle = 100003.0f * frequencies[i];
+        expect_near("angles: cosine", cosines[i], 1.25 * cos(angle), EPSILON);
+        expect_near("angles: sine", sines[i], 1.25 * sin(angle), EPSILON);
+    }
+    const int64_t half = n / 2;
+    float *x = random_floats(n), *y = new_memory((size_t)n * sizeof *y);
+    memcpy(y, x, (size_t)n * sizeof *y);
+    kernels->turn(y, 2 * half, cosines, sines);
+    for (int64_t i = 0; i < half; i++) {
+        const double c = cosines[i], s = sines[i];
+        expect_near("turn: first", y[i], x[i] * c - x[half + i] * s, 4 * EPSILON);
+        expect_near("turn: second", y[half + i], x[half + i] * c + x[i] * s, 4 * EPSILON);
+    }
+    *hash = fingerprint(*hash, y, (size_t)n * sizeof *y);
+    free(x);
+    free(y);
+    free(frequencies);
+    free(cosines);
+    free(sines);
+}
+
+static void check_gate(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
+    const int64_t units = pe_round_up(n, PE_BLOCK);
+    float *both = random_floats(2 * units), *gated = new_memory((size_t)(2 * units) * sizeof *gated);
+    memcpy(gated, both, (size_t)(2 * units) * sizeof *gated);
+    kernels->gate(gated, n, PE_SILU);
+    for (int64_t i = 0; i < n; i++) {
+        const double gate = both[i + i / 16 * 16];
+        expect_near("gate", gated[i], gate / (1 + exp(-gate)) * both[i + i / 16 * 16 + 16], 4 * EPSILON);
+    }
+    *hash = fingerprint(*hash, gated, (size_t)n * sizeof *gated);
+    free(both);
+    free(gated);
+}
+
 static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
     float *x = random_floats(n), *weight = random_floats(n), *bias = random_floats(n), *y = random_floats(n);
     int32_t *indices = new_memory((size_t)n * sizeof *indices);
@@ -171,34 +212,6 @@ static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
     kernels->rmsnorm(x, n, weight, 1e-6f, y);
     for (int64_t i = 0; i < n; i++) expect_near("rmsnorm", y[i], x[i] / sqrt(square + 1e-6) * weight[i], 1e-5);
     *hash = fingerprint(*hash, y, (size_t)n * sizeof *y);
-
-    float *frequencies = random_floats(n), *cosines = new_memory((size_t)n * sizeof *cosines);
-    float *sines = new_memory((size_t)n * sizeof *sines);
-    pe_angles(100003, frequencies, n, 1.25f, cosines, sines);
-    for (int64_t i = 0; i < n; i++) {
-        const double angle = 100003.0f * frequencies[i];
-        expect_near("angles: cosine", cosines[i], 1.25 * cos(angle), EPSILON);
-        expect_near("angles: sine", sines[i], 1.25 * sin(angle), EPSILON);
-    }
-    const int64_t half = n / 2;
-    memcpy(y, x, (size_t)n * sizeof *y);
-    kernels->turn(y, 2 * half, cosines, sines);
-    for (int64_t i = 0; i < half; i++) {
-        const double c = cosines[i], s = sines[i];
-        expect_near("turn: first", y[i], x[i] * c - x[half + i] * s, 4 * EPSILON);
-        expect_near("turn: second", y[half + i], x[half + i] * c + x[i] * s, 4 * EPSILON);
-    }
-    *hash = fingerprint(*hash, y, (size_t)n * sizeof *y);
-
-    const int64_t units = pe_round_up(n, PE_BLOCK);
-    float *both = random_floats(2 * units), *gated = new_memory((size_t)(2 * units) * sizeof *gated);
-    memcpy(gated, both, (size_t)(2 * units) * sizeof *gated);
-    kernels->gate(gated, n, PE_SILU);
-    for (int64_t i = 0; i < n; i++) {
-        const double gate = both[i + i / 16 * 16];
-        expect_near("gate", gated[i], gate / (1 + exp(-gate)) * both[i + i / 16 * 16 + 16], 4 * EPSILON);
-    }
-    *hash = fingerprint(*hash, gated, (size_t)n * sizeof *gated);
 
     for (int64_t i = 0; i < n; i++) y[i] = 8 * x[i];
     kernels->soft_cap(y, n, 3);
@@ -226,11 +239,6 @@ static void check_rows(const pe_kernels *kernels, int64_t n, uint64_t *hash) {
     free(bias);
     free(y);
     free(indices);
-    free(both);
-    free(gated);
-    free(frequencies);
-    free(cosines);
-    free(sines);
 }
 
 static uint64_t check_score_functions(void) {
@@ -261,7 +269,11 @@ int main(int argc, char **argv) {
             for (int j = 0; j < 5; j++) check_attention(&kernels, counts[i], counts[j], q8, false, &attention);
         check_attention(&kernels, 8, 4, q8, true, &attention);
     }
-    for (int i = 0; i < 5; i++) check_rows(&kernels, counts[i] * 7, &rows);
+    for (int i = 0; i < 5; i++) {
+        check_rows(&kernels, counts[i] * 7, &rows);
+        check_turn(&kernels, counts[i] * 7, &rows);
+        check_gate(&kernels, counts[i] * 7, &rows);
+    }
     printf("products  %016llx\n", (unsigned long long)products);
     printf("int4      %016llx\n", (unsigned long long)check_int4(&kernels));
     printf("sparse    %016llx\n", (unsigned long long)check_sparse(&kernels));
