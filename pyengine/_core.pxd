@@ -92,8 +92,15 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef struct pe_attend:
         int64_t heads
         int64_t head_dim
+        int64_t first_key
         int64_t n_keys
         float scale
+        float soft_cap
+        int64_t position
+        const float *relative
+        int64_t relative_ld
+        int64_t reach
+        const float *slopes
         const float *q
         const uint8_t *const *pages
         int64_t offset

@@ -165,8 +165,10 @@ cdef class Kernels:
         t.page = <uint8_t *>data_of(page)
         self.table.store_q8(&t)
 
-    def attend(self, kind, q, pages, n_keys, float scale, y, offset=0, int64_t repeat=1):
-        """kind "int8" or "float32"; q, y float32 [heads, D]; pages: uint8 arrays of one page each."""
+    def attend(self, kind, q, pages, n_keys, float scale, y, offset=0, int64_t repeat=1, first_key=0,
+               float soft_cap=0, position=0, relative=None, slopes=None):
+        """kind "int8" or "float32"; q, y float32 [heads, D]; pages: uint8 arrays of one page each, None where not read;
+        relative float32 [heads, 2 reach + 33], slopes float32 [heads]."""
         cdef pe_attend a
         cdef int64_t i
         cdef const uint8_t **addresses = <const uint8_t **>PyMem_Calloc(max(len(pages), 1), sizeof(void *))
@@ -176,8 +178,17 @@ cdef class Kernels:
             addresses[i] = <const uint8_t *>data_of(page)
         a.heads = q.shape[0]
         a.head_dim = q.shape[1]
+        a.first_key = first_key
         a.n_keys = n_keys
         a.scale = scale
+        a.soft_cap = soft_cap
+        a.position = position
+        a.relative = <const float *>data_of(relative)
+        if relative is not None:
+            a.relative_ld = relative.shape[1]
+            a.reach = (a.relative_ld - 33) // 2
+            a.relative += a.relative_ld // 2
+        a.slopes = <const float *>data_of(slopes)
         a.q = <const float *>data_of(q)
         a.pages = addresses
         a.offset = offset

@@ -1,4 +1,4 @@
-/* Integer helpers: rounding up, and products of sizes that come from a file or a caller. */
+/* Integer helpers: limits, rounding up, and products of sizes that come from a file or a caller. */
 #ifndef PE_BASE_INTMATH_H
 #define PE_BASE_INTMATH_H
 
@@ -8,6 +8,8 @@
 
 static inline int64_t pe_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t pe_max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static inline int64_t pe_clamp(int64_t n, int64_t low, int64_t high) { return pe_min(pe_max(n, low), high); }
 
 /* The smallest multiple of `step` (a power of two) that is at least `n`; n >= 0. */
 static inline int64_t pe_round_up(int64_t n, int64_t step) { return (n + step - 1) & ~(step - 1); }

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/intmath.h"
 #include "base/mathf.h"
 #include "base/status.h"
 
@@ -62,9 +63,16 @@ typedef struct pe_product {
     const void *ahead;         /* the weights that this thread reads after block1, or NULL: they are prefetched */
 } pe_product;
 
-/* Attention of a row's heads over n_keys tokens, each head by itself:  y = softmax(scale q K^T) V, computed page by
+/* Attention of a row's heads over keys [first_key, n_keys), each head by itself:  y = softmax(s) V, computed page by
    page with a running maximum (Milakov and Gimelshein, 2018). Keys and values are read as stored, so that the result
-   does not depend on what else is computed in the same step.
+   does not depend on what else is computed in the same step. The score of key j, in this order, each step in float32:
+
+       s = scale q k_j
+       s = soft_cap tanh(s (1 / soft_cap))                          if there is a soft_cap
+       s = s + relative[clamp(j - position, -reach, reach)]         if there is a table
+       s = fma(slope, j - position, s)                              if there are slopes (Press et al., 2022)
+
+   Slots of other keys may hold anything, NaN too, and pages before that of first_key are not read.
 
    A page of one head, D rounded up to 4 for keys (D4) and to 16 for values (D16):
        int8     keys   [D4/4][16 tokens][4 dims]          (flipped, see pe_kernels.flip)
@@ -75,10 +83,17 @@ typedef struct pe_product {
 typedef struct pe_attend {
     int64_t heads;               /* adjacent ones */
     int64_t head_dim;            /* D, at most PE_MAX_HEAD_DIM */
-    int64_t n_keys;              /* at least 1 */
+    int64_t first_key, n_keys;   /* first_key at least 0, n_keys larger */
     float scale;
+    float soft_cap;              /* 0: none */
+    int64_t position;            /* of the query, where there are biases */
+    const float *relative;       /* the first head's bias of distance 0, or NULL. A head has those of distances
+                                    -reach - 16 to reach + 16, of which the outer 16 equal that at the reach */
+    int64_t relative_ld;         /* from head to head, at least 2 reach + 33 */
+    int64_t reach;
+    const float *slopes;         /* [heads] or NULL */
     const float *q;              /* [heads, D] */
-    const uint8_t *const *pages; /* [ceil(n_keys / 16)] */
+    const uint8_t *const *pages; /* [ceil(n_keys / 16)]; those that are not read may be NULL */
     int64_t offset;              /* bytes from a page's start to the first of the heads */
     float *y;                    /* [heads, D] */
 } pe_attend;
@@ -172,6 +187,14 @@ void pe_kernels_overlay_avx2(pe_kernels *table);
 void pe_kernels_overlay_avx512vnni(pe_kernels *table);
 #endif
 
+/* Whether all keys before n_keys are seen, and their scores are the scaled products. */
+static inline bool pe_is_plain(const pe_attend *a) {
+    return a->first_key == 0 && a->soft_cap <= 0.0f && !a->relative && !a->slopes;
+}
+
+/* The first key of the first page that is read. */
+static inline int64_t pe_read_from(const pe_attend *a) { return a->first_key - a->first_key % PE_PAGE; }
+
 /* A head's share of a page. */
 static inline int64_t pe_page_keys_q8(int64_t d) { return (d + 3) / 4 * 64; }
 static inline int64_t pe_page_values_q8(int64_t d) { return (d + 15) / 16 * 256; }
@@ -187,16 +210,6 @@ static inline void pe_store_head_q8(int64_t d, const int8_t *k, float k_scale, c
     for (int64_t i = 0; i < d; i++) lane[i * 4] = (uint8_t)v[i];
     scales[t] = k_scale;
     scales[PE_PAGE + t] = v_scale;
-}
-
-/* One of the heads, as an attention of one. */
-static inline pe_attend pe_head(const pe_attend *all, int64_t head, int64_t head_bytes) {
-    pe_attend one = *all;
-    one.heads = 1;
-    one.q += head * all->head_dim;
-    one.y += head * all->head_dim;
-    one.offset += head * head_bytes;
-    return one;
 }
 
 #endif

@@ -114,27 +114,48 @@ static void store(const pe_kernels *kernels, bool q8, uint8_t *page, int64_t d, 
     free(stored);
 }
 
-/* Random keys and values; or, as in textbooks, keys of ones and values 1, 2, 3, 4: their mean is 2.5. */
-static void check_attention(const pe_kernels *kernels, int64_t d, int64_t n, bool q8, bool textbook, uint64_t *hash) {
-    enum { PAGES = 4 };
+/* Random keys and values; these in a window, with capped and biased scores; or, as in textbooks, keys of ones and
+   values 1, 2, 3, 4: their mean is 2.5. */
+typedef enum attention_case { RANDOM, BIASED, TEXTBOOK } attention_case;
+
+static void check_attention(const pe_kernels *kernels, int64_t d, int64_t n, bool q8, attention_case kind,
+                            uint64_t *hash) {
+    enum { PAGES = 4, REACH = 3, TABLE = 2 * (REACH + PE_PAGE) + 1 };
     const size_t bytes = (size_t)pe_round_up(q8 ? pe_page_bytes_q8(d) : pe_page_bytes_f32(d), 64);
     uint8_t *pages = new_memory(PAGES * bytes);
     const uint8_t *list[PAGES];
     float *q = random_floats(d), *k = random_floats(n * d), *v = random_floats(n * d), *y = random_floats(d);
-    for (int64_t i = 0; i < d && textbook; i++) q[i] = 1;
-    for (int64_t i = 0; i < n * d && textbook; i++) k[i] = 1, v[i] = (float)(i / d + 1);
+    for (int64_t i = 0; i < d && kind == TEXTBOOK; i++) q[i] = 1;
+    for (int64_t i = 0; i < n * d && kind == TEXTBOOK; i++) k[i] = 1, v[i] = (float)(i / d + 1);
     for (int64_t i = 0; i < PAGES; i++) list[i] = pages + (size_t)i * bytes;
     for (int64_t t = 0; t < n; t++)
         store(kernels, q8, pages + (size_t)(t / PE_PAGE) * bytes, d, t % PE_PAGE, k + t * d, v + t * d);
     const float scale = 1 / sqrtf((float)d);
-    const pe_attend attend = {.heads = 1, .head_dim = d, .n_keys = n, .scale = scale, .q = q, .pages = list, .y = y};
+    pe_attend attend = {.heads = 1, .head_dim = d, .n_keys = n, .scale = scale, .q = q, .pages = list, .y = y};
+    float *relative = random_floats(TABLE), slope = random_float();
+    for (int i = 0; i < PE_PAGE; i++) {
+        relative[i] = relative[PE_PAGE];
+        relative[TABLE - 1 - i] = relative[TABLE - 1 - PE_PAGE];
+    }
+    if (kind == BIASED) {
+        attend.first_key = n / 3, attend.position = n / 2, attend.soft_cap = 0.5f;
+        attend.relative = relative + TABLE / 2, attend.relative_ld = TABLE, attend.reach = REACH;
+        attend.slopes = &slope;
+        for (int64_t i = 0; i < attend.first_key / PE_PAGE; i++) list[i] = NULL;
+    }
     (q8 ? kernels->attend_q8 : kernels->attend_f32)(&attend);
 
     double weight[PAGES * PE_PAGE], total = 0;
     for (int64_t t = 0; t < n; t++) {
         double dot = 0;
         for (int64_t i = 0; i < d; i++) dot += (double)q[i] * k[t * d + i];
-        weight[t] = exp(dot * scale);
+        double score = dot * scale;
+        if (kind == BIASED) {
+            const int64_t distance = t - attend.position;
+            score = attend.soft_cap * tanh(score / attend.soft_cap);
+            score += relative[TABLE / 2 + pe_clamp(distance, -REACH, REACH)] + (double)slope * (double)distance;
+        }
+        weight[t] = t < attend.first_key ? 0 : exp(score);
         total += weight[t];
     }
     for (int64_t i = 0; i < d; i++) {
@@ -145,10 +166,11 @@ static void check_attention(const pe_kernels *kernels, int64_t d, int64_t n, boo
         }
         /* int8: the query's 1/254 in each of d products of at most 1, and half a unit of 127 for each weight. */
         const double bound = q8 ? largest * (2 * (double)scale * (double)d / 254 + 1.0 / 32) : 1e-5 * largest;
-        expect_near(q8 ? "attend_q8" : "attend_f32", y[i], textbook ? 2.5 : expected, bound);
+        expect_near(q8 ? "attend_q8" : "attend_f32", y[i], kind == TEXTBOOK ? 2.5 : expected, bound);
     }
     *hash = fingerprint(*hash, y, (size_t)d * sizeof *y);
     free(pages);
+    free(relative);
     free(q);
     free(k);
     free(v);
@@ -266,8 +288,11 @@ int main(int argc, char **argv) {
             for (int64_t k = 1; k < 150; k = k * 3 + 1)
                 for (int64_t n = 1; n < 150; n = n * 4 + 13) check_product(&kernels, m, n, k, q8, &products);
         for (int i = 0; i < 5; i++)
-            for (int j = 0; j < 5; j++) check_attention(&kernels, counts[i], counts[j], q8, false, &attention);
-        check_attention(&kernels, 8, 4, q8, true, &attention);
+            for (int j = 0; j < 5; j++) {
+                check_attention(&kernels, counts[i], counts[j], q8, RANDOM, &attention);
+                check_attention(&kernels, counts[i], counts[j], q8, BIASED, &attention);
+            }
+        check_attention(&kernels, 8, 4, q8, TEXTBOOK, &attention);
     }
     for (int i = 0; i < 5; i++) {
         check_rows(&kernels, counts[i] * 7, &rows);

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["EXP_ERROR", "UNIT", "assert_within", "chain"]
+__all__ = ["EXP_ERROR", "TANH_ERROR", "UNIT", "assert_within", "chain"]
 
 UNIT = 2.0**-24
 
 # Relative error of pe_exp as base/mathf.h states it; test_activations.py holds it to that.
 EXP_ERROR = 2e-7
+
+# Absolute error of pe_tanh: that of its exponential, and four roundings; likewise.
+TANH_ERROR = EXP_ERROR + 4 * UNIT
 
 
 def chain(n: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ..oracle.reference import ACTIVATIONS
-from .bounds import EXP_ERROR, UNIT, assert_within
+from .bounds import EXP_ERROR, TANH_ERROR, UNIT, assert_within
 from .pages import attend
 from .products import Product, run
 
@@ -88,7 +88,7 @@ def test_bounded_functions(reference, kind: str) -> None:
     """1 / (1 + e) and 1 - 2 / (e + 1), e^x with its error; d/de of either is at most 1 in e's relative error."""
     x = points(-100, 100)
     expected = ACTIVATIONS[kind](x.astype(np.float64))
-    assert_within(activate(reference, kind, x), expected, EXP_ERROR + 4 * UNIT)
+    assert_within(activate(reference, kind, x), expected, TANH_ERROR)
 
 
 def test_gelu(reference) -> None:

@@ -1,18 +1,22 @@
-"""Attention over pages: the same bytes on every instruction set, and softmax(scale q K^T) V within its bound."""
+"""Attention over pages: the same bytes on every instruction set, and softmax(s) V within its bound, for scores
+s = scale q K^T that may be capped and biased, over keys of which the first may be hidden."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ..oracle.attention import attention, multi_head_attention
-from .bounds import EXP_ERROR, UNIT, assert_within
+from ..oracle.attention import attention, biased, multi_head_attention
+from .bounds import EXP_ERROR, TANH_ERROR, UNIT, assert_within
 from .memory import EDGES, Buffer, placed
-from .pages import KINDS, PAGE, attend, head_bytes, store
+from .pages import KINDS, PAGE, PLAIN, View, attend, head_bytes, store
 from .products import Product, run
 
 DIMS = (*range(1, 11), 15, 16, 17, 31, 32, 33, 63, 64, 65, 80, 127, 128, 255, 256)
 COUNTS = (*range(1, 19), 31, 32, 33, 47, 48, 49, 64, 100, 257)
+TRAITS = ("window", "soft_cap", "relative", "slopes")
 
 
 def random_heads(seed: int, n: int, heads: int, d: int, size: float = 1.0):
@@ -20,6 +24,20 @@ def random_heads(seed: int, n: int, heads: int, d: int, size: float = 1.0):
     q = rng.normal(0, size, (heads, d)).astype(np.float32)
     k, v = rng.normal(0, size, (2, n, heads, d)).astype(np.float32)
     return q, k, v
+
+
+def random_view(seed: int, n: int, heads: int, traits: tuple[str, ...] = TRAITS) -> View:
+    """Of n keys, with these traits; queries also lie far from all keys, and tables reach less far than keys do."""
+    rng = np.random.default_rng(seed)
+    reach = int(rng.choice([0, 1, 5, 16, 40]))
+    values = {
+        "window": {"first_key": int(rng.integers(n))},
+        "soft_cap": {"soft_cap": float(rng.choice([0.5, 3.0, 50.0]))},
+        "relative": {"relative": rng.normal(0, 2, (heads, 2 * reach + 1)).astype(np.float32)},
+        "slopes": {"slopes": rng.normal(0, 0.1, heads).astype(np.float32)},
+    }
+    position = int(rng.choice([0, n // 2, n - 1, n + 100, 100_000]))
+    return View(position=position, **{name: value for trait in traits for name, value in values[trait].items()})
 
 
 def scale_of(d: int) -> float:
@@ -87,22 +105,42 @@ def test_int8_extremes_do_not_saturate(kernels, signs: tuple[int, int]) -> None:
     assert_within(attend(kernels, "int8", q, k, v, scale_of(256)), v[0], 3 * 200 * UNIT)
 
 
-def relative_error_of_weights(scores: np.ndarray, error_of_scores: float) -> float:
+def relative_error_of_weights(scores: np.ndarray, error_of_scores: float, first_key: int) -> float:
     """First-order bound of a softmax weight's relative error in pages: e^x, its argument, sums and rescaling."""
-    pages = -(-len(scores) // PAGE)
+    pages = -(-(first_key + len(scores)) // PAGE) - first_key // PAGE
     spread = scores.max() - scores.min()
     return 2 * ((pages + 1) * (EXP_ERROR + spread * UNIT + 2 * error_of_scores) + (len(scores) + 3 * pages) * UNIT)
 
 
-@pytest.mark.parametrize("n", COUNTS)
-@pytest.mark.parametrize("d", [1, 3, 16, 20, 64, 256])
-def test_float32_against_float64(reference, d: int, n: int) -> None:
-    q, k, v = random_heads(7 * n + d, n, 1, d)
-    scale = scale_of(d)
+def seen_scores(products: np.ndarray, error: float, view: View) -> tuple[np.ndarray, float]:
+    """Of one head's scaled products [T] in float64: the scores of those that are seen, and the bound of their error.
+
+    tanh does not stretch the error of its argument, which takes three roundings, and has its own; each sum is rounded.
+    """
+    seen = products[view.first_key :]
+    distance = np.arange(view.first_key, len(products)) - view.position
+    relative = np.zeros(1) if view.relative is None else view.relative[0]
+    slope = 0.0 if view.slopes is None else view.slopes[0]
+    if view.soft_cap:
+        error += 3 * UNIT * np.abs(seen).max() + (TANH_ERROR + UNIT) * view.soft_cap
+    if view.relative is not None:
+        error += UNIT * np.abs(biased(seen, distance, view.soft_cap, relative, 0.0)).max()
+    scores = biased(seen, distance, view.soft_cap, relative, slope)
+    if view.slopes is not None:
+        error += UNIT * np.abs(scores).max()
+    return scores, error
+
+
+def assert_float32_within(reference, q: np.ndarray, k: np.ndarray, v: np.ndarray, view: View = PLAIN) -> None:
+    d, scale = q.shape[1], scale_of(q.shape[1])
     magnitude = scale * (np.abs(k[:, 0]) @ np.abs(q[0])).max()
-    relative = relative_error_of_weights(scale * (k[:, 0] @ q[0]), (d + 1) * UNIT * magnitude)
-    bound = relative * attention(q[0], k[:, 0], np.abs(v[:, 0]), scale)
-    assert_within(attend(reference, "float32", q, k, v, scale)[0], attention(q[0], k[:, 0], v[:, 0], scale), bound)
+    products = scale * (k[:, 0].astype(np.float64) @ q[0].astype(np.float64))
+    scores, error = seen_scores(products, (d + 1) * UNIT * magnitude, view)
+    weights = np.exp(scores - scores.max())
+    weights /= weights.sum()
+    values = v[view.first_key :, 0].astype(np.float64)
+    bound = relative_error_of_weights(scores, error, view.first_key) * (weights @ np.abs(values))
+    assert_within(attend(reference, "float32", q, k, v, scale, view=view)[0], weights @ values, bound)
 
 
 def rounded(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,25 +149,107 @@ def rounded(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(rows / scale.astype(np.float64)), scale.astype(np.float64)
 
 
-@pytest.mark.parametrize("n", COUNTS)
-@pytest.mark.parametrize("d", [1, 3, 16, 20, 64, 256])
-def test_int8_against_float64(reference, d: int, n: int) -> None:
+def assert_int8_within(reference, q: np.ndarray, k: np.ndarray, v: np.ndarray, view: View = PLAIN) -> None:
     """Exact for the rounded q, k and v, but for the weights, which are off by half of 1/127 of their page's largest."""
-    q, k, v = random_heads(7 * n + d, n, 1, d)
-    scale = scale_of(d)
+    scale = scale_of(q.shape[1])
     (q_int, q_scale), (k_int, k_scale), (v_int, v_scale) = rounded(q[0]), rounded(k[:, 0]), rounded(v[:, 0])
-    scores = scale * ((k_int * k_scale) @ (q_int * q_scale))
-    weights = np.exp(scores - scores.max())
+    products = scale * ((k_int * k_scale) @ (q_int * q_scale))
+    scores, error = seen_scores(products, 5 * UNIT * np.abs(products).max(), view)
+    weights = np.zeros(len(k))
+    weights[view.first_key :] = np.exp(scores - scores.max())
     expected = weights @ (v_int * v_scale) / weights.sum()
 
-    bound = np.zeros(d)
-    for page in range(0, n, PAGE):
+    bound = np.zeros(q.shape[1])
+    for page in range(0, len(k), PAGE):
         own = slice(page, page + PAGE)
         unit = (weights[own] * v_scale[own, 0]).max() / 127
-        bound += 0.5 * (1 + 1e-4) * unit * np.abs(v_int[own]).sum(axis=0) / weights.sum()
-    relative = relative_error_of_weights(scores, 5 * UNIT * np.abs(scores).max()) + 5 * UNIT
+        seen = weights[own, None] > 0  # where a weight is 0, so is what it is rounded to
+        bound += 0.5 * (1 + 1e-4) * unit * np.abs(v_int[own] * seen).sum(axis=0) / weights.sum()
+    relative = relative_error_of_weights(scores, error, view.first_key) + 5 * UNIT
     bound += relative * (weights @ np.abs(v_int * v_scale)) / weights.sum()
-    assert_within(attend(reference, "int8", q, k, v, scale)[0], expected, bound)
+    assert_within(attend(reference, "int8", q, k, v, scale, view=view)[0], expected, bound)
+
+
+WITHIN = {"float32": assert_float32_within, "int8": assert_int8_within}
+
+
+@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("d", [1, 3, 16, 20, 64, 256])
+@pytest.mark.parametrize("kind", KINDS)
+def test_against_float64(reference, kind: str, d: int, n: int) -> None:
+    WITHIN[kind](reference, *random_heads(7 * n + d, n, 1, d))
+
+
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 33, 100, 257])
+@pytest.mark.parametrize("traits", [*((trait,) for trait in TRAITS), TRAITS], ids="-".join)
+@pytest.mark.parametrize("kind", KINDS)
+def test_views_against_float64(reference, kind: str, traits: tuple[str, ...], n: int) -> None:
+    """Scores of about 10, so that caps bend them."""
+    for d in (12, 20, 80, 256):
+        WITHIN[kind](reference, *random_heads(7 * n + d, n, 1, d, 3.0), random_view(n + d, n, 1, traits))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("traits", [*((trait,) for trait in TRAITS), TRAITS], ids="-".join)
+def test_views_on_every_instruction_set(kernels, reference, kind: str, traits: tuple[str, ...]) -> None:
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        n, heads = int(rng.choice(COUNTS)), int(rng.integers(1, 10))
+        q, k, v = random_heads(seed, n, heads, int(rng.choice([1, 12, 20, 64, 80, 256])), 3.0)
+        scale, view, edge = scale_of(q.shape[1]), random_view(seed, n, heads, traits), EDGES[seed % 2]
+        got = attend(kernels, kind, q, k, v, scale, edge, view)
+        assert np.all(np.isfinite(got))
+        assert got.tobytes() == attend(reference, kind, q, k, v, scale, edge, view).tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_at_every_offset(kernels, reference, kind: str) -> None:
+    n = 40
+    q, k, v = random_heads(n, n, 2, 20, 2.0)
+    for first in range(n):
+        view = View(first, position=n - 1, slopes=np.array([-1, 0.1], np.float32))
+        got = attend(kernels, kind, q, k, v, scale_of(20), "end", view)
+        assert got.tobytes() == attend(reference, kind, q, k, v, scale_of(20), "end", view).tobytes()
+        if first % PAGE == 0:  # pages before it might as well not be there
+            rest = View(position=n - 1 - first, slopes=view.slopes)
+            assert got.tobytes() == attend(kernels, kind, q, k[first:], v[first:], scale_of(20), "end", rest).tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("traits", [("window",), TRAITS], ids="-".join)
+def test_tokens_that_are_not_seen_do_not_matter(kernels, kind: str, traits: tuple[str, ...]) -> None:
+    """Poison gives the bytes that keys with the largest scores of all and huge values give."""
+    for seed in range(12):
+        n, behind = 20 + seed, seed % 7
+        q, k, v = random_heads(seed, n + behind, 4, 12)
+        view = random_view(seed, n, 4, traits)
+        poisoned = attend(kernels, kind, q, k[:n], v[:n], scale_of(12), "end", view)
+        for hidden in (slice(0, view.first_key), slice(n, None)):
+            k[hidden], v[hidden] = 1000 * q, 1e30
+        assert attend(kernels, kind, q, k, v, scale_of(12), "end", view, n).tobytes() == poisoned.tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_view_of_everything_is_none(kernels, kind: str) -> None:
+    """A window from the first key on, and biases of 0."""
+    q, k, v = random_heads(5, 70, 5, 20, 2.0)
+    zeros = View(0, 0.0, 69, np.zeros((5, 9), np.float32), np.zeros(5, np.float32))
+    plain = attend(kernels, kind, q, k, v, scale_of(20))
+    assert attend(kernels, kind, q, k, v, scale_of(20), view=zeros).tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_biases_choose_keys(kernels, kind: str) -> None:
+    """Queries of zeros: only biases differ, by 200, so that one key takes all; slopes take the last one."""
+    _, k, v = random_heads(4, 40, 2, 12)
+    q, relative = np.zeros((2, 12), np.float32), np.zeros((2, 7), np.float32)
+    relative[0, 1], relative[1, 6] = 200, 200  # 2 before the query; from 3 behind it on, all alike
+    values, scales = rounded(v)
+    stored = values * scales if kind == "int8" else v
+    got = attend(kernels, kind, q, k, v, 1.0, view=View(position=36, relative=relative))
+    assert_within(got, stored[[34, 39], [0, 1]], 4 * UNIT * np.abs(v).max())
+    got = attend(kernels, kind, q, k, v, 1.0, view=View(position=7, slopes=np.array([200, -200], np.float32)))
+    assert_within(got, stored[[39, 0], [0, 1]], 4 * UNIT * np.abs(v).max())
 
 
 @pytest.mark.parametrize("d", [1, 4, 8, 64])
@@ -143,11 +263,15 @@ def test_textbook_attention(kernels, d: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_key_gives_its_value(kernels, kind: str) -> None:
-    q, k, v = random_heads(1, 1, 3, 24)
-    values, scales = rounded(v[0])
-    expected = values * scales if kind == "int8" else v[0]
-    assert_within(attend(kernels, kind, q, k, v, scale_of(24)), expected, 4 * UNIT * np.abs(v).max())
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 40])
+def test_one_key_gives_its_value(kernels, n: int, kind: str) -> None:
+    """All but the last of n are before the window."""
+    q, k, v = random_heads(1, n, 3, 24)
+    values, scales = rounded(v[-1])
+    expected = values * scales if kind == "int8" else v[-1]
+    for view in (View(n - 1), replace(random_view(n, n, 3), first_key=n - 1)):
+        got = attend(kernels, kind, q, k, v, scale_of(24), view=view)
+        assert_within(got, expected, 4 * UNIT * np.abs(v[-1]).max())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["attention", "attention_weights", "multi_head_attention"]
+__all__ = ["attention", "attention_weights", "biased", "multi_head_attention"]
 
 
 def attention_weights(q: np.ndarray, k: np.ndarray, scale: float) -> np.ndarray:
@@ -12,6 +12,15 @@ def attention_weights(q: np.ndarray, k: np.ndarray, scale: float) -> np.ndarray:
     scores = k.astype(np.float64) @ q.astype(np.float64) * scale
     weights = np.exp(scores - scores.max())
     return weights / weights.sum()
+
+
+def biased(scores: np.ndarray, distance: np.ndarray, soft_cap: float, relative: np.ndarray, slope: float):
+    """Scores [T] of keys at `distance` [T] from the query, capped (0: not), with a bias from `relative`
+    [2 reach + 1], which is constant beyond reach, and with slope * distance (ALiBi)."""
+    if soft_cap:
+        scores = soft_cap * np.tanh(scores / soft_cap)
+    reach = len(relative) // 2
+    return scores + relative.astype(np.float64)[np.clip(distance, -reach, reach) + reach] + float(slope) * distance
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float) -> np.ndarray:

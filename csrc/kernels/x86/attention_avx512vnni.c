@@ -9,6 +9,27 @@ typedef struct running {
     float scale; /* what the last page multiplied earlier results with */
 } running;
 
+/* Lanes [from, to) of a page. */
+static inline __mmask16 mask_page(int64_t from, int64_t to) {
+    return (__mmask16)(pe_mask16(to) & ~pe_mask16(from));
+}
+
+/* From a page's scaled products to its scores; it begins with key `first`. */
+static __m512 biased(const pe_attend *a, int64_t head, int64_t first, __m512 s) {
+    const int64_t distance = first - a->position, start = pe_clamp(distance, -a->reach - PE_PAGE, a->reach);
+    if (a->soft_cap > 0.0f) {
+        const __m512 part = _mm512_mul_ps(s, _mm512_set1_ps(1.0f / a->soft_cap));
+        s = _mm512_mul_ps(_mm512_set1_ps(a->soft_cap), pe_tanh16(part));
+    }
+    if (a->relative) s = _mm512_add_ps(s, _mm512_loadu_ps(a->relative + head * a->relative_ld + start));
+    if (a->slopes) {
+        const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        const __m512i each = _mm512_add_epi32(_mm512_set1_epi32((int32_t)distance), lane);
+        s = _mm512_fmadd_ps(_mm512_set1_ps(a->slopes[head]), _mm512_cvtepi32_ps(each), s);
+    }
+    return s;
+}
+
 static inline __m512 softmax_page(running *state, __m512 s, __mmask16 live) {
     const float page_max = pe_max16(_mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), live, s));
     const float max = page_max > state->max ? page_max : state->max;
@@ -139,12 +160,12 @@ ALWAYS_INLINE void add_values(float *y, __m128i weights, __m512 unit, __m512 ear
     }
 }
 
-ALWAYS_INLINE void attend_heads_q8(const pe_attend *a, int64_t first_head, const int heads) {
+ALWAYS_INLINE void attend_heads_q8(const pe_attend *a, int64_t first_head, const int heads, const bool plain) {
     const int64_t d = a->head_dim, d16 = (d + 15) / 16, head_bytes = pe_page_bytes_q8(d);
     side_by_side s;
     begin(&s, a->q + first_head * d, d, a->scale, heads);
-    for (int64_t first = 0; first < a->n_keys; first += PE_PAGE) {
-        const __mmask16 live = pe_mask16(a->n_keys - first);
+    for (int64_t first = plain ? 0 : pe_read_from(a); first < a->n_keys; first += PE_PAGE) {
+        const __mmask16 live = mask_page(plain ? 0 : a->first_key - first, a->n_keys - first);
         const uint8_t *keys = a->pages[first / PE_PAGE] + a->offset + first_head * head_bytes;
         const uint8_t *values = keys + pe_page_keys_q8(d);
         const float *scales = (const float *)(const void *)(values + pe_page_values_q8(d));
@@ -155,6 +176,7 @@ ALWAYS_INLINE void attend_heads_q8(const pe_attend *a, int64_t first_head, const
         for (int h = 0; h < heads; h++)
             scores[h] = score(s.q[h], lane_epi32(s.start, h), lane_ps(s.q_scale, h), keys + h * head_bytes, d,
                               scales + h * floats, live);
+        for (int h = 0; h < heads && !plain; h++) scores[h] = biased(a, first_head + h, first, scores[h]);
         weigh(&s, scores, scales, floats, live, heads, weights);
         for (int h = 0; h < heads; h++)
             add_values(s.y[h], weights[h], lane_ps(s.unit, h), lane_ps(s.scale, h), values + h * head_bytes, d16);
@@ -162,14 +184,21 @@ ALWAYS_INLINE void attend_heads_q8(const pe_attend *a, int64_t first_head, const
     for (int h = 0; h < heads; h++) finish(d, a->y + (first_head + h) * d, lane_ps(s.sum, h), s.y[h]);
 }
 
-void pe_attend_f32_q8__avx512vnni(const pe_attend *a) {
+ALWAYS_INLINE void attend_all_q8(const pe_attend *a, const bool plain) {
     for (int64_t head = 0; head < a->heads; head += SIDE) switch (a->heads - head) {
-        case 1: attend_heads_q8(a, head, 1); break;
-        case 2: attend_heads_q8(a, head, 2); break;
-        case 3: attend_heads_q8(a, head, 3); break;
-        default: attend_heads_q8(a, head, SIDE);
+        case 1: attend_heads_q8(a, head, 1, plain); break;
+        case 2: attend_heads_q8(a, head, 2, plain); break;
+        case 3: attend_heads_q8(a, head, 3, plain); break;
+        default: attend_heads_q8(a, head, SIDE, plain);
         }
 }
+
+/* The plain case has a loop of its own. Not inlined: constants hoisted out of the loop over heads would take all
+   registers. */
+static __attribute__((noinline)) void attend_plain_q8(const pe_attend *a) { attend_all_q8(a, true); }
+static __attribute__((noinline)) void attend_any_q8(const pe_attend *a) { attend_all_q8(a, false); }
+
+void pe_attend_f32_q8__avx512vnni(const pe_attend *a) { (pe_is_plain(a) ? attend_plain_q8 : attend_any_q8)(a); }
 
 /* Masked stores: other threads may store other tokens' bytes of the same lines. */
 ALWAYS_INLINE void store_heads_q8(const pe_token *t, int64_t first_head, const int heads) {
@@ -214,20 +243,25 @@ void pe_store_q8_f32__avx512vnni(const pe_token *t) {
         }
 }
 
-static void attend_head_f32(const pe_attend *a) {
-    const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16;
+ALWAYS_INLINE void attend_head_f32(const pe_attend *a, int64_t head, const bool plain) {
+    const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16, offset = a->offset + head * pe_page_bytes_f32(d);
+    const float *query = a->q + head * d;
     _Alignas(64) float y[PE_MAX_HEAD_DIM] = {0};
     running state = {-INFINITY, 0.0f, 0.0f};
 
-    for (int64_t first = 0; first < a->n_keys; first += PE_PAGE) {
-        const int64_t n = a->n_keys - first < PE_PAGE ? a->n_keys - first : PE_PAGE;
-        const float *keys = (const float *)(const void *)(a->pages[first / PE_PAGE] + a->offset);
-        const float *values = keys + d * PE_PAGE;
+    for (int64_t first = plain ? 0 : pe_read_from(a); first < a->n_keys; first += PE_PAGE) {
+        const int64_t from = plain ? 0 : pe_max(a->first_key - first, 0), to = pe_min(a->n_keys - first, PE_PAGE);
+        const int64_t n = plain ? to : pe_min(to - from, PE_PAGE); /* the compiler unrolls what has a bound */
+        const float *keys = (const float *)(const void *)(a->pages[first / PE_PAGE] + offset);
+        const float *values = keys + d * PE_PAGE + from * d16;
         __m512 s = _mm512_setzero_ps();
         for (int64_t i = 0; i < d; i++)
-            s = _mm512_fmadd_ps(_mm512_set1_ps(a->q[i]), _mm512_loadu_ps(keys + i * PE_PAGE), s);
+            s = _mm512_fmadd_ps(_mm512_set1_ps(query[i]), _mm512_loadu_ps(keys + i * PE_PAGE), s);
+        s = _mm512_mul_ps(s, _mm512_set1_ps(a->scale));
+        if (!plain) s = biased(a, head, first, s);
         _Alignas(64) float p[PE_PAGE];
-        _mm512_store_ps(p, softmax_page(&state, _mm512_mul_ps(s, _mm512_set1_ps(a->scale)), pe_mask16(n)));
+        _mm512_store_ps(p, softmax_page(&state, s, mask_page(from, to)));
+        if (from > 0) memmove(p, p + from, (size_t)n * sizeof *p); /* at constant places, in registers */
         const __m512 earlier = _mm512_set1_ps(state.scale);
         for (int64_t i = 0; i < d16; i += 16) {
             __m512 sum = _mm512_mul_ps(_mm512_load_ps(y + i), earlier);
@@ -236,12 +270,18 @@ static void attend_head_f32(const pe_attend *a) {
             _mm512_store_ps(y + i, sum);
         }
     }
-    finish(d, a->y, _mm512_set1_ps(state.sum), y);
+    finish(d, a->y + head * d, _mm512_set1_ps(state.sum), y);
+}
+
+static __attribute__((noinline)) void attend_plain_f32(const pe_attend *a, int64_t head) {
+    attend_head_f32(a, head, true);
+}
+
+static __attribute__((noinline)) void attend_any_f32(const pe_attend *a, int64_t head) {
+    attend_head_f32(a, head, false);
 }
 
 void pe_attend_f32_f32__avx512vnni(const pe_attend *a) {
-    for (int64_t head = 0; head < a->heads; head++) {
-        const pe_attend one = pe_head(a, head, pe_page_bytes_f32(a->head_dim));
-        attend_head_f32(&one);
-    }
+    const bool plain = pe_is_plain(a);
+    for (int64_t head = 0; head < a->heads; head++) (plain ? attend_plain_f32 : attend_any_f32)(a, head);
 }
