@@ -60,6 +60,7 @@ def random_config(seed: int) -> ModelConfig:
     embedding_width = draw.of(None, None, 36)
     target_vocab = draw.of(VOCABULARY, VOCABULARY, 1100) if decoder else None  # 1024 logits are a chunk
     shared = both and draw.chance(0.5)
+    tied = decoder is not None and embedding_width is None and draw.chance(0.5)
     return ModelConfig(
         family=f"random {seed}",
         width=width,
@@ -67,10 +68,10 @@ def random_config(seed: int) -> ModelConfig:
         decoder=decoder,
         source_vocab=None if encoder is None else target_vocab if shared else VOCABULARY,
         target_vocab=target_vocab,
-        embedding_scale=draw.of(1.0, math.sqrt(width), 0.5),
+        embedding_scale=math.sqrt(width) if tied else draw.of(1.0, math.sqrt(width), 0.5),
         embedding_width=embedding_width,
         share_embeddings=shared,
-        tie_output=decoder is not None and embedding_width is None and draw.chance(0.5),
+        tie_output=tied,
         output_bias=decoder is not None and draw.chance(0.5),
         logit_soft_cap=draw.of(None, 3.0, 30.0) if decoder else None,
         ropes=ropes,
@@ -99,7 +100,7 @@ def _stack(draw: _Draw, ropes: dict[str, RopeConfig], *, causal: bool, cross: bo
         layers=tuple(layers),
         max_positions=draw.of(40, 70),
         norm=draw.of("layer", "rms"),
-        norm_epsilon=draw.of(1e-6, 1e-5, 0.01, 0.1),
+        norm_epsilon=draw.of(1e-5, 0.01, 0.1),
         placement=placement,
         after_norms=placement != "post" and draw.chance(0.4),
         embed_norm=draw.chance(0.4),
@@ -143,7 +144,7 @@ def _attention(draw: _Draw) -> AttentionConfig:
         qkv_bias=draw.chance(0.5),
         output_bias=draw.chance(0.5),
         qk_norm=draw.chance(0.3),
-        soft_cap=draw.of(None, None, 2.0, 50.0),
+        soft_cap=draw.of(None, None, 2.0, 15.0),
     )
 
 

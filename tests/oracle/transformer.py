@@ -80,9 +80,9 @@ class Transformer:
         table = "decoder" if self.config.share_embeddings else stack_name
         x = self._tensors[f"{table}.embed.weight"][ids] * self.config.embedding_scale
         if stack.positions == "table":
-            x = x + self._tensors[f"{stack_name}.positions"][: len(ids)]
+            x = self._add(x, self._tensors[f"{stack_name}.positions"][: len(ids)])
         if stack.types:
-            x = x + self._tensors[f"{stack_name}.types"][np.zeros(len(ids), int) if types is None else types]
+            x = self._add(x, self._tensors[f"{stack_name}.types"][np.zeros(len(ids), int) if types is None else types])
         if stack.embed_norm:
             x = self._norm(stack, f"{stack_name}.embed.norm", x)
         if self.config.embedding_width not in (None, self.config.width):
