@@ -154,9 +154,33 @@ cdef extern from "ops/ops.h" nogil:
         PE_KV_F32
         PE_KV_Q8
 
+    int PE_MAX_GROUPS
+    int PE_MAX_ROPES
+    int32_t PE_ALL
+
     ctypedef struct pe_heads:
         int64_t n
-        int64_t first
+        int64_t kv
+        int64_t width
+        int32_t before
+        int32_t after
+        int rope
+        float scale
+        float soft_cap
+        const float *q_norm
+        const float *k_norm
+        float epsilon
+
+    ctypedef struct pe_biases:
+        const float *relative
+        int64_t reach
+        const float *slopes
+
+    ctypedef struct pe_ropes:
+        int n
+        const float **frequencies
+        int64_t *dims
+        float *factor
 
     ctypedef struct pe_linear:
         pe_weight_type type
@@ -172,9 +196,22 @@ cdef extern from "ops/ops.h" nogil:
         const uint16_t *line_quad
         const float *bias
 
+    ctypedef enum pe_norm_kind:
+        PE_LAYER_NORM
+        PE_RMS_NORM
+
     ctypedef struct pe_norm:
         const float *weight
         const float *bias
+
+    ctypedef struct pe_embedding:
+        pe_linear table
+        pe_linear project
+        const float *positions
+        const float *types
+        int64_t n_types
+        pe_norm norm
+        float scale
 
     ctypedef struct pe_rows:
         float *x
@@ -196,6 +233,7 @@ cdef extern from "ops/ops.h" nogil:
         float *top_logits
         float *excluded_logits
         float *logits
+        float soft_cap
 
     ctypedef struct pe_logits_scratch:
         float *tile
@@ -215,66 +253,73 @@ cdef extern from "ops/ops.h" nogil:
                             const pe_logits_scratch *scratch) noexcept
 
 cdef extern from "model/model.h" nogil:
-    ctypedef struct pe_stack:
-        int64_t layers
-        int64_t head_width
+    ctypedef enum pe_placement:
+        PE_POST
+        PE_PRE
+        PE_PARALLEL
 
-    ctypedef struct pe_config:
-        int64_t width
-        pe_stack encoder
-        pe_stack decoder
-        int64_t source_vocab
-        int64_t target_vocab
-        int64_t max_positions
+    ctypedef struct pe_sublayer:
+        pe_linear output
+        pe_norm norm
+        pe_norm after
+
+    ctypedef struct pe_attention:
+        pe_sublayer sub
+        pe_heads heads
+        pe_linear input
+        pe_linear memory
+
+    ctypedef struct pe_feed_forward:
+        pe_sublayer sub
+        pe_linear up
         pe_activation activation
-        float embedding_scale
-        float norm_epsilon
+        bint gated
 
-    ctypedef struct pe_encoder_layer:
-        pe_heads self_heads
-        pe_linear self_qkv
-        pe_linear self_output
-        pe_norm self_norm
-        pe_linear ffn_up
-        pe_linear ffn_down
-        pe_norm ffn_norm
+    ctypedef struct pe_layer:
+        pe_attention self
+        pe_attention cross
+        pe_feed_forward ffn
 
-    ctypedef struct pe_decoder_layer:
-        pe_heads self_heads
-        pe_heads cross_heads
-        pe_linear self_qkv
-        pe_linear self_output
-        pe_norm self_norm
-        pe_linear cross_q
-        pe_linear cross_kv
-        pe_linear cross_output
-        pe_norm cross_norm
-        pe_linear ffn_up
-        pe_linear ffn_down
-        pe_norm ffn_norm
+    ctypedef struct pe_stack:
+        int64_t n
+        int64_t max_positions
+        int64_t vocab
+        pe_layer *layers
+        pe_placement placement
+        pe_norm_kind norm_kind
+        float epsilon
+        pe_embedding embedding
+        pe_norm final
+        pe_biases biases
 
     ctypedef struct pe_model:
-        pe_config config
         pe_kernels kernels
         bint int8_rows
         pe_kv_type kv
-        const float *source_positions
-        const float *target_positions
-        pe_linear source_embed
-        pe_linear target_embed
+        int64_t width
+        pe_stack encoder
+        pe_stack decoder
+        pe_ropes ropes
         pe_linear output
-        pe_encoder_layer *encoder
-        pe_decoder_layer *decoder
+        float logit_soft_cap
 
     pe_status pe_model_allocate(pe_model *model) noexcept
-    void pe_model_link(pe_model *model) noexcept
+    pe_status pe_model_link(pe_model *model) noexcept
     void pe_model_free(pe_model *model) noexcept
 
 cdef extern from "model/kv_cache.h" nogil:
+    ctypedef struct pe_page_pool:
+        int64_t n_free
+        int64_t n_pages
+
     ctypedef struct pe_kv_cache:
-        int64_t most_pages
+        int n_groups
+        pe_page_pool *pools
+        int64_t most_bytes
 
     int64_t pe_kv_bytes(const pe_kv_cache *cache) noexcept
+    int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens) noexcept
+    int64_t pe_kv_memory_bytes(const pe_kv_cache *cache, int64_t tokens) noexcept
 
 cdef extern from "model/shortlist.h" nogil:
     ctypedef struct pe_shortlist:
@@ -294,6 +339,8 @@ cdef extern from "model/session.h" nogil:
         const int32_t *segment_memories
         int64_t n_source_tokens
         const int32_t *source_tokens
+        const int32_t *source_types
+        float *states
         const int32_t *list_offsets
         const int32_t *list_ids
         int64_t n_rows

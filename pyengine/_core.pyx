@@ -139,9 +139,23 @@ cdef class Session:
         return pe_session_working_bytes(&self.session)
 
     @property
-    def max_pages(self):
-        """Pages of 16 tokens that the cache may have."""
-        return self.session.cache.most_pages
+    def used_pages(self):
+        """Pages in use, of each group of layers whose windows are alike."""
+        cdef pe_kv_cache *cache = &self.session.cache
+        return [cache.pools[g].n_pages - cache.pools[g].n_free for g in range(cache.n_groups)]
+
+    @property
+    def max_bytes(self):
+        """Bytes that the cache may have."""
+        return self.session.cache.most_bytes
+
+    def sequence_bytes(self, int64_t tokens):
+        """Bytes that a sequence of so many tokens takes in the cache, at most."""
+        return pe_kv_sequence_bytes(&self.session.cache, tokens)
+
+    def memory_bytes(self, int64_t tokens):
+        """Bytes that the memory of a source of so many tokens takes in the cache."""
+        return pe_kv_memory_bytes(&self.session.cache, tokens)
 
     @property
     def list_slots(self):
@@ -194,7 +208,7 @@ cdef class Session:
         cdef const int32_t[:, ::1] forks = plan.forks
         cdef const int32_t[::1] free_sequences = plan.free_sequences, free_memories = plan.free_memories
         cdef const int32_t[::1] source_tokens = plan.encode_tokens, lengths = plan.encode_lengths
-        cdef const int32_t[::1] segment_memories = plan.encode_memories
+        cdef const int32_t[::1] segment_memories = plan.encode_memories, source_types = plan.encode_types
         cdef const int32_t[::1] list_offsets = plan.list_offsets, list_ids = plan.list_ids
         cdef const int32_t[::1] tokens = plan.tokens, sequences = plan.sequences, memories = plan.memories
         cdef const int32_t[::1] logit_rows = plan.logit_rows
@@ -205,6 +219,7 @@ cdef class Session:
         if not (lengths.shape[0] == segment_memories.shape[0] and tokens.shape[0] == sequences.shape[0]
                 and tokens.shape[0] == memories.shape[0] and offsets.shape[0] == rows + 1
                 and offsets[rows] == excluded.shape[0] and top_k >= 0
+                and source_types.shape[0] in (0, source_tokens.shape[0])
                 and list_offsets.shape[0] in (0, lengths.shape[0] + 1)
                 and list_ids.shape[0] == (list_offsets[lengths.shape[0]] if list_offsets.shape[0] > 0 else 0)):
             self._refuse("arrays that belong together differ in length")
@@ -213,7 +228,8 @@ cdef class Session:
         top_ids = np.empty((rows, top_k), np.int32)
         top_logits = np.empty((rows, top_k), np.float32)
         excluded_logits = np.empty(excluded.shape[0], np.float32)
-        logits = np.empty((rows, self.owner.model.config.target_vocab), np.float32) if plan.full_logits else None
+        logits = np.empty((rows, self.owner.model.output.n), np.float32) if plan.full_logits else None
+        states = np.empty((source_tokens.shape[0], self.owner.width), np.float32) if plan.states else None
         cdef double[::1] normalizer_view = log_normalizer  # OUT
         cdef int32_t[::1] ids_view = top_ids.reshape(-1)  # OUT
         cdef float[::1] values_view = top_logits.reshape(-1)  # OUT
@@ -231,6 +247,8 @@ cdef class Session:
         c.segment_memories = int32_in(segment_memories)
         c.n_source_tokens = source_tokens.shape[0]
         c.source_tokens = int32_in(source_tokens)
+        c.source_types = int32_in(source_types)
+        c.states = <float *>data_of(states)
         c.list_offsets = int32_in(list_offsets)
         c.list_ids = int32_in(list_ids)
         c.n_rows = tokens.shape[0]
@@ -246,6 +264,7 @@ cdef class Session:
         c.logits.top_ids = int32_out(ids_view)
         c.logits.top_logits = float_out(values_view)
         c.logits.excluded_logits = float_out(excluded_view)
+        c.logits.soft_cap = self.owner.model.logit_soft_cap
         c.logits.logits = float_out(logits_view) if plan.full_logits else NULL
         passed = advanced = None
         ahead = plan.ahead
@@ -280,7 +299,7 @@ cdef class Session:
             raise CacheFullError(self.session.pages_needed, self.session.pages_available)
         if status != PE_OK:
             raise_status(status, self.session.message.decode("utf-8", "replace"))
-        return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits, passed, advanced)
+        return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits, passed, advanced, states)
 
 
 include "_search.pxi"

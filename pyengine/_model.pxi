@@ -1,5 +1,8 @@
 # A model: packed tensors, bound as what the core multiplies with.
 
+# The most products of an unsigned and a signed byte that an int32 holds; see csrc/kernels/x86/gemm_avx512vnni.c.
+MAX_K = (1 << 31) // (255 * 127)
+
 ACTIVATIONS = {
     "relu": PE_RELU,
     "gelu": PE_GELU,
@@ -10,59 +13,8 @@ ACTIVATIONS = {
     "sigmoid": PE_SIGMOID,
     "linear": PE_IDENTITY,
 }
-
-
-def lacks(config):
-    """What a configuration has that the structs below do not, a few words each."""
-    if config.encoder is None or config.decoder is None:
-        yield "one stack only"
-        return
-    stacks = (config.encoder, config.decoder)
-    layers = [layer for stack in stacks for layer in stack.layers]
-    if config.embedding_width not in (None, config.width):
-        yield "an embedding_width other than its width"
-    if not config.output_bias:
-        yield "no output_bias"
-    if config.logit_soft_cap is not None:
-        yield "a logit_soft_cap"
-    for stack in stacks:
-        for name, value in (("placement", "post"), ("norm", "layer"), ("positions", "table")):
-            if getattr(stack, name) != value:
-                yield f"{name} \"{getattr(stack, name)}\""
-        for name in ("embed_norm", "types", "relative_reach", "slopes"):
-            if getattr(stack, name):
-                yield name
-        attentions = [each for layer in stack.layers for _, each in layer.attentions()]
-        yield from different("head_width", [each.head_width for each in attentions])
-    for name in ("norm_epsilon", "max_positions"):
-        yield from different(name, [getattr(stack, name) for stack in stacks])
-    yield from different("activation", [layer.feed_forward.activation for layer in layers])
-    for layer in layers:
-        yield from lacks_of_layer(layer)
-
-
-def lacks_of_layer(layer):
-    for _, attention in layer.attentions():
-        if attention.kv_heads != attention.heads:
-            yield "fewer kv_heads than heads"
-        if not (attention.qkv_bias and attention.output_bias):
-            yield "attention without bias"
-        if attention.scale != np.float32(1) / np.sqrt(np.float32(attention.head_width)):
-            yield "a scale other than 1 / sqrt(head_width)"
-        for name in ("qk_norm", "rope", "window", "soft_cap"):
-            if getattr(attention, name) not in (None, False):
-                yield name
-    if layer.feed_forward.gated:
-        yield "a gated feed-forward"
-    if not layer.feed_forward.bias:
-        yield "feed-forward without bias"
-    if layer.feed_forward.activation not in ACTIVATIONS:
-        yield f"activation \"{layer.feed_forward.activation}\""
-
-
-def different(name, values):
-    if len(set(values)) > 1:
-        yield f"{name} that differs ({', '.join(map(str, sorted(set(values))))})"
+PLACEMENTS = {"post": PE_POST, "pre": PE_PRE, "parallel": PE_PARALLEL}
+NORMS = {"layer": PE_LAYER_NORM, "rms": PE_RMS_NORM}
 
 
 cdef class Model:
@@ -72,28 +24,34 @@ cdef class Model:
     tensors    packed tensors by name, as modelfile/layout.py lays them out; the dtype of a matrix tells its type
     kv         "int8" or "float32": how keys and values are cached
     isa        None, or the name of an instruction set; OptionError if this CPU lacks it
-    EngineError names every trait of the configuration that the core lacks.
     """
 
     cdef pe_model model
     cdef object arrays  # what the C structs point into
     cdef dict layers  # packed name of each linear layer, by the address of its struct
+    cdef dict rope_of  # name -> number
     cdef readonly str kv
+    cdef readonly int64_t width
 
     def __cinit__(self, config, tensors, *, str kv, isa=None):
-        lacking = list(dict.fromkeys(lacks(config)))
-        if lacking:
-            raise EngineError(f"the engine cannot run this model yet, it has {'; '.join(lacking)}")
         self.arrays = []
         self.layers = {}
         self.kv = kv
+        self.width = self.model.width = config.width
         load_kernels(&self.model.kernels, isa)
         self.model.kv = PE_KV_Q8 if kv == "int8" else PE_KV_F32
-        self._set_config(config)
+        self.model.encoder.n = 0 if config.encoder is None else len(config.encoder.layers)
+        self.model.decoder.n = 0 if config.decoder is None else len(config.decoder.layers)
         if pe_model_allocate(&self.model) != PE_OK:
             raise EngineError("out of memory")
-        self._bind(config, tensors)
-        pe_model_link(&self.model)
+        self._bind_ropes(config, tensors)
+        if config.decoder is not None:
+            self._bind_stack(&self.model.decoder, config, "decoder", config.decoder, config.target_vocab, tensors)
+            self._bind_output(config, tensors)
+        if config.encoder is not None:
+            self._bind_stack(&self.model.encoder, config, "encoder", config.encoder, config.source_vocab, tensors)
+        if pe_model_link(&self.model) != PE_OK:
+            raise EngineError(f"windows of more than {PE_MAX_GROUPS} widths in one decoder")
 
     def __dealloc__(self):
         pe_model_free(&self.model)
@@ -103,73 +61,111 @@ cdef class Model:
         """The instruction set of the kernels in use."""
         return self.model.kernels.isa.decode()
 
-    cdef _set_config(self, config):
-        cdef pe_config *c = &self.model.config
-        c.width = config.width
-        first = config.encoder.layers[0]
-        c.encoder = pe_stack(len(config.encoder.layers), first.self_attention.head_width)
-        c.decoder = pe_stack(len(config.decoder.layers), config.decoder.layers[0].self_attention.head_width)
-        c.source_vocab = config.source_vocab
-        c.target_vocab = config.target_vocab
-        c.max_positions = config.encoder.max_positions
-        c.activation = ACTIVATIONS[first.feed_forward.activation]
-        c.embedding_scale = config.embedding_scale
-        c.norm_epsilon = config.encoder.norm_epsilon
+    cdef _bind_ropes(self, config, tensors):
+        self.rope_of = {name: i for i, name in enumerate(config.ropes)}
+        if len(self.rope_of) > PE_MAX_ROPES:
+            raise EngineError(f"{len(self.rope_of)} sets of rotary frequencies: expected at most {PE_MAX_ROPES}")
+        self.model.ropes.n = len(self.rope_of)
+        for name, i in self.rope_of.items():
+            rope = config.ropes[name]
+            self.model.ropes.dims[i] = rope.dims
+            self.model.ropes.factor[i] = rope.factor
+            self.model.ropes.frequencies[i] = self._floats(tensors, f"rope.{name}.frequencies", rope.dims // 2)
 
-    cdef _bind(self, config, tensors):
-        cdef int64_t width = config.width, i, inner, ffn, first = 0, cross_first = 0
-        cdef pe_encoder_layer *e
-        cdef pe_decoder_layer *d
-        self.model.source_positions = self._floats(tensors, "encoder.positions", config.encoder.max_positions * width)
-        self.model.target_positions = self._floats(tensors, "decoder.positions", config.decoder.max_positions * width)
-        self._bind_linear(&self.model.target_embed, tensors, "decoder.embed", config.target_vocab, width, False)
-        if config.share_embeddings:
-            self.model.source_embed = self.model.target_embed
-        else:
-            self._bind_linear(&self.model.source_embed, tensors, "encoder.embed", config.source_vocab, width, False)
-        if PE_WEIGHT_Q8S in (self.model.target_embed.type, self.model.source_embed.type):
-            raise EngineError("embedding tables: expected dense matrices, found sparse ones")
+    cdef _bind_output(self, config, tensors):
+        cdef pe_linear *output = &self.model.output
+        self.model.logit_soft_cap = config.logit_soft_cap or 0.0
         if config.tie_output:
-            self.model.output = self.model.target_embed
-            self.model.output.bias = self._floats(tensors, "output.bias", config.target_vocab)
-            self.layers[<uintptr_t>&self.model.output] = "output"
+            output[0] = self.model.decoder.embedding.table
+            self.layers[<uintptr_t>output] = "output"
+            if config.output_bias:
+                output.bias = self._floats(tensors, "output.bias", config.target_vocab)
         else:
-            self._bind_linear(&self.model.output, tensors, "output", config.target_vocab, width, True)
-            if self.model.output.type == PE_WEIGHT_Q8S:
-                raise EngineError("output layer: expected a dense matrix, found a sparse one")
-        for i, layer in enumerate(config.encoder.layers):
-            e = &self.model.encoder[i]
-            name = f"encoder.layers.{i}."
-            heads, ffn = layer.self_attention.heads, layer.feed_forward.width
-            inner = heads * layer.self_attention.head_width
-            e.self_heads = pe_heads(heads, 0)  # the encoder's pages hold one layer at a time
-            self._bind_linear(&e.self_qkv, tensors, name + "self_attention.qkv", 3 * inner, width, True)
-            self._bind_linear(&e.self_output, tensors, name + "self_attention.output", width, inner, True)
-            self._bind_norm(&e.self_norm, tensors, name + "self_attention.norm", width)
-            self._bind_linear(&e.ffn_up, tensors, name + "ffn.up", ffn, width, True)
-            self._bind_linear(&e.ffn_down, tensors, name + "ffn.down", width, ffn, True)
-            self._bind_norm(&e.ffn_norm, tensors, name + "ffn.norm", width)
-        for i, layer in enumerate(config.decoder.layers):
-            d = &self.model.decoder[i]
-            name = f"decoder.layers.{i}."
-            heads, ffn = layer.self_attention.heads, layer.feed_forward.width
-            inner = heads * layer.self_attention.head_width
-            d.self_heads = pe_heads(heads, first)
-            first += heads
-            self._bind_linear(&d.self_qkv, tensors, name + "self_attention.qkv", 3 * inner, width, True)
-            self._bind_linear(&d.self_output, tensors, name + "self_attention.output", width, inner, True)
-            self._bind_norm(&d.self_norm, tensors, name + "self_attention.norm", width)
-            heads = layer.cross_attention.heads
-            inner = heads * layer.cross_attention.head_width
-            d.cross_heads = pe_heads(heads, cross_first)
-            cross_first += heads
-            self._bind_linear(&d.cross_q, tensors, name + "cross_attention.q", inner, width, True)
-            self._bind_linear(&d.cross_kv, tensors, name + "cross_attention.kv", 2 * inner, width, True)
-            self._bind_linear(&d.cross_output, tensors, name + "cross_attention.output", width, inner, True)
-            self._bind_norm(&d.cross_norm, tensors, name + "cross_attention.norm", width)
-            self._bind_linear(&d.ffn_up, tensors, name + "ffn.up", ffn, width, True)
-            self._bind_linear(&d.ffn_down, tensors, name + "ffn.down", width, ffn, True)
-            self._bind_norm(&d.ffn_norm, tensors, name + "ffn.norm", width)
+            self._bind_linear(output, tensors, "output", config.target_vocab, config.width, config.output_bias)
+        if output.type == PE_WEIGHT_Q8S:
+            raise EngineError("output layer: expected a dense matrix, found a sparse one")
+
+    cdef _bind_stack(self, pe_stack *stack, config, str name, shape, int64_t vocab, tensors):
+        cdef int64_t i, heads = shape.layers[0].self_attention.heads
+        stack.max_positions = shape.max_positions
+        stack.vocab = vocab
+        stack.placement = PLACEMENTS[shape.placement]
+        stack.norm_kind = NORMS[shape.norm]
+        stack.epsilon = shape.norm_epsilon
+        self._bind_embedding(&stack.embedding, config, name, shape, vocab, tensors)
+        if shape.final_norm:
+            self._bind_norm(&stack.final, shape, tensors, name + ".norm", config.width)
+        if shape.relative_reach:
+            stack.biases.reach = shape.relative_reach
+            stack.biases.relative = self._floats(tensors, name + ".relative", heads * (2 * shape.relative_reach + 33))
+        if shape.slopes:
+            stack.biases.slopes = self._floats(tensors, name + ".slopes", heads)
+        for i, layer in enumerate(shape.layers):
+            self._bind_layer(&stack.layers[i], config.width, shape, layer, f"{name}.layers.{i}.", tensors)
+
+    cdef _bind_embedding(self, pe_embedding *e, config, str name, shape, int64_t vocab, tensors):
+        cdef int64_t width = config.embedding_width or config.width
+        if name == "encoder" and config.share_embeddings:
+            e.table = self.model.decoder.embedding.table
+        else:
+            self._bind_linear(&e.table, tensors, name + ".embed", vocab, width, False)
+        if e.table.type == PE_WEIGHT_Q8S:
+            raise EngineError("embedding tables: expected dense matrices, found sparse ones")
+        e.scale = config.embedding_scale
+        if width != config.width:
+            self._bind_linear(&e.project, tensors, name + ".embed.project", config.width, width, True)
+        if shape.positions == "table":
+            e.positions = self._floats(tensors, name + ".positions", shape.max_positions * width)
+        if shape.types:
+            e.n_types = shape.types
+            e.types = self._floats(tensors, name + ".types", shape.types * width)
+        if shape.embed_norm:
+            self._bind_norm(&e.norm, shape, tensors, name + ".embed.norm", width)
+
+    cdef _bind_layer(self, pe_layer *l, int64_t width, shape, layer, str name, tensors):
+        cdef int64_t inner, kv, ffn = layer.feed_forward.width
+        a = layer.self_attention
+        inner, kv = a.heads * a.head_width, a.kv_heads * a.head_width
+        self._bind_attention(&l.self, a, width, shape, name + "self_attention", tensors)
+        self._bind_linear(&l.self.input, tensors, name + "self_attention.qkv", inner + 2 * kv, width, a.qkv_bias)
+        if layer.cross_attention is not None:
+            a = layer.cross_attention
+            inner, kv = a.heads * a.head_width, a.kv_heads * a.head_width
+            self._bind_attention(&l.cross, a, width, shape, name + "cross_attention", tensors)
+            self._bind_linear(&l.cross.input, tensors, name + "cross_attention.q", inner, width, a.qkv_bias)
+            self._bind_linear(&l.cross.memory, tensors, name + "cross_attention.kv", 2 * kv, width, a.qkv_bias)
+        f = layer.feed_forward
+        l.ffn.activation = ACTIVATIONS[f.activation]
+        l.ffn.gated = f.gated
+        up, rows = ("ffn.gate_up", 2 * round_up(ffn, 16)) if f.gated else ("ffn.up", ffn)
+        self._bind_linear(&l.ffn.up, tensors, name + up, rows, width, f.bias)
+        self._bind_linear(&l.ffn.sub.output, tensors, name + "ffn.down", width, ffn, f.bias)
+        self._bind_norms(&l.ffn.sub, shape, tensors, name + "ffn", width)
+
+    cdef _bind_attention(self, pe_attention *a, shape, int64_t width, stack, str name, tensors):
+        cdef pe_heads *heads = &a.heads
+        heads.n, heads.kv, heads.width = shape.heads, shape.kv_heads, shape.head_width
+        heads.scale = shape.scale
+        heads.soft_cap = shape.soft_cap or 0.0
+        heads.rope = -1 if shape.rope is None else self.rope_of[shape.rope]
+        heads.before, heads.after = (PE_ALL, PE_ALL) if shape.window is None else shape.window
+        heads.epsilon = stack.norm_epsilon
+        if shape.qk_norm:
+            heads.q_norm = self._floats(tensors, name + ".q_norm.weight", shape.head_width)
+            heads.k_norm = self._floats(tensors, name + ".k_norm.weight", shape.head_width)
+        inner = shape.heads * shape.head_width
+        self._bind_linear(&a.sub.output, tensors, name + ".output", width, inner, shape.output_bias)
+        self._bind_norms(&a.sub, stack, tensors, name, width)
+
+    cdef _bind_norms(self, pe_sublayer *sub, stack, tensors, str name, int64_t width):
+        self._bind_norm(&sub.norm, stack, tensors, name + ".norm", width)
+        if stack.after_norms:
+            self._bind_norm(&sub.after, stack, tensors, name + ".after", width)
+
+    cdef _bind_norm(self, pe_norm *norm, stack, tensors, str name, int64_t width):
+        norm.weight = self._floats(tensors, name + ".weight", width)
+        if stack.norm == "layer":
+            norm.bias = self._floats(tensors, name + ".bias", width)
 
     cdef const void *_address(self, array, dtype, shape) except? NULL:
         """Where an array's data lies; it must be exactly what the structs say. The array is kept alive."""
@@ -181,12 +177,10 @@ cdef class Model:
     cdef const float *_floats(self, tensors, name, int64_t n) except? NULL:
         return <const float *>self._address(tensors[name], np.float32, (round_up(n, 16),))
 
-    cdef _bind_norm(self, pe_norm *norm, tensors, name, int64_t width):
-        norm.weight = self._floats(tensors, name + ".weight", width)
-        norm.bias = self._floats(tensors, name + ".bias", width)
-
     cdef _bind_linear(self, pe_linear *linear, tensors, name, int64_t n, int64_t k, bint has_bias):
         cdef int64_t blocks = round_up(n, 16) // 16
+        if k > MAX_K:
+            raise EngineError(f"{name}: a width of {k}: expected at most {MAX_K}")
         linear.n = n
         linear.k = k
         self.layers[<uintptr_t>linear] = name

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["PAGE", "Ahead", "Observer", "Plan", "Session", "StepResult", "pages_of"]
+__all__ = ["Ahead", "Observer", "Plan", "Session", "StepResult"]
 
 Observer = Callable[[str, np.ndarray], None]
 """Gets the packed name of a linear layer and what it reads, float32 [rows, K], valid during the call."""
@@ -66,12 +66,15 @@ class Plan:
     free_memories    [n]
     encode_tokens    [T]     source tokens of all segments, end to end
     encode_lengths   [S]     their lengths; sum = T <= max_rows
-    encode_memories  [S]     the unused memory id that each result is kept under
+    encode_memories  [S]     the unused memory id that each result is kept under; -1 where there is no decoder
+    encode_types     [T]     token types, or empty: all 0
+    states           whether what the encoder makes of the source tokens comes back
     list_offsets     [S + 1], list_ids [list_offsets[S]]  the ids that rows of each of these memories may take,
                              ascending, at least one; empty list_offsets: any id
     tokens           [R]     decoder rows, R <= max_rows; rows of one sequence are adjacent and in order
     sequences        [R]     the sequence of each row; an id unseen so far starts empty
-    memories         [R]     the memory that the row's cross-attention reads; may be encoded in this step
+    memories         [R]     the memory that the row's cross-attention reads; may be encoded in this step; -1 without
+                             an encoder
     logit_rows       [Q]     ascending row indices that need logits
     top_k            how many candidates each of these rows returns
     exclude_offsets  [Q + 1], exclude_ids [exclude_offsets[Q]]  ids left out of a row's candidates, ascending
@@ -87,6 +90,8 @@ class Plan:
     encode_tokens: np.ndarray = field(default_factory=_no_ids)
     encode_lengths: np.ndarray = field(default_factory=_no_ids)
     encode_memories: np.ndarray = field(default_factory=_no_ids)
+    encode_types: np.ndarray = field(default_factory=_no_ids)
+    states: bool = False
     list_offsets: np.ndarray = field(default_factory=_no_ids)
     list_ids: np.ndarray = field(default_factory=_no_ids)
     tokens: np.ndarray = field(default_factory=_no_ids)
@@ -117,6 +122,8 @@ class StepResult:
 
     passed    greedy search: int32 ids and float64 log-probabilities [steps, Q] that rows took in the steps before
     advanced  beam search: what `Beams.advance` found after the last step, if that is done already
+
+    states    float32 [T, width], what the encoder made of the T source tokens; None unless the plan asked for them
     """
 
     log_normalizer: np.ndarray
@@ -126,25 +133,17 @@ class StepResult:
     logits: np.ndarray | None = None
     passed: tuple[np.ndarray, np.ndarray] | None = None
     advanced: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
-
-
-PAGE = 16
-"""Tokens of a page of the key-value cache."""
-
-
-def pages_of(tokens: int) -> int:
-    """Pages that so many tokens of a sequence or memory take."""
-    return -(-tokens // PAGE)
+    states: np.ndarray | None = None
 
 
 class Session(Protocol):
     """Holds sequences and memories and runs plans; `_core.Session` is the fast one.
 
-    Sequence ids lie in [0, max_sequences), memory ids in [0, max_memories). What they hold has at most `max_pages`
-    pages; a step that needs more raises CacheFullError and changes nothing.
+    Sequence ids lie in [0, max_sequences), memory ids in [0, max_memories). What they hold has at most `max_bytes`
+    bytes; a step that needs more raises CacheFullError and changes nothing.
     """
 
-    max_pages: int
+    max_bytes: int
     working_bytes: int
     cache_bytes: int
     max_rows: int
@@ -153,6 +152,12 @@ class Session(Protocol):
 
     def step(self, plan: Plan, patience: float = ...) -> StepResult | None:
         """None if others had the processors for `patience` seconds."""
+
+    def sequence_bytes(self, tokens: int) -> int:
+        """Bytes that a sequence of so many tokens takes, at most."""
+
+    def memory_bytes(self, tokens: int) -> int:
+        """Bytes that the memory of a source of so many tokens takes."""
 
     def clear(self) -> None:
         """Free every sequence and memory."""

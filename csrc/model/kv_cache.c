@@ -21,82 +21,118 @@ static page_header *header(uint8_t *page) { return (page_header *)(void *)(page 
 
 int64_t *pe_kv_references(uint8_t *page) { return &header(page)->references; }
 
-static int64_t stride_of(const pe_kv_cache *cache) { return cache->layout.page_bytes + LINE; }
+static int64_t stride_of(const pe_page_pool *pool) { return pool->page_bytes + LINE; }
 
-pe_status pe_kv_create(pe_kv_cache *cache, const pe_kv_layout *layout, int64_t most_bytes, int64_t n_sequences,
-                       int64_t n_memories) {
-    *cache = (pe_kv_cache){.layout = *layout, .n_sequences = n_sequences, .n_memories = n_memories};
-    cache->most_pages = most_bytes > 0 ? most_bytes / stride_of(cache) : INT64_MAX;
+static int64_t pages_of(int64_t tokens) { return pe_ceil_div(tokens, PE_PAGE); }
+
+int64_t pe_kv_first_page(const pe_page_pool *pool, int64_t tokens) {
+    return pe_max(0, tokens - pool->before) / PE_PAGE;
+}
+
+pe_status pe_kv_create(pe_kv_cache *cache, int n_groups, const pe_page_group *groups, int64_t most_bytes,
+                       int64_t n_sequences, int64_t n_memories) {
+    *cache = (pe_kv_cache){.n_groups = n_groups, .n_sequences = n_sequences, .n_memories = n_memories};
+    cache->most_bytes = most_bytes > 0 ? most_bytes : INT64_MAX;
+    for (int g = 0; g < n_groups; g++)
+        cache->pools[g] = (pe_page_pool){.page_bytes = groups[g].page_bytes, .before = groups[g].before};
     cache->sequences = calloc((size_t)(n_sequences + n_memories), sizeof *cache->sequences);
     if (!cache->sequences) return PE_NO_MEMORY;
     cache->memories = cache->sequences + n_sequences;
+    for (int64_t i = 0; i < n_sequences; i++) cache->sequences[i].groups = n_groups;
+    for (int64_t i = 0; i < n_memories; i++) cache->memories[i].groups = 1;
     return PE_OK;
 }
 
 void pe_kv_destroy(pe_kv_cache *cache) {
-    for (int64_t i = 0; i < cache->n_slabs; i++) pe_aligned_free(cache->slabs[i]);
+    for (int g = 0; g < cache->n_groups; g++) {
+        for (int64_t i = 0; i < cache->pools[g].n_slabs; i++) pe_aligned_free(cache->pools[g].slabs[i]);
+        free(cache->pools[g].slabs);
+    }
     for (int64_t i = 0; i < cache->n_sequences + cache->n_memories && cache->sequences; i++)
         free(cache->sequences[i].pages);
-    free(cache->slabs);
     free(cache->sequences);
     *cache = (pe_kv_cache){0};
 }
 
-static pe_status add_slab(pe_kv_cache *cache) {
-    const int64_t stride = stride_of(cache);
-    const int64_t pages = pe_min(pe_max(1, SLAB_BYTES / stride), cache->most_pages - cache->n_pages);
-    uint8_t **slabs = realloc(cache->slabs, (size_t)(cache->n_slabs + 1) * sizeof *slabs);
+static pe_status add_slab(pe_page_pool *pool, int64_t pages) {
+    const int64_t stride = stride_of(pool);
+    size_t bytes;
+    if (!pe_mul_ok((size_t)pages, (size_t)stride, &bytes)) return PE_NO_MEMORY;
+    uint8_t **slabs = realloc(pool->slabs, (size_t)(pool->n_slabs + 1) * sizeof *slabs);
     if (!slabs) return PE_NO_MEMORY;
-    cache->slabs = slabs;
-    uint8_t *slab = pe_aligned_alloc((size_t)(pages * stride));
+    pool->slabs = slabs;
+    uint8_t *slab = pe_aligned_alloc(bytes);
     if (!slab) return PE_NO_MEMORY;
-    cache->slabs[cache->n_slabs++] = slab;
+    pool->slabs[pool->n_slabs++] = slab;
     for (int64_t i = pages - 1; i >= 0; i--) {
         uint8_t *page = slab + i * stride + LINE;
-        header(page)->next = cache->free;
-        cache->free = page;
+        header(page)->next = pool->free;
+        pool->free = page;
     }
-    cache->n_free += pages;
-    cache->n_pages += pages;
+    pool->n_free += pages;
+    pool->n_pages += pages;
     return PE_OK;
 }
 
-pe_status pe_kv_reserve(pe_kv_cache *cache, int64_t pages) {
-    if (pages - cache->n_free > cache->most_pages - cache->n_pages) return PE_CACHE_FULL;
-    while (cache->n_free < pages) PE_TRY(add_slab(cache));
+pe_status pe_kv_reserve(pe_kv_cache *cache, const int64_t *pages, int *full, int64_t *left) {
+    int64_t spare = cache->most_bytes - pe_kv_bytes(cache);
+    for (int g = 0; g < cache->n_groups; g++) {
+        const pe_page_pool *pool = &cache->pools[g];
+        const int64_t lacking = pe_max(0, pages[g] - pool->n_free);
+        if (lacking > spare / stride_of(pool)) {
+            *full = g;
+            *left = pool->n_free + spare / stride_of(pool);
+            return PE_CACHE_FULL;
+        }
+        spare -= lacking * stride_of(pool);
+    }
+    for (int g = 0; g < cache->n_groups; g++) {
+        pe_page_pool *pool = &cache->pools[g];
+        const int64_t lacking = pages[g] - pool->n_free, stride = stride_of(pool);
+        if (lacking <= 0) continue;
+        /* A page of one group is of no use to another: where bytes are counted, groups take what they need only. */
+        const bool shared = cache->n_groups > 1 && cache->most_bytes < INT64_MAX;
+        const int64_t more = shared ? 0 : pe_min(pe_max(0, SLAB_BYTES / stride - lacking), spare / stride);
+        PE_TRY(add_slab(pool, lacking + more));
+        spare -= more * stride;
+    }
     return PE_OK;
 }
 
-static uint8_t *take_page(pe_kv_cache *cache) {
-    uint8_t *page = cache->free;
-    cache->free = header(page)->next;
-    cache->n_free--;
+static uint8_t *take_page(pe_page_pool *pool) {
+    uint8_t *page = pool->free;
+    pool->free = header(page)->next;
+    pool->n_free--;
     header(page)->references = 1;
     return page;
 }
 
-static void drop_page(pe_kv_cache *cache, uint8_t *page) {
+static void drop_page(pe_page_pool *pool, uint8_t *page) {
     if (--header(page)->references > 0) return;
-    header(page)->next = cache->free;
-    cache->free = page;
-    cache->n_free++;
+    header(page)->next = pool->free;
+    pool->free = page;
+    pool->n_free++;
 }
 
-static int64_t page_count(const pe_page_list *list) { return pe_ceil_div(list->length, PE_PAGE); }
-
-void pe_kv_fork(const pe_page_list *parent, pe_page_list *child) {
-    const int64_t pages = page_count(parent);
-    for (int64_t i = 0; i < pages; i++) {
-        child->pages[i] = parent->pages[i];
-        header(child->pages[i])->references++;
+void pe_kv_fork(const pe_kv_cache *cache, const pe_page_list *parent, pe_page_list *child) {
+    for (int g = 0; g < parent->groups; g++) {
+        uint8_t **from = parent->pages + g * parent->capacity, **to = child->pages + g * child->capacity;
+        for (int64_t i = pe_kv_first_page(&cache->pools[g], parent->length); i < pages_of(parent->length); i++) {
+            to[i] = from[i];
+            header(to[i])->references++;
+        }
     }
     child->length = parent->length;
     child->live = true;
 }
 
 void pe_kv_release(pe_kv_cache *cache, pe_page_list *list) {
-    const int64_t pages = page_count(list);
-    for (int64_t i = 0; i < pages; i++) drop_page(cache, list->pages[i]);
+    const bool memory = list >= cache->memories;
+    for (int g = 0; g < list->groups; g++) {
+        const int64_t first = memory ? 0 : pe_kv_first_page(&cache->pools[g], list->length);
+        for (int64_t i = first; i < pages_of(list->length); i++)
+            drop_page(&cache->pools[g], list->pages[g * list->capacity + i]);
+    }
     list->length = 0;
     list->live = false;
     if (list->capacity <= KEPT) return;
@@ -106,30 +142,58 @@ void pe_kv_release(pe_kv_cache *cache, pe_page_list *list) {
 }
 
 pe_status pe_kv_reserve_list(pe_page_list *list, int64_t tokens) {
-    const int64_t pages = pe_ceil_div(tokens, PE_PAGE);
-    if (pages <= list->capacity) return PE_OK;
-    const int64_t capacity = pe_max(pages, list->capacity * 2);
-    uint8_t **grown = realloc(list->pages, (size_t)capacity * sizeof *grown);
+    if (pages_of(tokens) <= list->capacity) return PE_OK;
+    const int64_t capacity = pe_max(pages_of(tokens), list->capacity * 2);
+    uint8_t **grown = malloc((size_t)(list->groups * capacity) * sizeof *grown);
     if (!grown) return PE_NO_MEMORY;
+    for (int g = 0; g < list->groups && list->capacity > 0; g++)
+        memcpy(grown + g * capacity, list->pages + g * list->capacity, (size_t)list->capacity * sizeof *grown);
+    free(list->pages);
     list->pages = grown;
     list->capacity = capacity;
     return PE_OK;
 }
 
-int pe_kv_extend(pe_kv_cache *cache, pe_page_list *list, int64_t tokens, pe_page_copy *copy) {
-    const int64_t old = page_count(list);
-    int copies = 0;
-    if (list->length % PE_PAGE != 0 && header(list->pages[old - 1])->references > 1) {
-        uint8_t *shared = list->pages[old - 1], *own = take_page(cache);
-        *copy = (pe_page_copy){own, shared};
-        list->pages[old - 1] = own;
-        header(shared)->references--; /* others still hold it */
-        copies = 1;
+int pe_kv_extend(pe_kv_cache *cache, pe_page_list *list, int64_t tokens, pe_page_copy *copies) {
+    const int64_t old = list->length, new = old + tokens;
+    int copied = 0;
+    for (int g = 0; g < list->groups; g++) {
+        pe_page_pool *pool = &cache->pools[g];
+        uint8_t **pages = list->pages + g * list->capacity;
+        if (old % PE_PAGE != 0 && header(pages[old / PE_PAGE])->references > 1) {
+            uint8_t *shared = pages[old / PE_PAGE];
+            pages[old / PE_PAGE] = take_page(pool);
+            copies[copied++] = (pe_page_copy){pages[old / PE_PAGE], shared, pool->page_bytes};
+            header(shared)->references--; /* others still hold it */
+        }
+        for (int64_t i = pages_of(old); i < pages_of(new); i++) pages[i] = take_page(pool);
     }
-    list->length += (int32_t)tokens;
-    for (int64_t i = old; i < page_count(list); i++) list->pages[i] = take_page(cache);
+    list->length = (int32_t)new;
     list->live = true;
-    return copies;
+    return copied;
 }
 
-int64_t pe_kv_bytes(const pe_kv_cache *cache) { return cache->n_pages * stride_of(cache); }
+void pe_kv_trim(pe_kv_cache *cache, pe_page_list *list, int64_t before) {
+    for (int g = 0; g < list->groups; g++) {
+        pe_page_pool *pool = &cache->pools[g];
+        const int64_t end = pe_kv_first_page(pool, list->length);
+        for (int64_t i = pe_kv_first_page(pool, before); i < end; i++)
+            drop_page(pool, list->pages[g * list->capacity + i]);
+    }
+}
+
+int64_t pe_kv_bytes(const pe_kv_cache *cache) {
+    int64_t bytes = 0;
+    for (int g = 0; g < cache->n_groups; g++) bytes += cache->pools[g].n_pages * stride_of(&cache->pools[g]);
+    return bytes;
+}
+
+int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens) {
+    int64_t bytes = 0;
+    for (int g = 0; g < cache->n_groups; g++) bytes += pages_of(tokens) * stride_of(&cache->pools[g]);
+    return bytes;
+}
+
+int64_t pe_kv_memory_bytes(const pe_kv_cache *cache, int64_t tokens) {
+    return pages_of(tokens) * stride_of(&cache->pools[0]);
+}

@@ -1,67 +1,77 @@
-/* A Transformer's shape and weights: an encoder and a decoder, normalised after each sublayer (Vaswani et al., 2017).
+/* A Transformer's shape and weights: an encoder, a decoder, or both. Families differ by what stands here, not by code.
    The structs point into memory that Python owns and keeps alive; after loading nothing here changes. */
 #ifndef PE_MODEL_MODEL_H
 #define PE_MODEL_MODEL_H
 
 #include "ops/ops.h"
 
+/* Where norms stand; see the picture in model/transformer.c. */
+typedef enum pe_placement { PE_POST, PE_PRE, PE_PARALLEL } pe_placement;
+
+/* What comes out of a sublayer and how it goes on. */
+typedef struct pe_sublayer {
+    pe_linear output;     /* [width, K] */
+    pe_norm norm;         /* its own: before it, or behind the sum */
+    pe_norm after;        /* of its output, before that is added; weight NULL: none */
+    pe_nexts nexts;       /* which norms make what is read next: pe_model_link */
+} pe_sublayer;
+
+/* `self`, `kv`: heads.n and heads.kv times heads.width. */
+typedef struct pe_attention {
+    pe_sublayer sub;
+    pe_heads heads;
+    pe_linear input;  /* of self-attention [self + 2 kv, width]: queries, keys, values; of cross-attention queries */
+    pe_linear memory; /* of cross-attention [2 kv, width]: keys, values of what the encoder has made */
+} pe_attention;
+
+typedef struct pe_feed_forward {
+    pe_sublayer sub;
+    pe_linear up; /* [ffn, width]; gated [2 ffn16, width], blocks of 16 channels of gate and up in turn */
+    pe_activation activation;
+    bool gated;
+} pe_feed_forward;
+
+typedef struct pe_layer {
+    pe_attention self, cross; /* cross.input.n 0: there is none */
+    pe_feed_forward ffn;
+} pe_layer;
+
 typedef struct pe_stack {
-    int64_t layers, head_width;
+    int64_t n, max_positions; /* n 0: no such stack */
+    int64_t vocab;
+    pe_layer *layers;
+    pe_placement placement;
+    pe_norm_kind norm_kind;
+    float epsilon;
+    pe_embedding embedding;
+    pe_norm final;      /* behind the last layer; weight NULL: none */
+    pe_nexts nexts;     /* behind the embedding */
+    pe_biases biases;   /* of all self-attentions */
 } pe_stack;
 
-typedef struct pe_config {
-    int64_t width;
-    pe_stack encoder, decoder;
-    int64_t source_vocab, target_vocab;
-    int64_t max_positions;
-    pe_activation activation;
-    float embedding_scale;
-    float norm_epsilon;
-} pe_config;
-
-/* `self`, `cross`: heads * head_width of the attention; `ffn`: of the layer. */
-typedef struct pe_encoder_layer {
-    pe_heads self_heads;
-    pe_linear self_qkv;    /* [3 self, width] queries, keys, values */
-    pe_linear self_output; /* [width, self] */
-    pe_norm self_norm;
-    pe_linear ffn_up;   /* [ffn, width] */
-    pe_linear ffn_down; /* [width, ffn] */
-    pe_norm ffn_norm;
-} pe_encoder_layer;
-
-typedef struct pe_decoder_layer {
-    pe_heads self_heads, cross_heads;
-    pe_linear self_qkv;
-    pe_linear self_output;
-    pe_norm self_norm;
-    pe_linear cross_q;      /* [cross, width] */
-    pe_linear cross_kv;     /* [2 cross, width] keys, values of the memory */
-    pe_linear cross_output; /* [width, cross] */
-    pe_norm cross_norm;
-    pe_linear ffn_up;
-    pe_linear ffn_down;
-    pe_norm ffn_norm;
-} pe_decoder_layer;
-
 typedef struct pe_model {
-    pe_config config;
     pe_kernels kernels;
     bool int8_rows; /* some weights are rounded: their products read rows in int8 */
     pe_kv_type kv;
-    const float *source_positions, *target_positions; /* [max_positions, width] */
-    pe_linear source_embed;  /* [source_vocab, width] */
-    pe_linear target_embed;  /* [target_vocab, width] */
-    pe_linear output;        /* [target_vocab, width] and its bias */
-    pe_encoder_layer *encoder; /* [config.encoder.layers] */
-    pe_decoder_layer *decoder; /* [config.decoder.layers] */
+    int64_t width;
+    pe_stack encoder, decoder;
+    pe_ropes ropes;
+    pe_linear output; /* [decoder.vocab, embedding width] and its bias; n 0: no decoder, no output */
+    float logit_soft_cap; /* 0: none */
+
+    /* Self-attentions of the decoder whose windows are alike share the pages of a group; pe_model_link. */
+    int n_groups;
+    pe_page_group groups[PE_MAX_GROUPS];
+    int64_t memory_bytes;  /* of a page of a memory: keys and values of all cross-attentions */
+    int64_t encoder_bytes; /* of a page of a segment, which holds one layer at a time */
 } pe_model;
 
-/* The layer arrays; zeroed. */
+/* The layer arrays, zeroed; `n` of both stacks is set. */
 pe_status pe_model_allocate(pe_model *model);
 void pe_model_free(pe_model *model);
 
-/* Notes at each linear layer which one a step reads after it; once the weights are in place. */
-void pe_model_link(pe_model *model);
+/* Once all is in its place: notes at each linear layer which one a step reads after it, at each sublayer which norms
+   follow, and at each attention where its heads lie in a page. PE_BAD_ARGUMENT: more than PE_MAX_GROUPS windows. */
+pe_status pe_model_link(pe_model *model);
 
 #endif

@@ -73,26 +73,39 @@ static pe_status check_forks(pe_session *s, const pe_plan *plan) {
     return PE_OK;
 }
 
+/* Of segments: a memory, which only a model with a decoder keeps, or -1. Of rows: the memory that they read; without an
+   encoder -1. */
 static pe_status check_segments(pe_session *s, const pe_plan *plan) {
-    const pe_config *config = &s->model->config;
+    const pe_stack *encoder = &s->model->encoder;
+    const bool remembers = s->model->decoder.n > 0;
+    REFUSE_IF(plan->n_segments > 0 && encoder->n == 0, "segments for a model without encoder");
     REFUSE_IF(plan->n_source_tokens > s->max_rows, "%lld source tokens in a step of at most %lld rows",
               (long long)plan->n_source_tokens, (long long)s->max_rows);
     int64_t total = 0;
     s->longest_segment = 0;
     for (int64_t i = 0; i < plan->n_segments; i++) {
         const int64_t length = plan->segment_lengths[i];
-        REFUSE_IF(length < 1 || length > config->max_positions,
+        REFUSE_IF(length < 1 || length > encoder->max_positions,
                   "a segment of %lld tokens; the model has %lld positions", (long long)length,
-                  (long long)config->max_positions);
+                  (long long)encoder->max_positions);
         total += length;
         s->longest_segment = pe_max(s->longest_segment, length);
     }
     REFUSE_IF(total != plan->n_source_tokens, "segments of %lld tokens in all, but %lld source tokens",
               (long long)total, (long long)plan->n_source_tokens);
-    for (int64_t i = 0; i < plan->n_source_tokens; i++)
-        REFUSE_IF(!within(plan->source_tokens[i], config->source_vocab), "source token %d is not in [0, %lld)",
-                  plan->source_tokens[i], (long long)config->source_vocab);
+    for (int64_t i = 0; i < plan->n_source_tokens; i++) {
+        REFUSE_IF(!within(plan->source_tokens[i], encoder->vocab), "source token %d is not in [0, %lld)",
+                  plan->source_tokens[i], (long long)encoder->vocab);
+        REFUSE_IF(plan->source_types && !within(plan->source_types[i], pe_max(1, encoder->embedding.n_types)),
+                  "token type %d is not in [0, %lld)", plan->source_types[i],
+                  (long long)pe_max(1, encoder->embedding.n_types));
+    }
     for (int64_t i = 0; i < plan->n_segments; i++) {
+        if (!remembers) {
+            REFUSE_IF(plan->segment_memories[i] != -1, "memory %d of a model without decoder: expected -1",
+                      plan->segment_memories[i]);
+            continue;
+        }
         pe_page_list *memory = require_list(s, true, plan->segment_memories[i], false);
         if (!memory) return PE_BAD_ARGUMENT;
         memory->next_live = true;
@@ -105,6 +118,7 @@ static pe_status check_segments(pe_session *s, const pe_plan *plan) {
 /* The lists of the memories that the segments become. */
 static pe_status check_lists(pe_session *s, const pe_plan *plan) {
     if (!plan->list_offsets) return PE_OK;
+    REFUSE_IF(s->model->decoder.n == 0, "lists of ids for a model without decoder");
     int64_t done = 0;
     for (int64_t i = 0; i < plan->n_segments; i++) {
         const int64_t end = plan->list_offsets[i + 1];
@@ -112,7 +126,7 @@ static pe_status check_lists(pe_session *s, const pe_plan *plan) {
                   "the offsets of lists do not ascend at segment %lld", (long long)i);
         for (int64_t j = done; j < end; j++) {
             const int32_t id = plan->list_ids[j];
-            REFUSE_IF(!within(id, s->model->config.target_vocab) || (j > done && id <= plan->list_ids[j - 1]),
+            REFUSE_IF(!within(id, s->model->output.n) || (j > done && id <= plan->list_ids[j - 1]),
                       "id %d of a list is out of order or range", id);
         }
         done = end;
@@ -128,7 +142,8 @@ static int64_t run_end(const pe_plan *plan, int64_t first) {
 }
 
 static pe_status check_rows(pe_session *s, const pe_plan *plan) {
-    const pe_config *config = &s->model->config;
+    const pe_stack *decoder = &s->model->decoder;
+    REFUSE_IF(plan->n_rows > 0 && decoder->n == 0, "rows for a model without decoder");
     REFUSE_IF(plan->n_rows > s->max_rows, "%lld rows in a step of at most %lld", (long long)plan->n_rows,
               (long long)s->max_rows);
     s->longest_run = 0;
@@ -141,14 +156,18 @@ static pe_status check_rows(pe_session *s, const pe_plan *plan) {
         s->written[sequence] = s->steps;
         s->longest_run = pe_max(s->longest_run, end - first);
         const int64_t length = list->next_length + end - first;
-        REFUSE_IF(length > config->max_positions, "sequence %d would have %lld tokens; the model has %lld positions",
-                  sequence, (long long)length, (long long)config->max_positions);
+        REFUSE_IF(length > decoder->max_positions, "sequence %d would have %lld tokens; the model has %lld positions",
+                  sequence, (long long)length, (long long)decoder->max_positions);
         list->next_length = (int32_t)length;
         list->next_live = true;
         for (int64_t r = first; r < end; r++) {
-            REFUSE_IF(!within(plan->tokens[r], config->target_vocab), "token %d is not in [0, %lld)", plan->tokens[r],
-                      (long long)config->target_vocab);
-            if (!require_list(s, true, plan->memories[r], true)) return PE_BAD_ARGUMENT;
+            REFUSE_IF(!within(plan->tokens[r], decoder->vocab), "token %d is not in [0, %lld)", plan->tokens[r],
+                      (long long)decoder->vocab);
+            if (s->model->encoder.n == 0)
+                REFUSE_IF(plan->memories[r] != -1, "memory %d for a model without encoder: expected -1",
+                          plan->memories[r]);
+            else if (!require_list(s, true, plan->memories[r], true))
+                return PE_BAD_ARGUMENT;
         }
     }
     return PE_OK;
@@ -162,13 +181,13 @@ static pe_status check_logits(pe_session *s, const pe_plan *plan) {
     for (int64_t i = 0; i < request->n_rows; i++) {
         const int64_t row = plan->logit_rows[i], previous = i > 0 ? plan->logit_rows[i - 1] : -1;
         REFUSE_IF(row <= previous || row >= plan->n_rows, "logit row %lld is out of order or range", (long long)row);
-        listed += s->cache.memories[plan->memories[row]].next_listed;
+        listed += plan->memories[row] >= 0 && s->cache.memories[plan->memories[row]].next_listed;
         REFUSE_IF(request->exclude_offsets[i] != excluded || request->exclude_offsets[i + 1] < excluded ||
                       request->exclude_offsets[i + 1] > request->exclude_offsets[request->n_rows],
                   "the offsets of excluded ids do not ascend at row %lld", (long long)i);
         for (const int64_t end = request->exclude_offsets[i + 1], begin = excluded; excluded < end; excluded++) {
             const int32_t id = request->exclude_ids[excluded];
-            REFUSE_IF(!within(id, s->model->config.target_vocab) ||
+            REFUSE_IF(!within(id, s->model->output.n) ||
                           (excluded > begin && id <= request->exclude_ids[excluded - 1]),
                       "excluded id %d is out of order or range", id);
         }
@@ -195,9 +214,9 @@ pe_status pe_plan_check(pe_session *s, const pe_plan *plan) {
 
 static int64_t pages_of(int64_t tokens) { return pe_ceil_div(tokens, PE_PAGE); }
 
+/* Of each group for rows; segments take so many more of group 0. */
 static int64_t count_at_most(const pe_session *s, const pe_plan *plan) {
     int64_t pages = 0;
-    for (int64_t i = 0; i < plan->n_segments; i++) pages += pages_of(plan->segment_lengths[i]);
     for (int64_t first = 0, end; first < plan->n_rows; first = end) {
         end = run_end(plan, first);
         const int64_t after = s->cache.sequences[plan->sequences[first]].next_length, before = after - (end - first);
@@ -206,49 +225,11 @@ static int64_t count_at_most(const pe_session *s, const pe_plan *plan) {
     return pages;
 }
 
-/* Adds `by` to the references of a list's pages; answers how many have none then. */
-static int64_t refer(const pe_page_list *list, int64_t by) {
-    int64_t none = 0;
-    for (int64_t i = 0; i < pages_of(list->length); i++) none += (*pe_kv_references(list->pages[i]) += by) == 0;
-    return none;
-}
-
-/* Takes the references of freed lists away, each list's once (a negative number of the step marks it), or gives them
-   back. */
-static int64_t refer_freed(pe_page_list *lists, int64_t n, const int32_t *ids, int64_t by) {
-    int64_t unused = 0;
-    for (int64_t i = 0; i < n; i++) {
-        pe_page_list *list = lists + ids[i];
-        if (list->checked < 0) continue;
-        list->checked = -list->checked;
-        unused += refer(list->origin, by);
-    }
-    for (int64_t i = 0; i < n; i++) lists[ids[i]].checked = llabs(lists[ids[i]].checked);
-    return unused;
-}
-
-/* Counts forks and frees in the references, or takes that back: the pages that nobody refers to then. */
-static int64_t refer_all(pe_session *s, const pe_plan *plan, int64_t by) {
-    for (int64_t i = 0; i < plan->n_forks; i++) refer(s->cache.sequences[plan->forks[2 * i + 1]].origin, by);
-    return refer_freed(s->cache.sequences, plan->n_free_sequences, plan->free_sequences, -by) +
-           refer_freed(s->cache.memories, plan->n_free_memories, plan->free_memories, -by);
-}
-
-/* Shared pages that the rows copy before they write, once forks and frees are counted in the references. */
-static int64_t count_copies(pe_session *s, const pe_plan *plan) {
-    int64_t copies = 0;
-    for (int64_t first = 0, end; first < plan->n_rows; first = end) {
-        end = run_end(plan, first);
-        const pe_page_list *list = s->cache.sequences + plan->sequences[first];
-        const int64_t before = list->next_length - (end - first);
-        if (before % PE_PAGE == 0) continue;
-        uint8_t *last = list->origin->pages[before / PE_PAGE];
-        if (*pe_kv_references(last) < 2) continue;
-        --*pe_kv_references(last); /* so that the last sequence that has the page keeps it */
-        s->copies[copies++].to = last;
-    }
-    for (int64_t i = 0; i < copies; i++) ++*pe_kv_references(s->copies[i].to);
-    return copies;
+static int64_t count_segments(const pe_plan *plan) {
+    int64_t pages = 0;
+    for (int64_t i = 0; i < plan->n_segments; i++)
+        if (plan->segment_memories[i] >= 0) pages += pages_of(plan->segment_lengths[i]);
+    return pages;
 }
 
 static int64_t count_partly_filled(const pe_session *s, const pe_plan *plan) {
@@ -260,17 +241,70 @@ static int64_t count_partly_filled(const pe_session *s, const pe_plan *plan) {
     return n;
 }
 
-static pe_status reserve_pages(pe_session *s, const pe_plan *plan) {
-    const int64_t most = count_at_most(s, plan);
-    if (most <= s->cache.n_free) return PE_OK;
-    const int64_t unused = refer_all(s, plan, 1), copies = count_copies(s, plan);
-    refer_all(s, plan, -1);
-    const int64_t needed = most - count_partly_filled(s, plan) + copies - unused;
-    const pe_status status = pe_kv_reserve(&s->cache, needed);
-    if (status == PE_CACHE_FULL) {
-        s->pages_needed = needed;
-        s->pages_available = s->cache.n_free + s->cache.most_pages - s->cache.n_pages;
+/* Adds `by` to the references of a list's pages of a group; answers how many have none then. */
+static int64_t refer(const pe_session *s, const pe_page_list *list, int group, int64_t by) {
+    const bool memory = list >= s->cache.memories;
+    if (memory && group > 0) return 0;
+    const int64_t first = memory ? 0 : pe_kv_first_page(&s->cache.pools[group], list->length);
+    int64_t none = 0;
+    for (int64_t i = first; i < pages_of(list->length); i++)
+        none += (*pe_kv_references(list->pages[group * list->capacity + i]) += by) == 0;
+    return none;
+}
+
+/* Takes the references of freed lists away, each list's once (a negative number of the step marks it), or gives them
+   back. */
+static int64_t refer_freed(const pe_session *s, pe_page_list *lists, int64_t n, const int32_t *ids, int group,
+                           int64_t by) {
+    int64_t unused = 0;
+    for (int64_t i = 0; i < n; i++) {
+        pe_page_list *list = lists + ids[i];
+        if (list->checked < 0) continue;
+        list->checked = -list->checked;
+        unused += refer(s, list->origin, group, by);
     }
+    for (int64_t i = 0; i < n; i++) lists[ids[i]].checked = llabs(lists[ids[i]].checked);
+    return unused;
+}
+
+/* Counts forks and frees in the references, or takes that back: the pages that nobody refers to then. */
+static int64_t refer_all(pe_session *s, const pe_plan *plan, int group, int64_t by) {
+    for (int64_t i = 0; i < plan->n_forks; i++) refer(s, s->cache.sequences[plan->forks[2 * i + 1]].origin, group, by);
+    return refer_freed(s, s->cache.sequences, plan->n_free_sequences, plan->free_sequences, group, -by) +
+           refer_freed(s, s->cache.memories, plan->n_free_memories, plan->free_memories, group, -by);
+}
+
+/* Shared pages that the rows copy before they write, once forks and frees are counted in the references. */
+static int64_t count_copies(pe_session *s, const pe_plan *plan, int group) {
+    int64_t copies = 0;
+    for (int64_t first = 0, end; first < plan->n_rows; first = end) {
+        end = run_end(plan, first);
+        const pe_page_list *list = s->cache.sequences + plan->sequences[first];
+        const int64_t before = list->next_length - (end - first);
+        if (before % PE_PAGE == 0) continue;
+        uint8_t *last = list->origin->pages[group * list->origin->capacity + before / PE_PAGE];
+        if (*pe_kv_references(last) < 2) continue;
+        --*pe_kv_references(last); /* so that the last sequence that has the page keeps it */
+        s->copies[copies++].to = last;
+    }
+    for (int64_t i = 0; i < copies; i++) ++*pe_kv_references(s->copies[i].to);
+    return copies;
+}
+
+static pe_status reserve_pages(pe_session *s, const pe_plan *plan) {
+    pe_kv_cache *cache = &s->cache;
+    const int64_t rows = count_at_most(s, plan), segments = count_segments(plan);
+    int64_t needed[PE_MAX_GROUPS];
+    for (int g = 0; g < cache->n_groups; g++) {
+        needed[g] = rows + (g == 0 ? segments : 0);
+        if (needed[g] <= cache->pools[g].n_free) continue;
+        const int64_t unused = refer_all(s, plan, g, 1), copies = count_copies(s, plan, g);
+        refer_all(s, plan, g, -1);
+        needed[g] += copies - count_partly_filled(s, plan) - unused;
+    }
+    int full;
+    const pe_status status = pe_kv_reserve(cache, needed, &full, &s->pages_available);
+    if (status == PE_CACHE_FULL) s->pages_needed = needed[full];
     return status;
 }
 
@@ -284,7 +318,8 @@ static pe_status reserve_lists(pe_session *s, const pe_plan *plan) {
         PE_TRY(pe_kv_reserve_list(list, list->next_length));
     }
     for (int64_t i = 0; i < plan->n_segments; i++)
-        PE_TRY(pe_kv_reserve_list(s->cache.memories + plan->segment_memories[i], plan->segment_lengths[i]));
+        if (plan->segment_memories[i] >= 0)
+            PE_TRY(pe_kv_reserve_list(s->cache.memories + plan->segment_memories[i], plan->segment_lengths[i]));
     return PE_OK;
 }
 
@@ -296,7 +331,7 @@ static pe_status grow_encoder_pages(pe_session *s, const pe_plan *plan) {
     if (pages <= s->n_encoder_pages) return PE_OK;
     pe_aligned_free(s->encoder_pages);
     s->n_encoder_pages = 0;
-    s->encoder_pages = pe_aligned_alloc((size_t)(pages * s->encoder_layout.page_bytes));
+    s->encoder_pages = pe_aligned_alloc((size_t)(pages * s->model->encoder_bytes));
     if (!s->encoder_pages) return PE_NO_MEMORY;
     s->n_encoder_pages = pages;
     return PE_OK;
@@ -351,14 +386,17 @@ static void commit_segments(pe_session *s, const pe_plan *plan) {
     int64_t row = 0, page = 0;
     for (int64_t i = 0; i < plan->n_segments; i++) {
         const int64_t length = plan->segment_lengths[i];
-        pe_page_list *memory = s->cache.memories + plan->segment_memories[i];
-        pe_kv_extend(&s->cache, memory, length, NULL);
+        pe_page_list *memory = plan->segment_memories[i] >= 0 ? s->cache.memories + plan->segment_memories[i] : NULL;
+        if (memory) pe_kv_extend(&s->cache, memory, length, NULL);
         uint8_t **segment_pages = s->segment_pages + page;
         for (int64_t end = page + pages_of(length); page < end; page++)
-            s->segment_pages[page] = s->encoder_pages + page * s->encoder_layout.page_bytes;
+            s->segment_pages[page] = s->encoder_pages + page * s->model->encoder_bytes;
         for (int64_t j = 0; j < length; j++, row++)
-            s->source_rows[row] =
-                (pe_row){plan->source_tokens[row], (int32_t)j, (int32_t)length, 0, segment_pages, memory->pages};
+            s->source_rows[row] = (pe_row){
+                .token = plan->source_tokens[row], .position = (int32_t)j,
+                .type = plan->source_types ? plan->source_types[row] : 0, .n_keys = (int32_t)length,
+                .pages = segment_pages, .memory_pages = memory ? memory->pages : NULL,
+            };
         if (plan->list_offsets)
             pe_shortlist_add(&s->shortlist, plan->segment_memories[i], i, plan->list_ids + plan->list_offsets[i]);
     }
@@ -371,10 +409,13 @@ static void commit_rows(pe_session *s, const pe_plan *plan) {
         const int64_t start = list->length;
         s->n_copies += pe_kv_extend(&s->cache, list, end - first, s->copies + s->n_copies);
         for (int64_t r = first; r < end; r++) {
-            const pe_page_list *memory = s->cache.memories + plan->memories[r];
+            const pe_page_list *memory = plan->memories[r] >= 0 ? s->cache.memories + plan->memories[r] : NULL;
             const int32_t position = (int32_t)(start + r - first);
-            s->rows[r] =
-                (pe_row){plan->tokens[r], position, position + 1, memory->length, list->pages, memory->pages};
+            s->rows[r] = (pe_row){
+                .token = plan->tokens[r], .position = position, .n_keys = position + 1,
+                .n_memory = memory ? memory->length : 0, .stride = (int32_t)list->capacity, .pages = list->pages,
+                .memory_pages = memory ? memory->pages : NULL,
+            };
         }
     }
 }
@@ -382,7 +423,7 @@ static void commit_rows(pe_session *s, const pe_plan *plan) {
 void pe_plan_commit(pe_session *s, const pe_plan *plan) {
     s->n_copies = 0;
     for (int64_t i = 0; i < plan->n_forks; i++)
-        pe_kv_fork(s->cache.sequences + plan->forks[2 * i], s->cache.sequences + plan->forks[2 * i + 1]);
+        pe_kv_fork(&s->cache, s->cache.sequences + plan->forks[2 * i], s->cache.sequences + plan->forks[2 * i + 1]);
     release_all(s, false, plan->n_free_sequences, plan->free_sequences);
     release_all(s, true, plan->n_free_memories, plan->free_memories);
     commit_segments(s, plan);
@@ -391,4 +432,13 @@ void pe_plan_commit(pe_session *s, const pe_plan *plan) {
     for (int64_t i = 0; i < plan->logits.n_rows; i++)
         s->listed.lists[i] = pe_shortlist_of(&s->shortlist, plan->memories[plan->logit_rows[i]]);
     s->listed.ld = pe_round_up(s->shortlist.rows.n, PE_BLOCK);
+}
+
+void pe_plan_finish(pe_session *s, const pe_plan *plan) {
+    for (int64_t first = 0, end; first < plan->n_rows; first = end) {
+        end = run_end(plan, first);
+        pe_page_list *list = s->cache.sequences + plan->sequences[first];
+        pe_kv_trim(&s->cache, list, list->length - (end - first));
+    }
+    s->shortlist.n_fresh = 0;
 }

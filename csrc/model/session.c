@@ -22,44 +22,49 @@ static void take_rows(pe_arena *arena, const pe_model *model, int64_t n, int64_t
     rows->scale = pe_arena_take(arena, n, sizeof *rows->scale);
 }
 
-/* Columns that the widest layer of the model needs. */
+/* Columns that the widest layer of the model needs, and whether a stack reads two things beside one another. */
 typedef struct widths {
     int64_t context, wide;
+    bool beside;
 } widths;
 
-static void widen(widths *w, int64_t context, int64_t wide) {
-    w->context = pe_max(w->context, context);
-    w->wide = pe_max(w->wide, wide);
+static void widen_attention(widths *w, const pe_attention *a) {
+    w->context = pe_max(w->context, a->sub.output.k);
+    w->wide = pe_max(w->wide, pe_max(a->input.n, a->memory.n));
 }
 
 static widths widths_of(const pe_model *model) {
-    const pe_config *config = &model->config;
-    widths w = {.context = config->width}; /* the rows that logits are asked of */
-    for (int64_t i = 0; i < config->encoder.layers; i++) {
-        const pe_encoder_layer *layer = &model->encoder[i];
-        widen(&w, layer->self_output.k, pe_max(layer->self_qkv.n, layer->ffn_up.n));
-    }
-    for (int64_t i = 0; i < config->decoder.layers; i++) {
-        const pe_decoder_layer *layer = &model->decoder[i];
-        widen(&w, layer->self_output.k, pe_max(layer->self_qkv.n, layer->ffn_up.n));
-        widen(&w, layer->cross_output.k, layer->cross_kv.n);
+    const pe_stack *stacks[] = {&model->encoder, &model->decoder};
+    /* Rows that logits are asked of, and outputs that are normed before they are added. */
+    widths w = {.context = model->width, .wide = model->width};
+    for (int i = 0; i < 2; i++) {
+        const pe_stack *stack = stacks[i];
+        w.beside |= stack->n > 0 && stack->placement == PE_PARALLEL;
+        w.context = pe_max(w.context, stack->embedding.table.k);
+        for (int64_t k = 0; k < stack->n; k++) {
+            widen_attention(&w, &stack->layers[k].self);
+            widen_attention(&w, &stack->layers[k].cross);
+            w.wide = pe_max(w.wide, stack->layers[k].ffn.up.n);
+        }
     }
     return w;
 }
 
 static void lay_out(pe_session *s, int64_t max_sequences) {
-    const pe_config *config = &s->model->config;
+    const pe_model *model = s->model;
     const int64_t n = s->max_rows, threads = s->threads;
-    const widths w = widths_of(s->model);
-    const int64_t chunks = pe_ceil_div(config->target_vocab, PE_LOGIT_CHUNK);
+    const widths w = widths_of(model);
+    const int64_t chunks = pe_ceil_div(model->output.n, PE_LOGIT_CHUNK);
     pe_arena *a = &s->arena;
-    take_rows(a, s->model, n, config->width, &s->hidden);
-    take_rows(a, s->model, n, w.context, &s->context);
-    take_rows(a, s->model, n, w.wide, &s->wide);
-    s->sum = pe_arena_take(a, n * s->hidden.ld, sizeof *s->sum);
+    take_rows(a, model, n, model->width, &s->in);
+    if (w.beside) take_rows(a, model, n, model->width, &s->beside);
+    take_rows(a, model, n, w.context, &s->context);
+    take_rows(a, model, n, w.wide, &s->wide);
+    s->x = pe_arena_take(a, n * s->in.ld, sizeof *s->x);
+    if (model->ropes.n > 0) s->turns = pe_arena_take(a, n * model->ropes.turns, sizeof *s->turns);
     s->source_rows = pe_arena_take(a, n, sizeof *s->source_rows);
     s->rows = pe_arena_take(a, n, sizeof *s->rows);
-    s->copies = pe_arena_take(a, n, sizeof *s->copies);
+    s->copies = pe_arena_take(a, n * pe_max(1, model->n_groups), sizeof *s->copies);
     s->segment_pages = pe_arena_take(a, n, sizeof *s->segment_pages); /* a page holds at least one row */
     s->written = pe_arena_take(a, max_sequences, sizeof *s->written);
     s->logits.tile = pe_arena_take(a, threads * PE_LOGIT_ROWS * PE_LOGIT_CHUNK, sizeof(float));
@@ -72,32 +77,18 @@ static void lay_out(pe_session *s, int64_t max_sequences) {
     s->listed.indices = pe_arena_take(a, threads * PE_LOGIT_CHUNK, sizeof(int32_t));
 }
 
-/* One layer's keys and values at a time. */
-static pe_kv_layout encoder_layout_of(const pe_model *model) {
-    const pe_stack *stack = &model->config.encoder;
-    int64_t heads = 0;
-    for (int64_t i = 0; i < stack->layers; i++) heads = pe_max(heads, model->encoder[i].self_heads.n);
-    return pe_kv_layout_of(model->kv, heads, stack->head_width);
-}
-
-static pe_kv_layout decoder_layout_of(const pe_model *model) {
-    const pe_stack *stack = &model->config.decoder;
-    const pe_heads self = model->decoder[stack->layers - 1].self_heads;
-    const pe_heads cross = model->decoder[stack->layers - 1].cross_heads;
-    return pe_kv_layout_of(model->kv, pe_max(self.first + self.n, cross.first + cross.n), stack->head_width);
-}
-
 pe_status pe_session_create(pe_session *s, const pe_model *model, int threads, int64_t max_rows,
                             int64_t max_sequences, int64_t max_memories, int64_t cache_bytes) {
     *s = (pe_session){.model = model, .threads = threads, .max_rows = max_rows};
-    s->encoder_layout = encoder_layout_of(model);
-    const pe_kv_layout layout = decoder_layout_of(model);
+    pe_page_group groups[PE_MAX_GROUPS];
+    for (int g = 0; g < model->n_groups; g++) groups[g] = model->groups[g];
+    if (model->n_groups > 0) groups[0].page_bytes = pe_max(groups[0].page_bytes, model->memory_bytes);
     pe_shortlist_create(&s->shortlist, &model->output, max_memories);
     lay_out(s, max_sequences); /* dry */
     pe_status status = pe_arena_allocate(&s->arena);
     if (status == PE_OK) {
         lay_out(s, max_sequences);
-        status = pe_kv_create(&s->cache, &layout, cache_bytes, max_sequences, max_memories);
+        status = pe_kv_create(&s->cache, model->n_groups, groups, cache_bytes, max_sequences, max_memories);
     }
     if (status != PE_OK) pe_session_destroy(s);
     return status;
@@ -139,11 +130,11 @@ pe_status pe_session_step(pe_session *s, const pe_plan *plan, pe_crew *crew) {
     pe_plan_commit(s, plan);
     pe_step step = {s, plan};
     pe_team_run(crew, pe_transformer_step, &step);
-    s->shortlist.n_fresh = 0;
+    pe_plan_finish(s, plan);
     return check_normalizers(s, &plan->logits);
 }
 
 int64_t pe_session_working_bytes(const pe_session *s) {
-    return (int64_t)s->arena.size + s->n_encoder_pages * s->encoder_layout.page_bytes +
+    return (int64_t)s->arena.size + s->n_encoder_pages * s->model->encoder_bytes +
            (int64_t)(s->n_candidates * (sizeof(float) + sizeof(int32_t)) + s->n_listed * sizeof(float));
 }

@@ -20,16 +20,18 @@ typedef struct pe_plan {
 
     int64_t n_segments;
     const int32_t *segment_lengths;  /* [n_segments] */
-    const int32_t *segment_memories; /* [n_segments] */
+    const int32_t *segment_memories; /* [n_segments] -1: a model without decoder keeps none */
     int64_t n_source_tokens;
     const int32_t *source_tokens;
+    const int32_t *source_types; /* [n_source_tokens], or NULL: all 0 */
+    float *states;               /* OUT [n_source_tokens, width] what the encoder makes of them, or NULL */
     const int32_t *list_offsets; /* [n_segments + 1], or NULL: rows of these memories may take any id */
     const int32_t *list_ids;     /* ascending and unique within a segment */
 
     int64_t n_rows;
     const int32_t *tokens;    /* [n_rows] */
     const int32_t *sequences; /* [n_rows] rows of one sequence are adjacent */
-    const int32_t *memories;  /* [n_rows] */
+    const int32_t *memories;  /* [n_rows] -1 for a model without encoder */
 
     const int32_t *logit_rows; /* [logits.n_rows] ascending */
     pe_logits_request logits;
@@ -48,10 +50,12 @@ typedef struct pe_session {
     pe_kv_cache cache;
 
     /* Working memory, in the arena; [max_rows, ...]. */
-    pe_rows hidden;  /* the residual stream */
+    float *x;        /* the residual stream; rows of in.ld */
+    pe_rows in;      /* what the next sublayer reads of it */
+    pe_rows beside;  /* what the feed-forward layer of a parallel stack reads of it; x NULL: there is no such stack */
     pe_rows context; /* what attention read; the rows that logits are asked of */
     pe_rows wide;    /* q, k, v or the feed-forward layer */
-    float *sum;      /* a sublayer's output plus its input, before the norm */
+    float *turns;    /* [max_rows, model->ropes.turns] */
     pe_row *source_rows, *rows;
     int64_t longest_segment, longest_run; /* most rows of one segment, of one sequence in this step */
     pe_page_copy *copies;
@@ -60,7 +64,6 @@ typedef struct pe_session {
     int64_t *written;        /* [max_sequences] the last step that wrote to the sequence */
     int64_t steps;
 
-    pe_kv_layout encoder_layout;
     uint8_t *encoder_pages; /* grown when a step has more segments */
     int64_t n_encoder_pages;
 
@@ -92,6 +95,9 @@ pe_status pe_session_step(pe_session *session, const pe_plan *plan, pe_crew *cre
 pe_status pe_plan_check(pe_session *session, const pe_plan *plan);
 pe_status pe_plan_reserve(pe_session *session, const pe_plan *plan);
 void pe_plan_commit(pe_session *session, const pe_plan *plan);
+
+/* After the step: gives back what windows have left behind. */
+void pe_plan_finish(pe_session *session, const pe_plan *plan);
 
 /* Bytes of working memory beside weights and cache. */
 int64_t pe_session_working_bytes(const pe_session *session);

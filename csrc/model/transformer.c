@@ -1,4 +1,14 @@
-/* The forward pass: what the papers draw, one line an op, a barrier between two. */
+/* The forward pass: what the papers draw, one line an op, a barrier between two.
+
+   x is the residual stream; `in` is what the next sublayer reads of it, rounded as soon as it is there.
+
+       post       x = in + f(in)          in = norm(x)         the norm is f's own
+       pre        x = x + f(in)           in = next(x)         that of the next sublayer, or the last one
+       ... after  x = x + after(f(in))    in = next(x)
+       parallel   x = x + f(in) + g(beside)                    in and beside: the next layer's two norms
+
+   Which norms follow a sublayer stands in it (pe_model_link), so that nothing here asks which family it runs; only what
+   is added differs: `residual` is in.x of a post-norm stack, else x. */
 #include <string.h>
 
 #include "base/intmath.h"
@@ -14,14 +24,15 @@ enum {
 typedef struct stream {
     const pe_session *session;
     const pe_kernels *kernels;
-    int64_t width;
+    const pe_stack *stack;
     int64_t n;         /* rows */
     int64_t longest;   /* most rows of one segment or sequence */
     const pe_row *row; /* [n] */
-    pe_rows hidden;    /* see pe_session */
-    pe_rows context;
+    pe_stream_rows rows;
+    const float *residual; /* see above */
+    pe_rows context;   /* see pe_session */
     pe_rows wide;
-    float *sum;
+    float *turns;
 } stream;
 
 /* Ends a phase. The next one goes over the rows: whom this returns takes part in it, and leave_rows ends it. With few
@@ -59,117 +70,139 @@ static void multiply(pe_thread *thread, const stream *s, const pe_linear *linear
     pe_op_linear(thread, s->kernels, linear, rows, s->n, activation, residual, ldr, y, ldy);
 }
 
-/* hidden = norm(hidden + W context) */
-static void add_and_norm(pe_thread *thread, const stream *s, const pe_linear *output, const pe_rows *from,
-                         const pe_norm *norm) {
-    const pe_rows *hidden = &s->hidden;
-    multiply(thread, s, output, from, PE_IDENTITY, hidden->x, hidden->ld, s->sum, hidden->ld);
+/* Adds W from to the stream and makes of that what is read next. */
+static void join(pe_thread *thread, const stream *s, const pe_sublayer *sub, const pe_rows *from) {
+    const int64_t ld = s->rows.in.ld;
+    const pe_rows *spare = from == &s->wide ? &s->context : &s->wide;
+    if (sub->after.weight)
+        multiply(thread, s, &sub->output, from, PE_IDENTITY, NULL, 0, spare->x, spare->ld);
+    else
+        multiply(thread, s, &sub->output, from, PE_IDENTITY, s->residual, ld, s->rows.x, ld);
+    if (sub->nexts.later && !sub->after.weight) {
+        pe_barrier(thread);
+        return;
+    }
     pe_solo solo;
     pe_thread *entered = enter_rows(thread, s, &solo);
     if (entered)
-        pe_op_norm(entered, s->kernels, norm, s->session->model->config.norm_epsilon, s->sum, hidden->ld, s->width,
-                   s->n, hidden);
+        pe_op_norm(entered, s->kernels, &sub->after, spare->x, spare->ld, sub->nexts, &s->rows, s->n);
     leave_rows(thread, entered);
 }
 
 /* context = attention, prepared */
-static void attend(pe_thread *thread, const stream *s, const pe_kv_layout *layout, pe_heads heads,
-                   pe_attention *attention) {
-    attention->split_heads = s->n < FEW_ROWS * thread->team->threads;
-    pe_op_attend(thread, s->kernels, layout, heads, attention, s->row, s->n, &s->context);
-    if (attention->split_heads)
-        prepare(thread, s, &s->context, heads.n * layout->head_dim);
+static void attend(pe_thread *thread, const stream *s, pe_attend_job *job) {
+    job->split_heads = s->n < FEW_ROWS * thread->team->threads;
+    pe_op_attend(thread, s->kernels, job, s->row, s->n, &s->context);
+    if (job->split_heads)
+        prepare(thread, s, &s->context, job->heads->n * job->heads->width);
     else
         pe_barrier(thread);
 }
 
-static void self_attention(pe_thread *thread, const stream *s, const pe_kv_layout *layout, pe_heads heads,
-                           const pe_linear *qkv, const pe_linear *output, const pe_norm *norm) {
+static void self_attention(pe_thread *thread, const stream *s, const pe_attention *a) {
+    const pe_model *model = s->session->model;
     const pe_rows *wide = &s->wide;
-    const int64_t width = heads.n * layout->head_dim;
-    const float *q = wide->x, *k = q + width, *v = k + width;
-    multiply(thread, s, qkv, &s->hidden, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
+    multiply(thread, s, &a->input, &s->rows.in, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
     pe_barrier(thread);
-    pe_attention attention = {.side = PE_SELF, .q = q, .k = k, .v = v, .ld = wide->ld};
-    if (s->longest > 1) {
-        pe_op_kv_append(thread, s->kernels, layout, heads, PE_SELF, s->row, s->n, k, v, wide->ld);
-        pe_barrier(thread);
-        attention.k = attention.v = NULL;
-    }
-    attend(thread, s, layout, heads, &attention);
-    add_and_norm(thread, s, output, &s->context, norm);
-}
-
-static void cross_attention(pe_thread *thread, const stream *s, const pe_kv_layout *layout, pe_heads heads,
-                            const pe_linear *query, const pe_linear *output, const pe_norm *norm) {
-    const pe_rows *wide = &s->wide;
-    multiply(thread, s, query, &s->hidden, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
-    pe_barrier(thread);
-    pe_attention attention = {.side = PE_MEMORY, .q = wide->x, .ld = wide->ld};
-    attend(thread, s, layout, heads, &attention);
-    add_and_norm(thread, s, output, &s->context, norm);
-}
-
-static void feed_forward(pe_thread *thread, const stream *s, const pe_linear *up, const pe_linear *down,
-                         const pe_norm *norm) {
-    const pe_rows *wide = &s->wide;
-    multiply(thread, s, up, &s->hidden, s->session->model->config.activation, NULL, 0, wide->x, wide->ld);
-    if (wide->q)
-        prepare(thread, s, wide, down->k);
-    else
-        pe_barrier(thread);
-    add_and_norm(thread, s, down, wide, norm);
-}
-
-static void encode(pe_thread *thread, const stream *s) {
-    const pe_session *session = s->session;
-    const pe_model *model = session->model;
-    const pe_rows *wide = &s->wide;
-    pe_op_embed(thread, s->kernels, &model->source_embed, model->config.embedding_scale, model->source_positions,
-                s->row, s->n, &s->hidden);
-    pe_barrier(thread);
-    for (int64_t i = 0; i < model->config.encoder.layers; i++) {
-        const pe_encoder_layer *layer = &model->encoder[i];
-        self_attention(thread, s, &session->encoder_layout, layer->self_heads, &layer->self_qkv,
-                       &layer->self_output, &layer->self_norm);
-        feed_forward(thread, s, &layer->ffn_up, &layer->ffn_down, &layer->ffn_norm);
-    }
-    /* The memory: keys and values of every decoder layer's cross-attention. */
-    for (int64_t i = 0; i < model->config.decoder.layers; i++) {
-        const pe_heads heads = model->decoder[i].cross_heads;
-        const float *k = wide->x, *v = k + heads.n * session->cache.layout.head_dim;
-        multiply(thread, s, &model->decoder[i].cross_kv, &s->hidden, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
-        pe_barrier(thread);
-        pe_op_kv_append(thread, s->kernels, &session->cache.layout, heads, PE_MEMORY, s->row, s->n, k, v, wide->ld);
+    float *k = wide->x + a->heads.n * a->heads.width;
+    pe_attend_job job = {
+        .kv = model->kv, .side = PE_SELF, .heads = &a->heads, .biases = &s->stack->biases, .ropes = &model->ropes,
+        .turns = s->turns, .q = wide->x, .k = k, .v = k + a->heads.kv * a->heads.width, .ld = wide->ld,
+        .store = s->longest == 1, /* else a row reads the keys of the rows before it: all are stored first */
+    };
+    if (!job.store) {
+        pe_op_store(thread, s->kernels, &job, s->row, s->n);
         pe_barrier(thread);
     }
+    attend(thread, s, &job);
+    join(thread, s, &a->sub, &s->context);
 }
 
-static void decode(pe_thread *thread, const stream *s) {
-    const pe_session *session = s->session;
-    const pe_model *model = session->model;
-    const pe_kv_layout *layout = &session->cache.layout;
-    pe_op_embed(thread, s->kernels, &model->target_embed, model->config.embedding_scale, model->target_positions,
-                s->row, s->n, &s->hidden);
+static void cross_attention(pe_thread *thread, const stream *s, const pe_attention *a) {
+    const pe_model *model = s->session->model;
+    const pe_rows *wide = &s->wide;
+    multiply(thread, s, &a->input, &s->rows.in, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
     pe_barrier(thread);
-    for (int64_t i = 0; i < model->config.decoder.layers; i++) {
-        const pe_decoder_layer *layer = &model->decoder[i];
-        self_attention(thread, s, layout, layer->self_heads, &layer->self_qkv, &layer->self_output,
-                       &layer->self_norm);
-        cross_attention(thread, s, layout, layer->cross_heads, &layer->cross_q, &layer->cross_output,
-                        &layer->cross_norm);
-        feed_forward(thread, s, &layer->ffn_up, &layer->ffn_down, &layer->ffn_norm);
+    pe_attend_job job = {.kv = model->kv, .side = PE_MEMORY, .heads = &a->heads, .ropes = &model->ropes,
+                         .turns = s->turns, .q = wide->x, .ld = wide->ld};
+    attend(thread, s, &job);
+    join(thread, s, &a->sub, &s->context);
+}
+
+static void feed_forward(pe_thread *thread, const stream *s, const pe_feed_forward *f) {
+    const pe_rows *in = s->stack->placement == PE_PARALLEL ? &s->rows.beside : &s->rows.in, *wide = &s->wide;
+    multiply(thread, s, &f->up, in, f->gated ? PE_IDENTITY : f->activation, NULL, 0, wide->x, wide->ld);
+    if (f->gated) {
+        pe_solo solo;
+        pe_thread *entered = enter_rows(thread, s, &solo);
+        if (entered) pe_op_gate(entered, s->kernels, f->activation, f->sub.output.k, wide, s->n);
+        leave_rows(thread, entered);
+    } else if (wide->q) {
+        prepare(thread, s, wide, f->sub.output.k);
+    } else {
+        pe_barrier(thread);
     }
+    join(thread, s, &f->sub, wide);
+}
+
+/* And the angles of the rows' positions. */
+static void embed(pe_thread *thread, const stream *s) {
+    const pe_embedding *e = &s->stack->embedding;
+    const bool projects = e->project.n > 0;
+    if (s->session->model->ropes.n > 0) {
+        pe_op_angles(thread, &s->session->model->ropes, s->row, s->n, s->turns);
+        pe_barrier(thread);
+    }
+    if (projects) {
+        pe_op_embed_narrow(thread, s->kernels, s->rows.kind, s->rows.epsilon, e, s->row, s->n, &s->context);
+        pe_barrier(thread);
+        multiply(thread, s, &e->project, &s->context, PE_IDENTITY, NULL, 0, s->rows.x, s->rows.in.ld);
+        pe_barrier(thread);
+    }
+    pe_op_embed(thread, s->kernels, e, s->row, s->n, projects, s->stack->nexts, &s->rows);
+    pe_barrier(thread);
+}
+
+/* Of segments: keys and values of every decoder layer's cross-attention, kept as the memory. */
+static void remember(pe_thread *thread, const stream *s) {
+    const pe_model *model = s->session->model;
+    const pe_rows *wide = &s->wide;
+    for (int64_t i = 0; i < model->decoder.n; i++) {
+        const pe_attention *a = &model->decoder.layers[i].cross;
+        multiply(thread, s, &a->memory, &s->rows.in, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
+        pe_barrier(thread);
+        const pe_attend_job job = {.kv = model->kv, .side = PE_MEMORY, .heads = &a->heads, .ropes = &model->ropes,
+                                   .turns = s->turns, .k = wide->x, .v = wide->x + a->heads.kv * a->heads.width,
+                                   .ld = wide->ld};
+        pe_op_store(thread, s->kernels, &job, s->row, s->n);
+        pe_barrier(thread);
+    }
+}
+
+/* Rows through a stack: what comes out is in `in`. */
+static void through(pe_thread *thread, const stream *s) {
+    embed(thread, s);
+    for (int64_t i = 0; i < s->stack->n; i++) {
+        const pe_layer *layer = &s->stack->layers[i];
+        self_attention(thread, s, &layer->self);
+        if (layer->cross.input.n > 0) cross_attention(thread, s, &layer->cross);
+        feed_forward(thread, s, &layer->ffn);
+    }
+    const pe_model *model = s->session->model;
+    if (s->stack == &model->encoder && model->decoder.n > 0) remember(thread, s);
 }
 
 static stream rows_of(const stream *all, int64_t first, int64_t end) {
     stream part = *all;
     part.n = end - first;
     part.row += first;
-    part.hidden = pe_rows_from(&all->hidden, first);
+    part.rows.in = pe_rows_from(&all->rows.in, first);
+    if (all->rows.beside.x) part.rows.beside = pe_rows_from(&all->rows.beside, first);
+    part.rows.x += first * all->rows.in.ld;
+    part.residual += first * all->rows.in.ld;
     part.context = pe_rows_from(&all->context, first);
     part.wide = pe_rows_from(&all->wide, first);
-    part.sum += first * all->hidden.ld;
+    part.turns += first * all->session->model->ropes.turns;
     return part;
 }
 
@@ -182,10 +215,10 @@ static int64_t start_at(const stream *s, int64_t row) {
 /* Sends the rows through a stack, all threads together, layer by layer; or, where there are rows enough, in groups
    that one thread each takes through all the layers: no barriers, and the rows stay in its cache. Not where an observer
    is to see all rows of a layer at once. */
-static void run(pe_thread *thread, const stream *all, void stack(pe_thread *, const stream *)) {
+static void run(pe_thread *thread, const stream *all) {
     const int threads = thread->team->threads;
     if (all->n < threads * LEAST_ROWS || all->longest > GROUP_ROWS || all->session->observer) {
-        stack(thread, all);
+        through(thread, all);
         return;
     }
     const int64_t groups = threads * pe_ceil_div(all->n, threads * GROUP_ROWS);
@@ -193,24 +226,31 @@ static void run(pe_thread *thread, const stream *all, void stack(pe_thread *, co
         const int64_t first = all->n * group / groups, end = all->n * (group + 1) / groups;
         const stream part = rows_of(all, start_at(all, first), start_at(all, end));
         pe_solo solo;
-        stack(pe_alone(&solo), &part);
+        through(pe_alone(&solo), &part);
     }
     pe_barrier(thread);
 }
 
 static void copy_shared_pages(pe_thread *thread, const pe_session *session) {
     for (int64_t i; pe_take(thread, session->n_copies, &i);)
-        memcpy(session->copies[i].to, session->copies[i].from, (size_t)session->cache.layout.page_bytes);
+        memcpy(session->copies[i].to, session->copies[i].from, (size_t)session->copies[i].bytes);
+    pe_barrier(thread);
+}
+
+/* What the encoder has made of the segments, for whoever asked. */
+static void answer_states(pe_thread *thread, const stream *s, float *states) {
+    const int64_t width = s->rows.width;
+    for (int64_t r; pe_take(thread, s->n, &r);)
+        memcpy(states + r * width, s->rows.in.x + r * s->rows.in.ld, (size_t)width * sizeof *states);
     pe_barrier(thread);
 }
 
 static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *plan) {
     const pe_session *session = s->session;
-    const pe_rows *hidden = &s->hidden, *asked = &s->context;
+    const pe_rows *in = &s->rows.in, *asked = &s->context;
     for (int64_t i; pe_take(thread, plan->logits.n_rows, &i);) {
-        memcpy(asked->x + i * asked->ld, hidden->x + plan->logit_rows[i] * hidden->ld,
-               (size_t)s->width * sizeof(float));
-        pe_prepare(s->kernels, asked, i, s->width);
+        memcpy(asked->x + i * asked->ld, in->x + plan->logit_rows[i] * in->ld, (size_t)s->rows.width * sizeof(float));
+        pe_prepare(s->kernels, asked, i, s->rows.width);
     }
     pe_barrier(thread);
     observe(thread, s, &session->model->output, asked, plan->logits.n_rows);
@@ -227,15 +267,20 @@ static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *pla
     pe_op_logits_merge(thread, session->model->output.n, &plan->logits, &session->logits);
 }
 
-static stream stream_of(const pe_session *session, const pe_row *row, int64_t n, int64_t longest) {
+static stream stream_of(const pe_session *session, const pe_stack *stack, const pe_row *row, int64_t n,
+                        int64_t longest) {
     const pe_model *model = session->model;
-    return (stream){session, &model->kernels, model->config.width, n, longest, row,
-                    session->hidden, session->context, session->wide, session->sum};
+    const pe_stream_rows rows = {session->x, session->in, session->beside, stack->norm_kind, stack->epsilon,
+                                 model->width};
+    return (stream){session, &model->kernels, stack, n, longest, row, rows,
+                    stack->placement == PE_POST ? session->in.x : session->x, session->context, session->wide,
+                    session->turns};
 }
 
 void pe_transformer_step(pe_thread *thread, void *context) {
     const pe_step *step = context;
     const pe_session *session = step->session;
+    const pe_model *model = session->model;
     const pe_plan *plan = step->plan;
     if (session->n_copies > 0) copy_shared_pages(thread, session);
     if (session->shortlist.n_fresh > 0) {
@@ -243,12 +288,14 @@ void pe_transformer_step(pe_thread *thread, void *context) {
         pe_barrier(thread);
     }
     if (plan->n_source_tokens > 0) {
-        const stream s = stream_of(session, session->source_rows, plan->n_source_tokens, session->longest_segment);
-        run(thread, &s, encode);
+        const stream s = stream_of(session, &model->encoder, session->source_rows, plan->n_source_tokens,
+                                   session->longest_segment);
+        run(thread, &s);
+        if (plan->states) answer_states(thread, &s, plan->states);
     }
     if (plan->n_rows > 0) {
-        const stream s = stream_of(session, session->rows, plan->n_rows, session->longest_run);
-        run(thread, &s, decode);
+        const stream s = stream_of(session, &model->decoder, session->rows, plan->n_rows, session->longest_run);
+        run(thread, &s);
         if (plan->logits.n_rows > 0) answer_logits(thread, &s, plan);
     }
 }

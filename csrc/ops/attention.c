@@ -3,9 +3,8 @@
 #include "base/intmath.h"
 #include "ops/ops.h"
 
-pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t heads, int64_t head_dim) {
-    const int64_t head_bytes = type == PE_KV_Q8 ? pe_page_bytes_q8(head_dim) : pe_page_bytes_f32(head_dim);
-    return (pe_kv_layout){type, head_dim, head_bytes, heads * head_bytes};
+int64_t pe_head_bytes(pe_kv_type type, int64_t width) {
+    return type == PE_KV_Q8 ? pe_page_bytes_q8(width) : pe_page_bytes_f32(width);
 }
 
 /* One token's key and value of one head into slot t of a page; layout in kernels.h. */
@@ -15,47 +14,93 @@ static void store_f32(int64_t d, const float *k, const float *v, uint8_t *page, 
     memcpy(values + t * pe_round_up(d, 16), v, (size_t)d * sizeof *v);
 }
 
-/* Stores heads [head, end) of a row's key and value; `first`: heads before the layer's. */
-static void append(const pe_kernels *kernels, const pe_kv_layout *layout, int64_t first, pe_side side,
-                   const pe_row *row, const float *k, const float *v, int64_t head, int64_t end) {
-    const int64_t d = layout->head_dim, slot = row->position % PE_PAGE;
-    uint8_t *page = (side == PE_SELF ? row->pages : row->memory_pages)[row->position / PE_PAGE];
-    page += (first + head) * layout->head_bytes;
-    k += head * d;
-    v += head * d;
-    if (layout->type == PE_KV_Q8) {
+static uint8_t *const *pages_of(const pe_attend_job *job, const pe_row *row) {
+    return job->side == PE_MEMORY ? row->memory_pages : row->pages + job->heads->group * row->stride;
+}
+
+/* Norms and turns `n` adjacent heads of a row in place. */
+static void turn_heads(const pe_kernels *kernels, const pe_attend_job *job, int64_t r, const float *weight, float *x,
+                       int64_t n) {
+    const pe_heads *heads = job->heads;
+    if (!weight && heads->rope < 0) return;
+    for (int64_t h = 0; h < n; h++, x += heads->width) {
+        if (weight) kernels->rmsnorm(x, heads->width, weight, heads->epsilon, x);
+        if (heads->rope < 0) continue;
+        const int64_t dims = job->ropes->dims[heads->rope];
+        const float *cosines = job->turns + r * job->ropes->turns + job->ropes->offset[heads->rope];
+        kernels->turn(x, dims, cosines, cosines + dims / 2);
+    }
+}
+
+/* Stores key-value heads [head, end) of row r, normed and turned. */
+static void store(const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row, int64_t r, int64_t head,
+                  int64_t end) {
+    const int64_t d = job->heads->width, slot = row[r].position % PE_PAGE, bytes = pe_head_bytes(job->kv, d);
+    uint8_t *page = pages_of(job, row + r)[row[r].position / PE_PAGE] + job->heads->offset + head * bytes;
+    float *k = job->k + r * job->ld + head * d;
+    const float *v = job->v + r * job->ld + head * d;
+    turn_heads(kernels, job, r, job->heads->k_norm, k, end - head);
+    if (job->kv == PE_KV_Q8) {
         const pe_token token = {end - head, d, k, v, page, slot};
         kernels->store_q8(&token);
         return;
     }
-    for (; head < end; head++, k += d, v += d, page += layout->head_bytes) store_f32(d, k, v, page, slot);
+    for (; head < end; head++, k += d, v += d, page += bytes) store_f32(d, k, v, page, slot);
 }
 
-void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, pe_heads heads,
-                     pe_side side, const pe_row *row, int64_t n_rows, const float *k, const float *v, int64_t ld) {
-    for (int64_t r; pe_take(thread, n_rows, &r);)
-        append(kernels, layout, heads.first, side, row + r, k + r * ld, v + r * ld, 0, heads.n);
+void pe_op_store(pe_thread *thread, const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row,
+                 int64_t n_rows) {
+    for (int64_t r; pe_take(thread, n_rows, &r);) {
+        if (job->q) turn_heads(kernels, job, r, job->heads->q_norm, job->q + r * job->ld, job->heads->n);
+        store(kernels, job, row, r, 0, job->heads->kv);
+    }
 }
 
-void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, pe_heads heads,
-                  const pe_attention *a, const pe_row *row, int64_t n_rows, const pe_rows *rows) {
-    const int64_t d = layout->head_dim, parts = a->split_heads ? heads.n : 1, each = heads.n / parts;
+/* Query heads from `head` on, `n` of them, which read as many adjacent key-value heads from `kv` on. */
+static void attend(const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row, int64_t r, int64_t head,
+                   int64_t kv, int64_t n, float *y) {
+    const pe_heads *heads = job->heads;
+    const pe_biases *biases = job->biases;
+    const int64_t position = row->position, d = heads->width;
+    pe_attend a = {
+        .heads = n,
+        .head_dim = d,
+        .n_keys = job->side == PE_SELF ? row->n_keys : row->n_memory,
+        .scale = heads->scale,
+        .soft_cap = heads->soft_cap,
+        .position = position,
+        .q = job->q + r * job->ld + head * d,
+        .pages = (const uint8_t *const *)pages_of(job, row),
+        .offset = heads->offset + kv * pe_head_bytes(job->kv, d),
+        .y = y + head * d,
+    };
+    if (heads->before < position) a.first_key = position - heads->before;
+    if (heads->after < a.n_keys - position - 1) a.n_keys = position + heads->after + 1;
+    if (biases && biases->relative) {
+        a.relative_ld = 2 * biases->reach + 33;
+        a.reach = biases->reach;
+        a.relative = biases->relative + head * a.relative_ld + biases->reach + 16;
+    }
+    if (biases && biases->slopes) a.slopes = biases->slopes + head;
+    (job->kv == PE_KV_Q8 ? kernels->attend_q8 : kernels->attend_f32)(&a);
+}
+
+void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row,
+                  int64_t n_rows, const pe_rows *rows) {
+    const pe_heads *heads = job->heads;
+    const int64_t parts = job->split_heads ? heads->kv : 1, each = heads->kv / parts, sharers = heads->n / heads->kv;
     for (int64_t task; pe_take(thread, n_rows * parts, &task);) {
-        const int64_t r = task / parts, head = task % parts * each;
-        if (a->k)
-            append(kernels, layout, heads.first, a->side, row + r, a->k + r * a->ld, a->v + r * a->ld, head,
-                   head + each);
-        const pe_attend attend = {
-            .heads = each,
-            .head_dim = d,
-            .n_keys = a->side == PE_SELF ? row[r].n_keys : row[r].n_memory,
-            .scale = 1.0f / sqrtf((float)d),
-            .q = a->q + r * a->ld + head * d,
-            .pages = (const uint8_t *const *)(a->side == PE_SELF ? row[r].pages : row[r].memory_pages),
-            .offset = (heads.first + head) * layout->head_bytes,
-            .y = rows->x + r * rows->ld + head * d,
-        };
-        (layout->type == PE_KV_Q8 ? kernels->attend_q8 : kernels->attend_f32)(&attend);
-        if (!a->split_heads) pe_prepare(kernels, rows, r, heads.n * d);
+        const int64_t r = task / parts, kv = task % parts * each;
+        float *y = rows->x + r * rows->ld;
+        if (job->store) store(kernels, job, row, r, kv, kv + each);
+        if (job->store || job->side == PE_MEMORY)
+            turn_heads(kernels, job, r, heads->q_norm, job->q + r * job->ld + kv * sharers * heads->width,
+                       each * sharers);
+        if (sharers == 1)
+            attend(kernels, job, row + r, r, kv, kv, each, y);
+        else
+            for (int64_t h = kv * sharers; h < (kv + each) * sharers; h++)
+                attend(kernels, job, row + r, r, h, h / sharers, 1, y);
+        if (!job->split_heads) pe_prepare(kernels, rows, r, heads->n * heads->width);
     }
 }

@@ -1,3 +1,4 @@
+#include "base/angles.h"
 #include "ops/ops.h"
 
 enum { LINE = PE_BLOCK * PE_QUAD }; /* bytes of a line of packed weights, of which a channel has 4 */
@@ -29,13 +30,34 @@ static void unpack_row(const pe_linear *table, int64_t token, float *x) {
     }
 }
 
-void pe_op_embed(pe_thread *thread, const pe_kernels *kernels, const pe_linear *table, float scale,
-                 const float *positions, const pe_row *row, int64_t n_rows, const pe_rows *rows) {
-    for (int64_t r; pe_take(thread, n_rows, &r);) {
-        float *x = rows->x + r * rows->ld;
-        const float *position = positions + row[r].position * table->k;
-        unpack_row(table, row[r].token, x);
-        for (int64_t k = 0; k < table->k; k++) x[k] = x[k] * scale + position[k];
-        pe_prepare(kernels, rows, r, table->k);
+void pe_embed_row(const pe_kernels *kernels, pe_norm_kind kind, float epsilon, const pe_embedding *e,
+                  const pe_row *row, float *x) {
+    const int64_t n = e->table.k;
+    unpack_row(&e->table, row->token, x);
+    if (e->positions) {
+        const float *position = e->positions + row->position * n;
+        for (int64_t k = 0; k < n; k++) x[k] = x[k] * e->scale + position[k];
+    } else {
+        for (int64_t k = 0; k < n; k++) x[k] *= e->scale;
     }
+    const float *type = e->types ? e->types + row->type * n : NULL;
+    for (int64_t k = 0; type && k < n; k++) x[k] += type[k];
+    if (e->norm.weight) pe_norm_row(kernels, kind, epsilon, n, &e->norm, x, x);
+}
+
+void pe_op_embed_narrow(pe_thread *thread, const pe_kernels *kernels, pe_norm_kind kind, float epsilon,
+                        const pe_embedding *e, const pe_row *row, int64_t n_rows, const pe_rows *y) {
+    for (int64_t r; pe_take(thread, n_rows, &r);) {
+        pe_embed_row(kernels, kind, epsilon, e, row + r, y->x + r * y->ld);
+        pe_prepare(kernels, y, r, e->table.k);
+    }
+}
+
+void pe_op_angles(pe_thread *thread, const pe_ropes *ropes, const pe_row *row, int64_t n_rows, float *turns) {
+    for (int64_t r; pe_take(thread, n_rows, &r);)
+        for (int i = 0; i < ropes->n; i++) {
+            const int64_t half = ropes->dims[i] / 2;
+            float *cosines = turns + r * ropes->turns + ropes->offset[i];
+            pe_angles(row[r].position, ropes->frequencies[i], half, ropes->factor[i], cosines, cosines + half);
+        }
 }

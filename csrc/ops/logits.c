@@ -28,6 +28,7 @@ static void scan(const pe_kernels *kernels, const pe_logits_request *request, co
                  int64_t row, int64_t chunk, int64_t n_chunks, float *logits, int64_t first, int64_t n,
                  int64_t vocabulary) {
     float *max = s->max + row * n_chunks + chunk;
+    if (request->soft_cap > 0.0f) kernels->soft_cap(logits, n, request->soft_cap);
     kernels->exp_sum(logits, n, max, s->sum + row * n_chunks + chunk);
     if (request->logits) memcpy(request->logits + row * vocabulary + first, logits, (size_t)n * sizeof *logits);
 

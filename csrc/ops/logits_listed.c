@@ -50,6 +50,7 @@ static void answer(const pe_kernels *kernels, const pe_logits_request *request, 
         const int64_t n = pe_min(PE_LOGIT_CHUNK, list->n - first);
         const int32_t *ids = list->ids + first;
         for (int64_t i = 0; i < n; i++) logits[i] = by_slot[list->slots[first + i]];
+        if (request->soft_cap > 0.0f) kernels->soft_cap(logits, n, request->soft_cap);
         float max, chunk_sum;
         kernels->exp_sum(logits, n, &max, &chunk_sum);
         if (first == 0)

@@ -66,8 +66,10 @@ static inline pe_linear pe_linear_from(const pe_linear *linear, int64_t block) {
     return part;
 }
 
+typedef enum pe_norm_kind { PE_LAYER_NORM, PE_RMS_NORM } pe_norm_kind;
+
 typedef struct pe_norm {
-    const float *weight, *bias; /* [width] */
+    const float *weight, *bias; /* [width]; weight NULL: no norm; a root mean square has no bias */
 } pe_norm;
 
 /* Rows as a product reads them. */
@@ -90,52 +92,123 @@ static inline pe_rows pe_rows_from(const pe_rows *rows, int64_t row) {
     return part;
 }
 
-/* Where a row's keys and values go and come from. */
+/* A token's place: what it is, and where its keys and values go and come from. */
 typedef struct pe_row {
     int32_t token;
-    int32_t position;             /* of the token in its sequence or segment */
-    int32_t n_keys;               /* keys that its self-attention sees */
-    int32_t n_memory;             /* keys that its cross-attention sees */
-    uint8_t *const *pages;        /* of its sequence or segment */
+    int32_t position; /* of the token in its sequence or segment */
+    int32_t type;
+    int32_t n_keys;   /* keys that its self-attention sees, windows aside */
+    int32_t n_memory; /* keys that its cross-attention sees */
+    int32_t stride;   /* from the pages of a group to those of the next */
+    uint8_t *const *pages; /* [groups][stride] of its sequence or segment */
     uint8_t *const *memory_pages;
 } pe_row;
 
 typedef enum pe_kv_type { PE_KV_F32, PE_KV_Q8 } pe_kv_type;
 
-/* How a page is divided: [heads][head_bytes], the heads of all layers one after another. */
-typedef struct pe_kv_layout {
-    pe_kv_type type;
-    int64_t head_dim;
-    int64_t head_bytes, page_bytes;
-} pe_kv_layout;
+/* Bytes of a page that one key-value head takes. */
+int64_t pe_head_bytes(pe_kv_type type, int64_t width);
 
-pe_kv_layout pe_kv_layout_of(pe_kv_type type, int64_t heads, int64_t head_dim);
+/* Windows as different as these; PE_ALL: no window. */
+enum { PE_MAX_GROUPS = 8, PE_ALL = INT32_MAX };
 
-/* A layer's heads, and where they lie in a page. */
+typedef struct pe_page_group {
+    int64_t page_bytes;
+    int32_t before; /* keys before a row's own that it still sees: pages before those are given back */
+} pe_page_group;
+
+/* The heads of an attention, and where they lie in a page. */
 typedef struct pe_heads {
-    int64_t n;
-    int64_t first; /* heads of the layers before it */
+    int64_t n, kv, width;  /* n / kv query heads read each key-value head */
+    int64_t offset;        /* bytes from a page's start to the first key-value head */
+    int group;             /* of pages; 0 for memories and segments */
+    int32_t before, after; /* keys that are seen beside the own one; PE_ALL: all */
+    int rope;              /* of pe_ropes, or -1 */
+    float scale, soft_cap; /* soft_cap 0: none */
+    const float *q_norm, *k_norm; /* [width] weights of an RMS norm of each head, or NULL */
+    float epsilon;                /* of these */
 } pe_heads;
+
+/* Added to the scores of a query at i for the key at j, of all self-attentions of a stack. */
+typedef struct pe_biases {
+    const float *relative; /* [heads][2 reach + 33] at distances -reach - 16 .. reach + 16, or NULL */
+    int64_t reach;
+    const float *slopes; /* [heads] times j - i, or NULL */
+} pe_biases;
+
+/* Rotary positions: sets of frequencies. A row has its cosines and sines of all sets: `turns` floats, set i from
+   offset[i] on, dims[i] / 2 cosines and as many sines. */
+enum { PE_MAX_ROPES = 8 };
+typedef struct pe_ropes {
+    int n;
+    const float *frequencies[PE_MAX_ROPES]; /* [dims / 2] */
+    int64_t dims[PE_MAX_ROPES], offset[PE_MAX_ROPES];
+    float factor[PE_MAX_ROPES];
+    int64_t turns;
+} pe_ropes;
+
+/* Which norms make what is read next of the residual stream. NULL: it is read as it is, or there is none beside. */
+typedef struct pe_nexts {
+    const pe_norm *in, *beside;
+    bool later; /* another sublayer adds to the stream first: nothing is read yet */
+} pe_nexts;
+
+typedef struct pe_embedding {
+    pe_linear table, project; /* [vocab, K], [width, K]; project.n 0: K is the width */
+    const float *positions;   /* [max_positions, K], or NULL */
+    const float *types;       /* [n_types, K], or NULL */
+    int64_t n_types;
+    pe_norm norm;             /* [K], weight NULL: none */
+    float scale;
+} pe_embedding;
 
 /* Makes the int8 form of rows->x[row], k columns, where rows have one. Not an op: one thread, one row. */
 void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k);
+
+/* y = norm(x), which may be the same. Not an op. */
+void pe_norm_row(const pe_kernels *kernels, pe_norm_kind kind, float epsilon, int64_t width, const pe_norm *norm,
+                 const float *x, float *y);
+
+/* x [K] = norm(the row's vector of the table * scale + its position + its type). Not an op. */
+void pe_embed_row(const pe_kernels *kernels, pe_norm_kind kind, float epsilon, const pe_embedding *embedding,
+                  const pe_row *row, float *x);
 
 /* One product: blocks [block0, block1) of a linear layer on rows [row, row + n), whatever its type. What an op adds to
    it (activation, residual, what is read ahead) it sets in `product`; y is that of the layer's first channel. */
 void pe_multiply(const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows, int64_t row, int64_t n,
                  pe_product *product, int64_t block0, int64_t block1);
 
-/* rows->x[r] = table[token] * scale + positions[position], prepared. positions: [max_positions, width]. */
-void pe_op_embed(pe_thread *thread, const pe_kernels *kernels, const pe_linear *table, float scale,
-                 const float *positions, const pe_row *row, int64_t n_rows, const pe_rows *rows);
+/* The residual stream and what sublayers read of it. */
+typedef struct pe_stream_rows {
+    float *x;            /* [rows, in.ld] */
+    pe_rows in, beside;  /* beside.x NULL: there is none */
+    pe_norm_kind kind;
+    float epsilon;
+    int64_t width;
+} pe_stream_rows;
+
+/* The rows' embeddings, prepared: what a projection reads. */
+void pe_op_embed_narrow(pe_thread *thread, const pe_kernels *kernels, pe_norm_kind kind, float epsilon,
+                        const pe_embedding *embedding, const pe_row *row, int64_t n_rows, const pe_rows *y);
+
+/* The rows' embeddings, or, with `projected`, what is there already, as the stream, and what is read next of it. */
+void pe_op_embed(pe_thread *thread, const pe_kernels *kernels, const pe_embedding *embedding, const pe_row *row,
+                 int64_t n_rows, bool projected, pe_nexts nexts, const pe_stream_rows *stream);
+
+/* Cosines and sines of the rows' positions: turns [rows, ropes->turns]. */
+void pe_op_angles(pe_thread *thread, const pe_ropes *ropes, const pe_row *row, int64_t n_rows, float *turns);
 
 /* y = activate(W x + b) + residual. ldy is at least n rounded up to 16, and so is the residual's row length. */
 void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows,
                   int64_t n_rows, pe_activation activation, const float *residual, int64_t ldr, float *y, int64_t ldy);
 
-/* rows->x[r] = norm(x[r]), prepared. */
-void pe_op_norm(pe_thread *thread, const pe_kernels *kernels, const pe_norm *norm, float eps, const float *x,
-                int64_t ldx, int64_t width, int64_t n_rows, const pe_rows *rows);
+/* What is read next of the stream, prepared; first, where `after` has a weight, x += after(y). y: [rows, ldy]. */
+void pe_op_norm(pe_thread *thread, const pe_kernels *kernels, const pe_norm *after, const float *y, int64_t ldy,
+                pe_nexts nexts, const pe_stream_rows *stream, int64_t n_rows);
+
+/* rows->x[r] = activate(gate) * up of blocks of 16 columns in turn, n columns, prepared. */
+void pe_op_gate(pe_thread *thread, const pe_kernels *kernels, pe_activation activation, int64_t n, const pe_rows *rows,
+                int64_t n_rows);
 
 /* Prepares k columns of rows that a product has written. */
 void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, const pe_rows *rows, int64_t n_rows, int64_t k);
@@ -143,24 +216,29 @@ void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, const pe_rows *
 /* Which pages an attention concerns. */
 typedef enum pe_side { PE_SELF, PE_MEMORY } pe_side;
 
-/* Stores k[r], v[r] [heads * head_dim] at the row's position of one layer: of its own pages, or, for rows of a
-   segment that was encoded, of the memory's. */
-void pe_op_kv_append(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, pe_heads heads,
-                     pe_side side, const pe_row *row, int64_t n_rows, const float *k, const float *v, int64_t ld);
-
-/* Where an attention's queries lie, and its keys and values if they are yet to be stored. */
-typedef struct pe_attention {
+/* An attention over rows: what it reads and where that lies. */
+typedef struct pe_attend_job {
+    pe_kv_type kv;
     pe_side side;
-    const float *q;     /* [rows, ld] */
-    const float *k, *v; /* [rows, ld]; NULL if pe_op_kv_append has stored them */
+    const pe_heads *heads;
+    const pe_biases *biases;   /* or NULL */
+    const pe_ropes *ropes;
+    const float *turns;        /* [rows, ropes->turns] */
+    float *q, *k, *v;          /* [rows, ld]; queries and keys are normed and turned in place. q NULL: only stored */
     int64_t ld;
-    bool split_heads;   /* a task is one head, not one row: for few rows. The caller prepares the rows then */
-} pe_attention;
+    bool store;                /* keys and values are stored by pe_op_attend, a row's before it reads them */
+    bool split_heads;          /* a task is one key-value head, not one row: for few rows, which the caller prepares */
+} pe_attend_job;
+
+/* Norms and turns queries and keys, and stores keys and values at the row's position: of its own pages, or, for rows of
+   a segment that was encoded, of the memory's. */
+void pe_op_store(pe_thread *thread, const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row,
+                 int64_t n_rows);
 
 /* rows->x[r] = attention of q[r] over the row's keys, all heads, prepared. Storing keys and values on the way needs
    rows of as many sequences, since a row reads those of the rows before it. */
-void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_kv_layout *layout, pe_heads heads,
-                  const pe_attention *attention, const pe_row *row, int64_t n_rows, const pe_rows *rows);
+void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row,
+                  int64_t n_rows, const pe_rows *rows);
 
 /* What the last product is asked for, a row, and where the answers go. */
 typedef struct pe_logits_request {
@@ -173,6 +251,7 @@ typedef struct pe_logits_request {
     float *top_logits;               /* [n_rows, top_k] */
     float *excluded_logits;          /* [exclude_offsets[n_rows]] */
     float *logits;                   /* [n_rows, vocabulary] or NULL */
+    float soft_cap;                  /* of all logits; 0: none */
 } pe_logits_request;
 
 /* Working memory of pe_op_logits. */

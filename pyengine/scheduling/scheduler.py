@@ -19,7 +19,7 @@ from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.search import NO_IDS, Found, Search, sequences_per_slot
 from pyengine.options import SearchOptions
-from pyengine.plan import Plan, Session, pages_of
+from pyengine.plan import Plan, Session
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.slicing import run_plan
 
@@ -71,7 +71,7 @@ class Scheduler:
         self._allowed = allowed
         self._freed_memories: list[int] = []
         self._index_of: dict[int, int] = {}  # slot -> index of the request
-        self._pages_of: dict[int, int] = {}  # slot -> pages that it may come to need
+        self._room_of: dict[int, int] = {}  # slot -> bytes of the cache that it may come to need
 
     def run(
         self, requests: Iterable[Request], window: int | None = None
@@ -114,13 +114,14 @@ class Scheduler:
                 continue
             prompt = np.concatenate([self._start, request.prefix])
             rows += len(request.source) + len(prompt)
-            pages = pages_of(len(request.source)) + self._beams * pages_of(self._options.length_limits(len(prompt))[1])
-            full = rows > self._budget or pages + sum(self._pages_of.values()) > self._session.max_pages
+            longest = self._options.length_limits(len(prompt))[1]
+            room = self._session.memory_bytes(len(request.source)) + self._beams * self._session.sequence_bytes(longest)
+            full = rows > self._budget or room + sum(self._room_of.values()) > self._session.max_bytes
             if self._search.slots.free == 0 or (full and self._search.live):
                 break
             queue.waiting.popleft()
             slot = self._search.add(prompt)
-            self._pages_of[slot] = pages
+            self._room_of[slot] = room
             self._index_of[slot] = index
             admitted.append((slot, request.source))
         return admitted
@@ -154,7 +155,7 @@ class Scheduler:
         self._deadline.check()
         for finished in self._search.advance(run_plan(self._session, plan)):
             self._freed_memories.append(finished.slot)
-            del self._pages_of[finished.slot]
+            del self._room_of[finished.slot]
             done[self._index_of.pop(finished.slot)] = finished.hypotheses
 
 

@@ -114,7 +114,9 @@ class _LentSession:
     """A session while a call has it; whatever still refers to it afterwards, as a generator may, no longer does."""
 
     def __init__(self, session: Session, deadline: Deadline) -> None:
-        self.max_pages = session.max_pages
+        self.max_bytes = session.max_bytes
+        self.sequence_bytes = session.sequence_bytes
+        self.memory_bytes = session.memory_bytes
         self.max_rows = session.max_rows
         self.max_sequences = session.max_sequences
         self.max_memories = session.max_memories

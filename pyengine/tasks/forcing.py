@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pyengine.plan import Plan, Session, pages_of
+from pyengine.plan import Plan, Session
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.slicing import run_plan
 
@@ -30,7 +30,7 @@ def target_log_probs(
     """
     found = []
     try:
-        for batch in _batches(pairs, budget, session.max_pages):
+        for batch in _batches(pairs, budget, session):
             deadline.check()
             lengths = np.array([len(target) for _, target in batch])
             labels = np.concatenate([target for _, target in batch])
@@ -72,7 +72,7 @@ def target_logits(
     Encodes as many pairs in a step as `budget` rows take, one at least; `start` is the start token.
     """
     try:
-        for batch in _batches(pairs, budget, session.max_pages):
+        for batch in _batches(pairs, budget, session):
             deadline.check()
             run_plan(
                 session,
@@ -124,17 +124,18 @@ def _shifted(target: np.ndarray, start: int) -> np.ndarray:
 
 
 def _batches(
-    pairs: list[tuple[np.ndarray, np.ndarray]], budget: int, max_pages: int
+    pairs: list[tuple[np.ndarray, np.ndarray]], budget: int, session: Session
 ) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
-    """As many pairs as `budget` rows and `max_pages` pages take, one at least."""
+    """As many pairs as `budget` rows and the session's cache take, one at least."""
     batch: list[tuple[np.ndarray, np.ndarray]] = []
-    rows = pages = 0
+    rows = room = 0
     for pair in pairs:
-        own_rows, own_pages = sum(map(len, pair)), sum(pages_of(len(ids)) for ids in pair)
-        if batch and (rows + own_rows > budget or pages + own_pages > max_pages):
+        own_rows = len(pair[0]) + len(pair[1])
+        own_room = session.memory_bytes(len(pair[0])) + session.sequence_bytes(len(pair[1]))
+        if batch and (rows + own_rows > budget or room + own_room > session.max_bytes):
             yield batch
-            batch, rows, pages = [], 0, 0
+            batch, rows, room = [], 0, 0
         batch.append(pair)
-        rows, pages = rows + own_rows, pages + own_pages
+        rows, room = rows + own_rows, room + own_room
     if batch:
         yield batch

@@ -94,6 +94,7 @@ def make_plan(
     lists: Sequence[Sequence[int]] | None = None,
     top_k: int = 1,
     full_logits: bool = False,
+    states: bool = False,
     **arrays: object,
 ) -> Plan:
     """sources: memory -> its tokens; rows: (sequence, memory, tokens); exclude: ids for each row of logits;
@@ -122,7 +123,7 @@ def make_plan(
     converted = {name: np.array(list(value), np.int32) for name, value in values.items()}  # type: ignore[call-overload]
     if "forks" in converted:
         converted["forks"] = converted["forks"].reshape(-1, 2)
-    return Plan(top_k=top_k, full_logits=full_logits, **converted)
+    return Plan(top_k=top_k, full_logits=full_logits, states=states, **converted)
 
 
 def step(session: _core.Session, **plan: object) -> StepResult:

@@ -128,11 +128,13 @@ def errors_of(attempt: Callable[[], object]) -> str:
 
 
 def out_of_memory() -> dict[str, object]:
-    """A session that is too large, and a cache that grows until there is no more."""
+    """A session that is too large, and a cache that grows until there is no more; then a sequence goes on."""
     model = TinyModel.random(seed=42, width=128, max_positions=1024).core()
     start = dict(sources={0: [1, 2, 3]}, rows=[(0, 0, [4, 5])], full_logits=True)
     session = new_session(model, max_rows=1024, max_memories=200)
-    expected = step(session, **start).logits
+    expected = [step(session, **start).logits, step(session, rows=[(0, 0, [6])], full_logits=True).logits]
+    session.clear()
+    step(session, **start)
     limit_memory(64 << 20)
     created = errors_of(lambda: new_session(model, max_rows=1 << 20))
 
@@ -141,7 +143,7 @@ def out_of_memory() -> dict[str, object]:
             step(session, sources={memory: [1] * 1024})
 
     filled = errors_of(fill)
-    again = np.array_equal(step(session, **start).logits, expected)  # the session is empty, its ids are unused
+    again = np.array_equal(step(session, rows=[(0, 0, [6])], full_logits=True).logits, expected[1])
     limit_memory(None)
     return {"created": created, "filled": filled, "works again": again}
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from pyengine import _core
-from pyengine.canonical import RopeConfig, default_scale
 from pyengine.errors import EngineError, ModelFileError, OptionError
 
 from ..oracle.reference import ReferenceModel
@@ -50,61 +49,17 @@ def test_every_tensor_must_have_its_shape_and_type(weights: str, stacks: dict[st
                 core_of(tiny, **{name: bad})
 
 
-def lacking(**stacks: Any) -> str:
-    """What the core says of a model with other stacks; its tensors are not looked at before that."""
-    tiny = TinyModel.random()
-    config = replace(tiny.config, **stacks)
-    with pytest.raises(EngineError, match="cannot run this model yet") as info:
-        _core.Model(config, {}, kv="float32")
-    return str(info.value)
-
-
-DECODER = TinyModel.random().config.decoder
-assert DECODER is not None
-STACK_TRAITS: dict[str, dict[str, Any]] = {
-    'placement "pre"': {"placement": "pre"},
-    'norm "rms"': {"norm": "rms"},
-    'positions "none"': {"positions": "none"},
-    "embed_norm": {"embed_norm": True},
-    "types": {"types": 2},
-    "relative_reach": {"relative_reach": 4},
-    "slopes": {"slopes": True},
-    "norm_epsilon that differs (1e-06, 1e-05)": {"norm_epsilon": 1e-6},
-    "max_positions that differs (39, 40)": {"max_positions": 39},
-}
-LAYER_TRAITS: dict[str, tuple[str, dict[str, Any]]] = {
-    "fewer kv_heads than heads": ("self_attention", {"kv_heads": 2}),
-    "attention without bias": ("cross_attention", {"qkv_bias": False}),
-    "a scale other than": ("self_attention", {"scale": 1.0}),
-    "qk_norm": ("self_attention", {"qk_norm": True}),
-    "rope": ("self_attention", {"rope": "turn"}),
-    "window": ("self_attention", {"window": (4, 0)}),
-    "soft_cap": ("cross_attention", {"soft_cap": 50.0}),
-    "head_width that differs (4, 8)": ("cross_attention", {"head_width": 8, "scale": default_scale(8)}),
-    "a gated feed-forward": ("feed_forward", {"gated": True}),
-    "feed-forward without bias": ("feed_forward", {"bias": False}),
-    'activation "quick_gelu"': ("feed_forward", {"activation": "quick_gelu"}),
-    "activation that differs (relu, silu)": ("feed_forward", {"activation": "relu"}),
-}
-
-
-@pytest.mark.parametrize("trait", STACK_TRAITS)
-def test_a_stack_that_the_core_lacks_is_named(trait: str) -> None:
-    assert trait in lacking(decoder=replace(DECODER, **STACK_TRAITS[trait]))
-
-
-@pytest.mark.parametrize("trait", LAYER_TRAITS)
-def test_a_layer_that_the_core_lacks_is_named(trait: str) -> None:
-    part, changes = LAYER_TRAITS[trait]
-    layer = replace(DECODER.layers[1], **{part: replace(getattr(DECODER.layers[1], part), **changes)})
-    ropes = {"turn": RopeConfig(4)}
-    assert trait in lacking(decoder=replace(DECODER, layers=(DECODER.layers[0], layer)), ropes=ropes)
-
-
-def test_a_model_that_the_core_lacks_is_named() -> None:
-    assert "one stack only" in lacking(decoder=None, target_vocab=None, share_embeddings=False, tie_output=False)
-    found = lacking(tie_output=False, embedding_width=8, output_bias=False, logit_soft_cap=30.0)
-    assert "an embedding_width other than its width; no output_bias; a logit_soft_cap" in found
+def test_more_different_windows_than_page_groups_are_refused() -> None:
+    tiny = TinyModel.random(decoder=(9, 4, 20))
+    decoder = tiny.config.decoder
+    assert decoder is not None
+    layers = tuple(
+        replace(layer, self_attention=replace(layer.self_attention, window=(3 * i, 0)))
+        for i, layer in enumerate(decoder.layers)
+    )
+    config = replace(tiny.config, decoder=replace(decoder, layers=layers))
+    with pytest.raises(EngineError, match="windows of more than 8 widths in one decoder"):
+        _core.Model(config, tiny.packed, kv="float32")
 
 
 def test_each_stack_has_its_own_positions() -> None:

@@ -145,15 +145,9 @@ def test_a_refused_plan_takes_no_pages(model: _core.Model) -> None:
 
 def bounded(model: _core.Model, pages: int) -> _core.Session:
     """A session whose cache has so many pages."""
-    plain = new_session(model)
-    step(plain, sources={0: [1]})
-    page = next(size for size in range(64, 1 << 16, 64) if pages_of(model, size) == 1)
+    page = new_session(model).sequence_bytes(1)
     return new_session(model, threads=2, max_rows=ROWS, max_sequences=SEQUENCES, max_memories=MEMORIES,
                        cache_bytes=pages * page)  # fmt: skip
-
-
-def pages_of(model: _core.Model, cache_bytes: int) -> int:
-    return new_session(model, cache_bytes=cache_bytes).max_pages
 
 
 def test_a_plan_that_the_cache_has_no_room_for_says_what_it_needs(model: _core.Model) -> None:

@@ -36,35 +36,54 @@ static pe_norm random_norm(void) {
     return (pe_norm){weight, bias};
 }
 
+static pe_attention attention(pe_weight_type type, int64_t heads, bool crosses) {
+    const int64_t inner = heads * HEAD_WIDTH;
+    return (pe_attention){
+        .sub = {.output = random_linear(type, WIDTH, inner), .norm = random_norm()},
+        .heads = {.n = heads, .kv = heads, .width = HEAD_WIDTH, .before = PE_ALL, .after = PE_ALL, .rope = -1,
+                  .scale = 0.288675135f},
+        .input = random_linear(type, crosses ? inner : 3 * inner, WIDTH),
+        .memory = crosses ? random_linear(type, 2 * inner, WIDTH) : (pe_linear){0},
+    };
+}
+
+static pe_feed_forward feed_forward(pe_weight_type type, int64_t width) {
+    return (pe_feed_forward){
+        .sub = {.output = random_linear(type, WIDTH, width), .norm = random_norm()},
+        .up = random_linear(type, width, WIDTH),
+        .activation = PE_SILU,
+    };
+}
+
+static pe_stack stack(pe_weight_type type, int64_t vocab, const float *positions) {
+    return (pe_stack){
+        .n = 2, .max_positions = POSITIONS, .vocab = vocab, .placement = PE_POST, .norm_kind = PE_LAYER_NORM,
+        .epsilon = 1e-5f,
+        .embedding = {.table = random_linear(type, vocab, WIDTH), .positions = positions, .scale = 4.0f},
+    };
+}
+
 /* Its memory lives as long as the program. */
 static void make_model(pe_model *model, const pe_kernels *kernels, pe_weight_type type) {
+    const float *positions = random_floats(POSITIONS * WIDTH);
     *model = (pe_model){
-        .config = {WIDTH, {2, HEAD_WIDTH}, {2, HEAD_WIDTH}, SOURCE_VOCAB, VOCAB, POSITIONS, PE_SILU, 4.0f, 1e-5f},
         .kernels = *kernels,
         .int8_rows = type == PE_WEIGHT_Q8,
         .kv = type == PE_WEIGHT_Q8 ? PE_KV_Q8 : PE_KV_F32,
-        .source_positions = random_floats(POSITIONS * WIDTH),
-        .target_positions = random_floats(POSITIONS * WIDTH),
-        .source_embed = random_linear(type, SOURCE_VOCAB, WIDTH),
-        .target_embed = random_linear(type, VOCAB, WIDTH),
+        .width = WIDTH,
+        .encoder = stack(type, SOURCE_VOCAB, positions),
+        .decoder = stack(type, VOCAB, positions),
         .output = random_linear(type, VOCAB, WIDTH),
     };
     expect_near("pe_model_allocate", pe_model_allocate(model), PE_OK, 0);
     for (int i = 0; i < 2; i++) { /* the second layer has lost a head, and another attention has more */
-        const int64_t heads = HEADS - i, self = heads * HEAD_WIDTH, cross = (i + 1) * HEAD_WIDTH, ffn = FFN - 3 * i;
-        model->encoder[i] = (pe_encoder_layer){
-            {heads, 0},
-            random_linear(type, 3 * self, WIDTH), random_linear(type, WIDTH, self), random_norm(),
-            random_linear(type, ffn, WIDTH), random_linear(type, WIDTH, ffn), random_norm(),
-        };
-        model->decoder[i] = (pe_decoder_layer){
-            {heads, i * HEADS}, {i + 1, i},
-            random_linear(type, 3 * self, WIDTH), random_linear(type, WIDTH, self), random_norm(),
-            random_linear(type, cross, WIDTH), random_linear(type, 2 * cross, WIDTH),
-            random_linear(type, WIDTH, cross), random_norm(),
-            random_linear(type, ffn, WIDTH), random_linear(type, WIDTH, ffn), random_norm(),
-        };
+        model->encoder.layers[i].self = attention(type, HEADS - i, false);
+        model->encoder.layers[i].ffn = feed_forward(type, FFN - 3 * i);
+        model->decoder.layers[i].self = attention(type, HEADS - i, false);
+        model->decoder.layers[i].cross = attention(type, i + 1, true);
+        model->decoder.layers[i].ffn = feed_forward(type, FFN - 3 * i);
     }
+    expect_near("pe_model_link", pe_model_link(model), PE_OK, 0);
 }
 
 /* Sequence 0 has five rows, sequence 1 four; both read memories made in the first step. */
@@ -80,7 +99,7 @@ static void run(const pe_model *model, int threads, bool at_once, float logits[R
     pe_session session;
     pe_crew crew;
     expect_near("pe_crew_create", pe_crew_create(&crew, threads), PE_OK, 0);
-    expect_near("pe_session_create", pe_session_create(&session, model, threads, 64, 4, 4), PE_OK, 0);
+    expect_near("pe_session_create", pe_session_create(&session, model, threads, 64, 4, 4, 0), PE_OK, 0);
     const int step = at_once ? ROWS : 1;
     for (int row = 0; row < ROWS; row += step) {
         const bool first = row == 0;

@@ -23,7 +23,7 @@ class ReferenceSession:
         max_memories: int = 1024,
     ) -> None:
         self.max_rows = max_rows
-        self.max_pages = 1 << 40
+        self.max_bytes = 1 << 40
         self.working_bytes = self.cache_bytes = 0
         self.max_sequences = max_sequences
         self.max_memories = max_memories
@@ -33,6 +33,11 @@ class ReferenceSession:
         self.rows_run = 0
         self.steps_run = 0
         self._model = model
+
+    def sequence_bytes(self, tokens: int) -> int:
+        return tokens
+
+    memory_bytes = sequence_bytes
 
     def step(self, plan: Plan, patience: float = 0.0) -> StepResult:
         assert len(plan.tokens) <= self.max_rows and len(plan.encode_tokens) <= self.max_rows
