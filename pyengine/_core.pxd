@@ -54,6 +54,7 @@ cdef extern from "base/crews.h" nogil:
     void pe_crews_destroy(pe_crews *crews) noexcept
     pe_crew *pe_crews_take(pe_crews *crews, int64_t patience) noexcept
     void pe_crews_give(pe_crews *crews, pe_crew *crew) noexcept
+    int pe_crews_waiting(pe_crews *crews) noexcept
 
 cdef extern from "kernels/kernels.h" nogil:
 

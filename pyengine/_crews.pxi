@@ -28,6 +28,11 @@ cdef class Crews:
         """Threads of a crew."""
         return self.crews.threads
 
+    @property
+    def waiting(self):
+        """Steps that wait for their turn."""
+        return pe_crews_waiting(&self.crews)
+
 
 cdef class Governor:
     """The decision how many threads pay (csrc/base/governor.h), for its tests. Times are in seconds."""

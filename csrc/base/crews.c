@@ -146,3 +146,11 @@ void pe_crews_give(pe_crews *crews, pe_crew *crew) {
     }
     pthread_mutex_unlock(&crews->mutex);
 }
+
+int pe_crews_waiting(pe_crews *crews) {
+    int count = 0;
+    pthread_mutex_lock(&crews->mutex);
+    for (waiter *each = crews->first; each; each = each->next) count++;
+    pthread_mutex_unlock(&crews->mutex);
+    return count;
+}

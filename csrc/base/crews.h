@@ -23,4 +23,7 @@ void pe_crews_destroy(pe_crews *crews);
 pe_crew *pe_crews_take(pe_crews *crews, int64_t patience);
 void pe_crews_give(pe_crews *crews, pe_crew *crew);
 
+/* Calls that stand in the queue. */
+int pe_crews_waiting(pe_crews *crews);
+
 #endif

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -59,8 +60,8 @@ def test_steps_that_wait_are_served_in_the_order_in_which_they_came() -> None:
         session.observe(lambda name, x, number=number: order.append(number))
         threads.append(threading.Thread(target=session.step, args=(START,)))
         threads[-1].start()
-        while not session.busy:
-            pass
+        while crews.waiting <= number:
+            time.sleep(0.001)
     go_on.set()
     for thread in threads:
         thread.join()
