@@ -7,16 +7,19 @@ cdef class Crews:
     """`places` crews of up to `threads` threads, each at work for one step at a time: sessions that share them wait for
     each other, first come, first served.
 
+    cpus  the numbers of those that threads run on, beside the caller's; empty: where the thread runs that starts them
+
     A crew runs fewer threads while others want the processors, and where the system refuses threads. Threads start
     when they are first needed; a child has its own after a fork.
     """
 
     cdef pe_crews crews
 
-    def __cinit__(self, int64_t threads, int64_t places=1):
+    def __cinit__(self, int64_t threads, int64_t places=1, cpus=()):
+        cdef int32_t[::1] numbers = np.array(sorted(cpus), np.int32)
         if not (1 <= threads <= PE_MAX_TEAM and 1 <= places < 1 << 16):
             raise OptionError(f"crews of {threads} threads: expected 1 to {PE_MAX_TEAM}; {places} of them: at least 1")
-        if pe_crews_create(&self.crews, <int>threads, <int>places) != PE_OK:
+        if pe_crews_create(&self.crews, <int>threads, <int>places, int32_in(numbers), <int>numbers.shape[0]) != PE_OK:
             raise EngineError("out of memory")
 
     def __dealloc__(self):

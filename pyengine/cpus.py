@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["affinity_kept", "started_cpus", "usable_cpus"]
+__all__ = ["affinity_kept", "started_cpus", "this_threads_cpus", "usable_cpus"]
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -24,10 +24,15 @@ def started_cpus() -> tuple[int, ...]:
     the process had together when pyengine was imported. A runtime that was loaded before, in a process of a single
     thread, had left but one CPU.
     """
+    bound = any(os.environ.get(name, "").lower() not in ("", "false") for name in _BINDING)
+    return tuple(sorted(_AT_IMPORT)) if bound and _AT_IMPORT else this_threads_cpus()
+
+
+def this_threads_cpus() -> tuple[int, ...]:
+    """The CPUs that the calling thread may run on now, ascending."""
     if not hasattr(os, "sched_getaffinity"):
         return tuple(range(os.cpu_count() or 1))
-    bound = any(os.environ.get(name, "").lower() not in ("", "false") for name in _BINDING)
-    return tuple(sorted(_AT_IMPORT if bound else os.sched_getaffinity(0)))
+    return tuple(sorted(os.sched_getaffinity(0)))
 
 
 @contextmanager

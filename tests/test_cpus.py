@@ -139,3 +139,25 @@ def test_a_runtime_that_came_first_is_seen_through_by_the_masks_of_other_threads
     assert found == every
     every, found = found_by(BOUND.format(others=False), OMP_PROC_BIND="false")
     assert found == 1
+
+
+TEAM = """
+import json, os, threading
+cpus = sorted(os.sched_getaffinity(0))
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+os.sched_setaffinity(0, cpus[:1])
+import pyengine
+known = set(os.listdir("/proc/self/task"))
+with pyengine.load({path!r}, threads=2) as translator:
+    translator.translate("Ein Mann.")
+    team = [sorted(os.sched_getaffinity(int(task))) for task in set(os.listdir("/proc/self/task")) - known]
+print(json.dumps([cpus, team]))
+"""
+
+
+@several_cpus
+def test_the_threads_of_a_step_are_not_bound_with_the_one_that_calls(int8_directory: Path) -> None:
+    every, team = found_by(TEAM.format(path=str(int8_directory)), OMP_PROC_BIND="close")
+    assert team == [every]
+    every, team = found_by(TEAM.format(path=str(int8_directory)))  # without a reason to doubt it, the mask counts
+    assert team == [every[:1]]

@@ -1,6 +1,7 @@
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 #include "base/crew.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 
@@ -46,8 +47,25 @@ static void take_part(pe_crew *crew, unsigned region, int id) {
     if (atomic_fetch_sub(&crew->running, 1) == 1) pe_flag_set(&crew->ended, region);
 }
 
+/* As far as the system allows it: a set of CPUs may have become smaller since. */
+static void settle(const pe_crew *crew) {
+#ifdef __linux__
+    if (crew->n_cpus == 0) return;
+    const size_t size = CPU_ALLOC_SIZE(crew->cpus[crew->n_cpus - 1] + 1);
+    cpu_set_t *set = CPU_ALLOC(crew->cpus[crew->n_cpus - 1] + 1);
+    if (!set) return;
+    CPU_ZERO_S(size, set);
+    for (int i = 0; i < crew->n_cpus; i++) CPU_SET_S(crew->cpus[i], size, set);
+    sched_setaffinity(0, size, set);
+    CPU_FREE(set);
+#else
+    (void)crew;
+#endif
+}
+
 static void *serve(void *argument) {
     pe_crew *crew = argument;
+    settle(crew);
     unsigned region = pe_flag_read(&crew->call); /* may be under way: this thread was started for it */
     while (!atomic_load(&crew->leaving)) {
         const int id = enrol(crew, region);
@@ -85,8 +103,8 @@ static void hire(pe_crew *crew, int threads) {
 
 static int least(int a, int b) { return a < b ? a : b; }
 
-pe_status pe_crew_create(pe_crew *crew, int threads) {
-    *crew = (pe_crew){.threads = threads < 1 ? 1 : least(threads, PE_MAX_TEAM)};
+pe_status pe_crew_create(pe_crew *crew, int threads, const int32_t *cpus, int n_cpus) {
+    *crew = (pe_crew){.threads = threads < 1 ? 1 : least(threads, PE_MAX_TEAM), .n_cpus = n_cpus, .cpus = cpus};
     pe_governor_begin(&crew->governor, crew->threads);
     crew->tasks = pe_aligned_alloc(2 * (size_t)crew->threads * sizeof *crew->tasks);
     crew->handles = malloc((size_t)crew->threads * sizeof *crew->handles);
@@ -107,7 +125,8 @@ void pe_crew_destroy(pe_crew *crew) {
 }
 
 void pe_crew_forget(pe_crew *crew) {
-    pe_crew fresh = {.threads = crew->threads, .handles = crew->handles, .tasks = crew->tasks};
+    pe_crew fresh = {.threads = crew->threads, .n_cpus = crew->n_cpus, .cpus = crew->cpus,
+                     .handles = crew->handles, .tasks = crew->tasks};
     pe_governor_begin(&fresh.governor, fresh.threads);
     *crew = fresh;
 }

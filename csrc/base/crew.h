@@ -13,6 +13,8 @@
 
 typedef struct pe_crew {
     int threads;        /* of a team at most, the caller's among them */
+    int n_cpus;         /* 0: threads run where the one does that starts them */
+    const int32_t *cpus; /* [n_cpus] where they run, else */
     int hired;          /* threads that exist beside the caller's */
     pthread_t *handles; /* [threads - 1] */
     pe_governor governor;
@@ -32,8 +34,8 @@ typedef struct pe_crew {
     void *context;
 } pe_crew;
 
-/* PE_MAX_TEAM threads at most; they start when they are first needed. PE_NO_MEMORY. */
-pe_status pe_crew_create(pe_crew *crew, int threads);
+/* PE_MAX_TEAM threads at most; they start when they are first needed. `cpus` stays the caller's. PE_NO_MEMORY. */
+pe_status pe_crew_create(pe_crew *crew, int threads, const int32_t *cpus, int n_cpus);
 void pe_crew_destroy(pe_crew *crew);
 
 /* In a child after a fork, which took along none of the threads: others start when they are needed. */

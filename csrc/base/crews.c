@@ -2,6 +2,7 @@
 #include "base/crews.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/arena.h"
@@ -64,14 +65,16 @@ static void strike(pe_crews *crews) {
     pthread_mutex_unlock(&all_mutex);
 }
 
-pe_status pe_crews_create(pe_crews *crews, int threads, int places) {
+pe_status pe_crews_create(pe_crews *crews, int threads, int places, const int32_t *cpus, int n_cpus) {
     *crews = (pe_crews){.threads = threads};
     make_locks(crews);
+    crews->cpus = malloc((size_t)(n_cpus + 1) * sizeof *cpus);
+    if (crews->cpus && n_cpus > 0) memcpy(crews->cpus, cpus, (size_t)n_cpus * sizeof *cpus);
     crews->crews = pe_aligned_alloc((size_t)places * sizeof *crews->crews);
     crews->idle = malloc((size_t)places * sizeof *crews->idle);
-    pe_status status = crews->crews && crews->idle ? PE_OK : PE_NO_MEMORY;
+    pe_status status = crews->crews && crews->idle && crews->cpus ? PE_OK : PE_NO_MEMORY;
     for (int i = 0; i < places && status == PE_OK; i++) {
-        status = pe_crew_create(&crews->crews[i], threads);
+        status = pe_crew_create(&crews->crews[i], threads, crews->cpus, n_cpus);
         crews->places += status == PE_OK;
     }
     if (status == PE_OK) {
@@ -88,6 +91,7 @@ void pe_crews_destroy(pe_crews *crews) {
     for (int i = 0; i < crews->places; i++) pe_crew_destroy(&crews->crews[i]);
     pe_aligned_free(crews->crews);
     free(crews->idle);
+    free(crews->cpus);
     *crews = (pe_crews){0};
 }
 

@@ -7,6 +7,7 @@
 typedef struct pe_crews {
     int threads; /* of a crew */
     int places;  /* crews */
+    int32_t *cpus; /* see pe_crew */
     pe_crew *crews;
     int *idle; /* [places] numbers of crews that are not at work */
     int n_idle;
@@ -16,7 +17,8 @@ typedef struct pe_crews {
     struct pe_crews *next; /* of all that there are in the process; for forks */
 } pe_crews;
 
-pe_status pe_crews_create(pe_crews *crews, int threads, int places);
+/* `cpus`: ascending; where the threads run, n_cpus 0: where the one does that starts them. */
+pe_status pe_crews_create(pe_crews *crews, int threads, int places, const int32_t *cpus, int n_cpus);
 void pe_crews_destroy(pe_crews *crews);
 
 /* A crew to run a step with, to be given back; NULL if all were at work for `patience` nanoseconds. */

@@ -11,7 +11,7 @@ import numpy as np
 
 from pyengine.arguments import choice, whole
 from pyengine.canonical import GenerationDefaults, ModelConfig
-from pyengine.cpus import usable_cpus
+from pyengine.cpus import started_cpus, this_threads_cpus, usable_cpus
 from pyengine.errors import ClosedError, EngineError, OptionError
 from pyengine.modelfile import ModelDirectory, packed_specs
 from pyengine.modelfile.layout import dequantize_packed, matrix_shapes
@@ -239,13 +239,15 @@ def _core_sessions(
     from pyengine import _core  # type: ignore[attr-defined]
 
     model = _core.Model(config, tensors, kv=kv)
-    longest = max(stack.max_positions for _, stack in config.stacks())
+    longest = 0 if config.encoder is None else config.encoder.max_positions
     crews: dict[int, _core.Crews] = {}
+    # A runtime of OpenMP may have bound this thread to one CPU; those that it starts are not to share it.
+    cpus = () if this_threads_cpus() == started_cpus() else started_cpus()
 
     def open_session(threads: int) -> Session:
         session: Session = _core.Session(
             model,
-            crews.get(threads) or crews.setdefault(threads, _core.Crews(threads, max(1, most // threads))),
+            crews.get(threads) or crews.setdefault(threads, _core.Crews(threads, max(1, most // threads), cpus)),
             max_rows=max(STEP_ROWS, longest),  # a sentence is encoded in one piece
             max_sequences=2 * STEP_ROWS,  # children of beams live beside their parents for a moment
             max_memories=STEP_ROWS,

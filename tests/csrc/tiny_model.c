@@ -98,7 +98,7 @@ static void run(const pe_model *model, int threads, bool at_once, float logits[R
     for (int i = 0; i < 22; i++) source[i] = (i * 7 + 3) % SOURCE_VOCAB;
     pe_session session;
     pe_crew crew;
-    expect_near("pe_crew_create", pe_crew_create(&crew, threads), PE_OK, 0);
+    expect_near("pe_crew_create", pe_crew_create(&crew, threads, NULL, 0), PE_OK, 0);
     expect_near("pe_session_create", pe_session_create(&session, model, threads, 64, 4, 4, 0), PE_OK, 0);
     const int step = at_once ? ROWS : 1;
     for (int row = 0; row < ROWS; row += step) {
