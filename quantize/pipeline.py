@@ -114,7 +114,7 @@ class Report:
 
 
 def convert(
-    checkpoint: str | Path,
+    checkpoint: str | Path | CanonicalModel,
     output: str | Path,
     *,
     weights: str = "int8",
@@ -132,7 +132,8 @@ def convert(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Write the model directory ``output`` from ``checkpoint``, a training checkpoint or another model directory.
+    """Write the model directory ``output`` from ``checkpoint``, a training checkpoint or another model directory, or from
+    a model whose tensors are read as they are needed, without tokenizer.
 
     weights, tensors  the types, see ``types.resolve_types``
     method       how ranges are found without ``calibration``: one of ``ranges.METHODS``
@@ -243,9 +244,11 @@ def measure(
 
 
 def _open(
-    checkpoint: str | Path, requantize: bool, allow_unknown_keys: Collection[str]
+    checkpoint: str | Path | CanonicalModel, requantize: bool, allow_unknown_keys: Collection[str]
 ) -> tuple[CanonicalModel, Tokenizer | None]:
     """The model, with a tokenizer that opens: else the model directory could be written and not used."""
+    if isinstance(checkpoint, CanonicalModel):
+        return checkpoint, None
     model = open_model(checkpoint, requantize=requantize, allow_unknown_keys=allow_unknown_keys)
     if model.tokenizer is None:
         return model, None
