@@ -191,9 +191,8 @@ def main() -> None:
         report.verdicts.append(Verdict(demand, f"{found / 1e6:,.0f} MB", found < most))
     kept = -(-extent.window // PAGE) + 2
     most_after = max(after for after, _ in pages.values())
-    report.verdicts.append(
-        Verdict(f"pages of a window of {extent.window} after a step: at most {kept}", str(most_after), most_after <= kept)
-    )
+    demand = f"pages of a window of {extent.window} after a step: at most {kept}"
+    report.verdicts.append(Verdict(demand, str(most_after), most_after <= kept))
     held = {chunk: during <= -(-(extent.window + chunk) // PAGE) + 2 for chunk, (_, during) in pages.items()}
     found = ", ".join(f"{during} ({chunk} rows)" for chunk, (_, during) in pages.items())
     report.verdicts.append(

@@ -73,8 +73,8 @@ class Plan:
                              ascending, at least one; empty list_offsets: any id
     tokens           [R]     decoder rows, R <= max_rows; rows of one sequence are adjacent and in order
     sequences        [R]     the sequence of each row; an id unseen so far starts empty
-    memories         [R]     the memory that the row's cross-attention reads; may be encoded in this step; -1 without
-                             an encoder
+    memories         [R]     the memory that the row's cross-attention reads; may be encoded in this step; -1 where
+                             there is no encoder
     logit_rows       [Q]     ascending row indices that need logits
     top_k            how many candidates each of these rows returns
     exclude_offsets  [Q + 1], exclude_ids [exclude_offsets[Q]]  ids left out of a row's candidates, ascending

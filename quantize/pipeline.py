@@ -132,8 +132,8 @@ def convert(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Write the model directory ``output`` from ``checkpoint``, a training checkpoint or another model directory, or from
-    a model whose tensors are read as they are needed, without tokenizer.
+    """Write the model directory ``output`` from ``checkpoint``: a training checkpoint, another model directory, or a
+    model without tokenizer, whose tensors are read as they are needed.
 
     weights, tensors  the types, see ``types.resolve_types``
     method       how ranges are found without ``calibration``: one of ``ranges.METHODS``

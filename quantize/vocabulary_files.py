@@ -1,6 +1,6 @@
 """The files of a tokenizer with fewer tokens: what ``vocabulary`` keeps is written here, what it must keep found.
 
-Marian's vocab.json is filtered and renumbered, and the .spm files stay as they are: a piece that is not in
+A vocab.json is filtered and renumbered, and the .spm files stay as they are: a piece that is not in
 vocab.json is the unknown token. Of a tokenizer.json the vocabulary is filtered, of BPE the merges, too; words of
 kept tokens are cut as before, because what is removed took no part in cutting them:
 
@@ -51,7 +51,7 @@ class TokenizerFiles(Protocol):
 
 def open_files(kind: str, files: Mapping[str, Path]) -> TokenizerFiles:
     """The ``files`` of a tokenizer that ``open_tokenizer`` has opened; UnsupportedError if it cannot be trimmed."""
-    return (_MarianFiles if kind == "sentencepiece" else _JsonFiles)(files)
+    return (_PieceFiles if kind == "sentencepiece" else _JsonFiles)(files)
 
 
 def write_files(
@@ -89,7 +89,7 @@ def _settings(files: Mapping[str, Path], number: _Number) -> dict[str, Any]:
     return changed
 
 
-class _MarianFiles:
+class _PieceFiles:
     """See ``TokenizerFiles``: source.spm, target.spm, vocab.json, target_vocab.json."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:

@@ -1,5 +1,5 @@
 """Names in the C core: kernels follow the grammar of csrc/kernels/kernels.h, global symbols begin with ``pe_``,
-OpenMP stands nowhere, and CPUID in one place.
+OpenMP stands nowhere, CPUID in one place, and no name of a model family outside importers/.
 
 With ``--extension`` the built module is checked too: it exports ``PyInit__core`` and nothing else, and asks for
 no executable stack.
@@ -30,6 +30,12 @@ FUNCTION = re.compile(r"^(?P<type>[A-Za-z_][\w ]*[\w*][ *]+)(?P<name>[A-Za-z_]\w
 CPUID = re.compile(r"\bcpuid\.h\b|\b__get_cpuid|\bxgetbv\b|__builtin_cpu_supports|\bgetauxval\b")
 OPENMP = re.compile(r"^\s*#\s*pragma\s+omp\b|<omp\.h>|\bomp_[a-z]+_[a-z_]+\s*\(", re.MULTILINE)
 PRINTS = re.compile(r"\b(?:printf|fprintf|puts|abort|exit|_exit)\s*\(")
+# A family is data: its name stands in importers/ (and in tests and documents), nowhere else.
+FAMILIES = re.compile(
+    r"(?i:marian|opus-mt|llama(?!\.cpp)|gemma|qwen|mistral|smollm|pegasus|nllb|roberta(?!processing)|distilbert|electra|modernbert)"
+    r"|\b(?i:gpt2?|gpt-2|neox|bert|bart|mbart|t5|mt5|m2m(?:100)?|phi[34]|bloom)\b"
+)
+CODE = (".py", ".pyx", ".pxi", ".pxd", ".c", ".h")
 BANS = (
     (OPENMP, "OpenMP: threads are a crew's, csrc/base/crew.h", ()),
     (CPUID, "CPU detection stands in csrc/base/cpu.c only", ("csrc/base/cpu.c",)),
@@ -60,6 +66,19 @@ def kernel_problem(path: str, name: str) -> str | None:
     if path.endswith(".c") and not stem.endswith("_" + match["isa"]):
         return f"does not belong into a file that does not end in _{match['isa']}.c"
     return None
+
+
+def family_names(root: Path, files: list[str]) -> list[str]:
+    code = [
+        path for path in files
+        if path.startswith(("csrc/", "pyengine/", "quantize/", "tools/")) and path.endswith(CODE)
+        and not path.startswith("pyengine/importers/") and path != "tools/check_names.py"
+    ]  # fmt: skip
+    texts = {path: (root / path).read_text(encoding="utf-8") for path in code}
+    return [
+        f"{path}:{line_of(text, match.start())}: {match.group()}: a family is data, of importers/"
+        for path, text in texts.items() for match in FAMILIES.finditer(text)
+    ]  # fmt: skip
 
 
 def check_sources(root: Path, files: list[str]) -> list[str]:
@@ -105,7 +124,8 @@ def main() -> None:
     parser.add_argument("root", nargs="?", type=Path, default=ROOT, help="the tree to check")
     parser.add_argument("--extension", type=Path, help="the built _core module")
     options = parser.parse_args()
-    problems = check_sources(options.root, project_files(options.root))
+    files = project_files(options.root)
+    problems = check_sources(options.root, files) + family_names(options.root, files)
     if options.extension:
         problems += check_extension(options.extension)
     report("names", problems)

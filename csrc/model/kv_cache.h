@@ -64,8 +64,8 @@ pe_status pe_kv_create(pe_kv_cache *cache, int n_groups, const pe_page_group *gr
                        int64_t n_sequences, int64_t n_memories);
 void pe_kv_destroy(pe_kv_cache *cache);
 
-/* Makes sure that the next pages[g] page requests of each group succeed. PE_CACHE_FULL where that is more than may
-   be: `full` is then a group that lacks pages, and `left` how many it may have. */
+/* Makes sure that the next pages[g] page requests of each group succeed. PE_CACHE_FULL where that is more than there
+   may be: `full` is then a group that lacks pages, and `left` how many it may have. */
 pe_status pe_kv_reserve(pe_kv_cache *cache, const int64_t *pages, int *full, int64_t *left);
 
 /* Makes room in the list for so many tokens. */
@@ -83,8 +83,8 @@ void pe_kv_fork(const pe_kv_cache *cache, const pe_page_list *parent, pe_page_li
 /* Gives the list's pages back. */
 void pe_kv_release(pe_kv_cache *cache, pe_page_list *list);
 
-/* Grows the list by `tokens` tokens that the caller will write; at most one copy of a shared page a group is needed
-   first. Pages and room in the list must have been reserved. Returns the number of copies. */
+/* Grows the list by `tokens` tokens that the caller will write; at most one copy of a shared page is needed first in
+   each group. Pages and room in the list must have been reserved. Returns the number of copies. */
 int pe_kv_extend(pe_kv_cache *cache, pe_page_list *list, int64_t tokens, pe_page_copy *copies);
 
 /* Gives back the pages that the next row will not see, of a list that had `before` tokens when it was last called. */

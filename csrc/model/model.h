@@ -1,5 +1,5 @@
-/* A Transformer's shape and weights: an encoder, a decoder, or both. Families differ by what stands here, not by code.
-   The structs point into memory that Python owns and keeps alive; after loading nothing here changes. */
+/* A Transformer's shape and weights: an encoder, a decoder, or both. Families differ by what stands here, never by
+   code. The structs point into memory that Python owns and keeps alive; after loading nothing here changes. */
 #ifndef PE_MODEL_MODEL_H
 #define PE_MODEL_MODEL_H
 
@@ -20,8 +20,8 @@ typedef struct pe_sublayer {
 typedef struct pe_attention {
     pe_sublayer sub;
     pe_heads heads;
-    pe_linear input;  /* of self-attention [self + 2 kv, width]: queries, keys, values; of cross-attention queries */
-    pe_linear memory; /* of cross-attention [2 kv, width]: keys, values of what the encoder has made */
+    pe_linear input;  /* [self + 2 kv, width] queries, keys, values; of a cross-attention [self, width] queries */
+    pe_linear memory; /* of a cross-attention [2 kv, width] keys, values of what the encoder has made */
 } pe_attention;
 
 typedef struct pe_feed_forward {

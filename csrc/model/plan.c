@@ -73,8 +73,7 @@ static pe_status check_forks(pe_session *s, const pe_plan *plan) {
     return PE_OK;
 }
 
-/* Of segments: a memory, which only a model with a decoder keeps, or -1. Of rows: the memory that they read; without an
-   encoder -1. */
+/* Segments have a memory, which only a model with a decoder keeps, or -1. */
 static pe_status check_segments(pe_session *s, const pe_plan *plan) {
     const pe_stack *encoder = &s->model->encoder;
     const bool remembers = s->model->decoder.n > 0;

@@ -1,10 +1,10 @@
-"""Marian's tokenizer: SentencePiece cuts the text, ``vocab.json`` gives the ids.
+"""A tokenizer in two steps: SentencePiece cuts the text, ``vocab.json`` gives the ids.
 
     text -> added tokens cut out -> language code >>fra<< cut off -> SentencePiece -> pieces -> vocab.json
 
-SentencePiece's own ids are never used: a Marian vocabulary is ordered in another way, and it may lack pieces
+SentencePiece's own ids are never used: such a vocabulary is ordered in another way, and it may lack pieces
 that the .spm file has (these become the unknown token) or have more (one vocabulary for two .spm files). The
-ids equal those of transformers 5.24.0's MarianTokenizer, the text that of its
+ids equal those of the original in transformers 5.24.0, the text that of its
 ``decode(ids, skip_special_tokens=True)``.
 """
 

@@ -36,7 +36,7 @@ class AddedToken:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a Marian tokenizer."""
+    """The settings of a tokenizer that cuts by SentencePiece and numbers by ``vocab.json``."""
 
     unknown: str
     end: str
@@ -50,15 +50,11 @@ class Settings:
 def read_settings(directory: Path) -> Settings:
     """The settings in ``directory``.
 
-    Raises TokenizerError that names file and field, UnsupportedError for another tokenizer class or for
-    options of the SentencePiece processor (sampling among them), which would change the ids.
+    Raises TokenizerError that names file and field, UnsupportedError for options of the SentencePiece processor
+    (sampling among them), which would change the ids.
     """
     path = directory / CONFIG_FILE
     config = load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES) if os.path.lexists(path) else {}
-    class_name = config.get("tokenizer_class")
-    if class_name not in (None, "MarianTokenizer"):
-        found = shorten(class_name)
-        raise UnsupportedError(f"{path}: tokenizer_class: expected MarianTokenizer, found {found}")
     options = config.get("sp_model_kwargs")
     if options:
         raise UnsupportedError(f"{path}: sp_model_kwargs: expected none, found {shorten(options)}")

@@ -169,7 +169,6 @@ def write_config(directory: Path, **fields: Any) -> None:
             TokenizerError,
             "expected the id [0-9]+ for the next added token, found 9999 for 'x'",
         ),
-        ({"tokenizer_class": "T5Tokenizer"}, UnsupportedError, "tokenizer_class: .*found 'T5Tokenizer'"),
         ({"sp_model_kwargs": {"enable_sampling": True}}, UnsupportedError, "sp_model_kwargs"),
     ),
 )

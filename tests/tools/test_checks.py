@@ -62,6 +62,7 @@ def test_a_clean_tree_passes(name: str, tmp_path: Path) -> None:
         ("names", "csrc/kernels/ref/a_ref.c", "void pe_gemm_f32_f32__avx2(void) {}\n", "does not belong into"),
         ("names", "csrc/kernels/x86/a_avx512vnni.c", "void pe_gemm_f32__avx2(void) {}\n", "end in _avx2.c"),
         ("names", "csrc/kernels/x86/a_avx2.c", "#pragma omp simd\n", "a_avx2.c:1: OpenMP"),
+        ("names", "pyengine/decoding/beam.py", "family = 'Marian'\n", "beam.py:1: Marian: a family is data"),
         ("names", "csrc/ops/a.c", "/* one\n   two */\n#include <cpuid.h>\n", "a.c:3: CPU detection"),
         ("names", "csrc/ops/a.c", "static void f(void) { abort(); }\n", "neither prints nor exits"),
         ("sizes", "pyengine/long.py", "x = 1\n" * 501, "long.py: 501 lines"),
