@@ -52,7 +52,7 @@ cdef extern from "base/crews.h" nogil:
     void pe_team_run(pe_crew *crew, pe_team_function *function, void *context) noexcept
     pe_status pe_crews_create(pe_crews *crews, int threads, int places, const int32_t *cpus, int n_cpus) noexcept
     void pe_crews_destroy(pe_crews *crews) noexcept
-    pe_crew *pe_crews_take(pe_crews *crews, int64_t patience) noexcept
+    pe_crew *pe_crews_take(pe_crews *crews, int64_t patience, int64_t since) noexcept
     void pe_crews_give(pe_crews *crews, pe_crew *crew) noexcept
     int pe_crews_waiting(pe_crews *crews) noexcept
 

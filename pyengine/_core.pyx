@@ -173,6 +173,7 @@ cdef class Session:
         name  the layer's packed name, "decoder.layers.0.ffn.down"; "output" for the rows that ask for logits
         x     float32 [n_rows, K], what the layer reads: a read-only view, valid during the call
         What it raises ends the calls, and step() raises it when it is over. What is not finite is left to it.
+        A child that it forks must not come back from the call: it has none of the step's threads.
         """
         self._require_idle()
         self.callback = callback
@@ -189,22 +190,23 @@ cdef class Session:
     cdef int _refuse(self, message) except -1:
         raise_status(PE_BAD_ARGUMENT, message)
 
-    def step(self, plan, double patience=float("inf")):
+    def step(self, plan, double patience=float("inf"), int64_t since=0):
         """Runs one plan and returns a StepResult; None if all crews were at work for `patience` seconds.
 
-        The GIL is released meanwhile. Nothing that is taken here is held while Python code runs: an interrupt comes
-        before or after the call, and leaves no crew at work.
+        `since`, of time.monotonic_ns(), is when the caller began to wait, if that was before: who has waited longest
+        comes first. The GIL is released meanwhile, and a crew is taken and given back while it is: no Python code runs
+        in between, but for an observer.
         """
         self._require_idle()
         self.busy = True
         try:
-            return self._run(plan, patience)
+            return self._run(plan, patience, since)
         finally:
             self.busy = False
 
-    cdef _run(self, plan, double patience):
+    cdef _run(self, plan, double patience, int64_t since):
         cdef pe_plan c
-        cdef pe_status status
+        cdef pe_status status = PE_OK
         cdef const int32_t[:, ::1] forks = plan.forks
         cdef const int32_t[::1] free_sequences = plan.free_sequences, free_memories = plan.free_memories
         cdef const int32_t[::1] source_tokens = plan.encode_tokens, lengths = plan.encode_lengths
@@ -274,24 +276,22 @@ cdef class Session:
                 and not (<Beams?>ahead.beams).has_room(&c, ahead.steps, ahead.live)):
             self._refuse("steps ahead need the rows of the sentences in these slots, and room in their histories")
 
-        cdef pe_crew *crew
-        cdef int64_t nanoseconds = <int64_t>(1e9 * min(max(patience, 0.0), LONGEST_PATIENCE))
-        with nogil:
-            crew = pe_crews_take(&self.crews.crews, nanoseconds)
-        if crew == NULL:
+        cdef turn own
+        own.crews = &self.crews.crews
+        own.patience = <int64_t>(1e9 * min(max(patience, 0.0), LONGEST_PATIENCE))
+        own.since = since or pe_now()
+        if ahead is None:
+            with nogil:
+                if begin_turn(&own):
+                    status = pe_session_step(&self.session, &c, own.crew)
+                    end_turn(&own)
+        elif ahead.beams is None:
+            status, passed = follow_best(steps_ahead(&self.session, &c, ahead.steps, ahead.seconds), ahead.end, &own)
+        else:
+            status, advanced = (<Beams>ahead.beams).go_ahead(
+                steps_ahead(&self.session, &c, ahead.steps, ahead.seconds), ahead.live, &own)
+        if own.crew == NULL:
             return None
-        try:
-            if ahead is None:
-                with nogil:
-                    status = pe_session_step(&self.session, &c, crew)
-            elif ahead.beams is None:
-                status, passed = follow_best(
-                    steps_ahead(&self.session, &c, crew, ahead.steps, ahead.seconds), ahead.end)
-            else:
-                status, advanced = (<Beams>ahead.beams).go_ahead(
-                    steps_ahead(&self.session, &c, crew, ahead.steps, ahead.seconds), ahead.live)
-        finally:
-            pe_crews_give(&self.crews.crews, crew)
         if self.raised is not None:
             error, self.raised = self.raised, None
             raise error

@@ -3,6 +3,22 @@
 cdef double LONGEST_PATIENCE = 1e9  # seconds
 
 
+cdef struct turn:
+    pe_crews *crews
+    int64_t patience  # ns
+    int64_t since
+    pe_crew *crew  # NULL: it did not come
+
+
+cdef bint begin_turn(turn *own) noexcept nogil:
+    own.crew = pe_crews_take(own.crews, own.patience, own.since)
+    return own.crew != NULL
+
+
+cdef void end_turn(turn *own) noexcept nogil:
+    pe_crews_give(own.crews, own.crew)
+
+
 cdef class Crews:
     """`places` crews of up to `threads` threads, each at work for one step at a time: sessions that share them wait for
     each other, first come, first served.

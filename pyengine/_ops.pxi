@@ -41,7 +41,7 @@ cdef void run_barriers(pe_thread *thread, void *context) noexcept nogil:
 cdef void with_crew(Crews crews, pe_team_function *function, ops_job *job):
     cdef pe_crew *crew
     with nogil:
-        crew = pe_crews_take(&crews.crews, <int64_t>(1e9 * LONGEST_PATIENCE))
+        crew = pe_crews_take(&crews.crews, <int64_t>(1e9 * LONGEST_PATIENCE), pe_now())
         pe_team_run(crew, function, job)
         pe_crews_give(&crews.crews, crew)
 

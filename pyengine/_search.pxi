@@ -37,26 +37,31 @@ def power(bases, double exponent):
     return found
 
 
-cdef pe_ahead steps_ahead(pe_session *session, pe_plan *plan, pe_crew *crew, int64_t steps, double seconds):
+cdef pe_ahead steps_ahead(pe_session *session, pe_plan *plan, int64_t steps, double seconds):
+    """Without a crew; `until` counts from when it has one."""
     cdef pe_ahead ahead
     ahead.session = session
     ahead.plan = plan
-    ahead.crew = crew
+    ahead.crew = NULL
     ahead.steps = steps
-    ahead.until = pe_now() + <int64_t>(1e9 * min(max(seconds, 0.0), LONGEST_PATIENCE))
+    ahead.until = <int64_t>(1e9 * min(max(seconds, 0.0), LONGEST_PATIENCE))
     return ahead
 
 
-cdef follow_best(pe_ahead ahead, const int32_t[::1] end):
+cdef follow_best(pe_ahead ahead, const int32_t[::1] end, turn *own):
     """Steps ahead of greedy search: the status, and ids and log-probabilities [n, rows] of the n before the last."""
     cdef int64_t passed = 0, n_end = end.shape[0]
-    cdef pe_status status
+    cdef pe_status status = PE_OK
     ids, log_probs = np.empty((ahead.steps, ahead.plan.n_rows), np.int32), np.empty((ahead.steps, ahead.plan.n_rows))
     cdef const int32_t *ends = &end[0] if n_end > 0 else NULL
     cdef int32_t *taken = <int32_t *>data_of(ids)
     cdef double *values = <double *>data_of(log_probs)
     with nogil:
-        status = pe_follow_best(&ahead, ends, n_end, taken, values, &passed)
+        if begin_turn(own):
+            ahead.crew = own.crew
+            ahead.until += pe_now()
+            status = pe_follow_best(&ahead, ends, n_end, taken, values, &passed)
+            end_turn(own)
     return status, (ids[:passed], log_probs[:passed])
 
 
@@ -171,14 +176,14 @@ cdef class Beams:
                 return False
         return True
 
-    cdef go_ahead(self, pe_ahead ahead, const int64_t[::1] live):
+    cdef go_ahead(self, pe_ahead ahead, const int64_t[::1] live, turn *own):
         """Steps ahead of the sentences in the slots `live`: the status, and what `advance` found after the last one, or
         None if that is yet to be done.
         """
         cdef int64_t n = live.shape[0], rows = ahead.plan.n_rows, width = ahead.plan.logits.top_k
         cdef const int64_t *slots = &live[0] if n > 0 else NULL
         cdef pe_beam_room room
-        cdef pe_status status
+        cdef pe_status status = PE_OK
         cdef bint_t any_done = False
         self._make_room(width)
         done, ids, values = np.zeros(n, np.bool_), np.empty((rows, width), np.int32), np.empty((rows, width))
@@ -191,7 +196,11 @@ cdef class Beams:
         room.changes.forks = <int32_t *>data_of(forks)
         room.changes.freed = <int32_t *>data_of(freed)
         with nogil:
-            status = pe_follow_beams(&ahead, &self.search, slots, n, &room, &any_done)
+            if begin_turn(own):
+                ahead.crew = own.crew
+                ahead.until += pe_now()
+                status = pe_follow_beams(&ahead, &self.search, slots, n, &room, &any_done)
+                end_turn(own)
         if not any_done:
             return status, None
         return status, (done, forks[: room.changes.n_forks], freed[: room.changes.n_freed])

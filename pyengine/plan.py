@@ -150,8 +150,9 @@ class Session(Protocol):
     max_sequences: int
     max_memories: int
 
-    def step(self, plan: Plan, patience: float = ...) -> StepResult | None:
-        """None if others had the processors for `patience` seconds."""
+    def step(self, plan: Plan, patience: float = ..., since: int = ...) -> StepResult | None:
+        """None if others had the processors for `patience` seconds; `since`, of time.monotonic_ns(), is when the caller
+        began to wait."""
 
     def sequence_bytes(self, tokens: int) -> int:
         """Bytes that a sequence of so many tokens takes, at most."""

@@ -32,7 +32,8 @@ OPENMP = re.compile(r"^\s*#\s*pragma\s+omp\b|<omp\.h>|\bomp_[a-z]+_[a-z_]+\s*\("
 PRINTS = re.compile(r"\b(?:printf|fprintf|puts|abort|exit|_exit)\s*\(")
 # A family is data: its name stands in importers/ (and in tests and documents), nowhere else.
 FAMILIES = re.compile(
-    r"(?i:marian|opus-mt|llama(?!\.cpp)|gemma|qwen|mistral|smollm|pegasus|nllb|roberta(?!processing)|distilbert|electra|modernbert)"
+    r"(?i:marian|opus-mt|llama(?!\.cpp)|gemma|qwen|mistral|smollm|pegasus|nllb)"
+    r"|(?i:roberta(?!processing)|distilbert|modernbert|electra)"
     r"|\b(?i:gpt2?|gpt-2|neox|bert|bart|mbart|t5|mt5|m2m(?:100)?|phi[34]|bloom)\b"
 )
 CODE = (".py", ".pyx", ".pxi", ".pxd", ".c", ".h")

@@ -10,6 +10,7 @@
 /* One that waits, on its own stack; whoever gives a crew back hands it to the first. */
 typedef struct pe_crews_waiter {
     pe_crew *given;
+    int64_t since;
     struct pe_crews_waiter *next;
 } waiter;
 
@@ -29,7 +30,7 @@ static void make_locks(pe_crews *crews) {
 static void all_idle(pe_crews *crews) {
     crews->n_idle = crews->places;
     for (int i = 0; i < crews->places; i++) crews->idle[i] = crews->places - 1 - i;
-    crews->first = crews->last = NULL;
+    crews->first = NULL;
 }
 
 static void before_fork(void) { pthread_mutex_lock(&all_mutex); }
@@ -104,26 +105,22 @@ static struct timespec after(int64_t nanoseconds) {
     return t;
 }
 
+/* Behind all who have waited as long or longer. */
 static void queue(pe_crews *crews, waiter *me) {
-    if (crews->last)
-        crews->last->next = me;
-    else
-        crews->first = me;
-    crews->last = me;
+    waiter **at = &crews->first;
+    while (*at && (*at)->since <= me->since) at = &(*at)->next;
+    me->next = *at;
+    *at = me;
 }
 
 static void leave_queue(pe_crews *crews, waiter *me) {
-    waiter *previous = NULL;
-    for (waiter *each = crews->first; each != me; each = each->next) previous = each;
-    if (previous)
-        previous->next = me->next;
-    else
-        crews->first = me->next;
-    if (crews->last == me) crews->last = previous;
+    waiter **at = &crews->first;
+    while (*at != me) at = &(*at)->next;
+    *at = me->next;
 }
 
-pe_crew *pe_crews_take(pe_crews *crews, int64_t patience) {
-    waiter me = {0};
+pe_crew *pe_crews_take(pe_crews *crews, int64_t patience, int64_t since) {
+    waiter me = {.since = since};
     pthread_mutex_lock(&crews->mutex);
     if (crews->n_idle > 0) { /* then nobody waits */
         me.given = &crews->crews[crews->idle[--crews->n_idle]];
@@ -137,12 +134,19 @@ pe_crew *pe_crews_take(pe_crews *crews, int64_t patience) {
     return me.given;
 }
 
+static bool is_idle(const pe_crews *crews, const pe_crew *crew) {
+    for (int i = 0; i < crews->n_idle; i++)
+        if (&crews->crews[crews->idle[i]] == crew) return true;
+    return false;
+}
+
 void pe_crews_give(pe_crews *crews, pe_crew *crew) {
     pthread_mutex_lock(&crews->mutex);
     waiter *first = crews->first;
-    if (first) {
+    if (is_idle(crews, crew)) {
+        /* a fork has been in between */
+    } else if (first) {
         crews->first = first->next;
-        if (!crews->first) crews->last = NULL;
         first->given = crew;
         pthread_cond_broadcast(&crews->changed);
     } else {

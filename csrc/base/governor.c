@@ -31,16 +31,15 @@ int pe_governor_choose(pe_governor *g, int64_t now) {
 
 /* A window that is full has been good, or poor. */
 static void judge(pe_governor *g, int64_t now, bool poor) {
-    const bool on_trial = now < g->proven;
     g->elapsed = g->worked = g->missed = 0;
     g->poor = poor ? g->poor + 1 : 0;
-    if (poor && (on_trial || g->poor == POOR_WINDOWS)) {
+    if (poor && (g->proven > 0 || g->poor == POOR_WINDOWS)) {
         g->poor = 0;
         g->level /= 2;
         g->pause = longer(g->pause);
         g->retry = now + g->pause;
         g->proven = 0;
-    } else if (g->proven > 0 && !on_trial) {
+    } else if (g->proven > 0 && now >= g->proven) {
         g->proven = g->pause = 0;
         g->retry = now;
     }

@@ -19,7 +19,7 @@ typedef struct pe_governor {
     int64_t elapsed, worked; /* ns, of the window's steps */
     int64_t missed;          /* ns that steps waited for threads that did not come */
     int64_t retry, pause;    /* when more threads are tried again; how long that takes */
-    int64_t proven;          /* when the trial will have lasted long enough; 0: there is none */
+    int64_t proven;          /* when a good window ends the trial; 0: there is none */
 } pe_governor;
 
 void pe_governor_begin(pe_governor *governor, int threads);

@@ -73,6 +73,6 @@ def _run_window(
     except BaseException:  # Ctrl-C
         deadline.cancel()
         raise
-    if errors:
-        raise errors[0]
+    if errors:  # Ctrl-C before what another stream met
+        raise next((error for error in errors if not isinstance(error, Exception)), errors[0])
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,20 +65,29 @@ class Engine:
         self._idle: dict[int, list[Session]] = {}  # by threads
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
+    def opener(self) -> Callable[[int], Session]:
+        """What makes sessions, for a call that began before the model was closed. ClosedError once it is."""
+        if self._open_session is None:
+            raise ClosedError("the model is closed")
+        return self._open_session
+
     @contextmanager
     def session(
-        self, deadline: Deadline, replicas: int | None = None, observer: Observer | None = None
+        self,
+        deadline: Deadline,
+        replicas: int | None = None,
+        observer: Observer | None = None,
+        opener: Callable[[int], Session] | None = None,
     ) -> Iterator[Session]:
-        """A session for the length of a `with` block, which leaves it empty. ClosedError once closed.
+        """A session for the length of a `with` block, which leaves it empty. ClosedError once closed, unless `opener`
+        comes from before.
 
         Its steps have the threads of one of `replicas` streams, by default the model's. A step that waits for
         others until `deadline` is over raises DeadlineError. An `observer` sees what they compute meanwhile.
         For the thread that enters the block, and for no other.
         """
         count = max(1, self.threads // (replicas or self.replicas))
-        opener = self._open_session
-        if opener is None:
-            raise ClosedError("the model is closed")
+        opener = opener or self.opener()
         idle = self._idle.setdefault(count, [])
         try:
             session = idle.pop()
@@ -123,10 +133,11 @@ class _LentSession:
         self._session: Session | None = session
         self._deadline = deadline
 
-    def step(self, plan: Plan, patience: float = PATIENCE) -> StepResult:
+    def step(self, plan: Plan, patience: float = PATIENCE, since: int = 0) -> StepResult:
+        since = since or time.monotonic_ns()
         while self._session is not None:
             left = self._deadline.left
-            result = self._session.step(plan, patience if left is None else min(patience, left))
+            result = self._session.step(plan, patience if left is None else min(patience, left), since)
             if result is not None:
                 return result
             self._deadline.check()

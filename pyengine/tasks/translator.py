@@ -223,9 +223,11 @@ class Translator:
         vocab = self._engine.config.target_vocab
         allowed = None if self._shortlist is None else self._shortlist.lists(settled.always)
 
+        opener = self._engine.opener()  # closing the model ends no call that has begun
+
         @contextmanager
         def scheduler() -> Iterator[Scheduler]:
-            with self._engine.session(deadline, replicas) as session:
+            with self._engine.session(deadline, replicas, opener=opener) as session:
                 yield Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
 
         with closing(run_streams(scheduler, replicas, requests, window, deadline)) as found:

@@ -68,6 +68,32 @@ def test_steps_that_wait_are_served_in_the_order_in_which_they_came() -> None:
     assert sorted(order) == order
 
 
+def test_who_comes_again_keeps_the_place_in_the_queue() -> None:
+    """Waits of a tenth of a second, between which Python looks at deadlines and signals."""
+    model, crews = TinyModel.random().core(), _core.Crews(1)
+    first, order = _core.Session(model, crews, **SIZES), []
+    inside, go_on = threading.Event(), threading.Event()
+    first.observe(lambda name, x: (inside.set(), go_on.wait()))
+    threads = [threading.Thread(target=first.step, args=(START,))]
+    threads[0].start()
+    inside.wait()
+
+    def wait(number: int, since: int) -> None:
+        session = _core.Session(model, crews, **SIZES)
+        while session.step(START, 0.01, since) is None:
+            pass
+        order.append(number)
+
+    for number in range(5):  # the last to come began to wait first
+        threads.append(threading.Thread(target=wait, args=(number, 100 - number)))
+        threads[-1].start()
+    time.sleep(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert len(order) == 5 and order[0] > order[-1]
+
+
 @pytest.mark.parametrize(("threads", "places"), [(0, 1), (257, 1), (-1, 1), (1, 0)])
 def test_impossible_crews(threads: int, places: int) -> None:
     with pytest.raises(OptionError, match="expected 1 to 256"):
@@ -101,6 +127,13 @@ def test_a_hiccup_is_no_reason() -> None:
     times = Times(2)
     for _ in range(50):
         assert set(times.run(0.02, share=0.1) + times.run(0.0002, share=0.9)) == {2}
+
+
+@pytest.mark.parametrize("step", [2e-4, 1e-3, 2.5e-3, 5e-3, 0.1])
+def test_steps_of_any_length_leave_the_processors_to_others(step: float) -> None:
+    """Trials become rare, whether a step is shorter than a window or longer than many."""
+    threads = Times(2).run(20.0, share=0.5, step=step)
+    assert threads.count(2) * step < 1.0
 
 
 def test_a_team_that_waits_more_than_it_saves_goes_on_with_one_thread_within_milliseconds() -> None:

@@ -39,7 +39,7 @@ class ReferenceSession:
 
     memory_bytes = sequence_bytes
 
-    def step(self, plan: Plan, patience: float = 0.0) -> StepResult:
+    def step(self, plan: Plan, patience: float = 0.0, since: int = 0) -> StepResult:
         assert len(plan.tokens) <= self.max_rows and len(plan.encode_tokens) <= self.max_rows
         self._prepare(plan)
         self._encode(plan)

@@ -33,7 +33,7 @@ class Watched(ReferenceSession):
         self.before = before
         self.rows: list[int] = []
 
-    def step(self, plan: Plan, patience: float = 0.0) -> StepResult:
+    def step(self, plan: Plan, patience: float = 0.0, since: int = 0) -> StepResult:
         self.before(len(self.rows))
         self.rows.append(len(plan.encode_tokens) + len(plan.tokens))
         return super().step(plan)

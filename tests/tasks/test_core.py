@@ -142,6 +142,20 @@ def test_errors_and_timeouts_in_several_streams(int8_directory: Path, german: li
             pyengine.load(int8_directory, threads=2, replicas=replicas)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_closing_the_model_ends_no_call_that_has_begun(
+    int8_directory: Path, german: list[str], replicas: int
+) -> None:
+    translator = pyengine.load(int8_directory, threads=2, replicas=replicas)
+    expected = translator.translate(german * 20)
+    results = translator.translate_iter(iter(german * 20))
+    first = next(results)
+    translator.close()
+    assert [first, *results] == expected
+    with pytest.raises(pyengine.ClosedError):
+        translator.translate(german)
+
+
 def test_a_prefix_is_what_would_have_been_written(int8: Translator) -> None:
     free = int8.translate("Ein Mann fährt Fahrrad.", beam_size=1)
     forced = int8.translate("Ein Mann fährt Fahrrad.", beam_size=1, target_prefix=list(free.ids[:3]))

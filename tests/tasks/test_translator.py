@@ -253,7 +253,7 @@ class Interrupting(ReferenceSession):
         self.armed = True
         self.made.append(self)
 
-    def step(self, plan: Plan, patience: float = 0.0) -> StepResult:
+    def step(self, plan: Plan, patience: float = 0.0, since: int = 0) -> StepResult:
         if self.armed and self.steps_run == 1:
             self.armed = False
             raise KeyboardInterrupt
@@ -337,7 +337,7 @@ def test_the_deadline_is_looked_at_while_texts_become_ids() -> None:
 
 def test_the_deadline_is_looked_at_while_other_calls_compute() -> None:
     class Waiting(ReferenceSession):
-        def step(self, plan: Plan, patience: float = 0.0) -> None:  # type: ignore[override]
+        def step(self, plan: Plan, patience: float = 0.0, since: int = 0) -> None:  # type: ignore[override]
             time.sleep(patience)
 
     with pytest.raises(DeadlineError):
