@@ -73,6 +73,11 @@ class Scheduler:
         self._index_of: dict[int, int] = {}  # slot -> index of the request
         self._room_of: dict[int, int] = {}  # slot -> bytes of the cache that it may come to need
 
+    @property
+    def history_bytes(self) -> int:
+        """Bytes that the tokens of its sentences take."""
+        return self._search.history_bytes
+
     def run(
         self, requests: Iterable[Request], window: int | None = None
     ) -> Generator[list[Found], None, None]:

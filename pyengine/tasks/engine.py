@@ -19,6 +19,7 @@ from pyengine.modelfile.layout import dequantize_packed, matrix_shapes
 from pyengine.pages import huge_bytes
 from pyengine.plan import Observer, Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
+from pyengine.scheduling.scheduler import Scheduler
 
 __all__ = ["Engine", "make_engine", "open_engine"]
 
@@ -64,6 +65,7 @@ class Engine:
         self._keep = keep
         self._idle: dict[int, list[Session]] = {}  # by threads
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self.schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()  # of calls that there are, for memory()
 
     def opener(self) -> Callable[[int], Session]:
         """What makes sessions, for a call that began before the model was closed. ClosedError once it is."""
@@ -106,12 +108,13 @@ class Engine:
                 idle.append(session)
 
     def memory(self) -> dict[str, int]:
-        """How many sessions there are, at work and idle, and bytes of their working memory and caches."""
+        """How many sessions there are, at work and idle, and bytes of their working memory, caches and histories."""
         sessions = list(self._sessions)
         return {
             "sessions": len(sessions),
             "working_bytes": sum(session.working_bytes for session in sessions),
             "cache_bytes": sum(session.cache_bytes for session in sessions),
+            "history_bytes": sum(scheduler.history_bytes for scheduler in list(self.schedulers)),
         }
 
     def close(self) -> None:

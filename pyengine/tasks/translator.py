@@ -228,7 +228,9 @@ class Translator:
         @contextmanager
         def scheduler() -> Iterator[Scheduler]:
             with self._engine.session(deadline, replicas, opener=opener) as session:
-                yield Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
+                own = Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
+                self._engine.schedulers.add(own)
+                yield own
 
         with closing(run_streams(scheduler, replicas, requests, window, deadline)) as found:
             yield found

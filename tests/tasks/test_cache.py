@@ -23,6 +23,10 @@ def test_a_bounded_cache_gives_the_same_results(int8_directory: Path, german: li
         about = bounded.info()
         assert 0 < about["cache_bytes"] <= 400_000
         assert about["sessions"] == 1 and about["working_bytes"] > 0
+        stream = bounded.translate_iter(iter(german), **options)
+        next(stream)
+        assert bounded.info()["history_bytes"] > 0
+        stream.close()  # type: ignore[attr-defined]
 
 
 def test_a_sentence_that_alone_is_too_large(int8_directory: Path) -> None:
