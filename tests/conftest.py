@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ import pytest
 from pyengine.quantize import convert
 
 CHECKPOINT = Path(__file__).parents[1] / "examples" / "multi30k-de-en"
+
+
+# A shell that starts a job in the background, or nohup, has it ignore these; tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -68,8 +68,8 @@ def test_steps_that_wait_are_served_in_the_order_in_which_they_came() -> None:
     assert sorted(order) == order
 
 
-def test_who_comes_again_keeps_the_place_in_the_queue() -> None:
-    """Waits of a tenth of a second, between which Python looks at deadlines and signals."""
+def test_who_began_to_wait_first_comes_first() -> None:
+    """Whenever the call comes: Python looks at deadlines and signals every tenth of a second, and comes again."""
     model, crews = TinyModel.random().core(), _core.Crews(1)
     first, order = _core.Session(model, crews, **SIZES), []
     inside, go_on = threading.Event(), threading.Event()
@@ -77,21 +77,17 @@ def test_who_comes_again_keeps_the_place_in_the_queue() -> None:
     threads = [threading.Thread(target=first.step, args=(START,))]
     threads[0].start()
     inside.wait()
-
-    def wait(number: int, since: int) -> None:
+    for number, since in enumerate((30, 10, 40, 20)):
         session = _core.Session(model, crews, **SIZES)
-        while session.step(START, 0.01, since) is None:
-            pass
-        order.append(number)
-
-    for number in range(5):  # the last to come began to wait first
-        threads.append(threading.Thread(target=wait, args=(number, 100 - number)))
+        session.observe(lambda name, x, since=since: order.append(since))
+        threads.append(threading.Thread(target=session.step, args=(START, 60.0, since)))
         threads[-1].start()
-    time.sleep(0.1)
+        while crews.waiting <= number:
+            time.sleep(0.001)
     go_on.set()
     for thread in threads:
         thread.join()
-    assert len(order) == 5 and order[0] > order[-1]
+    assert sorted(order) == order and set(order) == {10, 20, 30, 40}
 
 
 @pytest.mark.parametrize(("threads", "places"), [(0, 1), (257, 1), (-1, 1), (1, 0)])
