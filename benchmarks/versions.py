@@ -2,9 +2,9 @@
 
     python benchmarks/versions.py --against OTHER_ENVIRONMENT/bin/python
 
-Two processes take turns, one round each, on the jobs of benchmarks/speed.py; a ratio is of two neighbours in time: times of
-the other build over this one's, and its median over the rounds counts. Each build converts the checkpoints itself, since
-the formats of model directories may differ.
+Two processes take turns, one round each, on the jobs of benchmarks/speed.py; a ratio is of two neighbours in time (the
+other build's seconds over this one's), and its median over the rounds counts. Each build converts the checkpoints, since
+formats of model directories may differ.
 """
 
 from __future__ import annotations

@@ -74,7 +74,24 @@ static pe_status add_slab(pe_page_pool *pool, int64_t pages) {
     return PE_OK;
 }
 
-pe_status pe_kv_reserve(pe_kv_cache *cache, const int64_t *pages, int *full, int64_t *left) {
+/* Where groups share a bound of bytes, every page is a slab of its own, so that one group's unused pages can become
+   another's. */
+static bool counts_bytes(const pe_kv_cache *cache) { return cache->n_groups > 1 && cache->most_bytes < INT64_MAX; }
+
+static void give_back_unused(pe_page_pool *pool) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < pool->n_slabs; i++)
+        if (header(pool->slabs[i] + LINE)->references > 0)
+            pool->slabs[kept++] = pool->slabs[i];
+        else
+            pe_aligned_free(pool->slabs[i]);
+    pool->n_slabs = pool->n_pages = kept;
+    pool->n_free = 0;
+    pool->free = NULL;
+}
+
+/* Whether the pages that are lacking fit into what is left of the bound; if not, which group lacks them. */
+static bool fits(const pe_kv_cache *cache, const int64_t *pages, int *full, int64_t *left) {
     int64_t spare = cache->most_bytes - pe_kv_bytes(cache);
     for (int g = 0; g < cache->n_groups; g++) {
         const pe_page_pool *pool = &cache->pools[g];
@@ -82,19 +99,27 @@ pe_status pe_kv_reserve(pe_kv_cache *cache, const int64_t *pages, int *full, int
         if (lacking > spare / stride_of(pool)) {
             *full = g;
             *left = pool->n_free + spare / stride_of(pool);
-            return PE_CACHE_FULL;
+            return false;
         }
         spare -= lacking * stride_of(pool);
+    }
+    return true;
+}
+
+pe_status pe_kv_reserve(pe_kv_cache *cache, const int64_t *pages, int *full, int64_t *left) {
+    const bool counts = counts_bytes(cache);
+    if (!fits(cache, pages, full, left)) {
+        if (!counts) return PE_CACHE_FULL;
+        for (int g = 0; g < cache->n_groups; g++) give_back_unused(&cache->pools[g]);
+        if (!fits(cache, pages, full, left)) return PE_CACHE_FULL;
     }
     for (int g = 0; g < cache->n_groups; g++) {
         pe_page_pool *pool = &cache->pools[g];
         const int64_t lacking = pages[g] - pool->n_free, stride = stride_of(pool);
-        if (lacking <= 0) continue;
-        /* A page of one group is of no use to another: where bytes are counted, groups take what they need only. */
-        const bool shared = cache->n_groups > 1 && cache->most_bytes < INT64_MAX;
-        const int64_t more = shared ? 0 : pe_min(pe_max(0, SLAB_BYTES / stride - lacking), spare / stride);
-        PE_TRY(add_slab(pool, lacking + more));
-        spare -= more * stride;
+        for (int64_t i = 0; counts && i < lacking; i++) PE_TRY(add_slab(pool, 1));
+        if (counts || lacking <= 0) continue;
+        const int64_t spare = (cache->most_bytes - pe_kv_bytes(cache)) / stride - lacking;
+        PE_TRY(add_slab(pool, lacking + pe_min(pe_max(0, SLAB_BYTES / stride - lacking), spare)));
     }
     return PE_OK;
 }
@@ -135,7 +160,10 @@ void pe_kv_release(pe_kv_cache *cache, pe_page_list *list) {
     }
     list->length = 0;
     list->live = false;
-    if (list->capacity <= KEPT) return;
+}
+
+void pe_kv_shrink(pe_page_list *list) {
+    if (list->live || list->capacity <= KEPT) return;
     free(list->pages);
     list->pages = NULL;
     list->capacity = 0;

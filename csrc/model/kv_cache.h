@@ -80,8 +80,11 @@ int64_t *pe_kv_references(uint8_t *page);
 /* child becomes a copy of parent. The child is not live, and has room. */
 void pe_kv_fork(const pe_kv_cache *cache, const pe_page_list *parent, pe_page_list *child);
 
-/* Gives the list's pages back. */
+/* Gives the list's pages back; its room for pages stays. */
 void pe_kv_release(pe_kv_cache *cache, pe_page_list *list);
+
+/* Gives much room for pages back, of a list that is not live. */
+void pe_kv_shrink(pe_page_list *list);
 
 /* Grows the list by `tokens` tokens that the caller will write; at most one copy of a shared page is needed first in
    each group. Pages and room in the list must have been reserved. Returns the number of copies. */

@@ -118,6 +118,7 @@ static pe_status check_segments(pe_session *s, const pe_plan *plan) {
 static pe_status check_lists(pe_session *s, const pe_plan *plan) {
     if (!plan->list_offsets) return PE_OK;
     REFUSE_IF(s->model->decoder.n == 0, "lists of ids for a model without decoder");
+    REFUSE_IF(plan->n_segments == 0 && plan->list_offsets[0] != 0, "lists of ids without segments");
     int64_t done = 0;
     for (int64_t i = 0; i < plan->n_segments; i++) {
         const int64_t end = plan->list_offsets[i + 1];
@@ -351,7 +352,7 @@ static pe_status grow_candidates(pe_session *s, const pe_logits_request *request
 }
 
 static pe_status grow_listed(pe_session *s, const pe_plan *plan) {
-    if (plan->list_offsets)
+    if (plan->list_offsets && plan->n_segments > 0)
         PE_TRY(pe_shortlist_reserve(&s->shortlist, plan->n_segments, plan->list_offsets, plan->list_ids));
     if (!s->answers_lists) return PE_OK;
     size_t size = (size_t)plan->logits.n_rows * (size_t)pe_round_up(pe_shortlist_bound(&s->shortlist), PE_BLOCK);
@@ -439,5 +440,7 @@ void pe_plan_finish(pe_session *s, const pe_plan *plan) {
         pe_page_list *list = s->cache.sequences + plan->sequences[first];
         pe_kv_trim(&s->cache, list, list->length - (end - first));
     }
+    for (int64_t i = 0; i < plan->n_free_sequences; i++) pe_kv_shrink(s->cache.sequences + plan->free_sequences[i]);
+    for (int64_t i = 0; i < plan->n_free_memories; i++) pe_kv_shrink(s->cache.memories + plan->free_memories[i]);
     s->shortlist.n_fresh = 0;
 }

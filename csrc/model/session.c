@@ -107,8 +107,10 @@ void pe_session_destroy(pe_session *s) {
 
 void pe_session_clear(pe_session *s) {
     const int64_t lists = s->cache.n_sequences + s->cache.n_memories; /* one array */
-    for (int64_t i = 0; i < lists; i++)
+    for (int64_t i = 0; i < lists; i++) {
         if (s->cache.sequences[i].live) pe_kv_release(&s->cache, &s->cache.sequences[i]);
+        pe_kv_shrink(&s->cache.sequences[i]);
+    }
     for (int64_t i = 0; i < s->cache.n_memories; i++) pe_shortlist_drop(&s->shortlist, i);
 }
 
@@ -124,6 +126,17 @@ static pe_status check_normalizers(pe_session *s, const pe_logits_request *reque
     return PE_OK;
 }
 
+static pe_status check_states(pe_session *s, const pe_plan *plan) {
+    const int64_t n = plan->states && !s->observer ? plan->n_source_tokens * s->model->width : 0;
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(plan->states[i])) {
+            snprintf(s->message, sizeof s->message, "the state of source token %lld has %g",
+                     (long long)(i / s->model->width), plan->states[i]);
+            return PE_NOT_FINITE;
+        }
+    return PE_OK;
+}
+
 pe_status pe_session_step(pe_session *s, const pe_plan *plan, pe_crew *crew) {
     PE_TRY(pe_plan_check(s, plan));
     PE_TRY(pe_plan_reserve(s, plan));
@@ -131,10 +144,12 @@ pe_status pe_session_step(pe_session *s, const pe_plan *plan, pe_crew *crew) {
     pe_step step = {s, plan};
     pe_team_run(crew, pe_transformer_step, &step);
     pe_plan_finish(s, plan);
+    PE_TRY(check_states(s, plan));
     return check_normalizers(s, &plan->logits);
 }
 
 int64_t pe_session_working_bytes(const pe_session *s) {
     return (int64_t)s->arena.size + s->n_encoder_pages * s->model->encoder_bytes +
+           (int64_t)s->shortlist.slots.arena.size +
            (int64_t)(s->n_candidates * (sizeof(float) + sizeof(int32_t)) + s->n_listed * sizeof(float));
 }

@@ -27,6 +27,8 @@ MAX_LAYERS = 256
 MAX_VOCAB = 1 << 21
 MAX_POSITIONS = 1 << 20
 MAX_TYPES = 1024
+MAX_WINDOWS = 8  # groups of pages of the core's cache
+SMALLEST, LARGEST = 2.0**-126, 3.4e38  # of float32
 MAX_ROPES = 8
 MAX_ROPE_NAME = 32
 
@@ -54,8 +56,8 @@ def _one_of(field: str, value: str, known: tuple[str, ...]) -> Iterator[Complain
 
 
 def _positive(field: str, value: float | None) -> Iterator[Complaint]:
-    """None is no complaint: there is no such thing then."""
-    if value is not None and not (math.isfinite(value) and value > 0):
+    """None is no complaint: there is no such thing then. The core computes in float32."""
+    if value is not None and not (math.isfinite(value) and SMALLEST <= value <= LARGEST):
         yield field, f"expected a positive number, found {shorten(value)}"
 
 
@@ -115,7 +117,7 @@ def _stack(stack: StackConfig) -> Iterator[Complaint]:
     yield from _within("layers", len(stack.layers), 1, MAX_LAYERS)
     yield from _within("max_positions", stack.max_positions, 1, MAX_POSITIONS)
     yield from _one_of("norm", stack.norm, NORMS)
-    if not 0 < stack.norm_epsilon < 1:
+    if not SMALLEST <= stack.norm_epsilon < 1:
         yield "norm_epsilon", f"expected a number between 0 and 1, found {shorten(stack.norm_epsilon)}"
     yield from _one_of("placement", stack.placement, PLACEMENTS)
     yield from _one_of("positions", stack.positions, POSITIONS)
@@ -124,6 +126,9 @@ def _stack(stack: StackConfig) -> Iterator[Complaint]:
     for field in ("after_norms", "final_norm"):
         if stack.placement == "post" and getattr(stack, field):
             yield field, 'expected false, the placement "post" normalizes every sum'
+    windows = {layer.self_attention.window for layer in stack.layers}
+    if len(windows) > MAX_WINDOWS:
+        yield "self_attention.window", f"expected at most {MAX_WINDOWS} different windows, found {len(windows)}"
     heads = {layer.self_attention.heads for layer in stack.layers}
     for field in ("relative_reach", "slopes"):
         if getattr(stack, field) and len(heads) > 1:

@@ -228,7 +228,7 @@ def _open_tensors(head: ModelHead, copy: bool) -> dict[str, np.ndarray]:
         # Matrices are left to `verify`: to look at every weight would take longer than to load the model.
         if spec.kind != "weight":
             fine = np.isfinite(tensors[name])
-            if name == "output.bias":  # minus infinity: an id that is never written
+            if name == "output.bias" and head.config.logit_soft_cap is None:  # minus infinity: an id never written
                 fine |= np.isneginf(tensors[name])
             if not fine.all():
                 raise ModelFileError(f"{path}: tensor {name}: expected finite values, found NaN or infinity")

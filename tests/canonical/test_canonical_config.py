@@ -341,3 +341,12 @@ def test_all_complaints_in_one_message() -> None:
     ):  # fmt: skip
         assert part in message
     assert "\n" not in message
+
+
+def test_more_different_windows_than_groups_of_pages_are_refused() -> None:
+    config = decoder_only()
+    assert config.decoder is not None
+    first = config.decoder.layers[0]
+    layers = tuple(replace(first, self_attention=replace(first.self_attention, window=(i, 0))) for i in range(9))
+    with pytest.raises(ValueError, match="decoder.self_attention.window: expected at most 8 different windows"):
+        replace(config, decoder=replace(config.decoder, layers=layers))

@@ -49,19 +49,6 @@ def test_every_tensor_must_have_its_shape_and_type(weights: str, stacks: dict[st
                 core_of(tiny, **{name: bad})
 
 
-def test_more_different_windows_than_page_groups_are_refused() -> None:
-    tiny = TinyModel.random(decoder=(9, 4, 20))
-    decoder = tiny.config.decoder
-    assert decoder is not None
-    layers = tuple(
-        replace(layer, self_attention=replace(layer.self_attention, window=(3 * i, 0)))
-        for i, layer in enumerate(decoder.layers)
-    )
-    config = replace(tiny.config, decoder=replace(decoder, layers=layers))
-    with pytest.raises(EngineError, match="windows of more than 8 widths in one decoder"):
-        _core.Model(config, tiny.packed, kv="float32")
-
-
 def test_each_stack_has_its_own_positions() -> None:
     tiny = TinyModel.random(share_embeddings=False, encoder=(1, 2, 24))
     moved = core_of(tiny, **{"encoder.positions": tiny.packed["encoder.positions"] + 1})

@@ -80,6 +80,9 @@ REFUSED: dict[str, tuple[dict, str]] = {
     "offsets far beyond the ids": (
         dict(rows=[(0, 0, [1, 2])], exclude_offsets=[0, 1 << 30, 1], exclude_ids=[3]), "do not ascend at row 0",
     ),
+    "offsets of lists without segments": (
+        dict(rows=[(0, 0, [1])], list_offsets=[2], list_ids=[10**9, 5]), "lists of ids without segments",
+    ),
     "forks of three": (dict(forks=np.zeros((1, 3), np.int32)), "forks are pairs"),
     "lengths without memories": (dict(sources={1: [1]}, encode_memories=[]), "differ in length"),
     "tokens without sequences": (dict(rows=[(0, 0, [1])], sequences=[]), "differ in length"),
@@ -243,3 +246,18 @@ def test_sizes_of_a_session_out_of_range(model: _core.Model, name: str, value: i
 def test_a_session_needs_a_model() -> None:
     with pytest.raises(TypeError, match="model"):
         new_session(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("first", [{}, {"forks": [(0, 1)]}])
+def test_long_lists_are_used_again_in_the_plan_that_frees_them(first: dict) -> None:
+    """More pages than an empty list keeps room for."""
+    model = TinyModel.random(max_positions=2000).core()
+    session, fresh = (
+        new_session(model, max_rows=1200, max_sequences=SEQUENCES, max_memories=MEMORIES) for _ in range(2)
+    )
+    step(session, sources={0: [1] * 1100}, rows=[(0, 0, [2] * 1100)], logit_rows=[])
+    again = dict(sources={0: [3] * 1100}, rows=[(0, 0, [4] * 1100)], logit_rows=[1099], full_logits=True)
+    found = step(session, **first, free_sequences=[0, 1], free_memories=[0], **again)
+    wanted = step(fresh, **again)
+    assert found.logits is not None and wanted.logits is not None
+    assert found.logits.tobytes() == wanted.logits.tobytes()

@@ -86,3 +86,17 @@ def test_forks_share_what_their_window_sees() -> None:
     assert found.logits.tobytes() == wanted.logits.tobytes()
     step(session, free_sequences=[1])
     assert session.used_pages == [0, 0]
+
+
+def test_the_pages_of_one_group_become_those_of_another() -> None:
+    """A bound of bytes is shared: what a long sequence leaves unused, many short ones may take."""
+    model = windowed(None, 33)
+    page = new_session(model).sequence_bytes(1) // 2
+    session = new_session(model, cache_bytes=34 * page)
+    step(session, rows=[(0, -1, [1] * 250)], logit_rows=[])
+    step(session, free_sequences=[0])
+    for sequence in range(17):  # two pages each
+        step(session, rows=[(sequence, -1, [2] * 16)], logit_rows=[])
+    assert session.used_pages == [17, 17]
+    step(session, free_sequences=range(17))
+    step(session, rows=[(0, -1, [3] * 250)], logit_rows=[])
