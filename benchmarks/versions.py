@@ -3,7 +3,7 @@
     python benchmarks/versions.py --against OTHER_ENVIRONMENT/bin/python
 
 Two processes take turns, one round each, on the jobs of benchmarks/speed.py; a ratio is of two neighbours in time (the
-other build's seconds over this one's), and its median over the rounds counts. Each build converts the checkpoints, since
+other build's seconds over this one's), and its median over the rounds counts. Each build converts checkpoints, since
 formats of model directories may differ.
 """
 
