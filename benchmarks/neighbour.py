@@ -2,7 +2,7 @@
 
     python benchmarks/neighbour.py
 
-One sentence a call, greedy, int8: those of the example, and of base size sources of 31 random ids with exactly 8 tokens
+One sentence a call, greedy, int8: those of the example, and of base size sources of 31 random ids with exactly 4 tokens
 written. Calls of one thread and of two take turns under the same load: nothing, busy loops, a process that translates
 with two threads. A ratio is of two threads to one in one round, of the median and of the 99th percentile of its calls.
 """
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import pyengine
 
-READ, WRITTEN = 31, 8
+READ, WRITTEN = 31, 4
 SENTENCES = ("Ein Mann fährt Fahrrad.", "Zwei Hunde spielen im Schnee.")
 MOST = {50: 1.5, 99: 2.0}  # percentile -> largest ratio
 BUSY = "while True: pass"
