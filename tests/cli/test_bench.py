@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pyengine import load
 from pyengine.cli import bench, main
 
 
@@ -26,6 +27,15 @@ def test_int8_against_float32(int8_directory: Path, capsys: pytest.CaptureFixtur
     for each in found["figures"]:
         assert each["ratio_low"] <= each["ratio"] <= each["ratio_high"]
         assert each["tokens_a_second"] > 0 and each["float32_tokens_a_second"] > 0
+
+
+def test_random_sentences_have_no_padding(int8_directory: Path) -> None:
+    with load(int8_directory) as translator:
+        generation = translator.info()["generation"]
+        assert isinstance(generation, dict)
+        sentences = bench._sentences(translator, None, 1000, 0)
+    drawn = {token for sentence in sentences for token in sentence}
+    assert len(drawn) > 5000 and generation["pad_token_id"] not in drawn
 
 
 def test_a_float32_directory_and_sentences_of_a_file(
