@@ -10,7 +10,7 @@ import numpy as np
 from pyengine.errors import CacheFullError, EngineError, ModelFileError, OptionError
 from pyengine.plan import StepResult
 
-__all__ = ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power"]
+__all__ = ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power", "write_tokens"]
 
 
 def available_isas():

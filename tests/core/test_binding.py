@@ -124,4 +124,5 @@ def test_exported_names_and_the_stack() -> None:
 
 
 def test_public_names_of_the_module() -> None:
-    assert sorted(_core.__all__) == ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power"]
+    names = ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power", "write_tokens"]
+    assert sorted(_core.__all__) == names
