@@ -34,7 +34,7 @@ class Histories:
 
     def reserve(self, slots: np.ndarray, lengths: np.ndarray) -> None:
         """Make room for `lengths` [n] tokens in these slots [n]."""
-        for i in np.flatnonzero(lengths > self.capacity[slots]).tolist():
+        for i in (lengths > self.capacity[slots]).nonzero()[0].tolist():
             slot, before = int(slots[i]), self[slots[i]]
             capacity = max(int(lengths[i]), 2 * before.shape[1])
             wider = np.empty((self._rows, capacity), np.int32)

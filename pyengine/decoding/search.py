@@ -70,7 +70,7 @@ class IdPool:
 
     def take(self, count: int) -> np.ndarray:
         """There must be so many."""
-        ids = np.flatnonzero(~self.used)[:count]
+        ids = (~self.used).nonzero()[0][:count]
         assert len(ids) == count
         self.used[ids] = True
         return ids
@@ -203,7 +203,7 @@ class Search(ABC):
 
     def _drop(self, done: np.ndarray) -> None:
         """Forget the sentences on the mask `done` over `_live`; all others have begun from here on."""
-        if np.count_nonzero(done):
+        if done.any():
             slots = self._live[done]
             self._free(np.array(sorted(set(self._sequences[slots].ravel().tolist())), np.int32))
             self._histories.release(slots)
