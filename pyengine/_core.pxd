@@ -319,7 +319,7 @@ cdef extern from "model/kv_cache.h" nogil:
         int64_t most_bytes
 
     int64_t pe_kv_bytes(const pe_kv_cache *cache) noexcept
-    int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens) noexcept
+    int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens, int64_t rows) noexcept
     int64_t pe_kv_memory_bytes(const pe_kv_cache *cache, int64_t tokens) noexcept
 
 cdef extern from "model/shortlist.h" nogil:

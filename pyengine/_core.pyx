@@ -151,7 +151,7 @@ cdef class Session:
 
     def sequence_bytes(self, int64_t tokens):
         """Bytes that a sequence of so many tokens takes in the cache, at most."""
-        return pe_kv_sequence_bytes(&self.session.cache, tokens)
+        return pe_kv_sequence_bytes(&self.session.cache, tokens, self.max_rows)
 
     def memory_bytes(self, int64_t tokens):
         """Bytes that the memory of a source of so many tokens takes in the cache."""
