@@ -23,7 +23,7 @@ UNIT = 2.0**-24
 ACTIVATION = 16 * UNIT  # of values up to 1; relative beyond: erf is good to 3e-7, times x / 2 where it matters
 EXP = TANH = 4 * UNIT
 LANES = 16  # in which sums over a row run
-PAGE = 16  # keys, after which sums so far are scaled anew
+STRIP = 64  # keys, after which sums so far are scaled anew
 
 
 class PerturbedTransformer(Transformer):
@@ -75,7 +75,7 @@ class PerturbedTransformer(Transformer):
     def _mix(self, scores: np.ndarray, v: np.ndarray) -> np.ndarray:
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         magnitudes = weights @ np.abs(v) / weights.sum(axis=-1, keepdims=True)
-        return self._moved(super()._mix(scores, v), rounding(v.shape[1] + v.shape[1] // PAGE + 4) * magnitudes)
+        return self._moved(super()._mix(scores, v), rounding(v.shape[1] + v.shape[1] // STRIP + 4) * magnitudes)
 
     def _cap_logits(self, logits: np.ndarray) -> np.ndarray:
         return self._moved(super()._cap_logits(logits), TANH * (self.config.logit_soft_cap or 0))
