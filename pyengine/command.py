@@ -160,5 +160,5 @@ def _checked_output() -> Iterator[None]:
             raise
         sys.stdout.flush()
     finally:
+        raw.close()  # what failed is not tried again, nor reported twice where the buffer before it is forgotten
         sys.stdout = before
-        raw.close()  # what failed is not tried again
