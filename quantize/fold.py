@@ -63,7 +63,7 @@ def places(config: ModelConfig) -> list[Place]:
         last = _last_norm(name, stack)
         if last is None:
             continue
-        if name == "encoder" and config.decoder is not None:
+        if name == "encoder" and config.decoder is not None and not config.heads:  # which read it, too
             cross = [f"decoder.layers.{i}.cross_attention" for i in range(len(config.decoder.layers))]
             keys_and_values = tuple(f"{attention}.{part}" for attention in cross for part in ("k", "v"))
             found.append(Place(last, (last,), keys_and_values, f"{cross[0]}.kv"))

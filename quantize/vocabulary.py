@@ -92,6 +92,8 @@ def trim_vocabulary(
     write_files(files, model.tokenizer_files, source_ids, target_ids, directory)
     _check(tokenizer, directory, model.tokenizer, source_ids, target_ids)
     rows = {name: np.array(source_ids) for name in _SOURCE_TABLES}
+    tied = (name for name, head in config.heads.items() if head.out == "vocabulary")
+    rows.update((f"head.{name}.out.bias", np.array(source_ids)) for name in tied)
     rows.update((name, np.array(target_ids)) for name in _TARGET_TABLES)
     trimmed = CanonicalModel(
         config=replace(config, source_vocab=len(source_ids), target_vocab=len(target_ids)),
