@@ -23,7 +23,7 @@ from pyengine.errors import (
     TokenizerError,
     UnsupportedError,
 )
-from pyengine.options import TranslationOptions
+from pyengine.options import GenerationOptions
 from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult, Trial
 from pyengine.tasks.loading import load
 from pyengine.tasks.translator import Translator
@@ -36,6 +36,7 @@ __all__ = [
     "DeadlineError",
     "EngineError",
     "FileResult",
+    "GenerationOptions",
     "Hypothesis",
     "InputError",
     "ModelFileError",
@@ -44,7 +45,6 @@ __all__ = [
     "PyengineError",
     "ScoreResult",
     "TokenizerError",
-    "TranslationOptions",
     "TranslationResult",
     "Translator",
     "Trial",

@@ -30,11 +30,11 @@ ARROWS: dict[str, str] = {
     "native": "errors",
     "formats": "cpus errors pages threads",
     "output": "errors formats",
-    "command": "console errors output",
+    "command": "console errors output canonical",
     "foreign": "",
     "arguments": "errors formats foreign",
-    "options": "errors formats arguments canonical",
-    "canonical": "errors formats",
+    "options": "errors arguments canonical",
+    "canonical": "errors formats arguments",
     "checkpoints": "errors formats canonical",
     "importers": "errors formats canonical checkpoints",
     "modelfile": "errors output formats canonical version",
@@ -49,12 +49,15 @@ ARROWS: dict[str, str] = {
         "_core scheduling decoding"
     ),
     "pyengine": "cpus errors options results version tasks",
-    "cli": "command console cpus errors formats options output results version modelfile text tasks quantize pyengine",
+    "cli": (
+        "command console cpus errors formats canonical options output results version modelfile text tasks quantize "
+        "pyengine"
+    ),
     "quantize": (
         "command console cpus errors options output plan version formats canonical checkpoints importers modelfile "
         "text shortlist scheduling tasks"
     ),
-    "tools": "pyengine quantize cli",
+    "tools": "canonical pyengine quantize cli",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",
     "tests": "*",

@@ -132,7 +132,10 @@ class Inputs:
 
     def prefix(self, sentence: Sentence | None, name: str = "target_prefix") -> np.ndarray:
         """int32 ids that hypotheses begin with, without start token; none for None."""
-        return np.array([] if sentence is None else self._ids(sentence, "prefix", name), np.int32)
+        try:
+            return np.array([] if sentence is None else self._ids(sentence, "prefix", name), np.int32)
+        except InputError as error:
+            raise InputError(str(error), keywords=(name,)) from None
 
     def _ids(self, sentence: Sentence, role: str, name: str) -> list[int]:
         size = self._config.source_vocab if role == "source" else self._config.target_vocab

@@ -9,7 +9,7 @@ from pyengine.arguments import KEYWORDS, choice, flag, unknown_option
 from pyengine.cpus import started_cpus
 from pyengine.errors import EngineError
 from pyengine.modelfile import open_head, open_weights
-from pyengine.options import TranslationKeywords
+from pyengine.options import GenerationKeywords
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import open_engine
 from pyengine.tasks.translator import Translator
@@ -50,7 +50,7 @@ def load(
     """
     for name in unknown:
         own = [each for each, calls in KEYWORDS.items() if calls == "pyengine.load"]
-        searching = dict.fromkeys(TranslationKeywords.__annotations__, KEYWORDS["options"])
+        searching = dict.fromkeys(GenerationKeywords.__annotations__, KEYWORDS["options"])
         raise unknown_option(name, own, KEYWORDS | searching)
     choice("load", load, ("copy", "mmap"))
     try:

@@ -235,7 +235,7 @@ def test_too_long(int8_directory: Path) -> None:
         (["translate", "x"], "arguments are required: -m/--model"),
         (
             ["translate", "-m", "{model}", "--beam-size", "many", "x"],
-            "argument --beam-size: invalid int value",
+            "--beam-size is 'many'; expected a whole number, 1..256",
         ),
         (["translate", "-m", "{model}", "--beam-size", "0", "x"], "--beam-size is 0; expected"),
         (["translate", "-m", "{model}", "--max-batch-tokens", "0", "x"], "--max-batch-tokens is 0; expected"),

@@ -7,7 +7,7 @@ import pytest
 
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.search import Finished, Found
-from pyengine.options import TranslationOptions
+from pyengine.options import GenerationOptions
 from pyengine.plan import StepResult
 from tests.oracle.reference import ReferenceModel
 from tests.oracle.reference_session import ReferenceSession
@@ -17,8 +17,8 @@ VOCAB = 12
 
 
 def beam_search(beams: int = 2, slots: int = 2, **options: object) -> BeamSearch:
-    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=None)
-    settled = TranslationOptions(num_beams=beams, **options).resolve(defaults, VOCAB, 40)
+    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=())
+    settled = GenerationOptions(num_beams=beams, **options).resolve(defaults, VOCAB, 40)
     return BeamSearch(settled, slots=slots, vocab=VOCAB)
 
 
@@ -112,7 +112,7 @@ def test_fewer_hypotheses_where_fewer_exist() -> None:
     assert [each.ids.tolist() for each in found] in ([[0], [5, 0]], [[5, 0], [0]])
     (found,) = search(
         session,
-        generation(forced_eos_token_id=None),
+        generation(forced_eos_token_id=()),
         config,
         {"num_beams": 2, "suppress_tokens": tuple(range(23))},
         [[4, 0]],
@@ -151,7 +151,7 @@ def test_a_repetition_penalty_makes_no_hypothesis_vanish() -> None:
         "min_new_tokens": 30,
         "max_new_tokens": 31,
     }
-    [[best]] = search(session, generation(forced_eos_token_id=None), config, options, [[4, 9, 0]])
+    [[best]] = search(session, generation(forced_eos_token_id=()), config, options, [[4, 9, 0]])
     assert len(best.ids) >= 30 and -np.inf < best.score < -1e6
 
 

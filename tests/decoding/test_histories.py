@@ -12,7 +12,7 @@ from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.histories import Histories
 from pyengine.decoding.search import Search
-from pyengine.options import TranslationOptions
+from pyengine.options import GenerationOptions
 from pyengine.plan import StepResult
 from tests.oracle.tiny import generation
 
@@ -21,8 +21,8 @@ SLOTS, LONG, SHORT = 256, 100_000, 100
 
 def searching(beams: int, **given: float) -> Search:
     """Of a model of 131,072 positions."""
-    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=None)
-    options = TranslationOptions(num_beams=beams, max_new_tokens=SHORT, **given).resolve(defaults, 12, 131_072)
+    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=())
+    options = GenerationOptions(num_beams=beams, max_new_tokens=SHORT, **given).resolve(defaults, 12, 131_072)
     return (GreedySearch if beams == 1 else BeamSearch)(options, slots=SLOTS, vocab=12)
 
 

@@ -14,7 +14,7 @@ from pyengine import (
     DeadlineError,
     InputError,
     OptionError,
-    TranslationOptions,
+    GenerationOptions,
     TranslationResult,
 )
 from pyengine.plan import Plan, StepResult
@@ -76,7 +76,7 @@ def test_an_empty_text_translates_to_an_empty_text() -> None:
 
 def test_options_and_aliases() -> None:
     tiny = translator()
-    options = TranslationOptions(num_beams=3, num_return_sequences=3, max_new_tokens=4)
+    options = GenerationOptions(num_beams=3, num_return_sequences=3, max_new_tokens=4)
     expected = tiny.translate("abc", options=options)
     assert len(expected.hypotheses) == 3 and max(len(each.ids) for each in expected.hypotheses) <= 4
     assert tiny.translate("abc", beam_size=3, num_hypotheses=3, max_decoding_length=4) == expected
@@ -90,7 +90,7 @@ def test_options_and_aliases() -> None:
         with pytest.raises(InputError, match=f"any number of sentences, found {type(wrong).__name__}"):
             tiny.translate_iter(wrong)  # type: ignore[arg-type]
     for call in (tiny.translate, tiny.translate_iter):
-        with pytest.raises(OptionError, match="options is a dict; expected TranslationOptions"):
+        with pytest.raises(OptionError, match="options is a dict; expected GenerationOptions"):
             call(["abc"], options={"beam_size": 3})  # type: ignore[operator]
     with pytest.raises(OptionError, match="no such option"):
         tiny.translate("abc", beams=3)  # type: ignore[call-arg]
