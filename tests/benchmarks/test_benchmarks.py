@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,16 @@ def run(name: str, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_no_two_benchmarks_import_each_other() -> None:
+    files = {path.stem: path for path in (ROOT / "benchmarks").glob("*.py")}
+    uses: dict[str, set[str]] = {}
+    for name, path in files.items():
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        uses[name] = (plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}) & files.keys()
+    list(TopologicalSorter(uses).static_order())  # CycleError
 
 
 @pytest.mark.parametrize("dtype", ("float16", "float32"))
@@ -60,7 +72,7 @@ def test_the_same_seed_gives_the_same_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.exhaustive
 def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None:
     saved = tmp_path / "saved.json"
-    run("machine", "--json", str(saved))
+    run("bounds", "--json", str(saved))
     report = json.loads(saved.read_text(encoding="utf-8"))
     assert report["benchmark"] == "machine" and all(value > 0 for value in report["settings"]["figures"].values())
     described = report["machine"]
