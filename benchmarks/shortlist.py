@@ -146,7 +146,7 @@ def quality(sides: Sides, tokenizer: Tokenizer, pairs: tuple[list[str], list[str
     table = Table("BLEU of the example, test_2016_flickr", columns)
     for beams in (1, 4):
         found = [engine.translate(pairs[0], num_beams=beams) for engine in sides.engines]
-        scores = [sacrebleu.corpus_bleu([each.text or "" for each in side], [pairs[1]]).score for side in found]
+        scores = [sacrebleu.corpus_bleu([each.text for each in side], [pairs[1]]).score for side in found]
         same = float(np.mean([one.ids == other.ids for one, other in zip(*found, strict=True)]))
         table.rows.append([beams, *scores, scores[1] - scores[0], 100 * same])
     change = table.rows[-1][3]

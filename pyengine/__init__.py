@@ -24,7 +24,7 @@ from pyengine.errors import (
     UnsupportedError,
 )
 from pyengine.options import GenerationOptions
-from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult, Trial
+from pyengine.results import Decoded, FileResult, Hypothesis, ScoreResult, TranslationResult, Trial
 from pyengine.tasks.loading import load
 from pyengine.tasks.translator import Translator
 from pyengine.version import __version__
@@ -34,6 +34,7 @@ __all__ = [
     "CheckpointError",
     "ClosedError",
     "DeadlineError",
+    "Decoded",
     "EngineError",
     "FileResult",
     "GenerationOptions",

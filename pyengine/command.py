@@ -60,7 +60,7 @@ _ABOUT = re.compile(r"\w+(?= is )")
 def run_command(program: str, run: Callable[[], None]) -> int:
     """Run a command and return its exit status; warnings and errors are lines that begin with ``program``."""
 
-    def warn(message: Warning | str, *_: object) -> None:
+    def warn(message: Warning | str, *_: object, **__: object) -> None:
         note(f"{program}: warning: {message}")
 
     if sys.stdout is None:  # else the next file that is opened would take its place
@@ -145,7 +145,7 @@ def _checked_output() -> Iterator[None]:
     Only the process's own: where a caller has put another in its place, that stays.
     """
     before = sys.stdout
-    if before is not sys.__stdout__:
+    if before is not sys.__stdout__ or before is None:
         yield
         return
     before.flush()

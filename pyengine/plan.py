@@ -142,22 +142,25 @@ class StepResult:
 
 
 class Session(Protocol):
-    """Holds sequences and memories and runs plans; `_core.Session` is the fast one.
+    """Holds sequences and memories and runs plans: what a search sees of a `_core.Session`, which is the fast one.
 
     Sequence ids lie in [0, max_sequences), memory ids in [0, max_memories). What they hold has at most `max_bytes`
     bytes; a step that needs more raises CacheFullError and changes nothing.
     """
 
-    max_bytes: int
-    working_bytes: int
-    cache_bytes: int
-    max_rows: int
-    max_sequences: int
-    max_memories: int
+    @property
+    def max_bytes(self) -> int: ...
 
-    def step(self, plan: Plan, patience: float = ..., since: int = ...) -> StepResult | None:
-        """None if others had the processors for `patience` seconds; `since`, of time.monotonic_ns(), is when the caller
-        began to wait."""
+    @property
+    def max_rows(self) -> int: ...
+
+    @property
+    def max_sequences(self) -> int: ...
+
+    @property
+    def max_memories(self) -> int: ...
+
+    def step(self, plan: Plan) -> StepResult: ...
 
     def sequence_bytes(self, tokens: int) -> int:
         """Bytes that a sequence of so many tokens takes, at most."""

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pyengine.canonical.config_checks import ACTIVATIONS, MAX_LAYERS, MAX_POSITIONS, complaints
-from pyengine.errors import ModelFileError
+from pyengine.errors import ModelFileError, UnsupportedError
 from pyengine.formats.strict_json import Fields, shorten
 
 __all__ = [
@@ -188,6 +188,19 @@ class ModelConfig:
             if stack is not None:
                 yield name, stack
 
+    def source_side(self) -> tuple[StackConfig, int]:
+        """The encoder, and how many ids it reads. UnsupportedError where there is none."""
+        return self._side("encoder", self.encoder, self.source_vocab)
+
+    def target_side(self) -> tuple[StackConfig, int]:
+        """The decoder, and how many ids it reads and writes. UnsupportedError where there is none."""
+        return self._side("decoder", self.decoder, self.target_vocab)
+
+    def _side(self, name: str, stack: StackConfig | None, vocab: int | None) -> tuple[StackConfig, int]:
+        if stack is None or vocab is None:
+            raise UnsupportedError(f"the model has no {name}, without which this cannot be done")
+        return stack, vocab
+
     def __post_init__(self) -> None:
         found = complaints(self)
         if found:
@@ -218,11 +231,7 @@ class ModelConfig:
             raise ModelFileError(f"{where}: {exc}") from None
 
 
-_PARTS: dict[str, type[AttentionConfig] | type[FeedForwardConfig]] = {
-    "self_attention": AttentionConfig,
-    "cross_attention": AttentionConfig,
-    "feed_forward": FeedForwardConfig,
-}
+_PARTS = ("self_attention", "cross_attention", "feed_forward")
 
 
 def _values(config: Any) -> dict[str, Any]:
@@ -251,21 +260,23 @@ def _joined(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _stack_from_json(fields: Fields) -> StackConfig:
     count = fields.integer("layers", 1, MAX_LAYERS)
-    parts = {part: _each_layer(fields, part, count) for part in _PARTS}
+    own = _each_layer(fields, "self_attention", count)
+    crossed = fields.remaining().get("cross_attention", {}) is not None
+    cross = _each_layer(fields, "cross_attention", count) if crossed else [fields.take("cross_attention")] * count
     layers = tuple(
-        LayerConfig(**{
-            part: None if parts[part] is None else _read(kind, parts[part][i]) for part, kind in _PARTS.items()
-        })
-        for i in range(count)
+        LayerConfig(
+            _read(AttentionConfig, attention),
+            _read(FeedForwardConfig, feed),
+            None if memory is None else _read(AttentionConfig, memory),
+        )
+        for attention, memory, feed in zip(own, cross, _each_layer(fields, "feed_forward", count), strict=True)
     )
     return _read(StackConfig, fields, layers=layers)
 
 
-def _each_layer(fields: Fields, part: str, count: int) -> list[Fields] | None:
-    """The fields of ``part`` of each layer; None where a cross-attention is null."""
+def _each_layer(fields: Fields, part: str, count: int) -> list[Fields]:
+    """The fields of ``part`` of each layer."""
     value = fields.take(part)
-    if value is None and part == "cross_attention":
-        return None
     where = f"{fields.where}.{part}"
     inner = Fields(value, where, fields.error).remaining()
     for name, given in inner.items():

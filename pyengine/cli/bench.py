@@ -114,8 +114,8 @@ def _measure(engines: list[Translator], lines: list[str] | None, count: int, bea
     keywords: GenerationKeywords = {"num_beams": beams}
     if lines is None:
         # A model may have fewer positions.
-        positions = _number(engines[0].info()["model"]["decoder"], "max_positions")
-        written = min(WRITTEN, positions)
+        about: dict[str, Any] = engines[0].info()
+        written = min(WRITTEN, about["model"]["decoder"]["max_positions"])
         keywords |= {"min_new_tokens": written, "max_new_tokens": written}
     times: list[list[float]] = [[] for _ in engines]
     rates: list[list[float]] = [[] for _ in engines]

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     if directory.tokenizer_kind is None:
         raise InputError(f"{options.model}: expected a model with a tokenizer, found one without")
     config = directory.config
-    vocabs = config.source_vocab, config.target_vocab
+    vocabs = config.source_side()[1], config.target_side()[1]
     tokenizer = open_tokenizer(
         directory.path, directory.tokenizer_kind, source_vocab=vocabs[0], target_vocab=vocabs[1]
     )

@@ -32,7 +32,7 @@ class BeamSearch(Search):
 
     def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
         super().__init__(options, slots=slots, vocab=vocab, rows=2 * options.num_beams)
-        from pyengine._core import Beams  # type: ignore[attr-defined]  # converting needs no core
+        from pyengine._core import Beams  # converting needs no core
 
         self._beams = Beams(
             histories=self._histories,

@@ -21,7 +21,7 @@ class GreedySearch(Search):
 
     def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
         super().__init__(options, slots=slots, vocab=vocab, rows=1)
-        from pyengine._core import power, write_tokens  # type: ignore[attr-defined]  # converting needs no core
+        from pyengine._core import power, write_tokens  # converting needs no core
 
         self._power, self._write_tokens = power, write_tokens
         self._totals = np.zeros(slots)

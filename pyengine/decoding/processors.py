@@ -166,7 +166,7 @@ class Processors:
         (rounding of the logits); the candidates' own sum is the better one below that. Sums run along a row
         in order, so that a row never depends on how many candidates its neighbours have.
         """
-        from pyengine._core import exp, log  # type: ignore[attr-defined]  # converting needs no core
+        from pyengine._core import exp, log  # converting needs no core
 
         count = len(candidates.ids)
         row_of = np.repeat(np.arange(count), np.diff(edits.offsets))

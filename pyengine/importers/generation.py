@@ -88,7 +88,7 @@ def read_generation(
     def token(key: str) -> Any:
         return given.get(key, model_json.get(key))
 
-    positions = config.decoder.max_positions
+    positions = config.target_side()[0].max_positions
     values = {
         name: option.kind.fit(option.kind.of_checkpoint(given[name]), positions)
         for name, option in OPTIONS.items()

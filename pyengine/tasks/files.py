@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
@@ -28,7 +28,7 @@ Translate = Callable[[int, list[str], int], list[TranslationResult]]
 
 def text_line(number: int, result: TranslationResult) -> str:
     """The best text, in one line whatever the model wrote."""
-    return " ".join((result.text or "").splitlines())
+    return " ".join(result.text.splitlines())
 
 
 def translate_lines(
@@ -77,7 +77,7 @@ def translate_lines(
     return FileResult(lines, tokens, seconds, best(), max(1, threads // best()), measured)
 
 
-def _progress(source: Path) -> tqdm:
+def _progress(source: Path) -> tqdm[Any]:
     """Shown on a terminal, after a second."""
     from tqdm import tqdm  # not at the top: most programs never show it
 
@@ -85,7 +85,7 @@ def _progress(source: Path) -> tqdm:
     return tqdm(total=total, unit="B", unit_scale=True, disable=None, delay=1, leave=False)
 
 
-def _lines(source: Path, bar: tqdm) -> Iterator[str]:
+def _lines(source: Path, bar: tqdm[Any]) -> Iterator[str]:
     """The lines without their ends. InputError for what is not UTF-8."""
     try:
         with open(source, "rb") as file:

@@ -115,7 +115,9 @@ def _logit_pieces(session: Session, inputs: list[np.ndarray], deadline: Deadline
             exclude_offsets=np.zeros(len(rows[own]) + 1, np.int32),
             full_logits=True,
         )
-        yield run_plan(session, plan).logits
+        logits = run_plan(session, plan).logits
+        assert logits is not None  # the plan asked for them
+        yield logits
 
 
 def _shifted(target: np.ndarray, start: int) -> np.ndarray:

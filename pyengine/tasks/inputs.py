@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, Union
+from typing import Any, TypeGuard, Union
 
 import numpy as np
 
@@ -49,10 +49,10 @@ def is_one(value: object) -> bool:
         raise InputError(f"expected text, token ids or a list of these, found {kind} (see translate_iter)")
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and len(value) > 0 and value.dtype.kind not in "OUS"
-    return bool(value) and _is_id(value[0])
+    return len(value) > 0 and _is_id(value[0])
 
 
-def _is_row(value: object) -> bool:
+def _is_row(value: object) -> TypeGuard[list[Any] | tuple[Any, ...] | np.ndarray]:
     """Whether it has items."""
     return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
@@ -71,7 +71,8 @@ class Inputs:
     def __init__(
         self, config: ModelConfig, end: Iterable[int], tokenizer: Tokenizer | None, pad: int | None = None
     ) -> None:
-        self._config = config
+        self._encoder, self._source_vocab = config.source_side()
+        self._decoder, self._target_vocab = config.target_side()
         self._end = tuple(end)
         self._pad = pad
         self._tokenizer = tokenizer
@@ -82,7 +83,7 @@ class Inputs:
         ids = self._ids(sentence, "source", name)
         if isinstance(sentence, str) and ids == self._blank:
             ids = []
-        most = self._config.encoder.max_positions
+        most = self._encoder.max_positions
         cut = len(ids) > most
         if cut:
             if not truncate:
@@ -99,7 +100,7 @@ class Inputs:
         ids = self._ids(sentence, "target", name)
         if not ids or ids[-1] not in self._end:
             ids.append(self._end[0])
-        most = self._config.decoder.max_positions
+        most = self._decoder.max_positions
         if len(ids) > most:
             raise InputError(f"{name} has {len(ids)} tokens; the model has {most} positions")
         return np.array(ids, np.int32)
@@ -138,7 +139,7 @@ class Inputs:
             raise InputError(str(error), keywords=(name,)) from None
 
     def _ids(self, sentence: Sentence, role: str, name: str) -> list[int]:
-        size = self._config.source_vocab if role == "source" else self._config.target_vocab
+        size = self._source_vocab if role == "source" else self._target_vocab
         if isinstance(sentence, str):
             if self._tokenizer is None:
                 raise InputError(f"{name} is text, but the model has no tokenizer; give token ids")

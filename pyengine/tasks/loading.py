@@ -55,14 +55,16 @@ def load(
     choice("load", load, ("copy", "mmap"))
     try:
         head = open_head(path, verify=flag("verify", verify))
-        config = head.config
-        opened = None if shortlist is None else Shortlist.open(shortlist, config.source_vocab, config.target_vocab)
+        _, source_vocab = head.config.source_side()
+        _, target_vocab = head.config.target_side()
+        opened = None if shortlist is None else Shortlist.open(shortlist, source_vocab, target_vocab)
 
         def read_tokenizer() -> Tokenizer | None:
             if head.tokenizer_kind is None:
                 return None
-            sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
-            return open_tokenizer(head.path, head.tokenizer_kind, **sizes)
+            return open_tokenizer(
+                head.path, head.tokenizer_kind, source_vocab=source_vocab, target_vocab=target_vocab
+            )
 
         # Opening a tokenizer takes as long as reading the weights.
         directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), read_tokenizer)

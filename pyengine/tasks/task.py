@@ -58,5 +58,5 @@ class Task:
         if not (options is None or isinstance(options, GenerationOptions)):
             raise OptionError(f"options is a {type(options).__name__}; expected GenerationOptions")
         asked = GenerationOptions(**keywords) if options is None else options
-        config = self._engine.config
-        return asked.resolve(self._engine.generation, config.target_vocab, config.decoder.max_positions)
+        decoder, vocab = self._engine.config.target_side()
+        return asked.resolve(self._engine.generation, vocab, decoder.max_positions)

@@ -25,7 +25,7 @@ from pyengine.errors import InputError
 from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
 from pyengine.options.listing import lists_options
 from pyengine.output import Target
-from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult
+from pyengine.results import Decoded, FileResult, Hypothesis, ScoreResult, TranslationResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
 from pyengine.scheduling.streams import run_streams
@@ -141,7 +141,7 @@ class Translator(Task):
         replicas = min(self._replicas, max(1, len(requests)))
         with self._searching(requests, settled, budget, deadline, replicas) as found:
             results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
-        warn(hint(zip(sentences, (result.text for result in results), strict=True)))
+        warn(hint(zip(sentences, results, strict=True)))
         return results[0] if one else results
 
     @lists_options
@@ -207,7 +207,7 @@ class Translator(Task):
                 text, truncated = begun.popleft()
                 result = self._result(each, truncated)
                 if not said:
-                    warn(said := hint([(text, result.text)]))
+                    warn(said := hint([(text, result)]))
                 with deadline.held():
                     yield result
 
@@ -222,7 +222,7 @@ class Translator(Task):
         window: int | None = None,
     ) -> Iterator[Iterator[list[Found]]]:
         """What the schedulers find; the end of the block cancels the rest, whoever still refers to it."""
-        vocab = self._engine.config.target_vocab
+        _, vocab = self._engine.config.target_side()
         allowed = None if self._shortlist is None else self._shortlist.lists(settled.always)
 
         opener = self._engine.opener()  # closing the model ends no call that has begun
@@ -278,7 +278,7 @@ class Translator(Task):
                 cut.append(read.truncated)
             with self._searching(requests, settled, budget, deadline, replicas) as found:
                 results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
-            said[0] = said[0] or hint(zip(lines, (result.text for result in results), strict=True))
+            said[0] = said[0] or hint(zip(lines, results, strict=True))
             return results
 
         ways = sorted({1, self._engine.threads})
@@ -362,7 +362,7 @@ class Translator(Task):
     def _logits_stream(
         self, pairs: list[tuple[np.ndarray, np.ndarray]], budget: int, deadline: Deadline
     ) -> Iterator[np.ndarray]:
-        start, vocab = self._engine.generation.decoder_start_token_id, self._engine.config.target_vocab
+        start, (_, vocab) = self._engine.generation.decoder_start_token_id, self._engine.config.target_side()
         with self._engine.session(deadline, 1) as session:
             rows = min(budget, session.max_rows)
             yield from target_logits(session, pairs, start, vocab, budget=rows, deadline=deadline)
@@ -385,11 +385,11 @@ class Translator(Task):
         ids = found.ids.tolist()
         if ids and ids[-1] in self._engine.generation.eos_token_id:
             ids.pop()
+        words = self._tokenizer
         return Hypothesis(
-            text=None if self._tokenizer is None else self._tokenizer.decode(ids),
-            tokens=None if self._tokenizer is None else tuple(self._tokenizer.pieces(ids)),
             ids=tuple(ids),
             score=found.score,
             finish_reason="length" if found.cut else "end",
             truncated=truncated,
+            decoded=None if words is None else Decoded(words.decode(ids), tuple(words.pieces(ids))),
         )

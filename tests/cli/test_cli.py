@@ -45,7 +45,7 @@ def error_line(done: subprocess.CompletedProcess[bytes]) -> str:
 @pytest.fixture(scope="module")
 def expected(int8_directory: Path) -> list[str]:
     with pyengine.load(int8_directory) as translator:
-        return [result.text or "" for result in translator.translate(LINES, beam_size=2)]
+        return [result.text for result in translator.translate(LINES, beam_size=2)]
 
 
 def test_arguments(int8_directory: Path, expected: list[str]) -> None:
