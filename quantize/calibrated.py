@@ -64,7 +64,7 @@ def round_calibrated(
             part = _round(matrix, types[name], seen, method)
             rounded[name].append(part)
             bias = "output.bias" if tied else source.removesuffix("weight") + "bias"
-            if seen is not None and bias in model.tensors:
+            if seen is not None and not isinstance(part, np.ndarray) and bias in model.tensors:
                 old = model.tensors[bias].read()
                 new = corrected_bias(old, matrix, part.dequantize(matrix.shape[1]), seen.mean)
                 biases[bias] = LazyTensor.of(bias, new)

@@ -92,7 +92,7 @@ def calibrate(
     pairs = _read(engine, tokenizer, text)
     _require_rows(min(_known_rows(pairs)), needed, len(pairs))
     path = None if state is None else usable_path(state, OptionError)
-    done, statistics = 0, {}
+    done, statistics = 0, dict[str, InputStatistics]()
     identity = _identity(engine, pairs, reservoir, seed)
     if path is not None and path.exists():
         done, statistics = load_state(path, identity)
@@ -233,7 +233,7 @@ def _translated(engine: Engine, pairs: list[Pair]) -> list[tuple[np.ndarray, np.
     """The pairs, greedy translations in place of missing targets."""
     waiting = [source for source, target in pairs if target is None]
     results = iter(Translator(engine, None, {}).translate(waiting, num_beams=1, num_return_sequences=1))
-    end, most = engine.generation.eos_token_id[0], engine.config.decoder.max_positions
+    end, most = engine.generation.eos_token_id[0], engine.config.target_side()[0].max_positions
     return [
         (source, np.array([*next(results).ids, end][:most], np.int32) if target is None else target)
         for source, target in pairs
@@ -251,7 +251,8 @@ def _identity(engine: Engine, pairs: list[Pair], reservoir: int, seed: int) -> d
     for pair in pairs:
         for side in pair:
             ids.update(b"-" if side is None else len(side).to_bytes(8, "little") + side.tobytes())
-    target = np.arange(min(8, engine.config.target_vocab, engine.config.decoder.max_positions), dtype=np.int32)
+    decoder, vocab = engine.config.target_side()
+    target = np.arange(min(8, vocab, decoder.max_positions), dtype=np.int32)
     with engine.session(Deadline(), 1, lambda name, x: None) as session:  # observed: damaged weights are named later
         opinion = _force(engine, session, [(pairs[0][0], target)])[0]
     return {

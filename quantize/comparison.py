@@ -104,5 +104,5 @@ def require_same_tokens(a: Inputs, b: Inputs, text: Text) -> None:
         name = f"line {number}"
         sources = [each.source(source, truncate=True, name=name).ids for each in (a, b)]
         targets = [each.prefix(target, name) for each in (a, b)]
-        if not (np.array_equal(*sources) and np.array_equal(*targets)):
+        if not (np.array_equal(sources[0], sources[1]) and np.array_equal(targets[0], targets[1])):
             raise InputError(f"{name}: expected models of one vocabulary, found two that read it as different tokens")

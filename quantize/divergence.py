@@ -81,7 +81,8 @@ def _share(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
 
 
 def divergence(
@@ -127,7 +128,9 @@ def pair_divergences(
     """
     if not pairs:
         raise InputError("a divergence needs sentences, found none")
-    theirs = pairs if kept is None else [kept.renumbered(source, target) for source, target in pairs]
+    theirs = pairs if kept is None else [
+        kept.renumbered(np.asarray(source), np.asarray(target)) for source, target in pairs
+    ]
     runs = (
         translator.logits_iter([source for source, _ in each], [target for _, target in each])
         for translator, each in ((reference, pairs), (other, theirs))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Collection, Mapping, Sequence
 
 from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.errors import OptionError
@@ -186,7 +186,7 @@ def convert(
         statistics: Statistics = {}
         if calibration is not None and _needs_statistics(calibration, types, None if sparse is None else sparse_method):
             statistics = _statistics(model, tokenizer, calibration, types)
-        scaled, masked, choices = [], [], []
+        scaled, masked, choices = list[Scaled](), list[Masked](), list[Choice]()
         likely = dict.fromkeys(types, PROBE) if calibration is not None and calibration.chooses else types
         if calibration is not None and calibration.smooth:
             model, statistics, scaled = smooth(model, likely, statistics, calibration.smooth, calibration.progress)
@@ -266,7 +266,7 @@ def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> t
 
 def _with_layers_left(config: ModelConfig, prune: Mapping[str, float]) -> ModelConfig:
     """As many layers as ``prune`` will leave: types go by the numbers that layers have in what is written."""
-    stacks = {}
+    stacks: dict[str, Any] = {}
     for stack, sizes in config.stacks():
         gone = layers_to_remove(stack, sizes, prune.get(f"{stack}_layers", 0.0))
         stacks[stack] = replace(sizes, layers=sizes.layers[: len(sizes.layers) - gone])
@@ -300,7 +300,7 @@ def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[Canonica
 
 
 def _pruned(
-    model: CanonicalModel, tokenizer: Tokenizer | None, calibration: Calibration, prune: Mapping[str, float]
+    model: CanonicalModel, tokenizer: Tokenizer | None, calibration: Calibration, prune: Mapping[str, Any]
 ) -> PrunedModel:
     """The model without the shares ``prune`` of its layers, heads and neurons."""
     from pyengine.quantize.prune.model import prune_model  # with the engine, as below

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,7 @@ class Reporter:
         _require_apart(Path(directory), usable_path(output, OptionError))
         self._checkpoint, self._output, self._directory = checkpoint, output, directory
         self._overwrite, self._speed = overwrite, speed
-        self._how = {"requantize": True, "allow_unknown_keys": allow_unknown_keys}
+        self._how: dict[str, Any] = {"requantize": True, "allow_unknown_keys": allow_unknown_keys}
         self._model = open_model(checkpoint, **self._how)
         self._stored, self._bytes = stored_input(checkpoint, self._model)
         self._tokenizer = None
@@ -129,7 +130,8 @@ class Reporter:
         directory = open_directory(self._output)
         notes = [self.skipped[0].upper() + self.skipped[1:] + "."] if self.skipped else []
         speed: tuple[Speed, ...] = ()
-        end_to_end, statistics, machine = None, {}, [platform.machine(), f"{usable_cpus()} CPUs"]
+        end_to_end, machine = None, [platform.machine(), f"{usable_cpus()} CPUs"]
+        statistics: dict[str, InputStatistics] = {}
         vocabularies = [(each.source_vocab, each.target_vocab) for each in (self._model.config, directory.config)]
         if self._used is not None and not self._held_out:
             notes.append("The text has fewer than 10 lines: none was held out, and no error measured.")

@@ -80,7 +80,7 @@ def usable_text(
         if target is not None:
             ids = inputs.prefix(target, f"the target of line {number}")
             ended = len(ids) > 0 and ids[-1] in generation.eos_token_id
-            long = long or len(ids) + (not ended) > config.decoder.max_positions
+            long = long or len(ids) + (not ended) > config.target_side()[0].max_positions
         if long:
             skipped.long += 1
         else:

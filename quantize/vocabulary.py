@@ -76,16 +76,17 @@ def trim_vocabulary(
         raise OptionError(f"{directory}: expected an empty directory")
     config = model.config
     home = next(iter(model.tokenizer_files.values())).parent
-    sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
+    sizes = {"source_vocab": config.source_side()[1], "target_vocab": config.target_side()[1]}
     tokenizer = open_tokenizer(home, model.tokenizer, **sizes)
     source, target = _used(tokenizer, text)
     files = open_files(model.tokenizer, model.tokenizer_files)
     beyond = max(files.special, default=0)  # a tokenizer.json opens whatever ids stand in it
-    if beyond >= config.source_vocab:
-        raise TokenizerError(f"{home}: expected special ids below the model's {config.source_vocab}, found {beyond}")
+    if beyond >= sizes["source_vocab"]:
+        below = sizes["source_vocab"]
+        raise TokenizerError(f"{home}: expected special ids below the model's {below}, found {beyond}")
     target |= _named(model.generation)
     if files.separate and not config.share_embeddings:
-        source_ids, target_ids = _separate(files, source, target, config.source_vocab, config.target_vocab)
+        source_ids, target_ids = _separate(files, source, target, *sizes.values())
     else:
         ids = sorted(files.closure(source | target | files.special | files.target_special))
         source_ids, target_ids = ([i for i in ids if i < size] for size in sizes.values())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def cut_layers(model: CanonicalModel, cuts: Sequence[Cut], *, fit: bool) -> Cano
         for part, values in zip(("weight", "bias"), fitted, strict=True):
             name = f"{cut.stack}.layers.{cut.first - 1}.ffn.norm.{part}"
             tensors[name] = LazyTensor.of(name, values)
-    stacks = {}
+    stacks: dict[str, Any] = {}
     for stack, sizes in model.config.stacks():
         layers = sizes.layers
         gone = {i for cut in cuts if cut.stack == stack for i in range(cut.first, cut.end)}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -273,7 +274,7 @@ def _resized(config: ModelConfig, kept: Mapping[str, np.ndarray]) -> ModelConfig
         heads = each.heads if columns is None else len(columns) // each.head_width
         return replace(each, heads=heads, kv_heads=heads)
 
-    stacks = {}
+    stacks: dict[str, Any] = {}
     for stack, sizes in config.stacks():
         layers = []
         for i, layer in enumerate(sizes.layers):

@@ -55,7 +55,7 @@ def fit_to_teacher(
     for layer, (weight, bias) in mine.items():
         fitted = recover(weight, bias, statistics[layer])
         for name, values in ((f"{layer}.down.weight", fitted.weight), (f"{layer}.down.bias", fitted.bias)):
-            tensors[name] = LazyTensor(name, values.shape, "float32", lambda values=values: values)
+            tensors[name] = LazyTensor.of(name, values)
     return replace(model, tensors=tensors)
 
 

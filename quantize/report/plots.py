@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from itertools import accumulate
-from typing import TYPE_CHECKING, Callable, Sequence
+from typing import TYPE_CHECKING, Callable, Literal, Sequence
 
 from pyengine.errors import OptionError
 from pyengine.quantize.report.data import Histogram, Layer, ParetoPoint
@@ -124,8 +124,9 @@ def outliers_plot(layers: Sequence[Layer]) -> Markup | None:
 
     def draw(axes: Axes) -> None:
         points = [(one.ratio, row) for row, layer in enumerate(found) for one in layer.outliers]
-        axes.scatter(*zip(*points), s=16, color=_MARK, alpha=0.7, linewidths=0)
-        _scale(axes, "x", [ratio for ratio, _ in points], "{:g}".format)
+        ratios, rows = [ratio for ratio, _ in points], [row for _, row in points]
+        axes.scatter(ratios, rows, s=16, color=_MARK, alpha=0.7, linewidths=0)
+        _scale(axes, "x", ratios, "{:g}".format)
         axes.set_xlabel("largest magnitude / median over channels")
         _name_rows(axes, found, [layers.index(layer) for layer in found])
 
@@ -156,15 +157,15 @@ def pareto_plot(points: Sequence[ParetoPoint]) -> Markup:
     def draw(axes: Axes) -> None:
         ordered = sorted(points, key=lambda point: (point.bytes, point.error))
         lowest = accumulate((point.error for point in ordered), min)
-        below = [float("inf")]
-        front = [one for one, least in zip(ordered, lowest) if one.error < below[-1] and not below.append(least)]
+        below = [float("inf"), *lowest]
+        front = [one for one, least in zip(ordered, below) if one.error < least]
         axes.plot([one.bytes for one in front], [one.error for one in front], color=_BEFORE, linewidth=1.2)
         axes.scatter([one.bytes for one in points], [one.error for one in points], s=18, color=_AFTER, zorder=3)
         for one in points:
             if one.chosen:
                 axes.scatter([one.bytes], [one.error], s=70, marker="D", color=_MARK, zorder=4)
-                where = {"xytext": (8, 8), "textcoords": "offset points"}
-                axes.annotate(shown(one.label), (one.bytes, one.error), **where)
+                place = (one.bytes, one.error)
+                axes.annotate(shown(one.label), place, xytext=(8, 8), textcoords="offset points")
         axes.margins(0.12)
         _scale(axes, "y", [one.error for one in points], "{:g}".format)
         axes.xaxis.set_major_formatter(lambda value, _: size(value))
@@ -182,7 +183,7 @@ def _dots(
         return None
 
     def draw(axes: Axes) -> None:
-        axes.scatter(*zip(*found), s=26, color=_AFTER, zorder=3)
+        axes.scatter([value for value, _ in found], [row for _, row in found], s=26, color=_AFTER, zorder=3)
         _scale(axes, "x", [value for value, _ in found], tick)
         axes.set_xlabel(label)
         _name_rows(axes, layers)
@@ -194,7 +195,7 @@ def _percent_tick(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def _scale(axes: Axes, axis: str, values: Sequence[float], tick: Callable[[float], str]) -> None:
+def _scale(axes: Axes, axis: Literal["x", "y"], values: Sequence[float], tick: Callable[[float], str]) -> None:
     """A logarithmic axis for a wide range of positive values, else a linear one; few ticks, written by ``tick``."""
     along = axes.xaxis if axis == "x" else axes.yaxis
     if min(values) > 0 and max(values) > _WIDE_RANGE * min(values):
