@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pyengine.canonical import CanonicalModel, GenerationDefaults, LazyTensor, Removal
+from pyengine.canonical.search import OPTIONS
 from pyengine.errors import InputError, OptionError, TokenizerError, UnsupportedError
 from pyengine.quantize.vocabulary_files import TokenizerFiles, open_files, write_files
 from pyengine.text import Tokenizer, open_tokenizer
@@ -137,26 +138,18 @@ def _used(tokenizer: Tokenizer, text: Iterable[tuple[Sentence, Sentence]]) -> tu
 def _named(generation: GenerationDefaults) -> set[int]:
     """Ids that the search may write by itself; those that it must not write need not be there."""
     single = (generation.decoder_start_token_id, generation.pad_token_id, generation.forced_bos_token_id)
-    several = (*generation.eos_token_id, *(generation.forced_eos_token_id or ()))
+    several = (*generation.eos_token_id, *generation.forced_eos_token_id)
     return {i for i in (*single, *several) if i is not None}
 
 
 def _renumbered(generation: GenerationDefaults, number: Mapping[int, int]) -> GenerationDefaults:
-    def all_of(ids: Iterable[int]) -> tuple[int, ...]:
-        return tuple(number[i] for i in ids if i in number)
-
-    forced_eos = generation.forced_eos_token_id
-    pad, bos = generation.pad_token_id, generation.forced_bos_token_id
+    pad = generation.pad_token_id
     return replace(
         generation,
         decoder_start_token_id=number[generation.decoder_start_token_id],
-        eos_token_id=all_of(generation.eos_token_id),
+        eos_token_id=tuple(number[i] for i in generation.eos_token_id),
         pad_token_id=None if pad is None else number[pad],
-        bad_words_ids=tuple(all_of(word) for word in generation.bad_words_ids if number.keys() >= set(word)),
-        suppress_tokens=all_of(generation.suppress_tokens),
-        begin_suppress_tokens=all_of(generation.begin_suppress_tokens),
-        forced_bos_token_id=None if bos is None else number[bos],
-        forced_eos_token_id=None if forced_eos is None else all_of(forced_eos),
+        **{name: option.kind.renumbered(getattr(generation, name), number) for name, option in OPTIONS.items()},
     )
 
 

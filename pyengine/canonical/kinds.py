@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,10 @@ class Kind(ABC):
     def ids(self, value: Any) -> tuple[int, ...]:
         """The ids in a settled value."""
         return ()
+
+    def renumbered(self, value: Any, number: Mapping[int, int]) -> Any:
+        """A settled value in which each id is its ``number``; ids without one are dropped."""
+        return value
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,9 @@ class Ids(Kind):
     def ids(self, value: Any) -> tuple[int, ...]:
         return tuple(value)
 
+    def renumbered(self, value: Any, number: Mapping[int, int]) -> Any:
+        return tuple(number[id] for id in value if id in number)
+
 
 class OneId(Kind):
     """One token id, or none, which is () where a caller says it and None in the end."""
@@ -232,6 +240,9 @@ class OneId(Kind):
 
     def ids(self, value: Any) -> tuple[int, ...]:
         return () if value is None else (value,)
+
+    def renumbered(self, value: Any, number: Mapping[int, int]) -> Any:
+        return number.get(value)
 
 
 class Phrases(Kind):
@@ -264,6 +275,10 @@ class Phrases(Kind):
 
     def ids(self, value: Any) -> tuple[int, ...]:
         return tuple(id for phrase in value for id in phrase)
+
+    def renumbered(self, value: Any, number: Mapping[int, int]) -> Any:
+        """A phrase that lacks an id cannot occur."""
+        return tuple(tuple(number[id] for id in phrase) for phrase in value if number.keys() >= set(phrase))
 
 
 def _ids(name: str, value: Any) -> tuple[int, ...]:
