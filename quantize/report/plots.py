@@ -1,20 +1,15 @@
-"""The plots of a report, each an SVG that stands in the page.
-
-The same report gives the same bytes: nothing is dated, ids come from a fixed salt, and no setting of the user's
-own counts.
-"""
+"""The plots of a report, each an SVG that stands in the page."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from itertools import accumulate
 from typing import TYPE_CHECKING, Callable, Literal, Sequence
 
 from pyengine.errors import OptionError
 from pyengine.quantize.report.data import Histogram, Layer, ParetoPoint
+from pyengine.quantize.report.figure import plot
 from pyengine.quantize.report.markup import Markup, shown
-from pyengine.quantize.report.svg import COLOURS, inline_svg
+from pyengine.quantize.report.svg import COLOURS
 from pyengine.quantize.report.words import short_name, size
 from pyengine.version import DISTRIBUTION
 
@@ -32,29 +27,7 @@ __all__ = [
     "snr_plot",
 ]
 
-_INK, _LINE, _BEFORE, _AFTER, _MARK = COLOURS
-_SETTINGS = {
-    "svg.fonttype": "none",  # text stays text, in the reader's font
-    "svg.hashsalt": "pyengine",
-    "text.parse_math": False,  # a name may hold a dollar sign
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _LINE,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": _LINE,
-    "ytick.color": _LINE,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-}
-_WIDTH = 4.6  # inches: scaled to a phone, its letters can still be read
+_, _, _BEFORE, _AFTER, _MARK = COLOURS
 _TOLD_APART = 1e6  # largest divergence over the smallest that is drawn as it is
 _WIDE_RANGE = 20  # largest over smallest from which an axis is logarithmic
 
@@ -81,7 +54,7 @@ def sizes_plot(layers: Sequence[Layer], names: tuple[str, str]) -> Markup:
         _name_rows(axes, layers)
         axes.figure.legend(loc="outside upper right", ncols=2, frameon=False)
 
-    return _plot("sizes", f"Bytes of each layer: {before}, {after}", _rows_height(layers), draw)
+    return plot("sizes", f"Bytes of each layer: {before}, {after}", _rows_height(layers), draw)
 
 
 def divergence_plot(quantiles: Sequence[float]) -> Markup | None:
@@ -101,7 +74,7 @@ def divergence_plot(quantiles: Sequence[float]) -> Markup | None:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set(xlabel="share of the tokens", ylabel="KL divergence at most, nats")
 
-    return _plot("divergence", "KL divergence of the tokens, in ascending order", 3.2, draw)
+    return plot("divergence", "KL divergence of the tokens, in ascending order", 3.2, draw)
 
 
 def snr_plot(layers: Sequence[Layer]) -> Markup | None:
@@ -130,7 +103,7 @@ def outliers_plot(layers: Sequence[Layer]) -> Markup | None:
         axes.set_xlabel("largest magnitude / median over channels")
         _name_rows(axes, found, [layers.index(layer) for layer in found])
 
-    return _plot("outliers", "Outlier channels of each layer's inputs", _rows_height(found), draw)
+    return plot("outliers", "Outlier channels of each layer's inputs", _rows_height(found), draw)
 
 
 def histogram_plot(index: int, layer: Layer, histogram: Histogram) -> Markup:
@@ -148,7 +121,7 @@ def histogram_plot(index: int, layer: Layer, histogram: Histogram) -> Markup:
         axes.locator_params(axis="x", nbins=3)
         axes.set_title(shown(short_name(index, layer.name)), fontsize=8)
 
-    return _plot(f"weights{index}", f"Histogram of the weights of {layer.name}", 1.3, draw, width=2.2)
+    return plot(f"weights{index}", f"Histogram of the weights of {layer.name}", 1.3, draw, width=2.2)
 
 
 def pareto_plot(points: Sequence[ParetoPoint]) -> Markup:
@@ -172,7 +145,7 @@ def pareto_plot(points: Sequence[ParetoPoint]) -> Markup:
         axes.locator_params(axis="x", nbins=4)
         axes.set(xlabel="size of the model", ylabel="weighted error")
 
-    return _plot("pareto", "Size against error of all choices", 3.2, draw)
+    return plot("pareto", "Size against error of all choices", 3.2, draw)
 
 
 def _dots(
@@ -188,7 +161,7 @@ def _dots(
         axes.set_xlabel(label)
         _name_rows(axes, layers)
 
-    return _plot(name, f"{label}, of each layer", _rows_height(layers), draw)
+    return plot(name, f"{label}, of each layer", _rows_height(layers), draw)
 
 
 def _percent_tick(share: float) -> str:
@@ -216,20 +189,3 @@ def _name_rows(axes: Axes, layers: Sequence[Layer], numbers: Sequence[int] | Non
 
 def _rows_height(layers: Sequence[Layer]) -> float:
     return 0.75 + 0.19 * len(layers)
-
-
-def _plot(name: str, label: str, height: float, draw: Callable[[Axes], None], width: float = _WIDTH) -> Markup:
-    """What ``draw`` puts on the only axes of a figure of so many inches."""
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
-    file = io.BytesIO()
-    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
-        # The text is measured in matplotlib's font and shown in the reader's, which may have more letters.
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
-        axes = figure.subplots()
-        axes.set_facecolor("none")
-        draw(axes)
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return inline_svg(file.getvalue(), f"{name}-", shown(label))
