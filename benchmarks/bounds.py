@@ -1,6 +1,16 @@
 """What the machine can do at most: bandwidth of caches and memory, int8 and float32 peaks. Needs a compiler.
 
     python benchmarks/bounds.py
+
+Measured by limits.c, which shares no code with the engine. Each figure is the best of a quarter of a second of short
+repetitions, and of five such rounds: other tenants of a machine slow it down, nothing speeds it up. Bandwidth is that of
+reading a buffer over and over: 1 MB lies in the second-level cache, 52 MB are about the weights that a decoding step of
+the base-size model reads, and 1 GiB is larger than all caches. GOPS are thousands of millions of operations a second with
+the best instructions of each set.
+
+Two tests check it that share nothing with it: the C library's memcmp, comparing two equal halves of 1 GiB, whose rounds
+alternate with those of limits.c; and the clock (timed by a chain of additions) times the operations a cycle that the
+CPU's maker states.
 """
 
 from __future__ import annotations
@@ -39,7 +49,7 @@ def main() -> None:
         peaks.rows.append([f"int8, {isa}", *(found.int8(isa, every=every) / 1e9 for every in (False, True))])
     peaks.rows.append(["float32", *(found.float32(every=every) / 1e9 for every in (False, True))])
 
-    report = Report("machine", {"threads": threads, "figures": found.figures}, [reads, peaks])
+    report = Report("bounds", {"threads": threads, "figures": found.figures}, [reads, peaks])
 
     def compare(demand: str, measured: float, other: float) -> None:
         shown = f"{measured / 1e9:.1f} against {other / 1e9:.1f}"

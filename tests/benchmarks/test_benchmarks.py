@@ -16,6 +16,7 @@ from pyengine import _core
 from pyengine.quantize import convert
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 SMALL = (
     "--d-model=16", "--layers=2", "--attention-heads=2", "--ffn-dim=24", "--vocab-size=6100",
     "--max-position-embeddings=40",
@@ -74,7 +75,7 @@ def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None
     saved = tmp_path / "saved.json"
     run("bounds", "--json", str(saved))
     report = json.loads(saved.read_text(encoding="utf-8"))
-    assert report["benchmark"] == "machine" and all(value > 0 for value in report["settings"]["figures"].values())
+    assert report["benchmark"] == "bounds" and all(value > 0 for value in report["settings"]["figures"].values())
     described = report["machine"]
     for key in ("cpu", "cpus", "memory_bytes", "kernel", "compiler", "python", "packages", "commit", "date"):
         assert key in described
@@ -87,7 +88,7 @@ def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None
     [
         ("speed", ["--quick"]), ("footprint", ["--quick"]), ("quality", ["--sentences", "3"]),
         ("shortlist", ["--quick"]), exhaustive("peers", ["mt", "--quick"]), exhaustive("neighbour", ["--quick"]),
-        exhaustive("pruning", ["--quick"]), ("large", ["--quick"]), ("versions", ["--quick"]),
+        exhaustive("pruning", ["--quick"]), ("large", ["--quick"]), ("versions", ["--quick"]), ("phases", ["--quick"]),
     ],
 )  # fmt: skip
 def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str], tmp_path: Path) -> None:
@@ -116,11 +117,17 @@ def test_kernels_are_shown_as_shares_of_the_limits(tmp_path: Path) -> None:
             assert all(row[4] > 0 for row in table["rows"])
 
 
-def test_the_page_shows_the_committed_results(tmp_path: Path) -> None:
-    page = ROOT / "docs" / "performance.md"
-    copy = tmp_path / "performance.md"
-    copy.write_bytes(page.read_bytes())
-    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    assert results
-    run("report", *map(str, results), "--update", str(copy))
-    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+def test_the_pages_are_made_of_the_committed_results(tmp_path: Path) -> None:
+    (tmp_path / "performance").mkdir()
+    front = (DOCS / "performance.md").read_text(encoding="utf-8")
+    before, _, after = front.partition("<!-- begin summary -->\n")
+    emptied = before + "<!-- begin summary -->\n<!-- end summary -->\n" + after.partition("<!-- end summary -->\n")[2]
+    (tmp_path / "performance.md").write_text(emptied, encoding="utf-8")
+    run("report", "--docs", str(tmp_path))
+    assert (tmp_path / "performance.md").read_text(encoding="utf-8") == front
+    made, committed = (
+        {path.name: path.read_text(encoding="utf-8") for path in (folder / "performance").glob("*.md")}
+        for folder in (tmp_path, DOCS)
+    )
+    assert made == committed
+    assert {f"{path.stem}.md" for path in (ROOT / "benchmarks" / "results").iterdir()} == set(made)
