@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -131,3 +132,22 @@ def test_the_pages_are_made_of_the_committed_results(tmp_path: Path) -> None:
     )
     assert made == committed
     assert {f"{path.stem}.md" for path in (ROOT / "benchmarks" / "results").iterdir()} == set(made)
+
+
+def test_the_pictures_show_the_committed_results(tmp_path: Path) -> None:
+    """By what they say of themselves: where letters and lines stand, versions of matplotlib differ."""
+    pytest.importorskip("matplotlib")
+    (tmp_path / "performance").mkdir()
+    run("pictures", "--docs", str(tmp_path))
+    made = {path.name: path for path in (tmp_path / "performance").iterdir()}
+    committed = {path.name: path for path in (DOCS / "performance").glob("*.svg")}
+    assert made.keys() == committed.keys() and len(made) == 3
+    for name, path in committed.items():
+        described = ET.parse(path).findtext("{*}desc")
+        assert described and described == ET.parse(made[name]).findtext("{*}desc")
+        assert path.stat().st_size < 60_000
+        first = made[name].read_bytes()
+        assert b"prefers-color-scheme: dark" in first and b"var(" not in first
+    before = {name: path.read_bytes() for name, path in made.items()}
+    run("pictures", "--docs", str(tmp_path))
+    assert before == {name: path.read_bytes() for name, path in made.items()}
