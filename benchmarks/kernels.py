@@ -1,6 +1,6 @@
 """The kernels of each instruction set, as a share of what this machine can do in the same run.
 
-    python benchmarks/kernels.py [--only gemm|rows|int4|sparse|logits|barriers|float32|attention|rowwise]
+    python benchmarks/kernels.py [--only gemm|rows|int4|sparse|logits|barriers|float32|attention|tiles|rowwise]
 
 A *kernel* is the innermost function of the core for one job, written once for each instruction set (`isa`). What bounds
 it is either arithmetic, the operations a second that the machine can do at most (GOPS), or reading, the bytes a second
@@ -14,7 +14,8 @@ weights in groups, with and without zero points, a few rows as in `rows`, and ma
 from which share of zeros on they are as fast. `logits`: the last product fused with its normalizer and the best 5 ids,
 against the product alone. `barriers`: the places in a decoder step where threads wait for one another. `float32`:
 products in float32, one thread. `attention`: a row of 8 heads of 64 dimensions over keys and values in the cache.
-`rowwise`: layer normalisation and quantization of a row; the last two against the bandwidth of 1 MB.
+`tiles`: 16 rows of a prompt over 2,048 keys, together and each with every query head by a call of its own, in turn.
+`rowwise`: layer normalisation and quantization of a row; it and `attention` against the bandwidth of 1 MB.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from report import Report, Table, Verdict, parser, publish
 from pyengine import _core
 from pyengine.cpus import usable_cpus
 
-TABLES = ("gemm", "rows", "int4", "sparse", "logits", "barriers", "float32", "attention", "rowwise")
+TABLES = ("gemm", "rows", "int4", "sparse", "logits", "barriers", "float32", "attention", "tiles", "rowwise")
+KINDS = ("int8", "float32")
+TILE_ROWS, LAYERS = 16, 12
 STEP_BARRIERS = 6 * 8 + 4
 """Of a decoder step of the base-size model with few rows: eight a layer, embedding, rows asked for, logits."""
 GAINS = {0.5: 1.8, 0.25: 3.2}
@@ -310,30 +313,74 @@ def float32(isas: list[str], extent: Extent, peaks: limits.Limits, report: Repor
     report.tables.append(table)
 
 
+def pages_of(kind: str, count: int, heads: int, dims: int) -> np.ndarray:
+    """Keys and values as uint8 [pages, heads, bytes of a head]."""
+    tokens = 16
+    head_bytes = tokens * (2 * dims + 2 * 4) if kind == "int8" else tokens * 2 * dims * 4
+    rng, shape = np.random.default_rng(1), (count // tokens, heads, head_bytes)
+    if kind == "float32":
+        return rng.standard_normal((*shape[:2], head_bytes // 4), np.float32).view(np.uint8)
+    values = rng.integers(-127, 128, shape, np.int8).view(np.uint8)
+    values[..., -2 * tokens * 4 :] = np.full(2 * tokens, 0.01, np.float32).view(np.uint8)
+    return values
+
+
 def attention(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
     columns = {"isa": "", "cache": "", "keys": ",d", "us": ".2f", "ns a key and head": ".2f", "GB/s": ".1f",
                "% of the bandwidth": ".0f"}  # fmt: skip
     table = Table("Attention of a row: 8 heads of 64 dimensions, one thread", columns)
-    heads, dims, tokens = 8, 64, 16
-    for isa, kind, count in itertools.product(isas, ("int8", "float32"), extent.keys):
-        kernels = _core.Kernels(isa)
-        head_bytes = tokens * (2 * dims + 2 * 4) if kind == "int8" else tokens * 2 * dims * 4
-        rng, shape = np.random.default_rng(1), (count // tokens, heads, head_bytes)
-        values = rng.integers(-127, 128, shape, np.int8).view(np.uint8)
-        if kind == "int8":
-            values[..., -2 * tokens * 4 :] = np.full(2 * tokens, 0.01, np.float32).view(np.uint8)
-        else:
-            values = rng.standard_normal((*shape[:2], head_bytes // 4), np.float32).view(np.uint8)
-        q, y = rng.standard_normal((heads, dims), np.float32), np.empty((heads, dims), np.float32)
+    heads, dims = 8, 64
+    for isa, kind, count in itertools.product(isas, KINDS, extent.keys):
+        kernels, values = _core.Kernels(isa), pages_of(kind, count, heads, dims)
+        q = np.random.default_rng(1).standard_normal((1, heads, dims), np.float32)
+        y, sight = np.empty_like(q), np.array([[0, count, count - 1]])
 
         def run(repeat: int) -> None:
-            kernels.attend(kind, q, values, count, 0.125, y, repeat=repeat)  # noqa: B023
+            kernels.attend(kind, q, values, sight, 0.125, y, heads, repeat=repeat)  # noqa: B023
 
         seconds = best(run, max(1, 400_000 // count), extent.seconds / 2)
         rate, limit = values.nbytes / seconds, peaks.read(limits.SECOND_LEVEL, every=False)
         cells = [seconds * 1e6, seconds * 1e9 / count / heads, rate / 1e9, 100 * rate / limit]
         table.rows.append([isa, kind, count, *cells])
     report.tables.append(table)
+
+
+def tiles(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
+    columns = {"isa": "", "cache": "", "dimensions": "d", "heads a key-value head": "d", "keys": ",d",
+               "row by row, ns": ".1f", "tile, ns": ".1f", "times as fast": ".2f"}  # fmt: skip
+    table = Table("Attention of a tile: ns a query and page of 16 keys, 4 key-value heads, one thread", columns)
+    heads, count = 4, max(extent.keys)
+    found: dict[tuple[str, int], list[float]] = {}
+    for isa, kind, dims, group in itertools.product(isas, KINDS, (64, 128), (1, 3, 8)):
+        kernels, own = _core.Kernels(isa), pages_of(kind, count, heads, dims)
+        # As in a model: a page has room for the keys and values of all layers, of which one is read.
+        pages = np.zeros((len(own), LAYERS, *own.shape[1:]), np.uint8)
+        pages[:, LAYERS // 2] = own
+        offset = LAYERS // 2 * own[0].nbytes
+        q = np.random.default_rng(1).standard_normal((TILE_ROWS, heads * group, dims), np.float32)
+        # A prompt's last rows.
+        at = np.arange(count - TILE_ROWS, count)
+        y, sight = np.empty_like(q), np.stack([0 * at, at + 1, at], axis=1)
+
+        def alone(repeat: int) -> None:
+            kernels.attend(kind, q, pages, sight, 0.125, y, heads, offset, repeat, alone=True)  # noqa: B023
+
+        def tile(repeat: int) -> None:
+            kernels.attend(kind, q, pages, sight, 0.125, y, heads, offset, repeat)  # noqa: B023
+
+        # In turn, so that both meet the same neighbours.
+        repeat = 32 // group  # the call itself takes as long as one query head
+        pairs = [[best(run, repeat, extent.seconds / 5) for run in (alone, tile)] for _ in range(3)]
+        apart, whole = (min(times) for times in zip(*pairs, strict=True))
+        unit = 1e9 / (q.shape[0] * q.shape[1] * count / 16)
+        table.rows.append([isa, kind, dims, group, count, apart * unit, whole * unit, apart / whole])
+        if kind == "int8":
+            found.setdefault((isa, min(group, 2)), []).append(apart / whole)
+    report.tables.append(table)
+    for (isa, several), ratios in found.items():
+        least, heads_of = (1.5, "one query head") if several == 1 else (2.0, "several query heads")
+        demand = f"{isa}: tiles {least} times as fast as row by row, {heads_of} a key-value head"
+        report.verdicts.append(Verdict(demand, f"at least {min(ratios):.2f}", min(ratios) >= least))
 
 
 def rowwise(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
@@ -368,7 +415,7 @@ def main() -> None:
     isas = [isa for isa in _core.available_isas() if options.all or isa != "ref"]
     peaks = limits.measure(limits.SECOND_LEVEL, *extent.buffers)
     report = Report("kernels", {"limits": peaks.figures})
-    measures = (gemm, rows, int4, sparse, logits, barriers, float32, attention, rowwise)
+    measures = (gemm, rows, int4, sparse, logits, barriers, float32, attention, tiles, rowwise)
     for name, measure in zip(TABLES, measures, strict=True):
         if options.only in (None, name):
             measure(isas, extent, peaks, report)

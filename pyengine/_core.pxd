@@ -90,22 +90,29 @@ cdef extern from "kernels/kernels.h" nogil:
         const int32_t *line_start
         const uint16_t *line_quad
 
+    ctypedef struct pe_sight:
+        int64_t first
+        int64_t end
+        int64_t position
+
     ctypedef struct pe_attend:
+        int64_t rows
         int64_t heads
+        int64_t group
         int64_t head_dim
-        int64_t first_key
-        int64_t n_keys
+        const pe_sight *sight
         float scale
         float soft_cap
-        int64_t position
         const float *relative
         int64_t relative_ld
         int64_t reach
         const float *slopes
         const float *q
+        int64_t ldq
         const uint8_t *const *pages
         int64_t offset
         float *y
+        int64_t ldy
 
     ctypedef struct pe_token:
         int64_t heads
@@ -141,6 +148,8 @@ cdef extern from "kernels/kernels.h" nogil:
         const char *name
         bint available
 
+    int64_t pe_page_bytes_q8(int64_t d) noexcept
+    int64_t pe_page_bytes_f32(int64_t d) noexcept
     const pe_isa *pe_isa_list(int *count) noexcept
     pe_status pe_kernels_init(pe_kernels *table, const char *isa) noexcept
 

@@ -30,6 +30,20 @@ cdef void walk(gemm kernel, pe_product *p, int64_t first, int64_t last, int64_t 
             kernel(p, first, last)
 
 
+cdef pe_attend one_of(pe_attend a, bint q8, int64_t row, int64_t head) noexcept:
+    """The attention of one row and query head of a tile."""
+    a.offset += head // a.group * (pe_page_bytes_q8(a.head_dim) if q8 else pe_page_bytes_f32(a.head_dim))
+    a.q += row * a.ldq + head * a.head_dim
+    a.y += row * a.ldy + head * a.head_dim
+    a.sight += row
+    if a.relative != NULL:
+        a.relative += head * a.relative_ld
+    if a.slopes != NULL:
+        a.slopes += head
+    a.rows = a.heads = a.group = 1
+    return a
+
+
 cdef class Kernels:
     """The kernel table of `isa`. Products with a leading axis of `w` use its matrices in turn, `repeat` in all."""
 
@@ -165,24 +179,25 @@ cdef class Kernels:
         t.page = <uint8_t *>data_of(page)
         self.table.store_q8(&t)
 
-    def attend(self, kind, q, pages, n_keys, float scale, y, offset=0, int64_t repeat=1, first_key=0,
-               float soft_cap=0, position=0, relative=None, slopes=None):
-        """kind "int8" or "float32"; q, y float32 [heads, D]; pages: uint8 arrays of one page each, None where not read;
-        relative float32 [heads, 2 reach + 33], slopes float32 [heads]."""
+    def attend(self, kind, q, pages, sight, float scale, y, heads, offset=0, int64_t repeat=1, float soft_cap=0,
+               relative=None, slopes=None, alone=False):
+        """kind "int8" or "float32"; q, y float32 [rows, H, D], rows may lie apart; pages: uint8 arrays of one page
+        each, None where not read; sight int64 [rows, 3] first key, end, position; heads: of keys and values; relative
+        float32 [H, 2 reach + 33], slopes float32 [H]. `alone`: each row and query head by a call of its own."""
         cdef pe_attend a
-        cdef int64_t i
+        cdef int64_t i, r
         cdef const uint8_t **addresses = <const uint8_t **>PyMem_Calloc(max(len(pages), 1), sizeof(void *))
         if addresses == NULL:
             raise MemoryError
         for i, page in enumerate(pages):
             addresses[i] = <const uint8_t *>data_of(page)
-        a.heads = q.shape[0]
-        a.head_dim = q.shape[1]
-        a.first_key = first_key
-        a.n_keys = n_keys
+        a.rows = q.shape[0]
+        a.heads = heads
+        a.group = q.shape[1] // heads
+        a.head_dim = q.shape[2]
+        a.sight = <const pe_sight *>data_of(sight)
         a.scale = scale
         a.soft_cap = soft_cap
-        a.position = position
         a.relative = <const float *>data_of(relative)
         if relative is not None:
             a.relative_ld = relative.shape[1]
@@ -190,15 +205,26 @@ cdef class Kernels:
             a.relative += a.relative_ld // 2
         a.slopes = <const float *>data_of(slopes)
         a.q = <const float *>data_of(q)
+        a.ldq = q.strides[0] // sizeof(float)
         a.pages = addresses
         a.offset = offset
         a.y = <float *>data_of(y)
+        a.ldy = y.strides[0] // sizeof(float)
         cdef bint q8 = kind == "int8"
-        for i in range(repeat):
-            if q8:
-                self.table.attend_q8(&a)
-            else:
-                self.table.attend_f32(&a)
+        cdef int64_t n = a.rows * a.heads * a.group if alone else 1
+        cdef pe_attend *calls = <pe_attend *>PyMem_Calloc(n, sizeof(pe_attend))
+        if calls == NULL:
+            PyMem_Free(addresses)
+            raise MemoryError
+        for i in range(n):
+            calls[i] = one_of(a, q8, i // (a.heads * a.group), i % (a.heads * a.group)) if alone else a
+        for r in range(repeat):
+            for i in range(n):
+                if q8:
+                    self.table.attend_q8(calls + i)
+                else:
+                    self.table.attend_f32(calls + i)
+        PyMem_Free(calls)
         PyMem_Free(addresses)
 
     def exp_sum(self, x, int64_t repeat=1):

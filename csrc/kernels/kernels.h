@@ -65,9 +65,10 @@ typedef struct pe_product {
     const void *ahead;         /* the weights that this thread reads after block1, or NULL: they are prefetched */
 } pe_product;
 
-/* Attention of a row's heads over keys [first_key, n_keys), each head by itself:  y = softmax(s) V, computed strip by
-   strip with a running maximum (Milakov and Gimelshein, 2018). Keys and values are read as stored, so that the result
-   does not depend on what else is computed in the same step. The score of key j, in this order, each step in float32:
+/* Attention of a tile, rows that share pages, over the keys that each sees, each query by itself: y = softmax(s) V,
+   computed strip by strip with a running maximum (Milakov and Gimelshein, 2018). Keys and values are read as stored, so
+   that the result depends neither on what else is computed in the same step nor on the tile. The score of key j, in
+   this order, each step in float32:
 
        s = scale q k_j                                              int8: float(q k_j) * ((q_scale scale) key_scale)
        s = soft_cap tanh(s (1 / soft_cap))                          if there is a soft_cap
@@ -88,7 +89,8 @@ typedef struct pe_product {
 
        m = max(max, max')    a = e^(max - m)    b = e^(max' - m)    sum = fma(sum', b, sum a)    o = fma(o', b, o a)
 
-   Slots of other keys may hold anything, NaN too, and pages without a key that is seen are not read.
+   Strips and spans without a key that is seen change nothing. Slots of other keys may hold anything, NaN too, and pages
+   without a key that some row sees are not read.
 
    A page of one head, D rounded up to 4 for keys (D4) and to 16 for values (D16):
        int8     keys   [D4/4][16 tokens][4 dims]          (flipped, see pe_kernels.flip)
@@ -96,22 +98,29 @@ typedef struct pe_product {
                 key scales float[16], value scales float[16]
        float32  keys   [D][16 tokens]
                 values [16 tokens][D16]                                                                          */
+typedef struct pe_sight {
+    int64_t first, end; /* keys [first, end) are seen */
+    int64_t position;   /* of the query, where there are biases */
+} pe_sight;
+
 typedef struct pe_attend {
-    int64_t heads;               /* adjacent ones */
+    int64_t rows;                /* that read the same pages */
+    int64_t heads, group;        /* adjacent key-value heads; `group` adjacent query heads read each */
     int64_t head_dim;            /* D, at most PE_MAX_HEAD_DIM */
-    int64_t first_key, n_keys;   /* first_key at least 0, n_keys larger */
+    const pe_sight *sight;       /* [rows] first and end ascend; first is at most the end of the row before */
     float scale;
     float soft_cap;              /* 0: none */
-    int64_t position;            /* of the query, where there are biases */
-    const float *relative;       /* the first head's bias of distance 0, or NULL. A head has those of distances
+    const float *relative;       /* the first query head's bias of distance 0, or NULL. A head has those of distances
                                     -reach - 16 to reach + 16, of which the outer 16 equal that at the reach */
     int64_t relative_ld;         /* from head to head, at least 2 reach + 33 */
     int64_t reach;
-    const float *slopes;         /* [heads] or NULL */
-    const float *q;              /* [heads, D] */
-    const uint8_t *const *pages; /* [ceil(n_keys / 16)]; those that are not read may be NULL */
+    const float *slopes;         /* [heads * group] or NULL */
+    const float *q;              /* [rows, ldq], heads * group * D of them */
+    int64_t ldq;
+    const uint8_t *const *pages; /* those that no row sees may be NULL, or not there */
     int64_t offset;              /* bytes from a page's start to the first of the heads */
-    float *y;                    /* [heads, D] */
+    float *y;                    /* [rows, ldy], heads * group * D of them */
+    int64_t ldy;
 } pe_attend;
 
 enum { PE_MAX_HEAD_DIM = 256 };
@@ -203,10 +212,8 @@ void pe_kernels_overlay_avx2(pe_kernels *table);
 void pe_kernels_overlay_avx512vnni(pe_kernels *table);
 #endif
 
-/* Whether all keys before n_keys are seen, and their scores are the scaled products. */
-static inline bool pe_is_plain(const pe_attend *a) {
-    return a->first_key == 0 && a->soft_cap <= 0.0f && !a->relative && !a->slopes;
-}
+/* Whether scores are the scaled products. */
+static inline bool pe_is_plain(const pe_attend *a) { return a->soft_cap <= 0.0f && !a->relative && !a->slopes; }
 
 /* Where the strip, the span of a key ends. */
 static inline int64_t pe_strip_end(int64_t key) { return key - key % PE_STRIP + PE_STRIP; }

@@ -3,6 +3,11 @@
 #include "base/intmath.h"
 #include "ops/ops.h"
 
+enum {
+    TILE = 16, /* rows of a task, at most */
+    TASKS = 2, /* a thread, where there are rows enough: one may start late */
+};
+
 int64_t pe_head_bytes(pe_kv_type type, int64_t width) {
     return type == PE_KV_Q8 ? pe_page_bytes_q8(width) : pe_page_bytes_f32(width);
 }
@@ -56,26 +61,39 @@ void pe_op_store(pe_thread *thread, const pe_kernels *kernels, const pe_attend_j
     }
 }
 
-/* Query heads from `head` on, `n` of them, which read as many adjacent key-value heads from `kv` on. */
-static void attend(const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row, int64_t r, int64_t head,
-                   int64_t kv, int64_t n, float *y) {
+/* What row r sees. */
+static pe_sight sight_of(const pe_attend_job *job, const pe_row *row) {
+    const pe_heads *heads = job->heads;
+    const int64_t position = row->position;
+    pe_sight sight = {0, job->side == PE_SELF ? row->n_keys : row->n_memory, position};
+    if (heads->before < position) sight.first = position - heads->before;
+    if (heads->after < sight.end - position - 1) sight.end = position + heads->after + 1;
+    return sight;
+}
+
+/* Rows [r, end), which share pages, read key-value heads [kv, kv_end). */
+static void attend_tile(const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row, int64_t r, int64_t end,
+                        int64_t kv, int64_t kv_end, const pe_rows *rows) {
     const pe_heads *heads = job->heads;
     const pe_biases *biases = job->biases;
-    const int64_t position = row->position, d = heads->width;
+    const int64_t group = heads->n / heads->kv, head = kv * group, d = heads->width;
+    pe_sight sight[TILE];
+    for (int64_t i = r; i < end; i++) sight[i - r] = sight_of(job, row + i);
     pe_attend a = {
-        .heads = n,
+        .rows = end - r,
+        .heads = kv_end - kv,
+        .group = group,
         .head_dim = d,
-        .n_keys = job->side == PE_SELF ? row->n_keys : row->n_memory,
+        .sight = sight,
         .scale = heads->scale,
         .soft_cap = heads->soft_cap,
-        .position = position,
         .q = job->q + r * job->ld + head * d,
-        .pages = (const uint8_t *const *)pages_of(job, row),
+        .ldq = job->ld,
+        .pages = (const uint8_t *const *)pages_of(job, row + r),
         .offset = heads->offset + kv * pe_head_bytes(job->kv, d),
-        .y = y + head * d,
+        .y = rows->x + r * rows->ld + head * d,
+        .ldy = rows->ld,
     };
-    if (heads->before < position) a.first_key = position - heads->before;
-    if (heads->after < a.n_keys - position - 1) a.n_keys = position + heads->after + 1;
     if (biases && biases->relative) {
         a.relative_ld = 2 * biases->reach + 33;
         a.reach = biases->reach;
@@ -88,19 +106,25 @@ static void attend(const pe_kernels *kernels, const pe_attend_job *job, const pe
 void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row,
                   int64_t n_rows, const pe_rows *rows) {
     const pe_heads *heads = job->heads;
-    const int64_t parts = job->split_heads ? heads->kv : 1, each = heads->kv / parts, sharers = heads->n / heads->kv;
-    for (int64_t task; pe_take(thread, n_rows * parts, &task);) {
-        const int64_t r = task / parts, kv = task % parts * each;
-        float *y = rows->x + r * rows->ld;
-        if (job->store) store(kernels, job, row, r, kv, kv + each);
-        if (job->store || job->side == PE_MEMORY)
-            turn_heads(kernels, job, r, heads->q_norm, job->q + r * job->ld + kv * sharers * heads->width,
-                       each * sharers);
-        if (sharers == 1)
-            attend(kernels, job, row + r, r, kv, kv, each, y);
-        else
-            for (int64_t h = kv * sharers; h < (kv + each) * sharers; h++)
-                attend(kernels, job, row + r, r, h, h / sharers, 1, y);
-        if (!job->split_heads) pe_prepare(kernels, rows, r, heads->n * heads->width);
+    const int64_t threads = thread->team->threads, group = heads->n / heads->kv;
+    /* A task is a few rows, enough tasks for all threads; or, of few rows, all of them with some of the heads. */
+    const int64_t each = job->split_heads || threads == 1 ? TILE : pe_clamp(n_rows / (threads * TASKS), 1, TILE);
+    const int64_t blocks = pe_ceil_div(n_rows, each), parts = job->split_heads ? pe_min(heads->kv, threads) : 1;
+    for (int64_t task; pe_take(thread, blocks * parts, &task);) {
+        const int64_t first = task / parts * each, end = pe_min(first + each, n_rows), part = task % parts;
+        const int64_t kv = heads->kv * part / parts, kv_end = heads->kv * (part + 1) / parts;
+        for (int64_t r = first; r < end; r++) {
+            if (job->store) store(kernels, job, row, r, kv, kv_end);
+            if (job->store || job->side == PE_MEMORY)
+                turn_heads(kernels, job, r, heads->q_norm, job->q + r * job->ld + kv * group * heads->width,
+                           (kv_end - kv) * group);
+        }
+        for (int64_t r = first, next; r < end; r = next) {
+            next = r + 1;
+            while (next < end && pages_of(job, row + next) == pages_of(job, row + r)) next++;
+            attend_tile(kernels, job, row, r, next, kv, kv_end, rows);
+        }
+        for (int64_t r = first; r < end && !job->split_heads; r++)
+            pe_prepare(kernels, rows, r, heads->n * heads->width);
     }
 }

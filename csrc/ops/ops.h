@@ -227,7 +227,7 @@ typedef struct pe_attend_job {
     float *q, *k, *v;          /* [rows, ld]; queries and keys are normed and turned in place. q NULL: only stored */
     int64_t ld;
     bool store;                /* keys and values are stored by pe_op_attend, a row's before it reads them */
-    bool split_heads;          /* a task is one key-value head, not one row: for few rows, which the caller prepares */
+    bool split_heads;          /* threads share out heads, not rows: for few rows, which the caller prepares */
 } pe_attend_job;
 
 /* Norms and turns queries and keys, and stores keys and values at the row's position: of its own pages, or, for rows of
@@ -235,8 +235,9 @@ typedef struct pe_attend_job {
 void pe_op_store(pe_thread *thread, const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row,
                  int64_t n_rows);
 
-/* rows->x[r] = attention of q[r] over the row's keys, all heads, prepared. Storing keys and values on the way needs
-   rows of as many sequences, since a row reads those of the rows before it. */
+/* rows->x[r] = attention of q[r] over the row's keys, all heads, prepared. Adjacent rows that share pages (of a prompt,
+   of a segment, of the beams over a memory) go through them together, which changes no byte. Storing keys and values on
+   the way needs rows of as many sequences, since a row reads those of the rows before it. */
 void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row,
                   int64_t n_rows, const pe_rows *rows);
 

@@ -131,17 +131,19 @@ static void check_attention(const pe_kernels *kernels, int64_t d, int64_t n, boo
     for (int64_t t = 0; t < n; t++)
         store(kernels, q8, pages + (size_t)(t / PE_PAGE) * bytes, d, t % PE_PAGE, k + t * d, v + t * d);
     const float scale = 1 / sqrtf((float)d);
-    pe_attend attend = {.heads = 1, .head_dim = d, .n_keys = n, .scale = scale, .q = q, .pages = list, .y = y};
+    pe_sight sight = {.end = n};
+    pe_attend attend = {.rows = 1, .heads = 1, .group = 1, .head_dim = d, .sight = &sight, .scale = scale, .q = q,
+                        .pages = list, .y = y};
     float *relative = random_floats(TABLE), slope = random_float();
     for (int i = 0; i < PE_PAGE; i++) {
         relative[i] = relative[PE_PAGE];
         relative[TABLE - 1 - i] = relative[TABLE - 1 - PE_PAGE];
     }
     if (kind == BIASED) {
-        attend.first_key = n / 3, attend.position = n / 2, attend.soft_cap = 0.5f;
+        sight.first = n / 3, sight.position = n / 2, attend.soft_cap = 0.5f;
         attend.relative = relative + TABLE / 2, attend.relative_ld = TABLE, attend.reach = REACH;
         attend.slopes = &slope;
-        for (int64_t i = 0; i < attend.first_key / PE_PAGE; i++) list[i] = NULL;
+        for (int64_t i = 0; i < sight.first / PE_PAGE; i++) list[i] = NULL;
     }
     (q8 ? kernels->attend_q8 : kernels->attend_f32)(&attend);
 
@@ -151,11 +153,11 @@ static void check_attention(const pe_kernels *kernels, int64_t d, int64_t n, boo
         for (int64_t i = 0; i < d; i++) dot += (double)q[i] * k[t * d + i];
         double score = dot * scale;
         if (kind == BIASED) {
-            const int64_t distance = t - attend.position;
+            const int64_t distance = t - sight.position;
             score = attend.soft_cap * tanh(score / attend.soft_cap);
             score += relative[TABLE / 2 + pe_clamp(distance, -REACH, REACH)] + (double)slope * (double)distance;
         }
-        weight[t] = t < attend.first_key ? 0 : exp(score);
+        weight[t] = t < sight.first ? 0 : exp(score);
         total += weight[t];
     }
     for (int64_t i = 0; i < d; i++) {

@@ -8,7 +8,7 @@ import numpy as np
 
 from .memory import Buffer, output, placed
 
-__all__ = ["KINDS", "PAGE", "PLAIN", "SPAN", "STRIP", "View", "attend", "head_bytes", "store"]
+__all__ = ["KINDS", "PAGE", "PLAIN", "SPAN", "STRIP", "View", "attend", "attend_tile", "head_bytes", "store"]
 
 KINDS = ("int8", "float32")
 PAGE = 16
@@ -25,18 +25,18 @@ class View:
     relative: np.ndarray | None = None  # float32 [H, 2 reach + 1], by distance
     slopes: np.ndarray | None = None  # float32 [H]
 
-    def of_last_head(self) -> View:
-        one = slice(-1, None)
-        relative = None if self.relative is None else self.relative[one]
-        return replace(self, relative=relative, slopes=None if self.slopes is None else self.slopes[one])
+    def of_heads(self, heads: slice) -> View:
+        relative = None if self.relative is None else self.relative[heads]
+        return replace(self, relative=relative, slopes=None if self.slopes is None else self.slopes[heads])
 
     def arguments(self, edge: str) -> dict[str, object]:
-        """Keywords of Kernels.attend; beyond reach the table goes on for a page at either end."""
+        """What all rows have in common, as keywords of Kernels.attend; beyond reach the table goes on for a page at
+        either end."""
         tables = {"relative": self.relative, "slopes": self.slopes}
         if self.relative is not None:
             tables["relative"] = np.pad(self.relative, ((0, 0), (PAGE, PAGE)), mode="edge")
         there = {name: placed(table, edge) for name, table in tables.items() if table is not None}
-        return {"first_key": self.first_key, "soft_cap": self.soft_cap, "position": self.position, **there}
+        return {"soft_cap": self.soft_cap, **there}
 
 
 PLAIN = View()
@@ -116,14 +116,38 @@ def attend(
         n_keys = len(k)
     before = [page.copy() for page in pages]
     given = [page if i >= view.first_key // PAGE else None for i, page in enumerate(pages)]
-    y = output((heads, d), np.float32, edge)
-    kernels.attend(kind, placed(q, edge), given, n_keys, scale, y.array, **view.arguments(edge))
-    y.assert_clean_outside()
-    last = output((1, d), np.float32, edge)  # one head by itself, behind others
-    offset = (heads - 1) * head_bytes(kind, d)
-    own = view.of_last_head().arguments(edge)
-    kernels.attend(kind, placed(q[-1:], edge), given, n_keys, scale, last.array, offset, **own)
-    last.assert_clean_outside()
-    assert last.array.tobytes() == y.array[-1:].tobytes()
+    sight = np.array([[view.first_key, n_keys, view.position]])
+    y = attend_tile(kernels, kind, q[None], given, sight, scale, edge, view, heads)[0]
+    offset, last = (heads - 1) * head_bytes(kind, d), view.of_heads(slice(-1, None))
+    alone = attend_tile(kernels, kind, q[None, -1:], given, sight, scale, edge, last, 1, offset)  # behind others
+    assert alone.tobytes() == y[-1:].tobytes()
     assert all(np.array_equal(page, old) for page, old in zip(pages, before, strict=True))
-    return y.array.copy()
+    return y
+
+
+def attend_tile(
+    kernels,
+    kind: str,
+    q: np.ndarray,
+    pages: list[np.ndarray | None],
+    sight: np.ndarray,
+    scale: float,
+    edge: str,
+    view: View,
+    kv_heads: int,
+    offset: int = 0,
+    apart: int = 0,
+) -> np.ndarray:
+    """Rows over pages that they share: q float32 [R, H, D], sight int64 [R, 3] first key, end, position -> [R, H, D].
+
+    Of the view only the cap and the biases count. Rows of q and y lie `apart` floats apart.
+    """
+    rows, ld = q.reshape(len(q), -1), q[0].size + apart
+    y = output(rows.shape, np.float32, edge, ld)
+    at = placed(rows, edge, ld).reshape(q.shape)
+    assert sight.dtype == np.int64
+    kernels.attend(
+        kind, at, pages, placed(sight, edge), scale, y.array.reshape(q.shape), kv_heads, offset, **view.arguments(edge)
+    )
+    y.assert_clean_outside()
+    return y.array.copy().reshape(q.shape)

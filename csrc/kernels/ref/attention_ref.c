@@ -10,6 +10,16 @@ typedef struct sums {
 
 static const sums NOTHING = {.max = -INFINITY};
 
+/* A row's query of one head. */
+typedef struct query {
+    const pe_sight *sight;
+    int64_t head;   /* of the query heads */
+    int64_t offset; /* from a page's start to the key-value head that it reads */
+    const float *q;
+    int8_t rounded[PE_MAX_HEAD_DIM];
+    float scale; /* of `rounded`, and of the scores */
+} query;
+
 /* The keys of a strip that are seen. */
 typedef struct strip {
     int64_t first;    /* key of slot 0 */
@@ -17,8 +27,8 @@ typedef struct strip {
 } strip;
 
 /* The score of a key whose scaled product is s. */
-static float biased(const pe_attend *a, int64_t head, int64_t key, float s) {
-    const int64_t distance = key - a->position;
+static float biased(const pe_attend *a, const query *of, int64_t key, float s) {
+    const int64_t distance = key - of->sight->position, head = of->head;
     if (a->soft_cap > 0.0f) s = a->soft_cap * pe_tanh(s * (1.0f / a->soft_cap));
     if (a->relative) s += a->relative[head * a->relative_ld + pe_clamp(distance, -a->reach, a->reach)];
     if (a->slopes) s = fmaf(a->slopes[head], (float)distance, s);
@@ -44,18 +54,18 @@ static const void *page_at(const pe_attend *a, int64_t key, int64_t offset) {
     return a->pages[key / PE_PAGE] + offset;
 }
 
-static void add_strip_q8(const pe_attend *a, int64_t head, const int8_t *q, float q_scale, strip seen, sums *to) {
-    const int64_t d = a->head_dim, d16 = (d + 15) / 16, offset = a->offset + head * pe_page_bytes_q8(d);
+static void add_strip_q8(const pe_attend *a, const query *of, strip seen, sums *to) {
+    const int64_t d = a->head_dim, d16 = (d + 15) / 16;
     const int8_t *values[PE_STRIP];
     float s[PE_STRIP] = {0}, p[PE_STRIP], value_scale[PE_STRIP];
     for (int64_t t = seen.from; t < seen.to; t++) {
         const int64_t slot = t % PE_PAGE;
-        const int8_t *keys = page_at(a, seen.first + t, offset);
+        const int8_t *keys = page_at(a, seen.first + t, of->offset);
         values[t] = keys + pe_page_keys_q8(d);
         const float *scales = (const float *)(const void *)(values[t] + pe_page_values_q8(d));
         int32_t dot = 0;
-        for (int64_t i = 0; i < d; i++) dot += (int32_t)q[i] * keys[i / 4 * 64 + slot * 4 + i % 4];
-        s[t] = biased(a, head, seen.first + t, (float)dot * (q_scale * scales[slot]));
+        for (int64_t i = 0; i < d; i++) dot += (int32_t)of->rounded[i] * keys[i / 4 * 64 + slot * 4 + i % 4];
+        s[t] = biased(a, of, seen.first + t, (float)dot * (of->scale * scales[slot]));
         value_scale[t] = scales[PE_PAGE + slot];
     }
     const float earlier = weigh(to, &seen, s, p);
@@ -79,16 +89,16 @@ static void add_strip_q8(const pe_attend *a, int64_t head, const int8_t *q, floa
     }
 }
 
-static void add_strip_f32(const pe_attend *a, int64_t head, strip seen, sums *to) {
-    const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16, offset = a->offset + head * pe_page_bytes_f32(d);
-    const float *q = a->q + head * d, *values[PE_STRIP];
+static void add_strip_f32(const pe_attend *a, const query *of, strip seen, sums *to) {
+    const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16;
+    const float *values[PE_STRIP];
     float s[PE_STRIP] = {0}, p[PE_STRIP];
     for (int64_t t = seen.from; t < seen.to; t++) {
-        const float *keys = page_at(a, seen.first + t, offset);
+        const float *keys = page_at(a, seen.first + t, of->offset);
         values[t] = keys + d * PE_PAGE + t % PE_PAGE * d16;
         float dot = 0.0f;
-        for (int64_t i = 0; i < d; i++) dot = fmaf(q[i], keys[i * PE_PAGE + t % PE_PAGE], dot);
-        s[t] = biased(a, head, seen.first + t, dot * a->scale);
+        for (int64_t i = 0; i < d; i++) dot = fmaf(of->q[i], keys[i * PE_PAGE + t % PE_PAGE], dot);
+        s[t] = biased(a, of, seen.first + t, dot * a->scale);
     }
     const float earlier = weigh(to, &seen, s, p);
     for (int64_t i = 0; i < d; i++) {
@@ -107,25 +117,16 @@ static void merge(int64_t d, const sums *span, sums *to) {
     for (int64_t i = 0; i < d; i++) to->y[i] = fmaf(span->y[i], new, to->y[i] * old);
 }
 
-static void attend_head(const pe_attend *a, int64_t head, bool q8) {
-    const int64_t d = a->head_dim;
-    int8_t q[PE_MAX_HEAD_DIM];
-    float q_scale;
-    pe_quantize_q8r_f32__ref(a->q + head * d, d, (d + 3) / 4 * 4, 0, q, &q_scale);
-    q_scale *= a->scale;
-
+static void attend(const pe_attend *a, const query *of, bool q8, float *y) {
+    const int64_t d = a->head_dim, first_key = of->sight->first, end_key = of->sight->end;
     sums all = NOTHING;
-    for (int64_t key = a->first_key; key < a->n_keys;) {
-        const bool only = key == a->first_key;
-        const int64_t span_end = pe_min(a->n_keys, pe_span_end(key));
+    for (int64_t key = first_key; key < end_key;) {
+        const bool only = key == first_key;
+        const int64_t span_end = pe_min(end_key, pe_span_end(key));
         sums span = NOTHING;
         while (key < span_end) {
             const int64_t first = key - key % PE_STRIP, end = pe_min(span_end, pe_strip_end(key));
-            const strip seen = {first, key - first, end - first};
-            if (q8)
-                add_strip_q8(a, head, q, q_scale, seen, &span);
-            else
-                add_strip_f32(a, head, seen, &span);
+            (q8 ? add_strip_q8 : add_strip_f32)(a, of, (strip){first, key - first, end - first}, &span);
             key = end;
         }
         if (only)
@@ -133,16 +134,24 @@ static void attend_head(const pe_attend *a, int64_t head, bool q8) {
         else
             merge(d, &span, &all);
     }
-    for (int64_t i = 0; i < d; i++) a->y[head * d + i] = all.y[i] / all.sum;
+    for (int64_t i = 0; i < d; i++) y[i] = all.y[i] / all.sum;
 }
 
-void pe_attend_f32_q8__ref(const pe_attend *a) {
-    for (int64_t head = 0; head < a->heads; head++) attend_head(a, head, true);
+static void attend_all(const pe_attend *a, bool q8) {
+    const int64_t d = a->head_dim, head_bytes = q8 ? pe_page_bytes_q8(d) : pe_page_bytes_f32(d);
+    for (int64_t row = 0; row < a->rows; row++)
+        for (int64_t head = 0; head < a->heads * a->group; head++) {
+            query of = {.sight = a->sight + row, .head = head, .offset = a->offset + head / a->group * head_bytes,
+                        .q = a->q + row * a->ldq + head * d};
+            pe_quantize_q8r_f32__ref(of.q, d, (d + 3) / 4 * 4, 0, of.rounded, &of.scale);
+            of.scale *= a->scale;
+            attend(a, &of, q8, a->y + row * a->ldy + head * d);
+        }
 }
 
-void pe_attend_f32_f32__ref(const pe_attend *a) {
-    for (int64_t head = 0; head < a->heads; head++) attend_head(a, head, false);
-}
+void pe_attend_f32_q8__ref(const pe_attend *a) { attend_all(a, true); }
+
+void pe_attend_f32_f32__ref(const pe_attend *a) { attend_all(a, false); }
 
 void pe_store_q8_f32__ref(const pe_token *t) {
     const int64_t d = t->head_dim;

@@ -1,58 +1,44 @@
-/* AVX-512 VNNI: attention over int8 pages, and what stores keys and values into them. */
+/* AVX-512 VNNI: attention over int8 pages. */
 #include "kernels/x86/attention_avx512.h"
 
-/* 16 values, 0 where not `live`, as int8 values in 32 bits. */
-ALWAYS_INLINE __m512i quantized(const float *x, __mmask16 live, __m512 inverse) {
-    const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(live, x), inverse);
-    return _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-127.0f)), _mm512_set1_ps(127.0f)));
-}
-
-/* top[h]: the largest magnitudes of a head's values [d], 16 lanes; zeros for heads that are none. */
-ALWAYS_INLINE void absmax_of_heads(const float *x, int64_t d, const int heads, __m512 top[4]) {
-    for (int h = 0; h < 4; h++) top[h] = _mm512_setzero_ps();
-    for (int h = 0; h < heads; h++)
-        for (int64_t i = 0; i < d; i += 16)
-            top[h] = pe_larger16(_mm512_abs_ps(_mm512_maskz_loadu_ps(pe_mask16(d - i), x + h * d + i)), top[h]);
-}
-
-/* Four heads side by side: each step of one head is a long chain, and what a chain ends in, four heads share a vector
-   of four lanes for. */
-enum { SIDE = 4 };
-
-/* Sums of each head, as far as its keys have been seen. */
+/* Sums over the keys that each query has seen so far; a sum of 0: none. */
 typedef struct sums {
     _Alignas(64) float y[SIDE][PE_MAX_HEAD_DIM];
     __m128 max, sum;
 } sums;
 
 typedef struct side_by_side {
+    queries of;
     _Alignas(64) int8_t q[SIDE][PE_MAX_HEAD_DIM];
     _Alignas(16) int32_t start[SIDE]; /* keys are stored plus 128: less 128 times the sum of q */
     __m128 q_scale;
     sums span, all; /* of this span; of those before it */
-    __mmask8 old;   /* heads that have sums of strips before */
+    __mmask8 old;   /* queries that have seen keys in strips before */
+    __mmask8 sees;  /* queries that see keys of this one */
     __m128 earlier; /* what a strip multiplies the sums of those before it with */
     __m128 unit;    /* what 1 of the weights 0..255 of a strip's values weighs */
 } side_by_side;
 
-static inline __m512 lane_ps(__m128 v, int lane) {
-    return _mm512_permutexvar_ps(_mm512_set1_epi32(lane), _mm512_castps128_ps512(v));
-}
-
 static inline __m128 exp4(__m128 x) { return _mm512_castps512_ps128(pe_exp16(_mm512_zextps128_ps512(x))); }
 
-ALWAYS_INLINE void begin(side_by_side *s, const float *q, int64_t d, float scale, const int heads) {
+static inline __m512i quad_of(const void *bytes) {
+    int32_t quad;
+    memcpy(&quad, bytes, sizeof quad);
+    return _mm512_set1_epi32(quad);
+}
+
+ALWAYS_INLINE void begin(side_by_side *s, int64_t d, float scale, const int n) {
     __m512 top[SIDE];
     __m512i sum[SIDE];
-    absmax_of_heads(q, d, heads, top);
+    for (int i = 0; i < SIDE; i++) top[i] = i < n ? absmax(s->of.q[i], d) : _mm512_setzero_ps();
     const __m128 largest = pe_largest16x4(top), inverse = pe_factor4(largest, 127);
     s->q_scale = _mm_mul_ps(pe_scale4(largest, 127), _mm_set1_ps(scale));
-    for (int h = 0; h < SIDE; h++) sum[h] = _mm512_setzero_si512();
-    for (int h = 0; h < heads; h++)
-        for (int64_t i = 0; i < d; i += 16) {
-            const __m512i v = quantized(q + h * d + i, pe_mask16(d - i), lane_ps(inverse, h));
-            sum[h] = _mm512_add_epi32(sum[h], v);
-            _mm_store_si128((__m128i *)(void *)(s->q[h] + i), _mm512_cvtepi32_epi8(v));
+    for (int i = 0; i < SIDE; i++) sum[i] = _mm512_setzero_si512();
+    for (int i = 0; i < n; i++)
+        for (int64_t k = 0; k < d; k += 16) {
+            const __m512i v = quantized(s->of.q[i] + k, pe_mask16(d - k), lane_ps(inverse, i));
+            sum[i] = _mm512_add_epi32(sum[i], v);
+            _mm_store_si128((__m128i *)(void *)(s->q[i] + k), _mm512_cvtepi32_epi8(v));
         }
     const __m128i start = _mm_sub_epi32(_mm_setzero_si128(), _mm_slli_epi32(pe_add16x4(sum), 7));
     _mm_store_si128((__m128i *)(void *)s->start, start);
@@ -63,16 +49,21 @@ ALWAYS_INLINE void begin_span(sums *s) {
     s->sum = _mm_setzero_ps();
 }
 
-/* The span's sums onto those of the spans before it. */
-static __attribute__((noinline)) void merge(const sums *span, int64_t d, int heads, sums *all) {
+/* The span's sums onto those of the spans before it, of queries that have seen keys in it. */
+static __attribute__((noinline)) void merge(const sums *span, int64_t d, int n, sums *all) {
+    const __mmask8 more = _mm_cmp_ps_mask(span->sum, _mm_setzero_ps(), _CMP_NEQ_UQ);
+    const __mmask8 both = more & _mm_cmp_ps_mask(all->sum, _mm_setzero_ps(), _CMP_NEQ_UQ);
     const __m128 max = _mm_max_ps(span->max, all->max);
     const __m128 old = exp4(_mm_sub_ps(all->max, max)), new = exp4(_mm_sub_ps(span->max, max));
+    const __m128 sum = _mm_fmadd_ps(span->sum, new, _mm_mul_ps(all->sum, old));
     all->max = max;
-    all->sum = _mm_fmadd_ps(span->sum, new, _mm_mul_ps(all->sum, old));
-    for (int h = 0; h < heads; h++)
-        for (int64_t i = 0; i < d; i += 16) {
-            const __m512 y = _mm512_mul_ps(_mm512_load_ps(all->y[h] + i), lane_ps(old, h));
-            _mm512_store_ps(all->y[h] + i, _mm512_fmadd_ps(_mm512_load_ps(span->y[h] + i), lane_ps(new, h), y));
+    all->sum = _mm_mask_mov_ps(_mm_mask_mov_ps(all->sum, more, span->sum), both, sum);
+    for (int i = 0; i < n; i++)
+        for (int64_t k = 0; k < d && more >> i & 1; k += 16) {
+            __m512 y = _mm512_load_ps(span->y[i] + k);
+            if (both >> i & 1)
+                y = _mm512_fmadd_ps(y, lane_ps(new, i), _mm512_mul_ps(_mm512_load_ps(all->y[i] + k), lane_ps(old, i)));
+            _mm512_store_ps(all->y[i] + k, y);
         }
 }
 
@@ -106,39 +97,72 @@ ALWAYS_INLINE void dot_pages(const int8_t *q, int32_t start, int64_t d, const st
 static __attribute__((noinline)) void dot_more(const int8_t *q, int32_t start, int64_t d, const strip *seen,
                                                int64_t offset, __m512i dot[PAGES]) {
     switch (seen->pages) {
+    case 1: dot_pages(q, start, d, seen, offset, 1, dot); break;
     case 2: dot_pages(q, start, d, seen, offset, 2, dot); break;
     case 3: dot_pages(q, start, d, seen, offset, 3, dot); break;
     default: dot_pages(q, start, d, seen, offset, PAGES, dot);
     }
 }
 
-/* From scores s[page][head] to the weights of their values, 0..255 of a strip's largest. `scales` of a page's first
-   head, `floats` from one head's to the next one's. */
+/* Four queries times the keys of `pages` pages from p on that they share. */
+ALWAYS_INLINE void dot_shared_pages(const side_by_side *side, int64_t d, const strip *seen, int p, const int pages,
+                                    __m512i dot[PAGES][SIDE]) {
+    __m512i sum[PAGES][SIDE];
+    for (int j = 0; j < pages; j++)
+        for (int i = 0; i < SIDE; i++) sum[j][i] = _mm512_set1_epi32(side->start[i]);
+    for (int64_t line = 0; line < d; line += 4) {
+        __m512i q[SIDE];
+        for (int i = 0; i < SIDE; i++) q[i] = quad_of(side->q[i] + line);
+        for (int j = 0; j < pages; j++) {
+            const __m512i keys = _mm512_loadu_si512(seen->page[p + j] + line * 16);
+            for (int i = 0; i < SIDE; i++) sum[j][i] = _mm512_dpbusd_epi32(sum[j][i], keys, q[i]);
+        }
+    }
+    for (int j = 0; j < pages; j++)
+        for (int i = 0; i < SIDE; i++) dot[p + j][i] = sum[j][i];
+}
+
+static __attribute__((noinline)) void dot_shared(const side_by_side *side, int64_t d, const strip *seen,
+                                                 __m512i dot[PAGES][SIDE]) {
+    if (seen->pages == PAGES)
+        dot_shared_pages(side, d, seen, 0, PAGES, dot);
+    else
+        for (int p = 0; p < seen->pages; p++) dot_shared_pages(side, d, seen, p, 1, dot);
+}
+
+/* From scores s[page][query] to the weights of their values, 0..255 of a strip's largest. `scales` of a page's first
+   head, `floats` from one query's to the next one's. */
 ALWAYS_INLINE void weigh(side_by_side *side, __m512 s[][SIDE], const strip *seen, const float *const scales[],
-                         int64_t floats, const int heads, const int pages, uint8_t weights[SIDE][PE_STRIP]) {
+                         int64_t floats, const int n, const int pages, uint8_t weights[SIDE][PE_STRIP]) {
     __m512 top[SIDE], sum[SIDE], most[SIDE];
-    for (int h = 0; h < SIDE; h++) top[h] = _mm512_set1_ps(-INFINITY);
+    __mmask8 sees = 0;
+    for (int i = 0; i < SIDE; i++) top[i] = _mm512_set1_ps(-INFINITY);
     for (int p = 0; p < pages; p++)
-        for (int h = 0; h < heads; h++) top[h] = _mm512_mask_max_ps(top[h], seen->live[p], s[p][h], top[h]);
+        for (int i = 0; i < n; i++) {
+            top[i] = _mm512_mask_max_ps(top[i], seen->live[p][i], s[p][i], top[i]);
+            sees |= (__mmask8)((seen->live[p][i] != 0) << i);
+        }
     const __m128 max = _mm_max_ps(pe_max16x4(top), side->span.max);
+    side->sees = sees;
     side->old = _mm_cmp_ps_mask(side->span.sum, _mm_setzero_ps(), _CMP_NEQ_UQ);
     side->earlier = exp4(_mm_sub_ps(side->span.max, max));
     side->span.max = max;
-    for (int h = 0; h < SIDE; h++) sum[h] = most[h] = _mm512_setzero_ps();
+    for (int i = 0; i < SIDE; i++) sum[i] = most[i] = _mm512_setzero_ps();
     for (int p = 0; p < pages; p++)
-        for (int h = 0; h < heads; h++) {
-            const __m512 e = _mm512_maskz_mov_ps(seen->live[p], pe_exp16(_mm512_sub_ps(s[p][h], lane_ps(max, h))));
-            sum[h] = _mm512_add_ps(sum[h], e);
-            s[p][h] = _mm512_mul_ps(e, _mm512_maskz_loadu_ps(seen->live[p], scales[p] + h * floats + PE_PAGE));
-            most[h] = pe_larger16(s[p][h], most[h]);
+        for (int i = 0; i < n; i++) {
+            const __mmask16 live = seen->live[p][i];
+            const __m512 e = _mm512_maskz_mov_ps(live, pe_exp16(_mm512_sub_ps(s[p][i], lane_ps(max, i))));
+            sum[i] = _mm512_add_ps(sum[i], e);
+            s[p][i] = _mm512_maskz_mul_ps(live, e, _mm512_loadu_ps(scales[p] + i * floats + PE_PAGE));
+            most[i] = pe_larger16(s[p][i], most[i]);
         }
-    side->span.sum = _mm_fmadd_ps(side->span.sum, side->earlier, pe_sum16x4(sum));
+    side->span.sum = _mm_mask_fmadd_ps(side->span.sum, sees, side->earlier, pe_sum16x4(sum));
     const __m128 largest = pe_largest16x4(most), inverse = pe_factor4(largest, 255);
     side->unit = pe_scale4(largest, 255);
     for (int p = 0; p < pages; p++)
-        for (int h = 0; h < heads; h++) {
-            const __m512 w = _mm512_min_ps(_mm512_mul_ps(s[p][h], lane_ps(inverse, h)), _mm512_set1_ps(255.0f));
-            _mm_store_si128((__m128i *)(void *)(weights[h] + p * PE_PAGE), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(w)));
+        for (int i = 0; i < n; i++) {
+            const __m512 w = _mm512_min_ps(_mm512_mul_ps(s[p][i], lane_ps(inverse, i)), _mm512_set1_ps(255.0f));
+            _mm_store_si128((__m128i *)(void *)(weights[i] + p * PE_PAGE), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(w)));
         }
 }
 
@@ -169,128 +193,151 @@ ALWAYS_INLINE void add_pages(float *y, const uint8_t *weights, __m512 unit, __m5
 static __attribute__((noinline)) void add_more(float *y, const uint8_t *weights, __m512 unit, __m512 earlier,
                                                const strip *seen, int64_t offset, int64_t d16, __mmask16 old) {
     switch (seen->pages) {
+    case 1: add_pages(y, weights, unit, earlier, seen, offset, d16, old, 1); break;
     case 2: add_pages(y, weights, unit, earlier, seen, offset, d16, old, 2); break;
     case 3: add_pages(y, weights, unit, earlier, seen, offset, d16, old, 3); break;
     default: add_pages(y, weights, unit, earlier, seen, offset, d16, old, PAGES);
     }
 }
 
-/* `single`: the strip has one page, as most have that short sentences end with. */
-ALWAYS_INLINE void add_strip(side_by_side *side, const pe_attend *a, int64_t first_head, const strip *seen,
-                             const int heads, const bool plain, const bool single) {
-    const int64_t d = a->head_dim, d16 = (d + 15) / 16, head_bytes = pe_page_bytes_q8(d);
-    const int64_t values = pe_page_keys_q8(d), floats = head_bytes / (int64_t)sizeof(float);
-    const int pages = single ? 1 : seen->pages;
+/* `lines` vectors of y from y[i * 16] on: y = y earlier + values that four queries share, weighed. */
+ALWAYS_INLINE void add_shared_lines(side_by_side *side, uint8_t weights[SIDE][PE_STRIP], const strip *seen,
+                                    int64_t values, int64_t d16, int64_t i, const int lines) {
+    __m512i dot[SIDE][4];
+    for (int k = 0; k < SIDE; k++)
+        for (int l = 0; l < lines; l++) dot[k][l] = _mm512_setzero_si512();
+    for (int p = 0; p < seen->pages; p++)
+        for (int t = 0; t < 4; t++) {
+            const uint8_t *v = seen->page[p] + values + (t * d16 + i) * 64;
+            __m512i w[SIDE];
+            for (int k = 0; k < SIDE; k++) w[k] = quad_of(weights[k] + p * PE_PAGE + t * 4);
+            for (int l = 0; l < lines; l++) {
+                const __m512i value = _mm512_loadu_si512(v + l * 64);
+                for (int k = 0; k < SIDE; k++) dot[k][l] = _mm512_dpbusd_epi32(dot[k][l], w[k], value);
+            }
+        }
+    for (int k = 0; k < SIDE; k++) {
+        if (!(side->sees >> k & 1)) continue;
+        const __m512 unit = lane_ps(side->unit, k), earlier = lane_ps(side->earlier, k);
+        const __mmask16 old = (__mmask16)-(side->old >> k & 1);
+        for (int l = 0; l < lines; l++) {
+            float *y = side->span.y[k] + (i + l) * 16;
+            const __m512 before = _mm512_mul_ps(_mm512_maskz_load_ps(old, y), earlier);
+            _mm512_store_ps(y, _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[k][l]), unit, before));
+        }
+    }
+}
+
+static __attribute__((noinline)) void add_shared(side_by_side *side, uint8_t weights[SIDE][PE_STRIP],
+                                                 const strip *seen, int64_t values, int64_t d16) {
+    int64_t i = 0;
+    for (; i + 4 <= d16; i += 4) add_shared_lines(side, weights, seen, values, d16, i, 4);
+    for (; i < d16; i++) add_shared_lines(side, weights, seen, values, d16, i, 1);
+}
+
+/* `shared`: four queries read the same pages. `known`: how many there are, 1 or 2, as in short sentences; or 0. */
+ALWAYS_INLINE void add_strip(side_by_side *side, const strip *seen, const int n, const bool shared, const bool plain,
+                             const int known) {
+    const queries *of = &side->of;
+    const int64_t d = of->a->head_dim, d16 = (d + 15) / 16, values = pe_page_keys_q8(d), stride = of->stride;
+    const int pages = known ? known : seen->pages;
     const float *scales[PAGES];
     __m512 s[PAGES][SIDE];
     _Alignas(64) uint8_t weights[SIDE][PE_STRIP];
     for (int p = 0; p < pages; p++)
         scales[p] = (const float *)(const void *)(seen->page[p] + values + pe_page_values_q8(d));
-    for (int h = 0; h < heads; h++) {
+    const int64_t floats = stride / (int64_t)sizeof(float);
+    __m512i all[PAGES][SIDE];
+    if (shared) dot_shared(side, d, seen, all);
+    for (int i = 0; i < n; i++) {
         __m512i dot[PAGES];
-        if (single)
-            dot_pages(side->q[h], side->start[h], d, seen, h * head_bytes, 1, dot);
+        if (shared)
+            for (int p = 0; p < pages; p++) dot[p] = all[p][i];
+        else if (known)
+            dot_pages(side->q[i], side->start[i], d, seen, i * stride, known, dot);
         else
-            dot_more(side->q[h], side->start[h], d, seen, h * head_bytes, dot);
+            dot_more(side->q[i], side->start[i], d, seen, i * stride, dot);
         for (int p = 0; p < pages; p++) {
-            const __m512 key_scale = _mm512_maskz_loadu_ps(seen->live[p], scales[p] + h * floats);
-            s[p][h] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[p]), _mm512_mul_ps(lane_ps(side->q_scale, h), key_scale));
-            if (!plain) s[p][h] = biased(a, first_head + h, seen->first + p * PE_PAGE, s[p][h]);
+            const __m512 scale = _mm512_mul_ps(lane_ps(side->q_scale, i), _mm512_loadu_ps(scales[p] + i * floats));
+            s[p][i] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[p]), scale);
+            if (!plain)
+                s[p][i] = biased(of->a, of->head[i], of->sight[i]->position, seen->first + p * PE_PAGE, s[p][i]);
         }
     }
-    weigh(side, s, seen, scales, floats, heads, pages, weights);
-    for (int h = 0; h < heads; h++) {
-        const __m512 unit = lane_ps(side->unit, h), earlier = lane_ps(side->earlier, h);
-        const __mmask16 old = (__mmask16)-(side->old >> h & 1);
-        if (single)
-            add_pages(side->span.y[h], weights[h], unit, earlier, seen, values + h * head_bytes, d16, old, 1);
+    weigh(side, s, seen, scales, floats, n, pages, weights);
+    if (shared) {
+        add_shared(side, weights, seen, values, d16);
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        if (!(side->sees >> i & 1)) continue;
+        const __m512 unit = lane_ps(side->unit, i), earlier = lane_ps(side->earlier, i);
+        const __mmask16 old = (__mmask16)-(side->old >> i & 1);
+        if (known)
+            add_pages(side->span.y[i], weights[i], unit, earlier, seen, values + i * stride, d16, old, known);
         else
-            add_more(side->span.y[h], weights[h], unit, earlier, seen, values + h * head_bytes, d16, old);
+            add_more(side->span.y[i], weights[i], unit, earlier, seen, values + i * stride, d16, old);
     }
 }
 
-ALWAYS_INLINE void attend_heads_q8(const pe_attend *a, int64_t first_head, const int heads, const bool plain) {
-    const int64_t d = a->head_dim, offset = a->offset + first_head * pe_page_bytes_q8(d);
-    const int64_t first_key = plain ? 0 : a->first_key;
-    side_by_side side;
-    begin(&side, a->q + first_head * d, d, a->scale, heads);
-    sums *all = NULL;
-    for (int64_t key = first_key; key < a->n_keys;) {
-        const int64_t span_end = pe_min(a->n_keys, pe_span_end(key));
-        begin_span(&side.span);
+/* `blocks` times n queries; several share pages, and stay together for a strip, which is in the first-level cache. */
+ALWAYS_INLINE void attend(const pe_attend *a, place *at, const int n, const int blocks, const bool shared,
+                          const bool plain) {
+    const int64_t d = a->head_dim, head_bytes = pe_page_bytes_q8(d);
+    side_by_side side[BLOCKS];
+    for (int b = 0; b < blocks; b++) {
+        take_queries(a, at, n, head_bytes, &side[b].of);
+        begin(side + b, d, a->scale, n);
+        begin_span(&side[b].all);
+    }
+    const int64_t first_key = side[0].of.sight[0]->first, end_key = side[blocks - 1].of.sight[n - 1]->end;
+    const bool several = pe_span_end(first_key) < end_key;
+    for (int64_t key = first_key; key < end_key;) {
+        const int64_t span_end = pe_min(end_key, pe_span_end(key));
+        for (int b = 0; b < blocks; b++) begin_span(&side[b].span);
         for (int64_t end; key < span_end; key = end) {
             end = pe_min(span_end, pe_strip_end(key));
-            strip seen;
-            take_strip(a, key, end, offset, plain, &seen);
-            if (seen.pages == 1)
-                add_strip(&side, a, first_head, &seen, heads, plain, true);
-            else
-                add_strip(&side, a, first_head, &seen, heads, plain, false);
+            for (int b = 0; b < blocks; b++) {
+                const queries *of = &side[b].of;
+                if (blocks > 1) prefetch_page(a, end + b * PE_PAGE, end_key, of->offset, head_bytes);
+                strip seen;
+                if (!take_strip(of, key, end, n, &seen)) continue;
+                if (!shared && plain && seen.pages == 1)
+                    add_strip(side + b, &seen, n, shared, plain, 1);
+                else if (!shared && plain && seen.pages == 2)
+                    add_strip(side + b, &seen, n, shared, plain, 2);
+                else
+                    add_strip(side + b, &seen, n, shared, plain, 0);
+            }
         }
-        if (all)
-            merge(&side.span, d, heads, all);
-        else if (key < a->n_keys)
-            side.all = side.span, all = &side.all;
+        for (int b = 0; b < blocks && several; b++) merge(&side[b].span, d, n, &side[b].all);
     }
-    if (!all) all = &side.span;
-    for (int h = 0; h < heads; h++) finish(d, a->y + (first_head + h) * d, lane_ps(all->sum, h), all->y[h]);
+    for (int b = 0; b < blocks; b++) {
+        const sums *all = several ? &side[b].all : &side[b].span;
+        for (int i = 0; i < n; i++) finish(d, side[b].of.y[i], lane_ps(all->sum, i), all->y[i]);
+    }
 }
 
-ALWAYS_INLINE void attend_all_q8(const pe_attend *a, const bool plain) {
-    for (int64_t head = 0; head < a->heads; head += SIDE) switch (a->heads - head) {
-        case 1: attend_heads_q8(a, head, 1, plain); break;
-        case 2: attend_heads_q8(a, head, 2, plain); break;
-        case 3: attend_heads_q8(a, head, 3, plain); break;
-        default: attend_heads_q8(a, head, SIDE, plain);
-        }
+ALWAYS_INLINE void attend_all(const pe_attend *a, const bool plain) {
+    const int64_t queries = a->rows * a->group;
+    const int64_t together = queries == 1 ? a->heads : 1; /* heads whose queries go side by side */
+    for (int64_t head = 0; head < a->heads; head += together) {
+        place at = {head, 0, 0};
+        int64_t n = queries * together;
+        for (; queries > 1 && n >= BLOCKS * SIDE; n -= BLOCKS * SIDE) attend(a, &at, SIDE, BLOCKS, true, plain);
+        for (; queries > 1 && n >= SIDE; n -= SIDE) attend(a, &at, SIDE, 1, true, plain);
+        for (; n > 0; n -= SIDE) switch (n) {
+            case 1: attend(a, &at, 1, 1, false, plain); break;
+            case 2: attend(a, &at, 2, 1, false, plain); break;
+            case 3: attend(a, &at, 3, 1, false, plain); break;
+            default: attend(a, &at, SIDE, 1, false, plain);
+            }
+    }
 }
 
 /* The plain case has a loop of its own. Not inlined: constants hoisted out of the loop over heads would take all
    registers. */
-static __attribute__((noinline)) void attend_plain_q8(const pe_attend *a) { attend_all_q8(a, true); }
-static __attribute__((noinline)) void attend_any_q8(const pe_attend *a) { attend_all_q8(a, false); }
+static __attribute__((noinline)) void attend_plain(const pe_attend *a) { attend_all(a, true); }
+static __attribute__((noinline)) void attend_any(const pe_attend *a) { attend_all(a, false); }
 
-void pe_attend_f32_q8__avx512vnni(const pe_attend *a) { (pe_is_plain(a) ? attend_plain_q8 : attend_any_q8)(a); }
-
-/* Masked stores: other threads may store other tokens' bytes of the same lines. */
-ALWAYS_INLINE void store_heads_q8(const pe_token *t, int64_t first_head, const int heads) {
-    const int64_t d = t->head_dim, d16 = (d + 15) / 16, head_bytes = pe_page_bytes_q8(d);
-    const float *k = t->k + first_head * d, *v = t->v + first_head * d;
-    uint8_t *page = t->page + first_head * head_bytes;
-    __m512 top[SIDE];
-    absmax_of_heads(k, d, heads, top);
-    const __m128 k_largest = pe_largest16x4(top), k_inverse = pe_factor4(k_largest, 127);
-    absmax_of_heads(v, d, heads, top);
-    const __m128 v_largest = pe_largest16x4(top), v_inverse = pe_factor4(v_largest, 127);
-    _Alignas(16) float k_scale[SIDE], v_scale[SIDE];
-    _mm_store_ps(k_scale, pe_scale4(k_largest, 127));
-    _mm_store_ps(v_scale, pe_scale4(v_largest, 127));
-    const __m128i shift = _mm_cvtsi64_si128(t->slot % 4 * 8);
-    const __mmask64 bytes = UINT64_C(0x1111111111111111) << t->slot % 4, all = ~UINT64_C(0);
-    for (int h = 0; h < heads; h++, page += head_bytes) {
-        uint8_t *key = page + t->slot * 4, *values = page + pe_page_keys_q8(d) + t->slot / 4 * d16 * 64;
-        for (int64_t i = 0; i < d; i += 16) {
-            const __mmask16 live = pe_mask16(d - i);
-            const __m128i q = _mm512_cvtepi32_epi8(quantized(k + h * d + i, live, lane_ps(k_inverse, h)));
-            const __m128i flipped = _mm_xor_si128(q, _mm_set1_epi8(INT8_MIN));
-            _Alignas(16) int32_t quads[4];
-            _mm_store_si128((__m128i *)(void *)quads, flipped);
-            for (int64_t j = 0; j < 4 && i + j * 4 < d; j++) memcpy(key + (i / 4 + j) * 64, quads + j, 4);
-            const __m512i x = quantized(v + h * d + i, live, lane_ps(v_inverse, h));
-            const __mmask64 own = bytes & (d - i >= 16 ? all : (UINT64_C(1) << (d - i) * 4) - 1);
-            _mm512_mask_storeu_epi8(values + i * 4, own, _mm512_sll_epi32(x, shift));
-        }
-        float *scales = (float *)(void *)(page + pe_page_keys_q8(d) + pe_page_values_q8(d)) + t->slot;
-        scales[0] = k_scale[h];
-        scales[PE_PAGE] = v_scale[h];
-    }
-}
-
-void pe_store_q8_f32__avx512vnni(const pe_token *t) {
-    for (int64_t head = 0; head < t->heads; head += SIDE) switch (t->heads - head) {
-        case 1: store_heads_q8(t, head, 1); break;
-        case 2: store_heads_q8(t, head, 2); break;
-        case 3: store_heads_q8(t, head, 3); break;
-        default: store_heads_q8(t, head, SIDE);
-        }
-}
+void pe_attend_f32_q8__avx512vnni(const pe_attend *a) { (pe_is_plain(a) ? attend_plain : attend_any)(a); }
