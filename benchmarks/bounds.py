@@ -3,10 +3,10 @@
     python benchmarks/bounds.py
 
 Measured by limits.c, which shares no code with the engine. Each figure is the best of a quarter of a second of short
-repetitions, and of five such rounds: other tenants of a machine slow it down, nothing speeds it up. Bandwidth is that of
-reading a buffer over and over: 1 MB lies in the second-level cache, 52 MB are about the weights that a decoding step of
-the base-size model reads, and 1 GiB is larger than all caches. GOPS are thousands of millions of operations a second with
-the best instructions of each set.
+repetitions, and of five such rounds: other tenants of a machine slow it down, nothing speeds it up. Bandwidth is that
+of reading a buffer over and over: 1 MB lies in the second-level cache, 52 MB are about the weights that a decoding step
+of the base-size model reads, and 1 GiB is larger than all caches. GOPS are thousands of millions of operations a second
+with the best instructions of each set.
 
 Two tests check it that share nothing with it: the C library's memcmp, comparing two equal halves of 1 GiB, whose rounds
 alternate with those of limits.c; and the clock (timed by a chain of additions) times the operations a cycle that the

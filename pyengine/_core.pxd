@@ -423,7 +423,7 @@ cdef extern from "search/beam.h" nogil:
         bint_t *ended
         double *ended_scores
         int32_t *ended_lengths
-        const int32_t *const *histories
+        int32_t *const *histories
         const int64_t *capacity
         bint_t *used
         int64_t n_used

@@ -146,7 +146,8 @@ cdef class Kernels:
 
     def norm(self, x, weight, bias, float eps, y, int64_t repeat=1):
         """x, weight, bias, y float32 [n]."""
-        cdef const float *values = <const float *>data_of(x), *weights = <const float *>data_of(weight)
+        cdef const float *values = <const float *>data_of(x)
+        cdef const float *weights = <const float *>data_of(weight)
         cdef const float *biases = <const float *>data_of(bias)
         cdef float *to = <float *>data_of(y)
         cdef int64_t n = x.shape[0], i

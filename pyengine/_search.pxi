@@ -127,7 +127,7 @@ cdef class Beams:
         self.search.ended = <bint_t *>data_of(self.ended)
         self.search.ended_scores = <double *>data_of(self.ended_scores)
         self.search.ended_lengths = <int32_t *>data_of(self.ended_lengths)
-        self.search.histories = <const int32_t *const *>data_of(histories.addresses)
+        self.search.histories = <int32_t *const *>data_of(histories.addresses)
         self.search.capacity = <const int64_t *>data_of(histories.capacity)
         self.search.used = <bint_t *>data_of(used)
         self.search.n_used = used.shape[0]
