@@ -200,6 +200,7 @@ cdef class Kernels:
         a.scale = scale
         a.soft_cap = soft_cap
         a.relative = <const float *>data_of(relative)
+        a.relative_ld = a.reach = 0
         if relative is not None:
             a.relative_ld = relative.shape[1]
             a.reach = (a.relative_ld - 33) // 2

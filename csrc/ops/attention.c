@@ -107,9 +107,10 @@ void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_attend_
                   int64_t n_rows, const pe_rows *rows) {
     const pe_heads *heads = job->heads;
     const int64_t threads = thread->team->threads, group = heads->n / heads->kv;
-    /* A task is a few rows, enough tasks for all threads; or, of few rows, all of them with some of the heads. */
-    const int64_t each = job->split_heads || threads == 1 ? TILE : pe_clamp(n_rows / (threads * TASKS), 1, TILE);
-    const int64_t blocks = pe_ceil_div(n_rows, each), parts = job->split_heads ? pe_min(heads->kv, threads) : 1;
+    /* A task is a few rows, of few of them with some of the heads; as many rows as leave tasks for all threads. */
+    const int64_t parts = job->split_heads ? pe_min(heads->kv, threads) : 1;
+    const int64_t tasks = threads * (job->split_heads || threads == 1 ? 1 : TASKS);
+    const int64_t each = pe_clamp(n_rows * parts / tasks, 1, TILE), blocks = pe_ceil_div(n_rows, each);
     for (int64_t task; pe_take(thread, blocks * parts, &task);) {
         const int64_t first = task / parts * each, end = pe_min(first + each, n_rows), part = task % parts;
         const int64_t kv = heads->kv * part / parts, kv_end = heads->kv * (part + 1) / parts;

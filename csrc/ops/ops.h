@@ -227,7 +227,7 @@ typedef struct pe_attend_job {
     float *q, *k, *v;          /* [rows, ld]; queries and keys are normed and turned in place. q NULL: only stored */
     int64_t ld;
     bool store;                /* keys and values are stored by pe_op_attend, a row's before it reads them */
-    bool split_heads;          /* threads share out heads, not rows: for few rows, which the caller prepares */
+    bool split_heads;          /* threads share out heads, too: for few rows, which the caller prepares */
 } pe_attend_job;
 
 /* Norms and turns queries and keys, and stores keys and values at the row's position: of its own pages, or, for rows of

@@ -30,7 +30,8 @@ class Histories:
 
     @property
     def nbytes(self) -> int:
-        return self._shares.nbytes + sum(array.nbytes for array in self._grown.values())
+        """May be asked by other threads meanwhile."""
+        return self._shares.nbytes + sum(array.nbytes for array in list(self._grown.values()))
 
     def reserve(self, slots: np.ndarray, lengths: np.ndarray) -> None:
         """Make room for `lengths` [n] tokens in these slots [n]."""

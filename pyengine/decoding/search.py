@@ -111,7 +111,7 @@ class Search(ABC):
 
     @property
     def history_bytes(self) -> int:
-        """Bytes of the tokens of the sentences that are being searched."""
+        """Bytes that the tokens of its sentences take, and those that are kept for them."""
         return self._histories.nbytes
 
     @property

@@ -76,7 +76,7 @@ class Scheduler:
 
     @property
     def history_bytes(self) -> int:
-        """Bytes that the tokens of its sentences take."""
+        """Bytes that the tokens of its sentences take, and those that are kept for them."""
         return self._search.history_bytes
 
     def run(

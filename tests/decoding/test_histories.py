@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import tracemalloc
 
 import numpy as np
@@ -104,3 +106,24 @@ def test_tokens_go_behind_those_that_are_there() -> None:
     _core.write_tokens(histories, np.array([2, 0]), np.array([97, 1], np.int32), tokens)
     assert histories[2][0, 96:].tolist() == [0, 1, 2, 3] + [0] * 28 and histories[0][0, :5].tolist() == [0, 4, 5, 6, 0]
     assert not histories[2][1].any() and not histories[1].any()
+
+
+def test_another_thread_asks_for_the_bytes_meanwhile() -> None:
+    histories, slots, ended = Histories(64, 1), np.arange(64), threading.Event()
+    interval = sys.getswitchinterval()
+
+    def grow() -> None:
+        while not ended.is_set():
+            histories.reserve(slots, np.full(64, 70))
+            histories.release(slots)
+
+    thread = threading.Thread(target=grow)
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(40_000):
+            assert histories.nbytes >= 64 * 64 * 4
+    finally:
+        ended.set()
+        thread.join()
+        sys.setswitchinterval(interval)

@@ -143,8 +143,10 @@ static void attend_all(const pe_attend *a, bool q8) {
         for (int64_t head = 0; head < a->heads * a->group; head++) {
             query of = {.sight = a->sight + row, .head = head, .offset = a->offset + head / a->group * head_bytes,
                         .q = a->q + row * a->ldq + head * d};
-            pe_quantize_q8r_f32__ref(of.q, d, (d + 3) / 4 * 4, 0, of.rounded, &of.scale);
-            of.scale *= a->scale;
+            if (q8) {
+                pe_quantize_q8r_f32__ref(of.q, d, (d + 3) / 4 * 4, 0, of.rounded, &of.scale);
+                of.scale *= a->scale;
+            }
             attend(a, &of, q8, a->y + row * a->ldy + head * d);
         }
 }

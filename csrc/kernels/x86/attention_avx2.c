@@ -40,16 +40,17 @@ ALWAYS_INLINE void add_sum(query *of, float unit, int64_t i, __m256i sum) {
     _mm256_store_ps(y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(unit), before));
 }
 
-/* One query alone. */
-
-ALWAYS_INLINE void dot_alone(const int8_t *q, int64_t d, const uint8_t *keys, __m256i dot[2]) {
-    dot[0] = dot[1] = _mm256_setzero_si256();
-    for (int64_t i = 0; i < d; i += 4, keys += 64) {
-        const __m256i query = quad_of(q + i);
-        for (int half = 0; half < 2; half++) {
-            const __m256i key = load(keys + half * 32);
-            dot[half] = dot4(dot[half], _mm256_abs_epi8(key), _mm256_sign_epi8(query, key));
+/* The products of n queries with the keys of a page, half of it at a time: more sums do not fit into registers. */
+ALWAYS_INLINE void dot_keys(const side_by_side *side, int64_t d, const uint8_t *keys, const int n,
+                            __m256i dot[SIDE][2]) {
+    for (int half = 0; half < 2; half++) {
+        __m256i sum[SIDE];
+        for (int k = 0; k < n; k++) sum[k] = _mm256_setzero_si256();
+        for (int64_t i = 0; i < d; i += 4) {
+            const __m256i key = load(keys + i * 16 + half * 32), positive = _mm256_abs_epi8(key);
+            for (int k = 0; k < n; k++) sum[k] = dot4(sum[k], positive, _mm256_sign_epi8(quad_of(side->q[k] + i), key));
         }
+        for (int k = 0; k < n; k++) dot[k][half] = sum[k];
     }
 }
 
@@ -83,7 +84,17 @@ ALWAYS_INLINE void add_alone(query *of, const weights *w, const strip *seen, int
     }
 }
 
-/* Several queries: what they read is widened to 16 bits once for all, so that products of any two bytes fit. */
+/* Several queries: values are widened to 16 bits once for all, so that products with any weights fit. */
+
+/* n weights in pairs of 16 bits: of each four the first and third, the second and fourth. */
+ALWAYS_INLINE void widen(const uint8_t *bytes, int64_t n, int32_t pairs[][2]) {
+    for (int64_t i = 0; i < n; i += 16) {
+        const __m128i b = _mm_load_si128((const __m128i *)(const void *)(bytes + i));
+        const __m128i even = _mm_and_si128(b, _mm_set1_epi16(255)), odd = _mm_srli_epi16(b, 8);
+        _mm_store_si128((__m128i *)(void *)pairs[i / 4], _mm_unpacklo_epi32(even, odd));
+        _mm_store_si128((__m128i *)(void *)pairs[i / 4 + 2], _mm_unpackhi_epi32(even, odd));
+    }
+}
 
 /* sum[k] += two vectors of four bytes each times the pairs of query k, which lie `ld` of them apart. */
 ALWAYS_INLINE void dot_shared(const uint8_t *bytes, int32_t (*pairs)[2], const int64_t ld, __m256i sum[SIDE][2]) {
@@ -102,18 +113,10 @@ ALWAYS_INLINE void dot_shared(const uint8_t *bytes, int32_t (*pairs)[2], const i
     }
 }
 
-static __attribute__((noinline)) void dot_keys(side_by_side *side, int64_t d, const uint8_t *keys,
-                                               __m256i dot[SIDE][2]) {
-    __m256i sum[SIDE][2];
-    for (int k = 0; k < SIDE; k++) sum[k][0] = sum[k][1] = _mm256_setzero_si256();
-    for (int64_t i = 0; i < (d + 3) / 4; i++) dot_shared(keys + i * 64, side->pairs[0] + i, QUADS, sum);
-    for (int k = 0; k < SIDE; k++) memcpy(dot[k], sum[k], sizeof sum[k]);
-}
-
 static __attribute__((noinline)) void add_shared(side_by_side *side, const strip *seen, int64_t offset, int64_t d16,
                                                  unsigned seers) {
     _Alignas(32) int32_t pairs[SIDE][PE_STRIP / 4][2];
-    for (int k = 0; k < SIDE; k++) widen(side->w[k].bytes, seen->pages * PE_PAGE, false, pairs[k]);
+    for (int k = 0; k < SIDE; k++) widen(side->w[k].bytes, seen->pages * PE_PAGE, pairs[k]);
     for (int64_t i = 0; i < d16; i++) {
         __m256i sum[SIDE][2];
         for (int k = 0; k < SIDE; k++) sum[k][0] = sum[k][1] = _mm256_setzero_si256();
@@ -134,10 +137,7 @@ ALWAYS_INLINE void add_pages(side_by_side *side, const pe_attend *a, const strip
     for (int p = 0; p < pages; p++) {
         scales[p] = (const float *)(const void *)(seen->page[p] + values + pe_page_values_q8(d));
         __m256i dot[SIDE][2];
-        if (n == 1)
-            dot_alone(side->q[0], d, seen->page[p], dot[0]);
-        else
-            dot_keys(side, d, seen->page[p], dot);
+        dot_keys(side, d, seen->page[p], n, dot);
         for (int k = 0; k < n; k++) {
             for (int half = 0; half < 2; half++) {
                 const __m256 scale = _mm256_loadu_ps(scales[p] + half * 8), q_scale = _mm256_set1_ps(side->q_scale[k]);

@@ -6,7 +6,7 @@
 #include "kernels/x86/vec_avx2.h"
 #include "kernels/x86/x86.h"
 
-enum { PAGES = PE_STRIP / PE_PAGE, SIDE = 4, BLOCKS = 4, QUADS = PE_MAX_HEAD_DIM / 4 };
+enum { PAGES = PE_STRIP / PE_PAGE, SIDE = 4, BLOCKS = 4 };
 
 /* Sums over the keys that were seen so far; a sum of 0: none. */
 typedef struct sums {
@@ -148,34 +148,20 @@ typedef struct weights {
     _Alignas(32) uint8_t bytes[PE_STRIP];
 } weights;
 
-/* n bytes in pairs of 16 bits: of each four the first and third, the second and fourth. */
-ALWAYS_INLINE void widen(const void *bytes, int64_t n, const bool is_signed, int32_t pairs[][2]) {
-    for (int64_t i = 0; i < n; i += 16) {
-        const __m128i b = _mm_load_si128((const __m128i *)(const void *)((const uint8_t *)bytes + i));
-        const __m128i high = _mm_slli_epi16(b, 8);
-        const __m128i even = is_signed ? _mm_srai_epi16(high, 8) : _mm_srli_epi16(high, 8);
-        const __m128i odd = is_signed ? _mm_srai_epi16(b, 8) : _mm_srli_epi16(b, 8);
-        _mm_store_si128((__m128i *)(void *)pairs[i / 4], _mm_unpacklo_epi32(even, odd));
-        _mm_store_si128((__m128i *)(void *)pairs[i / 4 + 2], _mm_unpackhi_epi32(even, odd));
-    }
-}
-
 /* Up to four queries that go through the pages of a head together. */
 typedef struct side_by_side {
     query of[SIDE];
     _Alignas(32) int8_t q[SIDE][PE_MAX_HEAD_DIM]; /* of int8 pages, as are these */
-    _Alignas(32) int32_t pairs[SIDE][QUADS][2]; /* q widened, of several queries */
     float q_scale[SIDE];
     weights w[SIDE];
     _Alignas(32) float exact[SIDE][PE_STRIP]; /* the weights of float32 pages */
 } side_by_side;
 
 /* Rounds a query of int8 pages. */
-ALWAYS_INLINE void begin(const pe_attend *a, side_by_side *side, int k, const bool widened) {
+ALWAYS_INLINE void begin(const pe_attend *a, side_by_side *side, int k) {
     const int64_t d = a->head_dim;
     pe_quantize_q8r_f32__avx2(side->of[k].q, d, (d + 3) / 4 * 4, 0, side->q[k], side->q_scale + k);
     side->q_scale[k] *= a->scale;
-    if (widened) widen(side->q[k], d, true, side->pairs[k]);
 }
 
 /* The next strip onto the sums of n queries. */
@@ -193,7 +179,7 @@ ALWAYS_INLINE place attend_some(const pe_attend *a, int64_t head, place at, cons
         side_by_side *own = side + i / n;
         take_query(a, head, at, own->of + i % n);
         begin_span(&own->of[i % n].all);
-        if (q8) begin(a, own, i % n, n > 1);
+        if (q8) begin(a, own, i % n);
     }
     const int64_t first_key = side[0].of[0].sight->first, end_key = side[blocks - 1].of[n - 1].sight->end;
     const bool several = pe_span_end(first_key) < end_key;
