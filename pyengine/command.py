@@ -96,7 +96,7 @@ def message_of(error: BaseException) -> str:
     """What an error says, with options of the command line in place of keywords of Python."""
     message = str(error)
     about = _ABOUT.match(message) if isinstance(error, OptionError) else None
-    for words in (*([about[0]] if about else []), *getattr(error, "keywords", ())):
+    for words in dict.fromkeys((*([about[0]] if about else []), *getattr(error, "keywords", ()))):
         option = _OPTIONS.get(words.partition("=")[0])
         message = message.replace(words, option or words, 1)
     return message or "out of memory"

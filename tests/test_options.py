@@ -30,6 +30,8 @@ from tests.oracle.tiny import generation
         ({"no_repeat_ngram_size": -2}, "no_repeat_ngram_size"),
         ({"suppress_tokens": [-1]}, "suppress_tokens is -1"),
         ({"bad_words_ids": [[]]}, "bad_words_ids holds an empty sequence"),
+        ({"bad_words_ids": [3, 4]}, "bad_words_ids holds 3; expected sequences of ids"),
+        ({"bad_words_ids": np.array(3)}, "bad_words_ids holds 3; expected sequences of ids"),
         ({"forced_bos_token_id": "a"}, "forced_bos_token_id"),
         ({"beam_size": 2, "num_beams": 2}, "beam_size and num_beams are one option"),
         ({"num_beams": 2, "beam_size": 2}, "num_beams and beam_size are one option"),

@@ -306,7 +306,7 @@ def _window(fields: Fields, name: str) -> tuple[int, int]:
 def _outputs(fields: Fields, name: str) -> int | str:
     """A number of any size or a word: the configuration knows which."""
     value = fields.take(name)
-    if type(value) not in (int, str):
+    if not isinstance(value, (int, str)) or isinstance(value, bool):
         fields.fail(name, "an integer or a word", value)
     return value
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,10 @@ from pyengine.formats.strict_json import Fields, shorten
 
 __all__ = ["Ids", "Kind", "Length", "OneId", "OneOf", "Phrases", "Real", "Whole"]
 
+
 class Kind(ABC):
+    """What a value may be, and how each of its sources is read."""
+
     @property
     @abstractmethod
     def accepts(self) -> str:
@@ -195,7 +198,7 @@ class Ids(Kind):
     """Token ids; one stands for a list of one."""
 
     accepts, gives, metavar = "int | Sequence[int]", "tuple[int, ...]", "IDS"
-    values, words = "ids", "token ids, such as 3,4, or none"
+    values, words = "ids; (): none", "token ids, such as 3,4, or none"
 
     def check(self, name: str, value: Any) -> tuple[int, ...]:
         return _ids(name, value)
@@ -220,14 +223,16 @@ class OneId(Kind):
     """One token id, or none, which is () where a caller says it and None in the end."""
 
     accepts, gives, metavar = "int | tuple[()]", "int | tuple[()]", "ID"
-    values, words = "an id", "a token id, such as 3, or none"
+    values, words = "an id; (): none", "a token id, such as 3, or none"
 
     def check(self, name: str, value: Any) -> int | tuple[()]:
         return () if _as_tuple(value) == () else whole(name, value, 0)
 
     def read(self, name: str, word: str) -> int | tuple[()]:
         found = _read_ids(name, word, self.words)
-        return self.check(name, found[0] if len(found) == 1 else found)
+        if len(found) > 1:
+            raise OptionError(f"{name} is {shorten(word)}; expected {self.words}")
+        return self.check(name, found[0] if found else ())
 
     def take(self, fields: Fields, name: str, top: int) -> int:
         return fields.integer(name, 0, top)
@@ -249,10 +254,14 @@ class Phrases(Kind):
     """Sequences of token ids, none of them empty."""
 
     accepts, gives, metavar = "Sequence[Sequence[int]]", "tuple[tuple[int, ...], ...]", "IDS"
-    values, words = "sequences of ids", "sequences of token ids, such as '3,4 5', or none"
+    values, words = "sequences of ids; (): none", "sequences of token ids, such as '3,4 5', or none"
 
     def check(self, name: str, value: Any) -> tuple[tuple[int, ...], ...]:
-        phrases = tuple(_ids(name, phrase) for phrase in _as_tuple(value))
+        rows = _as_tuple(value)
+        for row in rows:
+            if not isinstance(found := scalar(row), Iterable):
+                raise OptionError(f"{name} holds {shorten(found)}; expected {self.values}")
+        phrases = tuple(_ids(name, phrase) for phrase in rows)
         if not all(phrases):
             raise OptionError(f"{name} holds an empty sequence")
         return phrases

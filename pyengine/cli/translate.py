@@ -17,6 +17,7 @@ from pyengine.cli.searching import add_search_options
 from pyengine.command import target_of
 from pyengine.console import note
 from pyengine.errors import OptionError
+from pyengine.options import GenerationOptions
 from pyengine.results import TranslationResult
 from pyengine.tasks.loading import load
 from pyengine.tasks.translator import BATCH_TOKENS, Translator
@@ -95,6 +96,7 @@ def run(options: argparse.Namespace) -> None:
         raise OptionError("--input and --output go together, without TEXT")
     if options.input is not None and options.replicas is not None:
         raise OptionError("--replicas is for TEXT and standard input; --input takes as many as measure best")
+    GenerationOptions(**options.search)  # checks them before a model is loaded
     keywords = {**options.search, **_other_keywords(options)}
     render = _render(options)
     how = {"threads": options.threads, "compute": options.compute, "load": options.load}
@@ -146,6 +148,7 @@ def _translated(translator: Translator, texts: list[str], keywords: dict[str, An
         prefix = keywords.pop("target_prefix")
         prefixes = None if prefix is None else [prefix] * len(texts)
         return translator.translate(texts, target_prefix=prefixes, **keywords)
+    translator.translate_iter((), **keywords)  # checks them before the first line comes
     return itertools.chain.from_iterable(
         translator.translate_iter(batch, **keywords) for batch in LineReader(STDIN).batches()
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyengine.canonical.search import OPTIONS, SearchSettings
 from pyengine.errors import OptionError
@@ -25,7 +25,7 @@ class SearchOptions(SearchSettings):
     start: int
     end: tuple[int, ...]
     max_positions: int
-    spelled: Mapping[str, str]
+    spelled: Mapping[str, str] = field(compare=False)
 
     @property
     def always(self) -> frozenset[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ def test_a_timeout(error: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         ("--min-new-tokens 9 --max-length 5", "--min-new-tokens is 9, but --max-length is 5; with the start token"),
         ("--suppress-tokens 9000", "--suppress-tokens holds 9000; expected ids below 6001, the target vocabulary"),
         ("--suppress-tokens 7 --forced-bos-token-id 7", "--forced-bos-token-id forces [7], which --suppress-tokens"),
+        ("--forced-bos-token-id 3,4", "--forced-bos-token-id is '3,4'; expected a token id, such as 3, or none"),
         ("--length-penalty x", "--length-penalty is 'x'; expected a number, -100..100"),
         ("--target-prefix-ids 1,x", "--target-prefix-ids is '1,x'; expected token ids, such as 3,4, or none"),
         ("--target-prefix-ids 9000", "--target-prefix: expected"),
@@ -203,6 +205,13 @@ def test_a_timeout(error: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_wrong_values_in_the_words_of_the_command_line(error: Any, words: str, message: str) -> None:
     found = error(*words.split(), "Hund")
     assert found.startswith(message), found
+
+
+@pytest.mark.parametrize("words", ["--num-hypotheses 9", "--timeout -1", "--target-prefix-ids 99999"])
+def test_options_are_checked_before_a_line_comes(int8_directory: Path, words: str) -> None:
+    command = [sys.executable, "-m", "pyengine", "translate", "-m", str(int8_directory), *words.split()]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith(b"pyengine: error: ") and not done.stdout
 
 
 def test_an_option_that_there_is_not(capsys: pytest.CaptureFixture[str], int8_directory: Path) -> None:
