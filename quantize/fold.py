@@ -6,22 +6,35 @@ Where y = W2 f(x) and x_j comes from a norm's gain or a linear layer's row, scal
     W2[:, j] <- W2[:, j] s_j        every consumer of x
 
 This holds exactly for f = identity and any positively homogeneous f, such as ReLU; through GELU or SiLU it does not. It
-needs x to be read by the consumers alone. In a post-norm model, x = norm(x + sublayer(x)), what most norms give is also
-added to what comes after; left are
+needs x to be read by the consumers alone:
 
-    values -> output             of an attention, whose weights mix tokens and not channels, with as many heads of both
+    values -> output             of an attention, whose weights mix tokens and not channels; a channel of a key-value
+                                 head stands behind one of each query head of its group, and has one scale
     up -> down                   of a feed-forward layer with ReLU, or with a gate, which multiplies up as it is
+    a norm before a sublayer     -> what reads it: queries, keys and values, or gate and up
+    the norm of a table that is narrower than the model -> the projection behind it
     the encoder's last norm      -> keys and values of all cross-attentions
     the decoder's last norm      -> the output layer, where this is no embedding table too
+
+In a post-norm model, x = norm(x + sublayer(x)), what all but the last norms give is also added to what comes after, and
+so is what a norm of a sublayer's output gives. A norm of queries or keys has no channel to itself: heads share it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig, StackConfig
+from pyengine.canonical import (
+    AttentionConfig,
+    CanonicalModel,
+    FeedForwardConfig,
+    LazyTensor,
+    ModelConfig,
+    StackConfig,
+)
 
 __all__ = ["Place", "fold", "places"]
 
@@ -35,31 +48,44 @@ class Place:
     producers  layers and norms whose weight (vector, or rows of a matrix) and bias are divided
     consumers  layers whose columns are multiplied
     reader     the packed name of one of these: all of them read the same
+    group, head_width   channel c of a head of so many stands behind that of each of ``group`` adjacent heads of the
+                        consumers' columns
     """
 
     name: str
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
     reader: str
+    group: int = 1
+    head_width: int = 1
 
     @property
     def between_layers(self) -> bool:
         """Whether rows of a matrix are divided, and not the gain of a norm."""
         return not self.producers[0].endswith("norm")
 
+    def columns(self, channels: np.ndarray) -> np.ndarray:
+        """What belongs to each channel, at each column [K] that it stands behind."""
+        if self.group == 1:
+            return channels
+        return np.repeat(channels.reshape(-1, 1, self.head_width), self.group, axis=1).reshape(-1)
+
+    def channels(self, columns: np.ndarray) -> np.ndarray:
+        """The largest of what belongs to the columns [K] of each channel."""
+        if self.group == 1:
+            return columns
+        return columns.reshape(-1, self.group, self.head_width).max(axis=1).reshape(-1)
+
 
 def places(config: ModelConfig) -> list[Place]:
     """Where a model with ``config`` takes scales, in the order of use."""
     found: list[Place] = []
     for name, stack in config.stacks():
+        if stack.embed_norm and config.embedding_width not in (None, config.width):
+            found.append(_between(f"{name}.embed.norm", f"{name}.embed.project"))
         for i, layer in enumerate(stack.layers):
-            for part, attention in layer.attentions():
-                if attention.kv_heads == attention.heads:
-                    whole = f"{name}.layers.{i}.{part}"
-                    found.append(_between(f"{whole}.v", f"{whole}.output"))
-            if layer.feed_forward.gated or layer.feed_forward.activation in HOMOGENEOUS:
-                whole = f"{name}.layers.{i}.ffn"
-                found.append(_between(f"{whole}.up", f"{whole}.down"))
+            for part, sublayer in layer.sublayers():
+                found += _in_sublayer(f"{name}.layers.{i}.{part}", sublayer, before=stack.placement != "post")
         last = _last_norm(name, stack)
         if last is None:
             continue
@@ -70,6 +96,22 @@ def places(config: ModelConfig) -> list[Place]:
         elif name == "decoder" and not config.tie_output:
             found.append(_between(last, "output"))
     return found
+
+
+def _in_sublayer(name: str, sublayer: AttentionConfig | FeedForwardConfig, *, before: bool) -> Iterator[Place]:
+    """Those of one; ``before``: its norm is read by nothing else."""
+    if isinstance(sublayer, FeedForwardConfig):
+        readers, packed = (("gate", "up"), "gate_up") if sublayer.gated else (("up",), "up")
+    else:
+        readers, packed = (("q",), "q") if name.endswith("cross_attention") else (("q", "k", "v"), "qkv")
+    if before:
+        norm = f"{name}.norm"
+        yield Place(norm, (norm,), tuple(f"{name}.{reader}" for reader in readers), f"{name}.{packed}")
+    if isinstance(sublayer, AttentionConfig):
+        group = sublayer.heads // sublayer.kv_heads
+        yield replace(_between(f"{name}.v", f"{name}.output"), group=group, head_width=sublayer.head_width)
+    elif sublayer.gated or sublayer.activation in HOMOGENEOUS:
+        yield _between(f"{name}.up", f"{name}.down")
 
 
 def _last_norm(name: str, stack: StackConfig) -> str | None:
@@ -84,14 +126,14 @@ def _between(producer: str, consumer: str) -> Place:
 
 
 def fold(model: CanonicalModel, place: Place, scales: np.ndarray) -> CanonicalModel:
-    """The model whose channels at ``place`` are divided by ``scales`` float32 [K] > 0. Tensors are made when read."""
+    """The model whose channels at ``place`` are divided by ``scales`` float32 > 0. Tensors are made when read."""
     tensors = dict(model.tensors)
     for producer in place.producers:
         for part in (f"{producer}.weight", f"{producer}.bias"):
             if part in tensors:
                 tensors[part] = _divided(tensors[part], scales)
     for consumer in place.consumers:
-        tensors[f"{consumer}.weight"] = _multiplied(tensors[f"{consumer}.weight"], scales)
+        tensors[f"{consumer}.weight"] = _multiplied(tensors[f"{consumer}.weight"], place.columns(scales))
     return replace(model, tensors=tensors)
 
 

@@ -56,8 +56,9 @@ def smooth(
     sample of rows. ``progress`` is told the places done, and their number.
     """
 
-    def search(matrix: np.ndarray, weights: str, seen: InputStatistics) -> ScaleSearch:
-        return search_smoothing(matrix, seen.rows, seen.absmax, scheme_of(weights), alphas=tuple(alphas))
+    def search(matrix: np.ndarray, weights: str, seen: InputStatistics, place: Place) -> ScaleSearch:
+        largest = [place.columns(place.channels(each)) for each in (seen.absmax, np.abs(matrix).max(axis=0))]
+        return search_smoothing(matrix, seen.rows, *largest, scheme_of(weights), alphas=tuple(alphas))
 
     return _searched(model, types, statistics, "smooth", ("int8", SPARSE, *INT4), search, progress)
 
@@ -67,8 +68,9 @@ def awq(
 ) -> tuple[CanonicalModel, Statistics, list[Scaled]]:
     """The scales of AWQ at each place that int4 matrices read; arguments and results as of ``smooth``."""
 
-    def search(matrix: np.ndarray, weights: str, seen: InputStatistics) -> ScaleSearch:
-        return search_awq(matrix, seen.mean_abs, seen.gram, scheme_of(weights))
+    def search(matrix: np.ndarray, weights: str, seen: InputStatistics, place: Place) -> ScaleSearch:
+        mean_abs = place.columns(place.channels(seen.mean_abs))
+        return search_awq(matrix, mean_abs, seen.gram, scheme_of(weights))
 
     return _searched(model, types, statistics, "awq", tuple(INT4), search, progress)
 
@@ -78,7 +80,8 @@ def equalize(model: CanonicalModel) -> CanonicalModel:
     for place in places(model.config):
         if place.between_layers:
             producer = model.tensors[f"{place.producers[0]}.weight"].read()
-            model = fold(model, place, equalizing_scales(producer, _consumers(model, place)))
+            largest = place.channels(np.abs(_consumers(model, place)).max(axis=0))
+            model = fold(model, place, equalizing_scales(producer, largest[None]))
     return model
 
 
@@ -88,7 +91,7 @@ def _searched(
     statistics: Statistics,
     method: str,
     rounded: Sequence[str],
-    search: Callable[[np.ndarray, str, InputStatistics], ScaleSearch],
+    search: Callable[[np.ndarray, str, InputStatistics, Place], ScaleSearch],
     progress: Progress | None,
 ) -> tuple[CanonicalModel, Statistics, list[Scaled]]:
     statistics, done = dict(statistics), []
@@ -99,9 +102,9 @@ def _searched(
         kinds = {types[reader] for reader in readers}.intersection(rounded)
         if kinds:
             coarsest = max(kinds, key=lambda kind: INT4.get(kind, (0, False)))  # by the group: int8 has none
-            found = search(_consumers(model, place), coarsest, statistics[place.reader])
+            found = search(_consumers(model, place), coarsest, statistics[place.reader], place)
             if found.alpha is not None:
-                model = fold(model, place, found.scales)
+                model = fold(model, place, place.channels(found.scales))
                 statistics.update({reader: statistics[reader].divided(found.scales) for reader in readers})
             done.append(Scaled(place.name, method, found.alpha, found.error_before, found.error))
         if progress:

@@ -47,14 +47,17 @@ def search_smoothing(
     matrix: np.ndarray,
     rows: np.ndarray,
     absmax_inputs: np.ndarray,
+    absmax_weights: np.ndarray,
     scheme: Scheme,
     *,
     alphas: tuple[float, ...] = ALPHAS,
 ) -> ScaleSearch:
-    """The scales of W float32 [N, K] with the least error on inputs ``rows`` float32 [R, K]; ties to the earlier."""
+    """The scales of W float32 [N, K] with the least error on inputs ``rows`` float32 [R, K]; ties to the earlier.
+
+    Columns with the same largest magnitudes [K] of inputs and weights have the same scale.
+    """
     exact = rows @ matrix.T
     power = float(np.square(exact, dtype=np.float64).sum())
-    absmax_weights = np.abs(matrix).max(axis=0)
 
     def error_of(scales: np.ndarray) -> float:
         scaled = matrix * scales

@@ -11,7 +11,7 @@ from pyengine.quantize.awq import awq_scales, clipped_grid, search_awq
 from pyengine.quantize.correction import corrected_bias
 from pyengine.quantize.distortion import output_error
 from pyengine.quantize.equalize import equalizing_scales
-from pyengine.quantize.fold import places
+from pyengine.quantize.fold import Place, places
 from pyengine.quantize.grid import round_to_grid
 from pyengine.quantize.ranges import choose_grid
 from pyengine.quantize.schemes import Scheme, quantize_rows
@@ -63,7 +63,7 @@ def test_the_smoothing_search(scheme: Scheme) -> None:
     """What it reports is the error of layers computed with rounded inputs and weights."""
     matrix, x = weights(60, 96), inputs(128, 96)
     x[:, 17] *= 50  # an outlier channel
-    found = search_smoothing(matrix, x, np.abs(x).max(axis=0), scheme)
+    found = search_smoothing(matrix, x, np.abs(x).max(axis=0), np.abs(matrix).max(axis=0), scheme)
     assert found.alpha is not None and found.error < 0.5 * found.error_before
 
     def error(scales: np.ndarray) -> float:
@@ -76,14 +76,14 @@ def test_the_smoothing_search(scheme: Scheme) -> None:
 
     assert found.error == pytest.approx(error(found.scales), rel=1e-3)
     assert found.error_before == pytest.approx(error(np.ones(96, np.float32)), rel=1e-3)
-    again = search_smoothing(matrix, x, np.abs(x).max(axis=0), scheme)
+    again = search_smoothing(matrix, x, np.abs(x).max(axis=0), np.abs(matrix).max(axis=0), scheme)
     np.testing.assert_array_equal(again.scales, found.scales)
 
 
 def test_nothing_better_means_no_scales() -> None:
     matrix, x = np.ones((4, 32), np.float32), np.ones((8, 32), np.float32)
     for found in (
-        search_smoothing(matrix, x, np.ones(32), INT8),
+        search_smoothing(matrix, x, np.ones(32), np.ones(32), INT8),
         search_awq(matrix, np.ones(32), gram(x), Scheme(32)),
     ):
         assert found.alpha is None and (found.scales == 1).all() and found.error == found.error_before
@@ -143,14 +143,28 @@ def test_places_name_tensors_that_there_are(seed: int) -> None:
     config = random_config(seed)
     shapes = {name: spec.shape for name, spec in tensor_specs(config).items()}
     for place in places(config):
-        channels = {shapes[f"{consumer}.weight"][1] for consumer in place.consumers}
+        channels = {shapes[f"{consumer}.weight"][1] // place.group for consumer in place.consumers}
         assert channels == {shapes[f"{producer}.weight"][0] for producer in place.producers}, place
 
 
 def test_places_of_a_decoder_alone() -> None:
-    """Grouped values have more readers than channels, and a gate lets scales of what it gates through."""
+    """Norms before sublayers, values of grouped heads, what a gate gates; a norm before a tied table is none."""
     untied = decoder_only(tie_output=False)
-    ups = [(f"decoder.layers.{i}.ffn.up", (f"decoder.layers.{i}.ffn.down",)) for i in range(2)]
-    assert [(place.name, place.consumers) for place in places(untied)] == [*ups, ("decoder.norm", ("output",))]
-    assert [place.name for place in places(decoder_only())] == [name for name, _ in ups]
+    found = {place.name: place.consumers for place in places(untied)}
+    for layer in ("decoder.layers.0", "decoder.layers.1"):
+        attention, ffn = f"{layer}.self_attention", f"{layer}.ffn"
+        assert found.pop(f"{attention}.norm") == tuple(f"{attention}.{part}" for part in "qkv")
+        assert found.pop(f"{attention}.v") == (f"{attention}.output",)
+        assert found.pop(f"{ffn}.norm") == (f"{ffn}.gate", f"{ffn}.up")
+        assert found.pop(f"{ffn}.up") == (f"{ffn}.down",)
+    assert found == {"decoder.norm": ("output",)}
+    assert [place.name for place in places(decoder_only())] == [place.name for place in places(untied)[:-1]]
     assert not places(untied)[-1].between_layers
+
+
+def test_channels_of_groups() -> None:
+    """Two key-value heads of width 3, three query heads to each: a channel is behind one column of each of these."""
+    place = Place("v", ("v",), ("output",), "output", group=3, head_width=3)
+    expected = [0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5]
+    assert place.columns(np.arange(6)).tolist() == expected
+    assert place.channels(np.arange(18)).tolist() == [6, 7, 8, 15, 16, 17]
