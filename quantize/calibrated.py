@@ -19,13 +19,14 @@ import numpy as np
 from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.modelfile.layout import INT4, packed_specs
 from pyengine.quantize.awq import clipped_grid
+from pyengine.quantize.biases import with_biases
 from pyengine.quantize.correction import corrected_bias
 from pyengine.quantize.gptq import gptq
 from pyengine.quantize.grid import round_to_grid
 from pyengine.quantize.ranges import choose_grid
 from pyengine.quantize.refit import refit
 from pyengine.quantize.rounding import Rounded, scheme_of
-from pyengine.quantize.statistics import InputStatistics
+from pyengine.quantize.statistics import InputStatistics, inputs_of
 
 __all__ = ["CALIBRATED", "round_calibrated", "rows_needed"]
 
@@ -49,28 +50,29 @@ def round_calibrated(
     """The int4 matrices of ``types`` (packed name -> type) rounded, and the model with biases corrected for that.
 
     ``statistics`` are of ``calibration.calibrate``, ``method`` is one of CALIBRATED. An embedding table is rounded by
-    what the output layer reads where it is that, else its columns count alike. Holds one byte a weight rounded.
-    ``progress`` is told the matrices done, and their number.
+    what the output layer reads where it is that, else its columns count alike. Layers that have no bias get one. Holds
+    one byte a weight rounded. ``progress`` is told the matrices done, and their number.
     """
     rounded: dict[str, list[Rounded]] = {}
-    biases: dict[str, LazyTensor] = {}
+    biases: dict[str, LazyTensor] = {}  # by linear layer
     todo = _int4(model, types)
     for name, sources in todo:
-        tied = name == "decoder.embed" and model.config.tie_output
-        seen = statistics.get("output" if tied else name)
+        seen = inputs_of(statistics, model.config, name)
         rounded[name] = []
         for source in sources:
             matrix = model.tensors[source].read()
             part = _round(matrix, types[name], seen, method)
             rounded[name].append(part)
-            bias = "output.bias" if tied else source.removesuffix("weight") + "bias"
-            if seen is not None and bias in model.tensors:
-                old = model.tensors[bias].read()
+            if seen is not None:
+                layer = "output" if name == "decoder.embed" else source.removesuffix(".weight")
+                bias = f"{layer}.bias"
+                old = model.tensors[bias].read() if bias in model.tensors else None
                 new = corrected_bias(old, matrix, part.dequantize(matrix.shape[1]), seen.mean)
-                biases[bias] = LazyTensor.of(bias, new)
+                biases[layer] = LazyTensor.of(bias, new)
         if progress:
             progress(len(rounded), len(todo))
-    return replace(model, tensors={**model.tensors, **biases}), rounded
+    model = with_biases(model, biases)
+    return replace(model, tensors={**model.tensors, **{each.name: each for each in biases.values()}}), rounded
 
 
 def _int4(model: CanonicalModel, types: Mapping[str, str]) -> list[tuple[str, tuple[str, ...]]]:

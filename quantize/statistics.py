@@ -10,14 +10,16 @@ were cut into calls nor on interruptions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 
 import numpy as np
 
+from pyengine.canonical import ModelConfig
 from pyengine.errors import InputError
 from pyengine.formats.strict_json import shorten
 
-__all__ = ["InputStatistics"]
+__all__ = ["InputStatistics", "inputs_of"]
 
 _GRAM_ROWS = 256  # summed in float32 before they are added in float64
 _SUMS = ("absmax", "abs_sum", "sum", "gram", "rows", "keys")
@@ -138,6 +140,14 @@ class InputStatistics:
         first = np.argsort(every, kind="stable")[: self.reservoir]
         self.keys = every[first]
         self.rows = np.concatenate([self.rows, x])[first]
+
+
+def inputs_of(
+    statistics: Mapping[str, InputStatistics], config: ModelConfig, name: str
+) -> InputStatistics | None:
+    """What the matrix of that packed name reads, by statistics of ``calibration.calibrate``; None if it is only looked
+    up in. A table that is the output layer, too, reads what that does."""
+    return statistics.get("output" if name == "decoder.embed" and config.tie_output else name)
 
 
 def _keys(seed: int, start: int, count: int) -> np.ndarray:
