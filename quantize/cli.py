@@ -61,7 +61,7 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
         lines.append(f"{row.layer}: {row.removed} of {row.total} {row.what} removed; {kept}")
     if report.recovered is not None:
         before, after = report.recovered
-        kept = f"{after:.2%} of the decoder's variance lost, {before:.2%} before the fit"
+        kept = f"{after:.2%} of the variance of what the model gives lost, {before:.2%} before the fit"
         closed = f": {1 - after / before:.0%} of the gap closed" if before else ""
         lines.append(f"all that was removed: {kept}{closed}")
     if report.masked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,13 @@ from pyengine.modelfile import ModelDirectory
 from pyengine.modelfile.layout import matrix_shapes
 from pyengine.quantize.distortion import snr_db
 from pyengine.quantize.opening import read_matrix, stored_matrix
-from pyengine.tasks.inputs import Inputs
+from pyengine.quantize.reading import Reader
+from pyengine.quantize.text import Line, Text, sides
+from pyengine.tasks.inputs import Sample
 from pyengine.tasks.translator import Translator
 
-__all__ = ["MatrixPair", "comparable", "compare_matrices", "read_pairs", "require_same_tokens"]
+__all__ = ["MatrixPair", "comparable", "compare_matrices", "read_whole", "require_same_tokens"]
 
-Text = Sequence[tuple[str, "str | None"]]  # (source, target)
-Pairs = list[tuple[np.ndarray, np.ndarray]]  # int32 ids
 _ROWS = 1024  # compared in float64 at a time
 
 
@@ -74,35 +74,34 @@ def _snr(a: ModelDirectory, b: ModelDirectory, name: str) -> float:
     return -math.inf if noise and not signal else snr_db(signal, noise)
 
 
-def read_pairs(translator: Translator, inputs: Inputs, text: Text, first: int = 1) -> tuple[Pairs, Text]:
-    """The pairs as ids, sources cut to fit, and as text; where there is no target, the model's greedy translation.
+def read_whole(reader: Reader, text: Text, first: int = 1) -> tuple[list[Sample], Text]:
+    """The lines as ids, sources cut to fit, and as text; where a target is left to the model, its greedy translation.
 
-    ``inputs`` are the translator's, ``first`` is the number of the first line. Raises InputError, naming the line.
+    ``first`` is the number of the first line. Raises InputError, naming the line.
     """
-    sources = []
-    for number, (source, _) in enumerate(text, first):
-        sources.append(inputs.source(source, truncate=True, name=f"the source of line {number}").ids)
-        if not len(sources[-1]):
-            raise InputError(f"the source of line {number} is empty; expected text")
-    waiting = [ids for ids, (_, target) in zip(sources, text) if target is None]
+    samples = reader.samples(text, first)
+    if reader.config.decoder is None or all(sample.target is not None for sample in samples):
+        return samples, text
+    translator = Translator(reader.engine, reader.tokenizer, {})
+    waiting = [sample.source for sample in samples if sample.target is None]
     greedy = iter(translator.translate(waiting, num_beams=1, num_return_sequences=1))
-    pairs, filled = [], []
-    for number, (ids, (source, target)) in enumerate(zip(sources, text), first):
-        if target is None:
+    filled: list[Line] = []
+    for i, (sample, line) in enumerate(zip(samples, text, strict=True)):
+        if sample.target is None:
             found = next(greedy)
-            pairs.append((ids, inputs.target(found.ids, f"the translation of line {number}")))
-            filled.append((source, found.text))
-        else:
-            pairs.append((ids, inputs.target(target, f"the target of line {number}")))
-            filled.append((source, target))
-    return pairs, filled
+            samples[i] = Sample(sample.source, reader.inputs.target(found.ids, f"the translation of line {first + i}"))
+            line = line[0], found.text
+        filled.append(line)
+    return samples, filled
 
 
-def require_same_tokens(a: Inputs, b: Inputs, text: Text) -> None:
-    """Raise InputError, naming the line, unless two models read texts (source, target) as the same tokens."""
-    for number, (source, target) in enumerate(text, 1):
+def require_same_tokens(a: Reader, b: Reader, text: Text) -> None:
+    """Raise InputError, naming the line, unless two models read ``text``, all of it there, as the same tokens."""
+    for number, line in enumerate(text, 1):
         name = f"line {number}"
-        sources = [each.source(source, truncate=True, name=name).ids for each in (a, b)]
-        targets = [each.prefix(target, name) for each in (a, b)]
-        if not (np.array_equal(*sources) and np.array_equal(*targets)):
+        source, target = sides(a.config, line, number)
+        ids = [[each.inputs.prefix(target, name) for each in (a, b)]]
+        if source is not None:
+            ids.append([each.inputs.source(source, truncate=True, name=name).ids for each in (a, b)])
+        if not all(np.array_equal(*side) for side in ids):
             raise InputError(f"{name}: expected models of one vocabulary, found two that read it as different tokens")

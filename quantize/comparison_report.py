@@ -13,14 +13,16 @@ from pyengine.cpus import usable_cpus
 from pyengine.modelfile import ModelDirectory, packed_specs
 from pyengine.modelfile.layout import matrix_shapes
 from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.comparison import MatrixPair, Pairs, Text, comparable
+from pyengine.quantize.comparison import MatrixPair, comparable
 from pyengine.quantize.distortion import output_error
-from pyengine.quantize.divergence import PairDivergence, mean_divergence
+from pyengine.quantize.divergence import LineDivergence, StateError, mean_divergence
 from pyengine.quantize.opening import read_matrix, read_model
-from pyengine.quantize.report import ChangedLine, CompressionReport, EndToEnd, Layer
+from pyengine.quantize.report import ChangedLine, CompressionReport, EndToEnd, Layer, States
 from pyengine.quantize.report.data import QUANTILES
-from pyengine.quantize.reporting import inputs_of, outliers
-from pyengine.quantize.statistics import InputStatistics
+from pyengine.quantize.reporting import outliers
+from pyengine.quantize.statistics import InputStatistics, inputs_of
+from pyengine.quantize.text import Line, Text
+from pyengine.tasks.inputs import Sample
 from pyengine.version import __version__
 
 __all__ = ["comparison_report"]
@@ -35,22 +37,23 @@ def comparison_report(
     b: ModelDirectory,
     matrices: Sequence[MatrixPair],
     text: Text,
-    pairs: Pairs,
-    found: Sequence[PairDivergence],
+    samples: Sequence[Sample],
+    found: Sequence[LineDivergence] | StateError,
     *,
     command: str,
     isa: str,
 ) -> CompressionReport:
-    """What ``compare_matrices``, ``read_pairs`` and ``pair_divergences`` gave, and layers' errors on the first lines.
+    """What ``compare_matrices``, ``read_whole`` and ``line_divergences`` or ``state_error`` gave, and layers' errors on
+    the first lines.
 
     These need A in float32, on whose inputs they are measured. Raises what ``calibrate`` raises.
     """
     notes = ()
-    if len(pairs) > _MEASURED:
+    if len(samples) > _MEASURED:
         notes = (f"Output errors and outlier channels are those of the first {_MEASURED} lines of the text.",)
     model = read_model(a)
     engine = in_memory_engine(model.config, model.generation, model.tensors)
-    statistics = calibrate(engine, None, pairs[:_MEASURED])
+    statistics = calibrate(engine, None, samples[:_MEASURED])
     engine.close()
     return CompressionReport(
         command=command,
@@ -63,7 +66,8 @@ def comparison_report(
         bytes_before=a.bytes,
         bytes_after=b.bytes,
         layers=tuple(_layer(a, b, each, statistics) for each in matrices),
-        end_to_end=_end_to_end(text, found),
+        end_to_end=None if isinstance(found, StateError) else _end_to_end(text, found),
+        states=States(found.tokens, found.error, found.cosine) if isinstance(found, StateError) else None,
         notes=notes,
         models=(str(a.path), str(b.path)),
     )
@@ -91,7 +95,7 @@ def _layer(a: ModelDirectory, b: ModelDirectory, pair: MatrixPair, statistics: d
     )
 
 
-def _end_to_end(text: Text, found: Sequence[PairDivergence]) -> EndToEnd:
+def _end_to_end(text: Text, found: Sequence[LineDivergence]) -> EndToEnd:
     total = mean_divergence(found)
     every = np.concatenate([each.kl for each in found])
     quantiles = np.quantile(every, np.linspace(0, 1, QUANTILES), method="higher")
@@ -99,7 +103,7 @@ def _end_to_end(text: Text, found: Sequence[PairDivergence]) -> EndToEnd:
     lines = (
         ChangedLine(
             line=index + 1,
-            source=text[index][0][:_SOURCE],
+            source=_beginning(text[index])[:_SOURCE],
             tokens=len(found[index].kl),
             kl_divergence=float(found[index].kl.mean()),
             top1_agreement=float(found[index].same.mean()),
@@ -110,3 +114,8 @@ def _end_to_end(text: Text, found: Sequence[PairDivergence]) -> EndToEnd:
     return EndToEnd(
         total.tokens, total.kl, total.top1, kl_quantiles=tuple(quantiles.tolist()), lines=tuple(lines)
     )
+
+
+def _beginning(line: Line) -> str:
+    """Its source, or the text that stands alone."""
+    return next(str(side) for side in line if side is not None)

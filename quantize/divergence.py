@@ -1,4 +1,4 @@
-"""How far a model's next-token distributions are from another's, over given translations."""
+"""How far a model's next-token distributions are from another's, over given targets; and what encoders alone give."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import numpy as np
 from pyengine.errors import InputError
 
 if TYPE_CHECKING:
+    from pyengine.quantize.reading import Reader
+    from pyengine.quantize.text import Text
     from pyengine.quantize.vocabulary import KeptTokens
-    from pyengine.tasks.inputs import Sentence
-    from pyengine.tasks.translator import Translator
 
 __all__ = [
     "Divergence",
-    "PairDivergence",
+    "LineDivergence",
+    "StateError",
     "divergence",
+    "line_divergences",
     "mean_divergence",
-    "pair_divergences",
+    "state_error",
     "token_divergence",
 ]
 
@@ -43,12 +45,21 @@ class Divergence:
 
 
 @dataclass(frozen=True, eq=False)
-class PairDivergence:
+class LineDivergence:
     """What ``Divergence`` has the means of, at each place of a target: float64, bool and float64 [T]."""
 
     kl: np.ndarray
     same: np.ndarray
     kept: np.ndarray
+
+
+@dataclass(frozen=True)
+class StateError:
+    """Of what the encoder of another model gives, over ``tokens``: sum |y' - y|^2 / sum |y|^2, and the mean cosine."""
+
+    error: float
+    cosine: float
+    tokens: int
 
 
 def token_divergence(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
@@ -63,7 +74,7 @@ def token_divergence(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
     return found
 
 
-def _require_logits(logits: np.ndarray, never: np.ndarray, expected: str) -> None:
+def _require_finite(logits: np.ndarray, never: np.ndarray, expected: str) -> None:
     """Raise InputError unless all are finite; on the mask ``never``, minus infinity will do."""
     if not (np.isfinite(logits) | (never & np.isneginf(logits))).all():
         raise InputError(f"{expected}, found others")
@@ -85,59 +96,74 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def divergence(
-    reference: Translator,
-    other: Translator,
-    pairs: Sequence[tuple[Sentence, Sentence]],
+    reference: Reader,
+    other: Reader,
+    text: Text,
     progress: Callable[[int, int], None] | None = None,
     *,
     kept: KeptTokens | None = None,
 ) -> Divergence:
-    """The means of ``pair_divergences``, whose arguments and errors these are.
+    """The means of ``line_divergences``, whose arguments and errors these are.
 
-    ``progress`` is told the pairs done and their number.
+    ``progress`` is told the lines done and their number.
     """
     found = []
-    for each in pair_divergences(reference, other, pairs, kept=kept):
+    for each in line_divergences(reference, other, text, kept=kept):
         found.append(each)
         if progress:
-            progress(len(found), len(pairs))
+            progress(len(found), len(text))
     return mean_divergence(found)
 
 
-def mean_divergence(found: Sequence[PairDivergence]) -> Divergence:
-    """Over all places of one pair at least."""
+def mean_divergence(found: Sequence[LineDivergence]) -> Divergence:
+    """Over all places of one line at least."""
     tokens = sum(len(each.kl) for each in found)
     total = sum(float(each.kl.sum()) for each in found)
     same = sum(int(each.same.sum()) for each in found)
     return Divergence(total / tokens, same / tokens, tokens, sum(float(each.kept.sum()) for each in found) / tokens)
 
 
-def pair_divergences(
-    reference: Translator,
-    other: Translator,
-    pairs: Sequence[tuple[Sentence, Sentence]],
-    *,
-    kept: KeptTokens | None = None,
-) -> Iterator[PairDivergence]:
-    """Run both over the targets of ``pairs`` (source, target), each token given those before it.
+def line_divergences(
+    reference: Reader, other: Reader, text: Text, *, kept: KeptTokens | None = None
+) -> Iterator[LineDivergence]:
+    """Run both over the targets of ``text`` (source, target), each token given those before it.
 
-    ``kept``: the other model has these tokens of the reference only. The pairs are then the reference's ids, all of
-    them kept, and the reference's distribution is that of the kept tokens, its share of the others put aside.
-    Raises InputError if there are no pairs, or if a model's logits are not finite.
+    ``kept``: the other model has these tokens of the reference only. The text is then the reference's ids, all of them
+    kept, and the reference's distribution is that of the kept tokens, its share of the others put aside.
+    Raises InputError if there is no text, or if a model's logits are not finite.
     """
-    if not pairs:
-        raise InputError("a divergence needs sentences, found none")
-    theirs = pairs if kept is None else [kept.renumbered(source, target) for source, target in pairs]
-    runs = (
-        translator.logits_iter([source for source, _ in each], [target for _, target in each])
-        for translator, each in ((reference, pairs), (other, theirs))
-    )
+    if not text:
+        raise InputError("a divergence needs text, found none")
+    theirs = text if kept is None else [kept.renumbered(*line) for line in text]
+    runs = (reader.logits(each) for reader, each in ((reference, text), (other, theirs)))
     for number, (exact, rounded) in enumerate(zip(*runs, strict=True), 1):
         # Minus infinity is fine where the bias is that: of what is never written, by either.
-        _require_logits(exact, np.isneginf(exact), f"pair {number}: expected finite logits of the reference")
+        _require_finite(exact, np.isneginf(exact), f"line {number}: expected finite logits of the reference")
         share = np.ones(len(exact)) if kept is None else _share(exact, kept.target)
         if kept is not None:
             exact = exact[:, kept.target]
-        _require_logits(rounded, np.isneginf(exact), f"pair {number}: expected finite logits of the other model")
+        _require_finite(rounded, np.isneginf(exact), f"line {number}: expected finite logits of the other model")
         same = exact.argmax(axis=1) == rounded.argmax(axis=1)
-        yield PairDivergence(token_divergence(exact, rounded), same, share)
+        yield LineDivergence(token_divergence(exact, rounded), same, share)
+
+
+def state_error(reference: Reader, other: Reader, text: Text) -> StateError:
+    """Run the encoders of two models without a decoder over ``text``, and compare what they give.
+
+    Raises InputError if there is no text, or if a state is not finite.
+    """
+    if not text:
+        raise InputError("a comparison needs text, found none")
+    noise = signal = cosines = 0.0
+    tokens = 0
+    for number, states in enumerate(zip(reference.states(text), other.states(text), strict=True), 1):
+        exact, found = (each.astype(np.float64) for each in states)
+        for each, whose in ((exact, "the reference"), (found, "the other model")):
+            _require_finite(each, np.zeros(each.shape, bool), f"line {number}: expected finite states of {whose}")
+        lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(found, axis=1)
+        products = np.einsum("tc,tc->t", exact, found)
+        cosines += float(np.divide(products, lengths, out=np.zeros(len(exact)), where=lengths > 0).sum())
+        noise += float(np.square(found - exact).sum())
+        signal += float(np.square(exact).sum())
+        tokens += len(exact)
+    return StateError(noise / (signal or 1.0), cosines / tokens, tokens)

@@ -2,7 +2,7 @@
 
     e_it   output error of matrix i in type t, tr(dW H dW^T) / tr(W H W^T), from the inputs seen in calibration
     g_i    KL divergence a token of the model with only matrix i in PROBE, over e_i,PROBE: how much an error there
-           matters
+           matters; of an encoder alone, which says nothing of tokens, the error of what it gives
     sum_i g_i e_it   the KL divergence to expect if errors add up; ``budget`` makes it or the bytes small
 
 Stacked matrices (queries, keys and values) are one unit: they are one matrix when the model runs.
@@ -15,19 +15,18 @@ from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel
+from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.errors import OptionError
 from pyengine.modelfile.layout import DTYPES, matrix_names, packed_specs
 from pyengine.quantize.budget import Candidate, Choice, least_bytes, least_error
-from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.distortion import output_power
-from pyengine.quantize.divergence import divergence
+from pyengine.quantize.divergence import divergence, state_error
 from pyengine.quantize.grid import round_to_grid
 from pyengine.quantize.ranges import choose_grid
+from pyengine.quantize.reading import Reader
 from pyengine.quantize.rounding import scheme_of
-from pyengine.quantize.statistics import InputStatistics
-from pyengine.tasks.inputs import Sentence
-from pyengine.tasks.translator import Translator
+from pyengine.quantize.statistics import InputStatistics, inputs_of
+from pyengine.quantize.text import Text
 from pyengine.text import Tokenizer
 
 __all__ = ["CANDIDATES", "Sensitivity", "choose_types", "measure_sensitivity", "trade_off"]
@@ -59,33 +58,33 @@ class Sensitivity:
 def measure_sensitivity(
     model: CanonicalModel,
     tokenizer: Tokenizer | None,
-    pairs: Sequence[tuple[Sentence, Sentence]],
+    text: Text,
     statistics: Mapping[str, InputStatistics],
     progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
-    """Try each matrix in each of CANDIDATES, and the model with it alone in PROBE over ``pairs`` (source, target).
+    """Try each matrix in each of CANDIDATES, and the model with it alone in PROBE over ``text``.
 
-    ``statistics`` are of ``calibration.calibrate``. Holds the model in float32 twice. ``progress`` is told the
-    matrices done, and their number.
+    No target is left to the model. ``statistics`` are of ``calibration.calibrate``. Holds the model in float32 twice.
+    ``progress`` is told the matrices done, and their number.
     """
     tensors = {name: tensor.read() for name, tensor in model.tensors.items()}
-    exact = Translator(in_memory_engine(model.config, model.generation, tensors), tokenizer, {})
+    held = replace(model, tensors={name: LazyTensor.of(name, values) for name, values in tensors.items()})
+    exact = Reader.of(held, tokenizer)
     sizes = {kind: _matrix_bytes(model, kind) for kind in CANDIDATES}
     names = matrix_names(model.config)
     specs = packed_specs(model.config, "float32")
     units, weights = {}, {}
     for number, name in enumerate(names, 1):
         sources = specs[f"{name}.weight"].sources
-        seen = statistics.get("output" if name == "decoder.embed" and model.config.tie_output else name)
+        seen = inputs_of(statistics, model.config, name)
         errors, rounded = {}, {}
         for kind in CANDIDATES:
             rounded[kind] = {source: _rounded(tensors[source], kind, seen) for source in sources}
             errors[kind] = _error([(tensors[source], rounded[kind][source]) for source in sources], seen)
         units[name] = {kind: Candidate(sizes[kind][name], errors[kind]) for kind in CANDIDATES}
-        other = Translator(
-            in_memory_engine(model.config, model.generation, {**tensors, **rounded[PROBE]}), tokenizer, {}
-        )
-        moved = divergence(exact, other, pairs).kl
+        probe = {source: LazyTensor.of(source, values) for source, values in rounded[PROBE].items()}
+        other = Reader.of(replace(held, tensors={**held.tensors, **probe}), tokenizer)
+        moved = _moved(exact, other, text)
         weights[name] = moved / errors[PROBE] if errors[PROBE] > 0 else 0.0
         if progress:
             progress(number, len(names))
@@ -95,6 +94,13 @@ def measure_sensitivity(
         if spec.kind in ("vector", "table")
     )
     return Sensitivity(units, weights, rest)
+
+
+def _moved(exact: Reader, other: Reader, text: Text) -> float:
+    """What rounding has done to a model as a whole."""
+    if exact.config.decoder is None:
+        return state_error(exact, other, text).error
+    return divergence(exact, other, text).kl
 
 
 def choose_types(

@@ -30,11 +30,12 @@ from pyengine.quantize.scaling import Scaled, awq, smooth
 from pyengine.quantize.scaling import equalize as equalized
 from pyengine.quantize.statistics import InputStatistics
 from pyengine.quantize.types import resolve_types
-from pyengine.text import Tokenizer, open_tokenizer
+from pyengine.text import Tokenizer, tokenizer_of
 from pyengine.version import __version__
 
 if TYPE_CHECKING:
     from pyengine.quantize.prune.model import PrunedModel, Removed
+    from pyengine.quantize.text import Text
     from pyengine.quantize.vocabulary import KeptTokens
 
 __all__ = ["Calibration", "Report", "convert", "measure"]
@@ -43,7 +44,6 @@ PROBED = 32  # lines that sensitivity is measured on
 PROBE = "int4g64"  # what scales are searched for where types are still to be chosen
 LEAST_ROWS = 256  # that a calibration needs of each layer
 
-Text = Sequence[tuple[str, "str | None"]]  # (source, target)
 Statistics = Mapping[str, InputStatistics]
 
 
@@ -51,7 +51,7 @@ Statistics = Mapping[str, InputStatistics]
 class Calibration:
     """Text to calibrate int4 matrices on, and what to do with it.
 
-    text     (source, target) as ``text.load_text`` gives it; what the model cannot take is skipped
+    text     (source, target) as ``text.load_text`` gives it, or ids; what the model cannot take is skipped
     method   one of ``calibrated.CALIBRATED``; another one: the text is for pruning, zeros and smoothing alone
     smooth   exponents that SmoothQuant tries at each place that takes scales, see ``scaling``; none: it does not
     state    a file from which an interrupted calibration goes on
@@ -79,8 +79,8 @@ class Report:
     """All tensors of a conversion, the size of the model directory (0 if none was written), and what was done before.
 
     removed    by pruning
-    recovered  if something went: what of the variance of the decoder's outputs that lost on the text, before the rest
-               was fitted and after
+    recovered  if something went: what of the variance of the last stack's outputs that lost on the text, before the
+               rest was fitted and after
     scaled     by smoothing and AWQ, a place each
     masked     by zeros, a matrix each
     choices    of types, if they were to be chosen: the one that was taken, then those of other sizes (bytes of all
@@ -180,7 +180,8 @@ def convert(
         if prune and calibration is not None:
             pruned = _pruned(model, tokenizer, calibration, prune)
             model, removed = pruned.model, pruned.removed
-            recovered = (pruned.lost_before["decoder"], pruned.lost["decoder"]) if removed else None
+            *_, last = (name for name, _ in model.config.stacks())
+            recovered = (pruned.lost_before[last], pruned.lost[last]) if removed else None
         if equalize:
             model = equalized(model)
         statistics: Statistics = {}
@@ -213,7 +214,7 @@ def convert(
             lines=lines,
             generation=model.generation,
             tensors=pack_tensors(model, weights, other_weights, method, rows, progress, done, lines),
-            tokenizer=model.tokenizer,
+            tokenizer=model.tokenizer_kind,
             tokenizer_files=model.tokenizer_files,
             created_by=f"pyengine {__version__}",
             kv=kv or model.kv,
@@ -250,10 +251,7 @@ def _open(
     if isinstance(checkpoint, CanonicalModel):
         return checkpoint, None
     model = open_model(checkpoint, requantize=requantize, allow_unknown_keys=allow_unknown_keys)
-    if model.tokenizer is None:
-        return model, None
-    sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
-    return model, open_tokenizer(checkpoint, model.tokenizer, **sizes)
+    return model, tokenizer_of(model)
 
 
 def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> tuple[Text, list[str]]:
@@ -267,9 +265,9 @@ def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> t
 def _with_layers_left(config: ModelConfig, prune: Mapping[str, float]) -> ModelConfig:
     """As many layers as ``prune`` will leave: types go by the numbers that layers have in what is written."""
     stacks = {}
-    for stack, sizes in config.stacks():
+    for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
         gone = layers_to_remove(stack, sizes, prune.get(f"{stack}_layers", 0.0))
-        stacks[stack] = replace(sizes, layers=sizes.layers[: len(sizes.layers) - gone])
+        stacks[stack] = None if sizes is None else replace(sizes, layers=sizes.layers[: len(sizes.layers) - gone])
     return replace(config, **stacks)
 
 
@@ -284,18 +282,19 @@ def _types(
 
 def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer, KeptTokens]:
     """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
+    from pyengine.quantize.text import sides
     from pyengine.quantize.vocabulary import KeptTokens, trim_vocabulary  # with the tokenizer libraries
 
-    lines = [pair for pair in text if pair[0].strip()]
-    pairs = [(source, target) for source, target in lines if target is not None]
-    if len(pairs) < len(lines):
+    lines = [sides(model.config, line, number) for number, line in enumerate(text, 1)]
+    pairs = [line for line in lines if next(side for side in line if side is not None).strip()]
+    if model.config.decoder is not None and any(target is None for _, target in pairs):
         raise OptionError(
             "vocabulary: expected a translation behind a tab in every line, found lines without",
             keywords=("vocabulary",),
         )
     trimmed = trim_vocabulary(model, pairs, scratch)
-    assert trimmed.model.tokenizer is not None  # else there was nothing to trim by
-    tokenizer = open_tokenizer(scratch, trimmed.model.tokenizer)
+    tokenizer = tokenizer_of(trimmed.model)
+    assert tokenizer is not None  # else there was nothing to trim by
     return trimmed.model, tokenizer, KeptTokens(trimmed.source_ids, trimmed.target_ids)
 
 
@@ -339,8 +338,9 @@ def _choices(
     """The types of all matrices, by measured sensitivity where they are not ``fixed``; then those of other sizes."""
     from pyengine.quantize.mixed import choose_types, measure_sensitivity, trade_off
 
-    pairs = [(source, target) for source, target in calibration.text[:PROBED] if target is not None]
-    sensitivity = measure_sensitivity(model, tokenizer, pairs, statistics, calibration.progress).fixing(fixed)
+    own = model.config.decoder is None
+    text = [(source, target) for source, target in calibration.text[:PROBED] if own or target is not None]
+    sensitivity = measure_sensitivity(model, tokenizer, text, statistics, calibration.progress).fixing(fixed)
     chosen = choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence)
     return [chosen, *trade_off(sensitivity)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import platform
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import compress
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, ModelConfig
+from pyengine.canonical import ModelConfig
 from pyengine.cpus import usable_cpus
 from pyengine.errors import OptionError
 from pyengine.formats.regular_files import usable_path
@@ -24,10 +24,10 @@ from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
 from pyengine.modelfile.layout import stack_rows
 from pyengine.output import scratch_directory
 from pyengine.quantize.calibrated import CALIBRATED
-from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.comparison import Pairs, Text, comparable, read_pairs
+from pyengine.quantize.calibration import calibrate
+from pyengine.quantize.comparison import comparable, read_whole
 from pyengine.quantize.distortion import output_error
-from pyengine.quantize.divergence import mean_divergence, pair_divergences
+from pyengine.quantize.divergence import line_divergences, mean_divergence, state_error
 from pyengine.quantize.fold import places
 from pyengine.quantize.opening import open_model, read_matrix, stored_input
 from pyengine.quantize.packing import TensorReport
@@ -44,24 +44,25 @@ from pyengine.quantize.report import (
     ParetoPoint,
     Pruned,
     Speed,
+    States,
     StaticRange,
     check_report_target,
     require_matplotlib,
     write_report,
 )
 from pyengine.quantize.report.words import percent
+from pyengine.quantize.reading import Reader
 from pyengine.quantize.static_ranges import sampled_errors
-from pyengine.quantize.statistics import InputStatistics
-from pyengine.quantize.text import usable_text
+from pyengine.quantize.statistics import InputStatistics, inputs_of
+from pyengine.quantize.text import Text, inputs_for, read_samples, usable_text
 from pyengine.quantize.throughput import measure_speed
 from pyengine.quantize.vocabulary import KeptTokens
-from pyengine.tasks.inputs import Inputs
-from pyengine.tasks.loading import load
+from pyengine.tasks.inputs import Sample
 from pyengine.tasks.translator import Translator
-from pyengine.text import open_tokenizer
+from pyengine.text import tokenizer_of
 from pyengine.version import __version__
 
-__all__ = ["Reporter", "inputs_of", "outliers"]
+__all__ = ["Reporter", "outliers"]
 
 _HELD_OUT = 200  # lines at most, and a tenth of the text
 _BINS = 64
@@ -99,15 +100,10 @@ class Reporter:
         self._how = {"requantize": True, "allow_unknown_keys": allow_unknown_keys}
         self._model = open_model(checkpoint, **self._how)
         self._stored, self._bytes = stored_input(checkpoint, self._model)
-        self._tokenizer = None
-        config = self._model.config
-        if self._model.tokenizer is not None:
-            sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
-            self._tokenizer = open_tokenizer(checkpoint, self._model.tokenizer, **sizes)
-        self._inputs = Inputs(config, self._model.generation.eos_token_id, self._tokenizer)
+        self._tokenizer = tokenizer_of(self._model)
         self.skipped = ""
         if text is not None:
-            text, skipped = usable_text(text, config, self._model.generation, self._tokenizer)
+            text, skipped = usable_text(text, self._model.config, self._model.generation, self._tokenizer)
             self.skipped = str(skipped)
         held = 0 if text is None else min(_HELD_OUT, len(text) // 10)
         self._first = len(text or ()) - held  # lines before the held out ones
@@ -129,14 +125,15 @@ class Reporter:
         directory = open_directory(self._output)
         notes = [self.skipped[0].upper() + self.skipped[1:] + "."] if self.skipped else []
         speed: tuple[Speed, ...] = ()
-        end_to_end, statistics, machine = None, {}, [platform.machine(), f"{usable_cpus()} CPUs"]
+        end_to_end, states, statistics = None, None, {}
+        machine = [platform.machine(), f"{usable_cpus()} CPUs"]
         vocabularies = [(each.source_vocab, each.target_vocab) for each in (self._model.config, directory.config)]
         if self._used is not None and not self._held_out:
             notes.append("The text has fewer than 10 lines: none was held out, and no error measured.")
         elif self._used is not None and report.kept is None and vocabularies[0] != vocabularies[1]:
             notes.append("The vocabulary is another than the checkpoint's: no error was measured on text.")
         elif self._used is not None:
-            end_to_end, statistics, isa = self._measure(report.kept, notes)
+            end_to_end, states, statistics, isa = self._measure(report.kept, notes)
             machine.append(isa)
         if self._speed and self._held_out:
             speed = self._speeds(progress)
@@ -172,6 +169,7 @@ class Reporter:
                 layers=tuple(layers),
                 pruned=tuple(_pruned(report)),
                 end_to_end=end_to_end,
+                states=states,
                 speed=speed,
                 pareto=tuple(_pareto(report)),
                 notes=tuple(notes),
@@ -181,52 +179,52 @@ class Reporter:
 
     def _count(self, text: Text, first: int) -> int:
         """Tokens of the sources and of the targets that are given."""
-        tokens = 0
-        for number, (source, target) in enumerate(text, first):
-            tokens += len(self._inputs.source(source, truncate=True, name=f"the source of line {number}").ids)
-            if target is not None:
-                tokens += len(self._inputs.target(target, f"the target of line {number}"))
-        return tokens
+        config = self._model.config
+        samples = read_samples(inputs_for(config, self._model.generation, self._tokenizer), config, text, first)
+        return sum(len(side) for sample in samples for side in sample if side is not None)
 
     def _measure(
         self, kept: KeptTokens | None, notes: list[str]
-    ) -> tuple[EndToEnd | None, dict[str, InputStatistics], str]:
+    ) -> tuple[EndToEnd | None, States | None, dict[str, InputStatistics], str]:
         """Both models on the held out lines, what the checkpoint's layers read there, and the instruction set."""
-        model = self._model
-        engine = in_memory_engine(model.config, model.generation, model.tensors)
-        with Translator(engine, self._tokenizer, {}) as original, load(self._output) as compressed:
-            pairs: Pairs = read_pairs(original, self._inputs, self._held_out, self._first + 1)[0]
-            statistics = calibrate(engine, self._tokenizer, pairs)
-            isa = str(compressed.info()["isa"])
-            end_to_end = self._compare(original, compressed, pairs, kept, notes)
-        return end_to_end, statistics, isa
+        end_to_end = states = None
+        with Reader.of(self._model, self._tokenizer) as original, Reader.open(self._output) as compressed:
+            samples = read_whole(original, self._held_out, self._first + 1)[0]
+            statistics = calibrate(original.engine, self._tokenizer, samples)
+            if original.config.decoder is None:
+                found = state_error(original, compressed, samples)
+                states = States(found.tokens, found.error, found.cosine)
+            else:
+                end_to_end = self._compare(original, compressed, samples, kept, notes)
+        return end_to_end, states, statistics, compressed.isa
 
     def _compare(
-        self, original: Translator, compressed: Translator, pairs: Pairs, kept: KeptTokens | None, notes: list[str]
+        self, original: Reader, compressed: Reader, samples: list[Sample], kept: KeptTokens | None, notes: list[str]
     ) -> EndToEnd | None:
-        """The quality on the held out lines ``pairs``.
+        """The quality on the held out lines ``samples``.
 
         Where the vocabulary was trimmed, on those that have ``kept`` tokens only: the others are not the same text to
         both. None if there are none.
         """
         text = self._held_out
         if kept is not None:
-            own = [kept.hold(*pair) for pair in pairs]
-            pairs, text = list(compress(pairs, own)), list(compress(text, own))
-            if not pairs:
+            own = [kept.hold(*sample) for sample in samples]
+            samples, text = list(compress(samples, own)), list(compress(text, own))
+            if not samples:
                 notes.append(f"The vocabulary was trimmed, and no held-out line of {len(own)} has kept tokens only.")
                 return None
-        places = list(pair_divergences(original, compressed, pairs, kept=kept))
+        places = list(line_divergences(original, compressed, samples, kept=kept))
         found = mean_divergence(places)
         perplexity = bleu = None
         if all(target is not None for _, target in text):
-            theirs = pairs if kept is None else [kept.renumbered(*pair) for pair in pairs]
+            theirs = samples if kept is None else [kept.renumbered(*sample) for sample in samples]
             shares = sum(float(np.log(each.kept).sum()) for each in places)
-            perplexity = Change(_perplexity(original, pairs, shares), _perplexity(compressed, theirs))
-            bleu = _bleu((original, compressed), text, notes) if self._tokenizer is not None else None
+            perplexity = Change(original.perplexity(samples, shares), compressed.perplexity(theirs))
+            translates = original.config.encoder is not None and self._tokenizer is not None
+            bleu = _bleu((original, compressed), text, notes) if translates else None
         if kept is not None:
             notes.append(
-                f"The vocabulary was trimmed. Quality is that of the {len(pairs)} of {len(own)} held-out lines that "
+                f"The vocabulary was trimmed. Quality is that of the {len(samples)} of {len(own)} held-out lines that "
                 f"have kept tokens only. The original gives these tokens {percent(found.kept)} of the probability "
                 "there; KL divergence and perplexity are without the rest."
             )
@@ -239,8 +237,8 @@ class Reporter:
             for weights in ("float32", "int8"):
                 places[weights] = scratch / weights
                 convert(self._checkpoint, places[weights], weights=weights, **self._how)
-            models = {name: stack.enter_context(load(place)) for name, place in places.items()}
-            found = measure_speed(models, [source for source, _ in self._held_out], progress)
+            models = {name: stack.enter_context(Reader.open(place)) for name, place in places.items()}
+            found = measure_speed(models, self._held_out, progress)
         return tuple(
             Speed(setting, rates["float32"], rates["int8"], rates["compressed"]) for setting, rates in found.items()
         )
@@ -286,7 +284,7 @@ class Reporter:
 
 def _shared_lines(text: Text, corpus: Text) -> int:
     """How many of ``text`` have a source, or a target, that is a line of the corpus."""
-    sources, targets = ({pair[side] for pair in corpus} - {None} for side in (0, 1))
+    sources, targets = ({line[side] for line in corpus} - {None} for side in (0, 1))
     return sum(source in sources or target in targets for source, target in text)
 
 
@@ -317,16 +315,7 @@ def _pareto(report: Report) -> Iterator[ParetoPoint]:
         yield ParetoPoint(choice.bytes, choice.error, label, number == 0)
 
 
-def _perplexity(translator: Translator, pairs: Pairs, shares: float = 0.0) -> float:
-    """e to the mean negative log-probability of a token of the targets, end tokens included.
-
-    ``shares``: the sum over these of ln of the share of the probability that is to be taken for all of it.
-    """
-    scores = translator.score([source for source, _ in pairs], [target for _, target in pairs])
-    return math.exp((shares - sum(score.total for score in scores)) / sum(len(score.ids) for score in scores))
-
-
-def _bleu(models: Sequence[Translator], text: Text, notes: list[str]) -> Change | None:
+def _bleu(models: Sequence[Reader], text: Text, notes: list[str]) -> Change | None:
     """Of the models' own translations, if sacrebleu is there."""
     try:
         from sacrebleu import corpus_bleu
@@ -334,7 +323,8 @@ def _bleu(models: Sequence[Translator], text: Text, notes: list[str]) -> Change 
         notes.append("BLEU was not measured: sacrebleu is not installed.")
         return None
     targets = [target or "" for _, target in text]
-    found = (each.translate([source for source, _ in text]) for each in models)
+    translators = (Translator(each.engine, each.tokenizer, {}) for each in models)
+    found = (each.translate([source for source, _ in text]) for each in translators)
     scores = (corpus_bleu([result.text or "" for result in results], [targets]).score for results in found)
     return Change(*(float(score) for score in scores))
 
@@ -360,13 +350,6 @@ def _ranges(matrix: np.ndarray, seen: InputStatistics) -> InputRanges | None:
         return None
     mse, kl = (StaticRange(found.ranges[method], found.static[method]) for method in ("mse", "kl"))
     return InputRanges(found.ranges["absmax"], found.dynamic, mse, kl)
-
-
-def inputs_of(
-    statistics: Mapping[str, InputStatistics], config: ModelConfig, name: str
-) -> InputStatistics | None:
-    """What the matrix of that packed name reads; None if it is only looked up in."""
-    return statistics.get("output" if name == "decoder.embed" and config.tie_output else name)
 
 
 def outliers(absmax: np.ndarray) -> tuple[Outlier, ...]:

@@ -17,7 +17,7 @@ from pyengine.output import Target, check_new_file, new_file, scratch_directory
 from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.opening import open_model
 from pyengine.tasks.translator import Translator
-from pyengine.text import open_tokenizer
+from pyengine.text import tokenizer_of
 
 __all__ = ["TeacherData", "write_teacher_data"]
 
@@ -45,8 +45,8 @@ def write_teacher_data(
     are left out. ``checkpoint``: a training checkpoint, whose ``allow_unknown_keys`` are passed over, or a model
     directory. ``output`` appears when it is complete. Raises OptionError if it exists, unless it is a regular file and
     ``overwrite`` is given; OutputError if it cannot be written; InputError, naming the line, for a corpus that is not
-    such a file or a source that the model cannot take; UnsupportedError for a model without a tokenizer; and what
-    ``open_model`` and ``open_tokenizer`` raise.
+    such a file or a source that the model cannot take; UnsupportedError for a model that does not translate, or without
+    a tokenizer; and what ``open_model`` and ``open_tokenizer`` raise.
     """
     corpus = usable_path(corpus, InputError)
     beside = Path(output).parent if isinstance(output, (str, Path)) else None
@@ -55,10 +55,11 @@ def write_teacher_data(
     if isinstance(output, (str, Path)) and Path(output).exists() and Path(output).samefile(corpus):
         raise OptionError(f"{output}: expected another file than the corpus")
     model = open_model(checkpoint, requantize=True, allow_unknown_keys=allow_unknown_keys)
-    if model.tokenizer is None:
+    if model.config.encoder is None or model.config.decoder is None:
+        raise UnsupportedError(f"{checkpoint}: expected a model with an encoder and a decoder, which translates")
+    tokenizer = tokenizer_of(model)
+    if tokenizer is None:
         raise UnsupportedError(f"{checkpoint}: expected a model with tokenizer files, found none")
-    sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
-    tokenizer = open_tokenizer(checkpoint, model.tokenizer, **sizes)
     engine = in_memory_engine(model.config, model.generation, model.tensors)
     with new_file(output, overwrite=overwrite) as file, scratch_directory(beside) as scratch:
         translations = scratch / "translations"

@@ -1,20 +1,27 @@
-"""Text to calibrate, measure or choose tokens on: read from a file, and what of it a model can take."""
+"""Text to calibrate, measure or choose tokens on: read from a file, and what of it a model can take.
+
+A line is a source, a tab and its translation for a model that reads a source and writes a target; for one with an
+encoder or a decoder alone it is a text that this one reads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
-from pyengine.tasks.inputs import Inputs, Sentence
+from pyengine.tasks.inputs import Inputs, Sample, Sentence
 from pyengine.text import Tokenizer
 
-__all__ = ["Skipped", "load_text", "usable_text"]
+__all__ = ["Line", "Skipped", "Text", "inputs_for", "load_text", "read_samples", "sides", "usable_text"]
 
-Pair = tuple[Sentence, "Sentence | None"]  # source and target, which may be left to the model
+Line = tuple["Sentence | None", "Sentence | None"]
+"""Source and target as texts or ids. Where there are both stacks, a target that is None is left to the model; the text
+of a model with one stack stands alone, on either side.
+"""
+Text = Sequence[Line]
 
 
 class Skipped:
@@ -64,22 +71,27 @@ def _parse_line(line: bytes, name: str) -> tuple[str, str | None]:
 
 
 def usable_text(
-    text: Sequence[Pair], config: ModelConfig, generation: GenerationDefaults, tokenizer: Tokenizer | None
-) -> tuple[list[Any], Skipped]:
-    """The pairs of ``text`` whose sides the model can take, and what of the others there was.
+    text: Text, config: ModelConfig, generation: GenerationDefaults | None, tokenizer: Tokenizer | None
+) -> tuple[list[Line], Skipped]:
+    """The lines of ``text`` whose sides the model can take, each on its own side, and what of the others there was.
 
     Raises InputError, naming the line, for ids or texts that it cannot read, and if nothing is left.
     """
-    inputs = Inputs(config, generation.eos_token_id, tokenizer)
-    kept, skipped = [], Skipped()
-    for number, (source, target) in enumerate(text, 1):
-        if _blank(source) or target is not None and _blank(target):
+    inputs = inputs_for(config, generation, tokenizer)
+    ends = () if generation is None else generation.eos_token_id
+    kept: list[Line] = []
+    skipped = Skipped()
+    for number, line in enumerate(text, 1):
+        source, target = sides(config, line, number)
+        if any(side is not None and _blank(side) for side in (source, target)):
             skipped.blank += 1
             continue
-        long = inputs.source(source, truncate=True, name=f"the source of line {number}").truncated
-        if target is not None:
+        long = False
+        if source is not None:
+            long = inputs.source(source, truncate=True, name=f"the source of line {number}").truncated
+        if target is not None and config.decoder is not None:
             ids = inputs.prefix(target, f"the target of line {number}")
-            ended = len(ids) > 0 and ids[-1] in generation.eos_token_id
+            ended = len(ids) > 0 and ids[-1] in ends
             long = long or len(ids) + (not ended) > config.decoder.max_positions
         if long:
             skipped.long += 1
@@ -88,6 +100,41 @@ def usable_text(
     if not kept:
         raise InputError(f"{skipped}, none is left" if text else "text: expected lines, found none")
     return kept, skipped
+
+
+def inputs_for(config: ModelConfig, generation: GenerationDefaults | None, tokenizer: Tokenizer | None) -> Inputs:
+    """What reads text for a model; ids are taken as they are, padding and all."""
+    return Inputs(config, () if generation is None else generation.eos_token_id, tokenizer)
+
+
+def read_samples(inputs: Inputs, config: ModelConfig, text: Text, first: int = 1) -> list[Sample]:
+    """Ids of each line, sources cut to fit; a target that is left to the model is None.
+
+    ``inputs`` are the model's, ``first`` is the number of the first line. Raises InputError, naming the line.
+    """
+    samples = []
+    for number, line in enumerate(text, first):
+        source, target = sides(config, line, number)
+        ids = None
+        if source is not None:
+            ids = inputs.source(source, truncate=True, name=f"the source of line {number}").ids
+            if not len(ids):
+                raise InputError(f"the source of line {number} is empty; expected text or token ids")
+        samples.append(Sample(ids, None if target is None else inputs.target(target, f"the target of line {number}")))
+    return samples
+
+
+def sides(config: ModelConfig, line: Line, number: int) -> Line:
+    """Source and target, for a model with one stack the one that it has. InputError for any other number of texts."""
+    if config.encoder is not None and config.decoder is not None:
+        if line[0] is None:
+            raise InputError(f"line {number}: expected a source, found none")
+        return line
+    texts = [side for side in line if side is not None]
+    if len(texts) != 1:
+        reader = "decoder" if config.encoder is None else "encoder"
+        raise InputError(f"line {number}: expected one text, for a model with a {reader} alone, found {len(texts)}")
+    return (None, texts[0]) if config.encoder is None else (texts[0], None)
 
 
 def _blank(sentence: Sentence) -> bool:

@@ -9,7 +9,7 @@ a model may spell a word in other pieces than its tokenizer would.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +18,13 @@ import numpy as np
 from pyengine.canonical import CanonicalModel, GenerationDefaults, LazyTensor, Removal
 from pyengine.errors import InputError, OptionError, TokenizerError, UnsupportedError
 from pyengine.quantize.vocabulary_files import TokenizerFiles, open_files, write_files
-from pyengine.text import Tokenizer, open_tokenizer
+from pyengine.text import Tokenizer, open_tokenizer, tokenizer_of
 
 __all__ = ["KeptTokens", "TrimmedVocabulary", "trim_vocabulary"]
 
 Sentence = str | Sequence[int]  # a text, or the ids that stand for it
+Pair = tuple["Sentence | None", "Sentence | None"]  # source and target; None for the stack that there is not
+Ids = "Sequence[int] | np.ndarray | None"
 
 _SOURCE_TABLES = ("encoder.embed.weight",)
 _TARGET_TABLES = ("decoder.embed.weight", "output.weight", "output.bias")
@@ -30,23 +32,24 @@ _TARGET_TABLES = ("decoder.embed.weight", "output.weight", "output.bias")
 
 @dataclass(frozen=True, eq=False)
 class KeptTokens:
-    """The old id, int64, of each new one in a trimmed vocabulary."""
+    """The old id, int64, of each new one in a trimmed vocabulary; none of a stack that there is not."""
 
     source: np.ndarray
     target: np.ndarray
 
-    def hold(self, source: Sequence[int] | np.ndarray, target: Sequence[int] | np.ndarray) -> bool:
+    def hold(self, source: Ids, target: Ids) -> bool:
         """Whether all of these old ids were kept."""
-        return bool(np.isin(source, self.source).all() and np.isin(target, self.target).all())
+        both = ((source, self.source), (target, self.target))
+        return all(bool(np.isin(ids, kept).all()) for ids, kept in both if ids is not None)
 
-    def renumbered(
-        self, source: Sequence[int] | np.ndarray, target: Sequence[int] | np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def renumbered(self, source: Ids, target: Ids) -> tuple[np.ndarray | None, np.ndarray | None]:
         """The new ids, int32, of old ones that were kept."""
         return _new_ids(self.source, source), _new_ids(self.target, target)
 
 
-def _new_ids(kept: np.ndarray, old: Sequence[int] | np.ndarray) -> np.ndarray:
+def _new_ids(kept: np.ndarray, old: Ids) -> np.ndarray | None:
+    if old is None:
+        return None
     order = np.argsort(kept)  # new ids need not ascend with old ones
     return order[np.searchsorted(kept, old, sorter=order)].astype(np.int32)
 
@@ -61,46 +64,48 @@ class TrimmedVocabulary:
 
 
 def trim_vocabulary(
-    model: CanonicalModel, text: Iterable[tuple[Sentence, Sentence]], directory: Path
+    model: CanonicalModel, text: Iterable[Pair], directory: Path
 ) -> TrimmedVocabulary:
     """Keep of ``model`` what the pairs of ``text``, source and target, need; either may be given as token ids.
+
+    A model with one stack has one vocabulary, and no text of the other.
 
     The tokenizer files of the new model are written to ``directory``, an empty one that has to stay until the model
     has been written. Tensors are read when asked for, as before. Raises OptionError: ``directory`` is not empty;
     InputError: no text, or an id outside the vocabulary; UnsupportedError: no tokenizer, or one of a kind that cannot
     be trimmed; and what ``open_tokenizer`` raises.
     """
-    if model.tokenizer is None:
+    tokenizer = tokenizer_of(model)
+    if tokenizer is None or model.tokenizer_kind is None:
         raise UnsupportedError("vocabulary: expected a model with tokenizer files, found none")
     if not directory.is_dir() or any(directory.iterdir()):
         raise OptionError(f"{directory}: expected an empty directory")
-    config = model.config
-    home = next(iter(model.tokenizer_files.values())).parent
-    sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
-    tokenizer = open_tokenizer(home, model.tokenizer, **sizes)
+    config, home = model.config, model.path
+    sizes = {"source": config.source_vocab, "target": config.target_vocab}
     source, target = _used(tokenizer, text)
-    files = open_files(model.tokenizer, model.tokenizer_files)
+    files = open_files(model.tokenizer_kind, model.tokenizer_files)
     beyond = max(files.special, default=0)  # a tokenizer.json opens whatever ids stand in it
-    if beyond >= config.source_vocab:
-        raise TokenizerError(f"{home}: expected special ids below the model's {config.source_vocab}, found {beyond}")
+    first = next(size for size in sizes.values() if size is not None)
+    if beyond >= first:
+        raise TokenizerError(f"{home}: expected special ids below the model's {first}, found {beyond}")
     target |= _named(model.generation)
-    if files.separate and not config.share_embeddings:
+    if files.separate and not config.share_embeddings and config.source_vocab and config.target_vocab:
         source_ids, target_ids = _separate(files, source, target, config.source_vocab, config.target_vocab)
     else:
         ids = sorted(files.closure(source | target | files.special | files.target_special))
-        source_ids, target_ids = ([i for i in ids if i < size] for size in sizes.values())
-    write_files(files, model.tokenizer_files, source_ids, target_ids, directory)
-    _check(tokenizer, directory, model.tokenizer, source_ids, target_ids)
+        source_ids, target_ids = ([i for i in ids if size is not None and i < size] for size in sizes.values())
+    write_files(files, model.tokenizer_files, source_ids or target_ids, target_ids or source_ids, directory)
+    _check(tokenizer, directory, model.tokenizer_kind, source_ids, target_ids)
     rows = {name: np.array(source_ids) for name in _SOURCE_TABLES}
     rows.update((name, np.array(target_ids)) for name in _TARGET_TABLES)
     trimmed = CanonicalModel(
-        config=replace(config, source_vocab=len(source_ids), target_vocab=len(target_ids)),
+        config=replace(config, source_vocab=len(source_ids) or None, target_vocab=len(target_ids) or None),
         generation=_renumbered(model.generation, {old: new for new, old in enumerate(target_ids)}),
         tensors={
             name: _selected(tensor, rows[name]) if name in rows else tensor
             for name, tensor in model.tensors.items()
         },
-        tokenizer=model.tokenizer,
+        tokenizer_kind=model.tokenizer_kind,
         tokenizer_files={path.name: path for path in sorted(directory.iterdir())},
         removed=(*model.removed, *_removed(sizes, source_ids, target_ids)),
     )
@@ -108,20 +113,22 @@ def trim_vocabulary(
     return TrimmedVocabulary(trimmed, np.array(source_ids), np.array(target_ids))
 
 
-def _removed(sizes: Mapping[str, int], source_ids: list[int], target_ids: list[int]) -> Iterator[Removal]:
+def _removed(sizes: Mapping[str, int | None], source_ids: list[int], target_ids: list[int]) -> Iterator[Removal]:
     for side, kept in (("source", source_ids), ("target", target_ids)):
-        total = sizes[f"{side}_vocab"]
-        if len(kept) < total:
+        total = sizes[side]
+        if total is not None and len(kept) < total:
             yield Removal("tokens", side, total - len(kept), total)
 
 
-def _used(tokenizer: Tokenizer, text: Iterable[tuple[Sentence, Sentence]]) -> tuple[set[int], set[int]]:
+def _used(tokenizer: Tokenizer, text: Iterable[Pair]) -> tuple[set[int], set[int]]:
     """The source and the target ids of all pairs."""
     source: set[int] = set()
     target: set[int] = set()
     for first, second in text:
-        source.update(tokenizer.encode_source(first) if isinstance(first, str) else map(int, first))
-        target.update(tokenizer.encode_target(second, end=True) if isinstance(second, str) else map(int, second))
+        if first is not None:
+            source.update(tokenizer.encode_source(first) if isinstance(first, str) else map(int, first))
+        if second is not None:
+            target.update(tokenizer.encode_target(second, end=True) if isinstance(second, str) else map(int, second))
     if not source and not target:
         raise InputError("text: expected pairs of lines, found none")
     for side, ids, size in (("source", source, tokenizer.source_size), ("target", target, tokenizer.target_size)):
@@ -131,14 +138,19 @@ def _used(tokenizer: Tokenizer, text: Iterable[tuple[Sentence, Sentence]]) -> tu
     return source, target
 
 
-def _named(generation: GenerationDefaults) -> set[int]:
+def _named(generation: GenerationDefaults | None) -> Set[int]:
     """Ids that the search may write by itself; those that it must not write need not be there."""
+    if generation is None:
+        return frozenset()
     single = (generation.decoder_start_token_id, generation.pad_token_id, generation.forced_bos_token_id)
     several = (*generation.eos_token_id, *(generation.forced_eos_token_id or ()))
     return {i for i in (*single, *several) if i is not None}
 
 
-def _renumbered(generation: GenerationDefaults, number: Mapping[int, int]) -> GenerationDefaults:
+def _renumbered(generation: GenerationDefaults | None, number: Mapping[int, int]) -> GenerationDefaults | None:
+    if generation is None:
+        return None
+
     def all_of(ids: Iterable[int]) -> tuple[int, ...]:
         return tuple(number[i] for i in ids if i in number)
 
@@ -185,7 +197,8 @@ def _check(
     old: Tokenizer, directory: Path, kind: str, source_ids: Sequence[int], target_ids: Sequence[int]
 ) -> None:
     """TokenizerError unless the new files open, and give each id its old piece."""
-    new = open_tokenizer(directory, kind, source_vocab=len(source_ids), target_vocab=len(target_ids))
-    for number, (piece, wanted) in enumerate(zip(new.pieces(range(len(target_ids))), old.pieces(target_ids))):
+    sizes = {"source_vocab": len(source_ids) or None, "target_vocab": len(target_ids) or None}
+    new, kept = open_tokenizer(directory, kind, **sizes), target_ids or source_ids
+    for number, (piece, wanted) in enumerate(zip(new.pieces(range(len(kept))), old.pieces(kept))):
         if piece != wanted:
             raise TokenizerError(f"{directory}: id {number}: expected the piece {wanted!r:.80}, found {piece!r:.80}")

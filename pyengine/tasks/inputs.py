@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from pyengine.formats.strict_json import shorten
 from pyengine.scheduling.deadline import Deadline
 from pyengine.text.tokenizer import Tokenizer, checked_ids
 
-__all__ = ["Inputs", "Sentence", "Sentences", "Source", "is_one", "prefixes", "seconds"]
+__all__ = ["Inputs", "Sample", "Sentence", "Sentences", "Source", "is_one", "prefixes", "seconds"]
 
 Sentence = Union[str, Sequence[int], np.ndarray]
 """Text, or token ids that stand for it."""
@@ -34,6 +34,16 @@ class Source:
 
     ids: np.ndarray
     truncated: bool
+
+
+class Sample(NamedTuple):
+    """What a model reads without a search: int32 ids of a source, and of a target with its end token.
+
+    None for the stack that it does not have; or a target that it is yet to write.
+    """
+
+    source: np.ndarray | None
+    target: np.ndarray | None
 
 
 PIECE = re.compile(r"\s*\u2581+\w")
@@ -113,7 +123,7 @@ class Inputs:
 
     def pairs(
         self, sources: Any, targets: Any, *, truncate: bool, one: bool, deadline: Deadline
-    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
+    ) -> tuple[list[Sample], list[bool]]:
         """Ids of as many sources as targets for teacher forcing, and which sources were cut; `one`: how to call it."""
         if is_one(sources):
             raise InputError("expected a list of sources, found one")
@@ -126,7 +136,7 @@ class Inputs:
             deadline.check()
             read = self.forced(left, truncate=truncate, name="the source" if one else f"source {number + 1}")
             given = self.target(right, "the target" if one else f"target {number + 1}")
-            pairs.append((read.ids, given))
+            pairs.append(Sample(read.ids, given))
             cut.append(read.truncated)
         return pairs, cut
 

@@ -13,7 +13,7 @@ from pyengine.options import TranslationKeywords
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import open_engine
 from pyengine.tasks.translator import Translator
-from pyengine.text import Tokenizer, open_tokenizer
+from pyengine.text import tokenizer_of
 from pyengine.threads import side_by_side
 
 __all__ = ["load"]
@@ -57,15 +57,8 @@ def load(
         head = open_head(path, verify=flag("verify", verify))
         config = head.config
         opened = None if shortlist is None else Shortlist.open(shortlist, config.source_vocab, config.target_vocab)
-
-        def read_tokenizer() -> Tokenizer | None:
-            if head.tokenizer_kind is None:
-                return None
-            sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
-            return open_tokenizer(head.path, head.tokenizer_kind, **sizes)
-
         # Opening a tokenizer takes as long as reading the weights.
-        directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), read_tokenizer)
+        directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), lambda: tokenizer_of(head))
         engine, settings = open_engine(
             directory, threads=threads, replicas=replicas, compute=compute, kv=kv, cache_bytes=cache_bytes
         )

@@ -34,7 +34,7 @@ from pyengine.tasks.engine import Engine
 from pyengine.tasks.files import translate_lines
 from pyengine.tasks.forcing import target_log_probs, target_logits
 from pyengine.tasks.hints import hint, warn
-from pyengine.tasks.inputs import Inputs, Sentence, Sentences, is_one, prefixes, seconds
+from pyengine.tasks.inputs import Inputs, Sample, Sentence, Sentences, is_one, prefixes, seconds
 from pyengine.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ class Translator:
     def logits(self, source: Sentence, target: Sentence, *, timeout: float | None = None) -> np.ndarray:
         """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
         deadline = Deadline(seconds(timeout))
-        pair = self._inputs.forced(source, truncate=False).ids, self._inputs.target(target)
+        pair = Sample(self._inputs.forced(source, truncate=False).ids, self._inputs.target(target))
         [logits] = self._logits_stream([pair], 1, deadline)
         return logits
 
@@ -347,7 +347,7 @@ class Translator:
         return self._logits_stream(pairs, budget, deadline)
 
     def _logits_stream(
-        self, pairs: list[tuple[np.ndarray, np.ndarray]], budget: int, deadline: Deadline
+        self, pairs: list[Sample], budget: int, deadline: Deadline
     ) -> Iterator[np.ndarray]:
         start, vocab = self._engine.generation.decoder_start_token_id, self._engine.config.target_vocab
         with self._engine.session(deadline, 1) as session:

@@ -23,8 +23,12 @@ def check_shares(shares: Mapping[str, float]) -> None:
             raise refused_share(name, f"of at least 0 and less than 1, found {share}")
 
 
-def layers_to_remove(stack: str, sizes: StackConfig, share: float) -> int:
-    """How many layers a share of a stack are. OptionError if that leaves none."""
+def layers_to_remove(stack: str, sizes: StackConfig | None, share: float) -> int:
+    """How many layers a share of a stack are. OptionError if that leaves none, or the model has no such stack."""
+    if sizes is None and share:
+        raise OptionError(f"prune: {stack}-layers: the model has no {stack}", keywords=("prune",))
+    if sizes is None:
+        return 0
     count = len(sizes.layers)
     wanted = round(share * count)
     if share and not wanted:

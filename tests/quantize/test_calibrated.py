@@ -16,6 +16,7 @@ from pyengine.quantize.calibrated import CALIBRATED, round_calibrated, rows_need
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.distortion import output_error
 from pyengine.quantize.divergence import divergence
+from pyengine.quantize.reading import Reader
 from pyengine.quantize.rounding import round_matrix
 from pyengine.quantize.types import resolve_types
 
@@ -47,8 +48,8 @@ def directories(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str,
 @pytest.mark.exhaustive
 def test_calibration_moves_the_distributions_less(directories: dict[str, Path], pairs: list[tuple[str, str]]) -> None:
     held_out = pairs[600:640]
-    exact = pyengine.load(directories["float32"])
-    kl = {name: divergence(exact, pyengine.load(path), held_out).kl for name, path in directories.items()}
+    exact = Reader.open(directories["float32"])
+    kl = {name: divergence(exact, Reader.open(path), held_out).kl for name, path in directories.items()}
     assert kl["float32"] == 0
     assert kl["gptq"] < 2 / 3 * kl["absmax"]
 

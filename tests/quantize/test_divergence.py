@@ -10,9 +10,9 @@ import pytest
 
 from pyengine.errors import EngineError, InputError
 from pyengine.quantize.calibration import in_memory_engine
-from pyengine.quantize.divergence import divergence, mean_divergence, pair_divergences, token_divergence
+from pyengine.quantize.divergence import divergence, line_divergences, mean_divergence, token_divergence
+from pyengine.quantize.reading import Reader
 from pyengine.quantize.vocabulary import KeptTokens
-from pyengine.tasks.translator import Translator
 
 from ..oracle.tiny import generation, model_config, random_sources, random_tensors
 
@@ -21,8 +21,8 @@ TENSORS = random_tensors(CONFIG, 5, 0.2)
 PAIRS = list(zip(random_sources(1, 20), random_sources(2, 20), strict=True))
 
 
-def translator(tensors: dict[str, np.ndarray] = TENSORS) -> Translator:
-    return Translator(in_memory_engine(CONFIG, generation(), tensors, threads=1), None, {})
+def reader(tensors: dict[str, np.ndarray] = TENSORS) -> Reader:
+    return Reader(in_memory_engine(CONFIG, generation(), tensors, threads=1))
 
 
 def changed(std: float) -> dict[str, np.ndarray]:
@@ -46,39 +46,39 @@ def test_large_logits_do_not_overflow() -> None:
 
 
 def test_a_model_and_itself() -> None:
-    found = divergence(translator(), translator(), PAIRS)
+    found = divergence(reader(), reader(), PAIRS)
     assert (found.kl, found.top1, found.tokens) == (0.0, 1.0, sum(len(target) for _, target in PAIRS))
 
 
 def test_two_models() -> None:
-    exact, other = translator(), translator(changed(0.02))
+    exact, other = reader(), reader(changed(0.02))
     steps: list[tuple[int, int]] = []
     found = divergence(exact, other, PAIRS, lambda done, total: steps.append((done, total)))
-    a, b = (np.concatenate([each.logits(*pair) for pair in PAIRS]) for each in (exact, other))
+    a, b = (np.concatenate(list(each.logits(PAIRS))) for each in (exact, other))
     assert found.kl == pytest.approx(token_divergence(a, b).mean(), rel=1e-12)
     assert found.top1 == (a.argmax(axis=1) == b.argmax(axis=1)).mean()
     assert found.kl > 0 and 0 < found.top1 <= 1
-    assert divergence(exact, translator(changed(0.2)), PAIRS).kl > found.kl  # a tenfold change of weights
+    assert divergence(exact, reader(changed(0.2)), PAIRS).kl > found.kl  # a tenfold change of weights
     assert steps == [(i + 1, 20) for i in range(20)]
 
 
-def test_pairs_and_their_means() -> None:
-    exact, other = translator(), translator(changed(0.02))
-    found = list(pair_divergences(exact, other, PAIRS))
+def test_lines_and_their_means() -> None:
+    exact, other = reader(), reader(changed(0.02))
+    found = list(line_divergences(exact, other, PAIRS))
     for each, pair in zip(found, PAIRS, strict=True):
-        a, b = exact.logits(*pair), other.logits(*pair)
+        (a,), (b,) = (one.logits([pair]) for one in (exact, other))
         assert each.kl.tolist() == token_divergence(a, b).tolist()
         assert each.same.tolist() == (a.argmax(axis=1) == b.argmax(axis=1)).tolist() and (each.kept == 1).all()
     assert mean_divergence(found) == divergence(exact, other, PAIRS)
 
 
 class Given:
-    """In a translator's place: these logits, whatever it is asked."""
+    """In a reader's place: these logits, whatever it is asked."""
 
     def __init__(self, logits: np.ndarray) -> None:
         self._logits = logits
 
-    def logits_iter(self, sources: object, targets: object) -> Iterator[np.ndarray]:
+    def logits(self, text: object) -> Iterator[np.ndarray]:
         return iter([self._logits])
 
 
@@ -89,24 +89,24 @@ def test_ids_that_are_never_written_in_a_trimmed_model() -> None:
     exact[:, [1, 4]] = -np.inf
     rounded = exact[:, kept.target] + np.float32(0.1)
     rounded[:, 0] += 1
-    (found,) = pair_divergences(Given(exact), Given(rounded), pairs, kept=kept)
+    (found,) = line_divergences(Given(exact), Given(rounded), pairs, kept=kept)
     share = np.exp(exact[:, kept.target]).sum(axis=1) / np.exp(exact).sum(axis=1)
     np.testing.assert_allclose(found.kept, share, rtol=1e-6)
     assert found.kl.tolist() == token_divergence(exact[:, kept.target], rounded).tolist() and (found.kl > 0).all()
     exact[1, 5] = math.nan
-    with pytest.raises(InputError, match="pair 1: expected finite logits of the reference"):
-        list(pair_divergences(Given(exact), Given(rounded), pairs, kept=kept))
+    with pytest.raises(InputError, match="line 1: expected finite logits of the reference"):
+        list(line_divergences(Given(exact), Given(rounded), pairs, kept=kept))
     exact[1, 5], rounded[2, 2] = 0, -np.inf
-    with pytest.raises(InputError, match="pair 1: expected finite logits of the other model"):
-        list(pair_divergences(Given(exact), Given(rounded), pairs, kept=kept))
+    with pytest.raises(InputError, match="line 1: expected finite logits of the other model"):
+        list(line_divergences(Given(exact), Given(rounded), pairs, kept=kept))
 
 
 def test_errors() -> None:
-    with pytest.raises(InputError, match="a divergence needs sentences, found none"):
-        divergence(translator(), translator(), [])
+    with pytest.raises(InputError, match="a divergence needs text, found none"):
+        divergence(reader(), reader(), [])
     broken = {**TENSORS, "output.bias": np.full(23, math.nan, np.float32)}
     with pytest.raises(EngineError, match="the normalizer of row 0 is"):
-        divergence(translator(), translator(broken), PAIRS)
+        divergence(reader(), reader(broken), PAIRS)
     broken["output.bias"] = np.where(np.arange(23) == 5, -np.inf, TENSORS["output.bias"]).astype(np.float32)
-    with pytest.raises(InputError, match="pair 1: expected finite logits of the other model"):
-        divergence(translator(), translator(broken), PAIRS)
+    with pytest.raises(InputError, match="line 1: expected finite logits of the other model"):
+        divergence(reader(), reader(broken), PAIRS)

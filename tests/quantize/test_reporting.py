@@ -22,12 +22,13 @@ from pyengine.quantize import Calibration, convert, main
 from pyengine.quantize.calibration import in_memory_engine
 from pyengine.quantize.opening import read_matrix
 from pyengine.quantize.divergence import divergence
+from pyengine.quantize.reading import Reader
 from pyengine.quantize.prune.masks import Blocks
 from pyengine.quantize.reporting import Reporter
 from pyengine.quantize.scaling import Scaled
 from pyengine.scheduling.deadline import Deadline
 from pyengine.tasks.forcing import target_log_probs
-from pyengine.tasks.inputs import Inputs
+from pyengine.tasks.inputs import Inputs, Sample
 from pyengine.tasks.translator import Translator
 from pyengine.text import open_tokenizer
 
@@ -140,7 +141,7 @@ def test_calibration_does_not_see_what_is_held_out(int4: Path, tmp_path: Path, p
 def test_divergence_is_that_of_the_held_out_lines(
     int4: Path, float32_directory: Path, pairs: list[tuple[str, str]]
 ) -> None:
-    with pyengine.load(float32_directory) as a, pyengine.load(int4 / "out") as b:
+    with Reader.open(float32_directory) as a, Reader.open(int4 / "out") as b:
         expected = divergence(a, b, pairs[LINES * 9 // 10 :])
     found = report_of(int4 / "page")["end_to_end"]
     assert found["tokens"] == expected.tokens and found["top1_agreement"] == expected.top1
@@ -151,13 +152,13 @@ def test_output_errors_are_of_what_the_layer_reads(int4: Path, pairs: list[tuple
     """Against the products themselves, of the inputs that the float32 model shows."""
     model = open_checkpoint(EXAMPLE)
     config = model.config
-    assert model.tokenizer is not None
+    assert model.tokenizer_kind is not None
     tokenizer = open_tokenizer(
-        EXAMPLE, model.tokenizer, source_vocab=config.source_vocab, target_vocab=config.target_vocab
+        EXAMPLE, model.tokenizer_kind, source_vocab=config.source_vocab, target_vocab=config.target_vocab
     )
     inputs = Inputs(config, model.generation.eos_token_id, tokenizer)
     ids = [
-        (inputs.source(source, truncate=False).ids, inputs.target(target))
+        Sample(inputs.source(source, truncate=False).ids, inputs.target(target))
         for source, target in pairs[LINES * 9 // 10 :]
     ]
     seen: list[np.ndarray] = []
@@ -222,10 +223,10 @@ def test_a_trimmed_vocabulary_is_compared_on_lines_that_it_has(tmp_path: Path, p
     assert exact["kl_divergence"] < 1e-12 and exact["top1_agreement"] == 1.0
 
     model = open_checkpoint(EXAMPLE)
-    assert model.tokenizer is not None
+    assert model.tokenizer_kind is not None
     config = model.config
     tokenizer = open_tokenizer(
-        EXAMPLE, model.tokenizer, source_vocab=config.source_vocab, target_vocab=config.target_vocab
+        EXAMPLE, model.tokenizer_kind, source_vocab=config.source_vocab, target_vocab=config.target_vocab
     )
     kl, same, shares, own, log_probs, texts = [], [], [], [], ([], []), ([], [])
     engine = in_memory_engine(config, model.generation, model.tensors)

@@ -51,9 +51,9 @@ def test_ranges_are_of_what_the_layers_read(tmp_path: Path, pairs: Pairs) -> Non
     rows = {each["name"]: each for each in reported(tmp_path, text=pairs)["layers"]}
     model = open_checkpoint(EXAMPLE)
     config = model.config
-    assert model.tokenizer is not None
+    assert model.tokenizer_kind is not None
     sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
-    tokenizer = open_tokenizer(EXAMPLE, model.tokenizer, **sizes)
+    tokenizer = open_tokenizer(EXAMPLE, model.tokenizer_kind, **sizes)
     engine = in_memory_engine(config, model.generation, model.tensors)
     seen = calibrate(engine, tokenizer, pairs[-LINES // 10 :])
     specs = packed_specs(config, "float32")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pyengine
 from pyengine.canonical import CanonicalModel
 from pyengine.errors import InputError
 from pyengine.importers import open_checkpoint
@@ -17,6 +16,7 @@ from pyengine.quantize import Calibration, convert
 from pyengine.quantize.calibration import calibrate, in_memory_engine
 from pyengine.quantize.divergence import divergence
 from pyengine.quantize.fold import fold, places
+from pyengine.quantize.reading import Reader
 from pyengine.quantize.scaling import awq, equalize, smooth
 from pyengine.quantize.smooth import ALPHAS
 from pyengine.tasks.translator import Translator
@@ -168,8 +168,8 @@ def test_a_model_with_outliers_is_nearer_to_itself(tmp_path: Path, way: dict) ->
         calibration = Calibration(TEXT, **{"method": "absmax", **way})
         report = convert(source, tmp_path / "scaled", weights=weights, calibration=calibration)
         assert any(row.alpha is not None for row in report.scaled)
-    exact = pyengine.load(tmp_path / "float32")
-    plain, scaled = (divergence(exact, pyengine.load(tmp_path / name), TEXT).kl for name in ("plain", "scaled"))
+    exact = Reader.open(tmp_path / "float32")
+    plain, scaled = (divergence(exact, Reader.open(tmp_path / name), TEXT).kl for name in ("plain", "scaled"))
     assert scaled < 0.8 * plain
 
 

@@ -51,7 +51,7 @@ def canonical(directory: Path, **changes: Any) -> CanonicalModel:
 def opened(model: CanonicalModel) -> Tokenizer:
     directory = next(iter(model.tokenizer_files.values())).parent
     sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
-    return open_tokenizer(directory, str(model.tokenizer), **sizes)
+    return open_tokenizer(directory, str(model.tokenizer_kind), **sizes)
 
 
 def trim(model: CanonicalModel, text: Sequence[tuple[Any, Any]], directory: Path) -> TrimmedVocabulary:
@@ -258,7 +258,7 @@ def test_what_cannot_be_trimmed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="text: expected pairs of lines, found none"):
         trim(model, [], tmp_path / "a")
     with pytest.raises(UnsupportedError, match="expected a model with tokenizer files, found none"):
-        trim(replace(model, tokenizer=None, tokenizer_files={}), PAIRS, tmp_path / "b")
+        trim(replace(model, tokenizer_kind=None, tokenizer_files={}), PAIRS, tmp_path / "b")
     for ids in ([0, -1], [model.config.source_vocab]):
         with pytest.raises(InputError, match=f"text: expected source ids from 0 to .*, found {ids[-1]}"):
             trim(model, [(ids, "")], tmp_path / f"ids{ids[-1]}")
@@ -287,7 +287,7 @@ def convert(model: CanonicalModel, path: Path, weights: str) -> pyengine.Transla
         weights=weights,
         generation=model.generation,
         tensors=pack_tensors(model, weights, {}, "absmax", [], None, {}),
-        tokenizer=model.tokenizer,
+        tokenizer=model.tokenizer_kind,
         tokenizer_files=model.tokenizer_files,
         created_by="test",
     )
