@@ -33,11 +33,11 @@ from pyengine.importers import open_checkpoint
 from pyengine.modelfile import packed_specs, write_directory
 from pyengine.modelfile.layout import pack_values
 from pyengine.quantize import Calibration, convert
-from pyengine.quantize.divergence import divergence
+from pyengine.quantize.measuring.divergence import divergence
+from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.prune.masks import Blocks, NOfM, RowShare
 from pyengine.quantize.prune.model import Removed, prune_model
-from pyengine.quantize.reading import Reader
-from pyengine.quantize.rounding import pack_parts, round_parts
+from pyengine.quantize.rounding.rounding import pack_parts, round_parts
 from pyengine.text import tokenizer_of
 
 SHARES = {"ffn": 0.25, "heads": 0.2}

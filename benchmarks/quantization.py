@@ -27,13 +27,13 @@ from tqdm import tqdm
 import pyengine
 from pyengine.modelfile import packed_specs
 from pyengine.quantize import Calibration, convert
-from pyengine.quantize.calibrated import CALIBRATED
-from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.divergence import divergence
+from pyengine.quantize.measuring.divergence import divergence
+from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.opening import open_model
-from pyengine.quantize.reading import Reader
-from pyengine.quantize.smooth import ALPHAS
-from pyengine.quantize.static_ranges import STATIC, input_errors, static_ranges
+from pyengine.quantize.rounding.by_inputs import CALIBRATED
+from pyengine.quantize.scaling.smooth import ALPHAS
+from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
+from pyengine.quantize.seeing.static_ranges import STATIC, input_errors, static_ranges
 from pyengine.text import tokenizer_of
 
 BASE_LINES = 500  # for the base-size model: GPTQ needs 2,048 rows

@@ -11,12 +11,12 @@ from typing import Sequence
 from pyengine.console import Parser
 from pyengine.errors import OptionError
 from pyengine.modelfile.directory import KV
-from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.prune.masks import Pattern
 from pyengine.quantize.prune.sparse import MASKS, SPARSE_METHODS, pattern_of
-from pyengine.quantize.ranges import METHODS as RANGES
-from pyengine.quantize.schemes import GROUPS
-from pyengine.quantize.smooth import ALPHAS
+from pyengine.quantize.rounding.by_inputs import CALIBRATED
+from pyengine.quantize.rounding.ranges import METHODS as RANGES
+from pyengine.quantize.rounding.schemes import GROUPS
+from pyengine.quantize.scaling.smooth import ALPHAS
 from pyengine.quantize.types import TYPES
 from pyengine.version import __version__
 

@@ -18,27 +18,27 @@ from pyengine.modelfile.directory import KV
 from pyengine.modelfile.layout import INT4, SPARSE, matrix_names, packed_specs
 from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.output import scratch_directory
-from pyengine.quantize.budget import Choice
-from pyengine.quantize.calibrated import CALIBRATED
+from pyengine.quantize.measuring.budget import Choice
 from pyengine.quantize.opening import open_model
-from pyengine.quantize.packing import Progress, TensorReport, pack_tensors
-from pyengine.quantize.prune.budget import check_shares, layers_to_remove
+from pyengine.quantize.packing import Progress, StoredTensor, pack_tensors
 from pyengine.quantize.prune.masks import Pattern
+from pyengine.quantize.prune.shares import check_shares, layers_to_remove
 from pyengine.quantize.prune.sparse import SPARSE_METHODS, Masked, sparse_types, sparsify
-from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
-from pyengine.quantize.scaling import Scaled, awq, smooth
-from pyengine.quantize.scaling import equalize as equalized
-from pyengine.quantize.statistics import InputStatistics
+from pyengine.quantize.rounding.by_inputs import CALIBRATED
+from pyengine.quantize.rounding.rounding import Rounded, pack_parts, round_parts
+from pyengine.quantize.scaling.scaling import Scaled, awq, smooth
+from pyengine.quantize.scaling.scaling import equalize as equalized
+from pyengine.quantize.seeing.statistics import InputStatistics
 from pyengine.quantize.types import resolve_types
 from pyengine.text import Tokenizer, tokenizer_of
 from pyengine.version import __version__
 
 if TYPE_CHECKING:
     from pyengine.quantize.prune.model import PrunedModel, Removed
-    from pyengine.quantize.text import Text
-    from pyengine.quantize.vocabulary import KeptTokens
+    from pyengine.quantize.seeing.text import Text
+    from pyengine.quantize.vocabulary.trim import KeptTokens
 
-__all__ = ["Calibration", "Report", "convert", "measure"]
+__all__ = ["Calibration", "Conversion", "convert", "measure"]
 
 PROBED = 32  # lines that sensitivity is measured on
 PROBE = "int4g64"  # what scales are searched for where types are still to be chosen
@@ -52,7 +52,7 @@ class Calibration:
     """Text to calibrate int4 matrices on, and what to do with it.
 
     text     (source, target) as ``text.load_text`` gives it, or ids; what the model cannot take is skipped
-    method   one of ``calibrated.CALIBRATED``; another one: the text is for pruning, zeros and smoothing alone
+    method   one of ``by_inputs.CALIBRATED``; another one: the text is for pruning, zeros and smoothing alone
     smooth   exponents that SmoothQuant tries at each place that takes scales, see ``scaling``; none: it does not
     state    a file from which an interrupted calibration goes on
     target_bytes    of all tensors, or
@@ -75,7 +75,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Report:
+class Conversion:
     """All tensors of a conversion, the size of the model directory (0 if none was written), and what was done before.
 
     removed    by pruning
@@ -91,7 +91,7 @@ class Report:
     """
 
     weights: str
-    tensors: tuple[TensorReport, ...]
+    tensors: tuple[StoredTensor, ...]
     directory_bytes: int
     removed: tuple[Removed, ...] = ()
     scaled: tuple[Scaled, ...] = ()
@@ -131,18 +131,18 @@ def convert(
     allow_unknown_keys: Collection[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Conversion:
     """Write the model directory ``output`` from ``checkpoint``: a training checkpoint, another model directory, or a
     model without tokenizer, whose tensors are read as they are needed.
 
     weights, tensors  the types, see ``types.resolve_types``
     method       how ranges are found without ``calibration``: one of ``ranges.METHODS``
-    prune        what of ``prune.budget.PRUNABLE`` -> the share to remove first, see ``prune.model.prune_model``; needs
+    prune        what of ``prune.shares.PRUNABLE`` -> the share to remove first, see ``prune.model.prune_model``; needs
                  a ``calibration``
     sparse       zeros in the layers' matrices by this pattern; ``sparse_method`` says which, see ``prune.sparse``, and
                  all but "magnitude" need a ``calibration``
     equalize     make ranges of adjacent layers alike, see ``scaling.equalize``
-    vocabulary   text (source, target) whose tokens are kept, see ``vocabulary.trim_vocabulary``; the others go
+    vocabulary   text (source, target) whose tokens are kept, see ``trim.trim_vocabulary``; the others go
     kv           the type of cached keys and values that the directory asks for, "int8" or "float32"; None: as the input
                  does, if that is a model directory
     requantize   ``checkpoint`` may be a model directory with rounded weights
@@ -205,7 +205,7 @@ def convert(
             model, done = _rounded(model, types, statistics, calibration)
         lines = _round_sparse(model, types, method, done)
         other_weights = {name: kind for name, kind in types.items() if kind != weights}
-        rows: list[TensorReport] = []
+        rows: list[StoredTensor] = []
         size = write_directory(
             output,
             config=model.config,
@@ -222,7 +222,7 @@ def convert(
             overwrite=overwrite,
         )
     before = tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered, kept, equalize
-    return Report(weights, tuple(rows), size, *before, tuple(notes))
+    return Conversion(weights, tuple(rows), size, *before, tuple(notes))
 
 
 def measure(
@@ -234,14 +234,14 @@ def measure(
     requantize: bool = False,
     allow_unknown_keys: Collection[str] = (),
     progress: Progress | None = None,
-) -> Report:
+) -> Conversion:
     """What ``convert`` would report, without writing anything."""
     model, _ = _open(checkpoint, requantize, allow_unknown_keys)
-    rows: list[TensorReport] = []
+    rows: list[StoredTensor] = []
     other_weights = resolve_types(model.config, weights, tensors)
     for _, array in pack_tensors(model, weights, other_weights, method, rows, progress, {}):
         del array  # as in the writer: the next tensor is made without this one beside it
-    return Report(weights, tuple(rows), 0, notes=model.notes)
+    return Conversion(weights, tuple(rows), 0, notes=model.notes)
 
 
 def _open(
@@ -256,7 +256,7 @@ def _open(
 
 def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> tuple[Text, list[str]]:
     """What of ``text`` the model can take, and what to say of the rest."""
-    from pyengine.quantize.text import usable_text  # with what reads inputs, as below
+    from pyengine.quantize.seeing.text import usable_text  # with what reads inputs, as below
 
     kept, skipped = usable_text(text, model.config, model.generation, tokenizer)
     return kept, [str(skipped)] if str(skipped) else []
@@ -282,8 +282,8 @@ def _types(
 
 def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer, KeptTokens]:
     """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
-    from pyengine.quantize.text import sides
-    from pyengine.quantize.vocabulary import KeptTokens, trim_vocabulary  # with the tokenizer libraries
+    from pyengine.quantize.seeing.text import sides
+    from pyengine.quantize.vocabulary.trim import KeptTokens, trim_vocabulary  # with the tokenizer libraries
 
     lines = [sides(model.config, line, number) for number, line in enumerate(text, 1)]
     pairs = [line for line in lines if next(side for side in line if side is not None).strip()]
@@ -317,8 +317,8 @@ def _statistics(
 ) -> Statistics:
     """What the layers read when the model runs on the text in float32."""
     # Imported here, and below: a conversion without text starts no engine.
-    from pyengine.quantize.calibrated import rows_needed
-    from pyengine.quantize.calibration import calibrate, in_memory_engine
+    from pyengine.quantize.rounding.by_inputs import rows_needed
+    from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
 
     engine = in_memory_engine(model.config, model.generation, model.tensors)
     needed = max(rows_needed(model, types, calibration.method), LEAST_ROWS)
@@ -336,7 +336,7 @@ def _choices(
     fixed: Mapping[str, str],
 ) -> list[Choice]:
     """The types of all matrices, by measured sensitivity where they are not ``fixed``; then those of other sizes."""
-    from pyengine.quantize.mixed import choose_types, measure_sensitivity, trade_off
+    from pyengine.quantize.measuring.mixed import choose_types, measure_sensitivity, trade_off
 
     own = model.config.decoder is None
     text = [(source, target) for source, target in calibration.text[:PROBED] if own or target is not None]
@@ -349,7 +349,7 @@ def _rounded(
     model: CanonicalModel, types: Mapping[str, str], statistics: Statistics, calibration: Calibration
 ) -> tuple[CanonicalModel, dict[str, list[Rounded]]]:
     """int4 by what the layers read, and the model with biases corrected for that."""
-    from pyengine.quantize.calibrated import round_calibrated
+    from pyengine.quantize.rounding.by_inputs import round_calibrated
 
     return round_calibrated(model, types, statistics, calibration.method, calibration.progress)
 

@@ -16,8 +16,8 @@ from pyengine.modelfile import ModelDirectory, open_directory
 from pyengine.text import tokenizer_of
 
 if TYPE_CHECKING:
-    from pyengine.quantize.comparison import MatrixPair
-    from pyengine.quantize.text import Text
+    from pyengine.quantize.measuring.comparison import MatrixPair
+    from pyengine.quantize.seeing.text import Text
 
 __all__ = ["add_command"]
 
@@ -61,10 +61,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> None:
     # Imported here: no other command needs what measures.
-    from pyengine.quantize.comparison import compare_matrices, read_whole, require_same_tokens
-    from pyengine.quantize.divergence import line_divergences, mean_divergence, state_error
-    from pyengine.quantize.reading import Reader
-    from pyengine.quantize.text import load_text, usable_text
+    from pyengine.quantize.measuring.comparison import compare_matrices, read_whole, require_same_tokens
+    from pyengine.quantize.measuring.divergence import line_divergences, mean_divergence, state_error
+    from pyengine.quantize.measuring.reading import Reader
+    from pyengine.quantize.seeing.text import load_text, usable_text
 
     if options.limit is not None and options.limit < 1:
         raise OptionError(f"--limit is {options.limit}; expected a whole number, at least 1")
@@ -106,8 +106,8 @@ def run(options: argparse.Namespace) -> None:
             )
     matrices = list(compare_matrices(a, b))
     if options.report is not None:
-        from pyengine.quantize.comparison_report import comparison_report
         from pyengine.quantize.report import write_report
+        from pyengine.quantize.report.comparison import comparison_report
 
         where = {"command": options.command, "isa": reference.isa}
         report = comparison_report(a, b, matrices, filled, samples, measured, **where)

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     # Imported here: no other command needs them.
     from tqdm import tqdm
 
-    from pyengine.quantize.alignment import build_shortlist
+    from pyengine.quantize.vocabulary.alignment import build_shortlist
 
     for name in COUNTS:
         if getattr(options, name) < 1:

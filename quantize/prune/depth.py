@@ -22,10 +22,10 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor, StackConfig
 from pyengine.quantize.biases import with_biases
-from pyengine.quantize.calibration import in_memory_engine, paired_inputs
 from pyengine.quantize.prune.layers import block_influence, fit_channels, fold_into_norm
 from pyengine.quantize.prune.stream import Stream
-from pyengine.quantize.text import Text
+from pyengine.quantize.seeing.calibration import in_memory_engine, paired_inputs
+from pyengine.quantize.seeing.text import Text
 from pyengine.text import Tokenizer
 
 __all__ = ["Cut", "cut_layers", "plan_cuts"]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pyengine.canonical import CanonicalModel, ModelConfig
-from pyengine.quantize.calibration import STATES, View
+from pyengine.quantize.seeing.calibration import STATES, View
 from pyengine.tasks.forcing import target_inputs
 from pyengine.tasks.inputs import Sample
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.quantize.biases import with_biases
-from pyengine.quantize.calibration import View, in_memory_engine, paired_inputs
 from pyengine.quantize.prune.recover import TeacherStatistics, recover
 from pyengine.quantize.prune.stream import Stream, behind, linear
-from pyengine.quantize.text import Text
+from pyengine.quantize.seeing.calibration import View, in_memory_engine, paired_inputs
+from pyengine.quantize.seeing.text import Text
 from pyengine.tasks.inputs import Sample
 from pyengine.text import Tokenizer
 

@@ -19,12 +19,12 @@ from pyengine.canonical import CanonicalModel, LazyTensor, tensor_specs
 from pyengine.cli import compare, main
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
-from pyengine.quantize import comparison_report, convert, pipeline
-from pyengine.quantize.calibration import in_memory_engine, paired_inputs
-from pyengine.quantize.divergence import divergence, token_divergence
+from pyengine.quantize import convert, pipeline
+from pyengine.quantize.measuring.divergence import divergence, token_divergence
+from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.opening import read_matrix, read_model
-from pyengine.quantize.reading import Reader
-from pyengine.quantize.report import CompressionReport
+from pyengine.quantize.report import CompressionReport, comparison
+from pyengine.quantize.seeing.calibration import in_memory_engine, paired_inputs
 from pyengine.text import tokenizer_of
 from pyengine.version import DISTRIBUTION
 
@@ -209,7 +209,7 @@ def test_layers_are_measured_on_the_first_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(comparison_report, "_MEASURED", 2)
+    monkeypatch.setattr(comparison, "_MEASURED", 2)
     words = (float32_directory, int8_directory, "--data", data)
     compared(capsys, *words, "--report", tmp_path / "all")
     compared(capsys, *words, "--report", tmp_path / "two", "--limit", 2)

@@ -72,8 +72,8 @@ def test_an_id_that_is_forced_is_written_all_the_same(tmp_path: Path) -> None:
 
 def test_calibration_and_measures(tmp_path: Path) -> None:
     """Biases that calibration corrects stay minus infinity, and divergences are those of the other ids."""
-    from pyengine.quantize.divergence import divergence
-    from pyengine.quantize.reading import Reader
+    from pyengine.quantize.measuring.divergence import divergence
+    from pyengine.quantize.measuring.reading import Reader
 
     text = [(each, None) for each in random_sources(8, 90)]
     model(tmp_path, "float32", never=True).close()

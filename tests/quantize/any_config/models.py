@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pyengine.canonical import CanonicalModel, GenerationDefaults, LazyTensor
-from pyengine.quantize.reading import Reader
-from pyengine.quantize.text import Line
+from pyengine.quantize.measuring.reading import Reader
+from pyengine.quantize.seeing.text import Line
 
 from ...oracle.random_config import random_config, random_tensors
 from ...oracle.transformer import Transformer

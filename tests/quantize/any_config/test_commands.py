@@ -14,9 +14,9 @@ from pyengine.cli import main
 from pyengine.errors import UnsupportedError
 from pyengine.modelfile import open_directory
 from pyengine.quantize import convert
-from pyengine.quantize.reading import Reader
-from pyengine.quantize.teacher_data import write_teacher_data
-from pyengine.quantize.text import load_text
+from pyengine.quantize.measuring.reading import Reader
+from pyengine.quantize.seeing.teacher_data import write_teacher_data
+from pyengine.quantize.seeing.text import load_text
 
 from .models import END, lines, random_model
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pyengine.modelfile.layout import matrix_names
-from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.fold import fold, places
-from pyengine.quantize.scaling import awq, equalize, smooth
+from pyengine.quantize.scaling.fold import fold, places
+from pyengine.quantize.scaling.scaling import awq, equalize, smooth
+from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
 
 from .models import SEEDS, exact, length_of, lines, random_model, spoken
 

@@ -12,15 +12,15 @@ from pyengine.modelfile import open_directory
 from pyengine.modelfile.layout import matrix_names, packed_specs
 from pyengine.quantize import Calibration, convert
 from pyengine.quantize.biases import with_biases
-from pyengine.quantize.calibrated import round_calibrated
-from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.divergence import divergence, state_error
-from pyengine.quantize.gptq import gptq
-from pyengine.quantize.grid import round_to_grid
-from pyengine.quantize.ranges import choose_grid
-from pyengine.quantize.reading import Reader
-from pyengine.quantize.rounding import scheme_of
-from pyengine.quantize.statistics import inputs_of
+from pyengine.quantize.measuring.divergence import divergence, state_error
+from pyengine.quantize.measuring.reading import Reader
+from pyengine.quantize.rounding.by_inputs import round_calibrated
+from pyengine.quantize.rounding.gptq import gptq
+from pyengine.quantize.rounding.grid import round_to_grid
+from pyengine.quantize.rounding.ranges import choose_grid
+from pyengine.quantize.rounding.rounding import scheme_of
+from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
+from pyengine.quantize.seeing.statistics import inputs_of
 
 from .models import EVERY, SEEDS, exact, lines, random_model, values
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pyengine.canonical import CanonicalModel
-from pyengine.quantize.calibration import STATES, calibrate, in_memory_engine, paired_inputs
 from pyengine.quantize.prune.stream import Stream, behind
-from pyengine.quantize.text import Line
+from pyengine.quantize.seeing.calibration import STATES, calibrate, in_memory_engine, paired_inputs
+from pyengine.quantize.seeing.text import Line
 
 from ...oracle.transformer import Transformer
 from .models import SEEDS, forced, lines, random_model, values
@@ -70,7 +70,8 @@ def test_vectors_between_layers(seed: int) -> None:
         found = stream.vectors(samples, seen)
         expected = []
         for source, target in text:
-            memory = oracle.encode(source) if name == "decoder" and source is not None else None  # type: ignore[arg-type]
+            reads = name == "decoder" and source is not None
+            memory = oracle.encode(source) if reads else None  # type: ignore[arg-type]
             ids = source if name == "encoder" else forced(target)
             expected.append(oracle.states(name, ids, memory))  # type: ignore[arg-type]
         places = [np.concatenate(each) for each in zip(*expected, strict=True)]

@@ -14,12 +14,12 @@ from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.errors import InputError, OptionError
 from pyengine.modelfile import open_directory
 from pyengine.quantize import Calibration, convert
-from pyengine.quantize.calibration import in_memory_engine, paired_inputs
 from pyengine.quantize.prune.depth import cut_layers, plan_cuts
 from pyengine.quantize.prune.layers import block_influence, fit_channels
 from pyengine.quantize.prune.masks import Blocks
 from pyengine.quantize.prune.model import prune_model
 from pyengine.quantize.prune.teacher import fit_to_teacher, outputs_lost
+from pyengine.quantize.seeing.calibration import in_memory_engine, paired_inputs
 
 from ...checkpoints import handmade
 from ...oracle.tiny import generation, model_config, random_sources, random_tensors

@@ -13,9 +13,9 @@ from pyengine.errors import InputError, OptionError
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
 from pyengine.quantize import Calibration, convert
-from pyengine.quantize.calibration import calibrate, in_memory_engine, paired_inputs
 from pyengine.quantize.prune.model import PrunedModel, Removed, prune_model
 from pyengine.quantize.prune.teacher import fit_to_teacher
+from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine, paired_inputs
 
 from ...canonical.configs import decoder_only
 from ...checkpoints import handmade

@@ -15,14 +15,14 @@ from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
 from pyengine.modelfile.layout import SPARSE, matrix_names
 from pyengine.quantize import Calibration, convert, main
-from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.divergence import divergence
-from pyengine.quantize.reading import Reader
+from pyengine.quantize.measuring.divergence import divergence
+from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.opening import read_model
 from pyengine.quantize.prune.masks import Blocks, NOfM, RowShare
 from pyengine.quantize.prune.sparse import SPARSE_METHODS, pattern_of, sparsify
-from pyengine.quantize.ranges import METHODS as RANGES
-from pyengine.quantize.rounding import round_matrix
+from pyengine.quantize.rounding.ranges import METHODS as RANGES
+from pyengine.quantize.rounding.rounding import round_matrix
+from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
 
 from ...checkpoints import handmade
 from ...modelfile.directories import edit_json
