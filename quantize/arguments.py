@@ -57,8 +57,8 @@ _OTHERS = {
     },
 }
 _PLACES = """Scales of channels (--smooth, awq, --equalize) are absorbed where nothing else reads the channels: between
-the values and the output of an attention, between up and down of a feed-forward layer with ReLU, behind the last norm
-of a post-norm encoder."""
+the values and the output of an attention, between up and down of a feed-forward layer with ReLU or a gate, behind a
+norm before a sublayer, behind the last norm of a stack; --smooth also moves them from keys to queries."""
 
 
 def read_arguments(arguments: Sequence[str] | None, program: str) -> argparse.Namespace:

@@ -7,9 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, FeedForwardConfig, LazyTensor, tensor_specs
+from pyengine.canonical import AttentionConfig, CanonicalModel, FeedForwardConfig, LazyTensor, tensor_specs
 
-__all__ = ["with_biases"]
+__all__ = ["linear", "with_biases"]
+
+
+def linear(model: CanonicalModel, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Weight [N, K] and bias [N], float32, of a layer by canonical name; zeros without a bias."""
+    weight = model.tensors[f"{name}.weight"].read()
+    bias = model.tensors.get(f"{name}.bias")
+    return weight, np.zeros(len(weight), np.float32) if bias is None else bias.read()
 
 
 def with_biases(model: CanonicalModel, layers: Iterable[str]) -> CanonicalModel:
@@ -18,7 +25,8 @@ def with_biases(model: CanonicalModel, layers: Iterable[str]) -> CanonicalModel:
     Zeros where there was none. The configuration has one word for the biases of queries, keys and values, and one for
     those of a feed-forward: these get them together.
     """
-    sublayers, changed, output_bias = dict(model.config.sublayers()), {}, model.config.output_bias
+    sublayers, output_bias = dict(model.config.sublayers()), model.config.output_bias
+    changed: dict[str, AttentionConfig | FeedForwardConfig] = {}
     for layer in layers:
         owner, _, own = layer.rpartition(".")
         part = changed.get(owner, sublayers.get(owner))

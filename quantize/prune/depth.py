@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,7 @@ def cut_layers(model: CanonicalModel, cuts: Sequence[Cut], *, fit: bool) -> Cano
     for cut in cuts if fit else ():
         model = _fitted(model, cut)
     tensors = dict(model.tensors)
-    stacks = {}
+    stacks: dict[str, Any] = {}
     for stack, sizes in model.config.stacks():
         layers = sizes.layers
         gone = {i for cut in cuts if cut.stack == stack for i in range(cut.first, cut.end)}

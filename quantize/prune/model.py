@@ -19,12 +19,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pyengine.canonical import AttentionConfig, CanonicalModel, FeedForwardConfig, LazyTensor, ModelConfig, Removal
-from pyengine.quantize.biases import with_biases
+from pyengine.quantize.biases import linear, with_biases
 from pyengine.quantize.prune import structured
 from pyengine.quantize.prune.depth import cut_layers, plan_cuts
 from pyengine.quantize.prune.gram import row_errors
 from pyengine.quantize.prune.shares import check_shares, layers_to_remove, refused_share, split_removals
-from pyengine.quantize.prune.stream import linear
 from pyengine.quantize.prune.teacher import fit_to_teacher, outputs_lost
 from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
 from pyengine.quantize.seeing.statistics import InputStatistics

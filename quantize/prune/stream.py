@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pyengine.canonical import CanonicalModel, ModelConfig
+from pyengine.quantize.biases import linear
 from pyengine.quantize.seeing.calibration import STATES, View
 from pyengine.tasks.forcing import target_inputs
 from pyengine.tasks.inputs import Sample
 
-__all__ = ["Stream", "behind", "linear"]
+__all__ = ["Stream", "behind"]
 
 OUTPUTS = {"self_attention": "output", "cross_attention": "output", "ffn": "down"}
 """Sublayer -> the layer that adds to the stream."""
@@ -28,13 +29,6 @@ def behind(config: ModelConfig, stack: str) -> str:
     if stack == "decoder":
         return "output"
     return STATES if config.decoder is None else "decoder.layers.0.cross_attention.kv"
-
-
-def linear(model: CanonicalModel, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Weight [N, K] and bias [N], float32, of a layer by canonical name; zeros without a bias."""
-    weight = model.tensors[f"{name}.weight"].read()
-    bias = model.tensors.get(f"{name}.bias")
-    return weight, np.zeros(len(weight), np.float32) if bias is None else bias.read()
 
 
 class Stream:

@@ -17,9 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor
-from pyengine.quantize.biases import with_biases
+from pyengine.quantize.biases import linear, with_biases
 from pyengine.quantize.prune.recover import TeacherStatistics, recover
-from pyengine.quantize.prune.stream import Stream, behind, linear
+from pyengine.quantize.prune.stream import Stream, behind
 from pyengine.quantize.seeing.calibration import View, in_memory_engine, paired_inputs
 from pyengine.quantize.seeing.text import Text
 from pyengine.tasks.inputs import Sample

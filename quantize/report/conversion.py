@@ -125,7 +125,8 @@ class Reporter:
         directory = open_directory(self._output)
         notes = [self.skipped[0].upper() + self.skipped[1:] + "."] if self.skipped else []
         speed: tuple[Speed, ...] = ()
-        end_to_end, states, statistics = None, None, {}
+        end_to_end, states = None, None
+        statistics: dict[str, InputStatistics] = {}
         machine = [platform.machine(), f"{usable_cpus()} CPUs"]
         vocabularies = [(each.source_vocab, each.target_vocab) for each in (self._model.config, directory.config)]
         if self._used is not None and not self._held_out:
@@ -294,7 +295,7 @@ def _moved(config: ModelConfig, report: Conversion) -> set[str]:
     found = set()
     for place in places(config):
         if place.name in scaled or report.equalized and place.between_layers:
-            found |= {f"{name}.weight" for name in (*place.producers, *place.consumers)}
+            found |= {f"{name}.weight" for name in (*place.producers, *place.consumers, *place.queries)}
     return found
 
 
@@ -322,9 +323,10 @@ def _bleu(models: Sequence[Reader], text: Text, notes: list[str]) -> Change | No
     except ImportError:
         notes.append("BLEU was not measured: sacrebleu is not installed.")
         return None
-    targets = [target or "" for _, target in text]
+    targets = [str(target) for _, target in text]
     translators = (Translator(each.engine, each.tokenizer, {}) for each in models)
-    found = (each.translate([source for source, _ in text]) for each in translators)
+    sources = [source for source, _ in text if source is not None]
+    found = (each.translate(sources) for each in translators)
     scores = (corpus_bleu([result.text or "" for result in results], [targets]).score for results in found)
     return Change(*(float(score) for score in scores))
 

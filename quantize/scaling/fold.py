@@ -16,6 +16,9 @@ needs x to be read by the consumers alone:
     the encoder's last norm      -> keys and values of all cross-attentions
     the decoder's last norm      -> the output layer, where this is no embedding table too
 
+Keys have no consumer: they meet queries, which are multiplied instead, row by row, while keys are divided. Channels
+that turn together by their position have one scale. That changes no rounding of weights, but that of cached keys.
+
 In a post-norm model, x = norm(x + sublayer(x)), what all but the last norms give is also added to what comes after, and
 so is what a norm of a sublayer's output gives. A norm of queries or keys has no channel to itself: heads share it.
 """
@@ -50,6 +53,8 @@ class Place:
     reader     the packed name of one of these: all of them read the same
     group, head_width   channel c of a head of so many stands behind that of each of ``group`` adjacent heads of the
                         consumers' columns
+    queries    layers that meet the producers' channels: rows that are multiplied, as the consumers' columns are
+    turning    of each head's first so many channels, i and i + turning / 2 have one scale
     """
 
     name: str
@@ -58,11 +63,13 @@ class Place:
     reader: str
     group: int = 1
     head_width: int = 1
+    queries: tuple[str, ...] = ()
+    turning: int = 0
 
     @property
     def between_layers(self) -> bool:
-        """Whether rows of a matrix are divided, and not the gain of a norm."""
-        return not self.producers[0].endswith("norm")
+        """Whether rows of a matrix are divided and columns multiplied."""
+        return bool(self.consumers) and not self.producers[0].endswith("norm")
 
     def columns(self, channels: np.ndarray) -> np.ndarray:
         """What belongs to each channel, at each column [K] that it stands behind."""
@@ -76,6 +83,13 @@ class Place:
             return columns
         return columns.reshape(-1, self.group, self.head_width).max(axis=1).reshape(-1)
 
+    def even(self, channels: np.ndarray) -> np.ndarray:
+        """The largest of what belongs to channels that have one scale, at each of them."""
+        heads = channels.reshape(-1, self.head_width).copy()
+        half = self.turning // 2
+        heads[:, :half] = heads[:, half : self.turning] = np.maximum(heads[:, :half], heads[:, half : self.turning])
+        return heads.reshape(-1)
+
 
 def places(config: ModelConfig) -> list[Place]:
     """Where a model with ``config`` takes scales, in the order of use."""
@@ -85,7 +99,10 @@ def places(config: ModelConfig) -> list[Place]:
             found.append(_between(f"{name}.embed.norm", f"{name}.embed.project"))
         for i, layer in enumerate(stack.layers):
             for part, sublayer in layer.sublayers():
-                found += _in_sublayer(f"{name}.layers.{i}.{part}", sublayer, before=stack.placement != "post")
+                own = f"{name}.layers.{i}.{part}"
+                found += _in_sublayer(own, sublayer, before=stack.placement != "post")
+                if isinstance(sublayer, AttentionConfig) and not sublayer.qk_norm:
+                    found.append(_keys(own, sublayer, config))
         last = _last_norm(name, stack)
         if last is None:
             continue
@@ -100,6 +117,7 @@ def places(config: ModelConfig) -> list[Place]:
 
 def _in_sublayer(name: str, sublayer: AttentionConfig | FeedForwardConfig, *, before: bool) -> Iterator[Place]:
     """Those of one; ``before``: its norm is read by nothing else."""
+    readers: tuple[str, ...]
     if isinstance(sublayer, FeedForwardConfig):
         readers, packed = (("gate", "up"), "gate_up") if sublayer.gated else (("up",), "up")
     else:
@@ -114,6 +132,13 @@ def _in_sublayer(name: str, sublayer: AttentionConfig | FeedForwardConfig, *, be
         yield _between(f"{name}.up", f"{name}.down")
 
 
+def _keys(name: str, attention: AttentionConfig, config: ModelConfig) -> Place:
+    keys, queries = f"{name}.k", f"{name}.q"
+    group = attention.heads // attention.kv_heads
+    turning = 0 if attention.rope is None else config.ropes[attention.rope].dims
+    return Place(keys, (keys,), (), queries, group, attention.head_width, (queries,), turning)
+
+
 def _last_norm(name: str, stack: StackConfig) -> str | None:
     """The norm that gives what a stack gives, if there is one."""
     if stack.placement == "post":
@@ -126,12 +151,15 @@ def _between(producer: str, consumer: str) -> Place:
 
 
 def fold(model: CanonicalModel, place: Place, scales: np.ndarray) -> CanonicalModel:
-    """The model whose channels at ``place`` are divided by ``scales`` float32 > 0. Tensors are made when read."""
+    """The model whose channels at ``place`` are divided by ``scales`` float32 > 0, ``Place.even`` ones.
+
+    Tensors are made when read.
+    """
     tensors = dict(model.tensors)
-    for producer in place.producers:
-        for part in (f"{producer}.weight", f"{producer}.bias"):
+    for layers, divisors in ((place.producers, scales), (place.queries, 1 / place.columns(scales))):
+        for part in (f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")):
             if part in tensors:
-                tensors[part] = _divided(tensors[part], scales)
+                tensors[part] = _divided(tensors[part], divisors)
     for consumer in place.consumers:
         tensors[f"{consumer}.weight"] = _multiplied(tensors[f"{consumer}.weight"], place.columns(scales))
     return replace(model, tensors=tensors)

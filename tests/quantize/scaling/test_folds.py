@@ -15,6 +15,7 @@ from pyengine.quantize.rounding.schemes import Scheme, quantize_rows
 from pyengine.quantize.scaling.awq import awq_scales, clipped_grid, search_awq
 from pyengine.quantize.scaling.equalize import equalizing_scales
 from pyengine.quantize.scaling.fold import Place, places
+from pyengine.quantize.scaling.keys import search_key_scales
 from pyengine.quantize.scaling.smooth import search_smoothing, smoothing_scales
 
 from ...canonical.configs import decoder_only, random_config
@@ -142,7 +143,7 @@ def test_places_name_tensors_that_there_are(seed: int) -> None:
     """Of any configuration; what is divided and what is multiplied have as many channels."""
     config = random_config(seed)
     shapes = {name: spec.shape for name, spec in tensor_specs(config).items()}
-    for place in places(config):
+    for place in (place for place in places(config) if place.consumers):
         channels = {shapes[f"{consumer}.weight"][1] // place.group for consumer in place.consumers}
         assert channels == {shapes[f"{producer}.weight"][0] for producer in place.producers}, place
 
@@ -157,6 +158,7 @@ def test_places_of_a_decoder_alone() -> None:
         assert found.pop(f"{attention}.v") == (f"{attention}.output",)
         assert found.pop(f"{ffn}.norm") == (f"{ffn}.gate", f"{ffn}.up")
         assert found.pop(f"{ffn}.up") == (f"{ffn}.down",)
+    assert found.pop("decoder.layers.1.self_attention.k") == ()  # those of layer 0 have a norm of their own
     assert found == {"decoder.norm": ("output",)}
     assert [place.name for place in places(decoder_only())] == [place.name for place in places(untied)[:-1]]
     assert not places(untied)[-1].between_layers
@@ -168,3 +170,30 @@ def test_channels_of_groups() -> None:
     expected = [0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5, 3, 4, 5]
     assert place.columns(np.arange(6)).tolist() == expected
     assert place.channels(np.arange(18)).tolist() == [6, 7, 8, 15, 16, 17]
+
+
+def test_keys_meet_queries() -> None:
+    """Of two heads of width 6, the first 4 channels of which turn: scales that are even change no score."""
+    place = Place("k", ("k",), (), "q", group=2, head_width=6, queries=("q",), turning=4)
+    scales = place.even(np.array([1, 2, 4, 8, 16, 32, 3, 5, 2, 7, 1, 9], np.float32))
+    assert scales.tolist() == [4, 8, 4, 8, 16, 32, 3, 7, 3, 7, 1, 9]
+    keys, queries = inputs(64, 12), inputs(48, 24, 1)
+    keys[:, [1, 9]] *= 60
+    found = search_key_scales(place, queries, keys, (0.3, 0.5, 0.7))
+    assert found.alpha is not None and found.error < 0.7 * found.error_before
+    np.testing.assert_array_equal(place.even(found.scales), found.scales)
+
+    def scores(scales: np.ndarray, *, rounded: bool) -> np.ndarray:
+        """[query heads, queries, keys], a head at a time."""
+        every = []
+        for head in range(4):
+            own, other = slice(6 * head, 6 * head + 6), slice(6 * (head // 2), 6 * (head // 2) + 6)
+            q, k = queries[:, own] * scales[other], keys[:, other] / scales[other]
+            if rounded:
+                q, k = (quantize_rows(np.ascontiguousarray(x)).dequantize(6) for x in (q, k))
+            every.append(q.astype(np.float64) @ k.T)
+        return np.stack(every)
+
+    exact, moved = scores(np.ones(12), rounded=False), scores(found.scales, rounded=True)
+    assert found.error == pytest.approx(np.square(moved - exact).sum() / np.square(exact).sum(), rel=1e-3)
+    np.testing.assert_allclose(scores(found.scales, rounded=False), exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())

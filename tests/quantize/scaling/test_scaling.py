@@ -62,6 +62,7 @@ def test_the_places_of_a_post_norm_model(model: CanonicalModel) -> None:
     layers = [f"encoder.layers.{i}" for i in range(2)] + [f"decoder.layers.{i}" for i in range(2)]
     expected = {f"{layer}.self_attention.v" for layer in layers}
     expected |= {f"{layer}.cross_attention.v" for layer in layers[2:]} | {"encoder.layers.1.ffn.norm"}
+    expected |= {name.removesuffix("v") + "k" for name in expected if name.endswith(".v")}
     if model.config.encoder.layers[0].feed_forward.activation == "relu":
         expected |= {f"{layer}.ffn.up" for layer in layers}
     assert sorted(names) == sorted(expected)
@@ -107,7 +108,8 @@ def test_statistics_follow_the_scales(model: CanonicalModel, way: str) -> None:
         scaled, derived, done = smooth(model, types, statistics, ALPHAS)
     else:
         scaled, derived, done = awq(model, types, statistics)
-    assert [row.place for row in done] == [place.name for place in places(model.config)]
+    every = [place.name for place in places(model.config) if place.consumers or way == "smooth"]
+    assert [row.place for row in done] == every
     assert any(row.alpha is not None for row in done)
     for row in done:
         assert row.method == way
@@ -131,7 +133,7 @@ def test_only_what_is_rounded_is_scaled(model: CanonicalModel) -> None:
         "decoder.layers.1.cross_attention.kv": "int8",
         "encoder.layers.0.self_attention.output": "int4g32",
     }
-    expected = ["encoder.layers.0.self_attention.v", "encoder.layers.1.ffn.norm"]
+    expected = ["encoder.layers.0.self_attention.v", "encoder.layers.1.ffn.norm", "decoder.layers.1.cross_attention.k"]
     sparse = {**floats, "decoder.layers.1.cross_attention.kv": SPARSE}
     assert [row.place for row in smooth(model, sparse, statistics, ALPHAS)[2]] == expected[1:]
     assert [row.place for row in smooth(model, some, statistics, ALPHAS)[2]] == expected
