@@ -12,7 +12,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
-from typing import Any, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 from pyengine.command import beside, run_command, target_of
 from pyengine.console import note, say
@@ -21,6 +21,9 @@ from pyengine.quantize.packing import StoredTensor
 from pyengine.quantize.pipeline import Calibration, Conversion, convert, measure
 from pyengine.quantize.prune.sparse import slower_than_dense
 from pyengine.quantize.rounding.by_inputs import CALIBRATED
+
+if TYPE_CHECKING:
+    from pyengine.quantize.seeing.text import Text
 
 __all__ = ["main"]
 
@@ -107,7 +110,7 @@ def _run(options: argparse.Namespace, command: str) -> Conversion:
     if options.report_only:
         with _bar(options.weights, unit="B", unit_scale=True) as progress:
             return measure(options.checkpoint, progress=progress, **how)
-    text = None
+    text: Text | None = None
     if options.calibrate or options.vocabulary:
         from pyengine.quantize.seeing.text import load_text  # with the engine, which else is not started
 

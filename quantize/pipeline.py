@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Collection, Mapping, Sequence
 
 from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.errors import OptionError
@@ -264,7 +264,7 @@ def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> t
 
 def _with_layers_left(config: ModelConfig, prune: Mapping[str, float]) -> ModelConfig:
     """As many layers as ``prune`` will leave: types go by the numbers that layers have in what is written."""
-    stacks = {}
+    stacks: dict[str, Any] = {}
     for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
         gone = layers_to_remove(stack, sizes, prune.get(f"{stack}_layers", 0.0))
         stacks[stack] = None if sizes is None else replace(sizes, layers=sizes.layers[: len(sizes.layers) - gone])
@@ -282,11 +282,11 @@ def _types(
 
 def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer, KeptTokens]:
     """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
-    from pyengine.quantize.seeing.text import sides
+    from pyengine.quantize.seeing.text import is_blank, sides
     from pyengine.quantize.vocabulary.trim import KeptTokens, trim_vocabulary  # with the tokenizer libraries
 
     lines = [sides(model.config, line, number) for number, line in enumerate(text, 1)]
-    pairs = [line for line in lines if next(side for side in line if side is not None).strip()]
+    pairs = [line for line in lines if not is_blank(next(side for side in line if side is not None))]
     if model.config.decoder is not None and any(target is None for _, target in pairs):
         raise OptionError(
             "vocabulary: expected a translation behind a tab in every line, found lines without",

@@ -176,11 +176,13 @@ class ModelConfig:
 
     def with_sublayers(self, changed: Mapping[str, AttentionConfig | FeedForwardConfig]) -> ModelConfig:
         """The same with others in place of those that ``changed`` names."""
-        stacks = {}
+        stacks: dict[str, Any] = {}
         for name, stack in self.stacks():
             layers = []
             for i, layer in enumerate(stack.layers):
-                own = {part: changed.get(f"{name}.layers.{i}.{part}", each) for part, each in layer.sublayers()}
+                own: dict[str, Any] = {
+                    part: changed.get(f"{name}.layers.{i}.{part}", each) for part, each in layer.sublayers()
+                }
                 layers.append(dataclasses.replace(layer, feed_forward=own.pop("ffn"), **own))
             stacks[name] = dataclasses.replace(stack, layers=tuple(layers))
         return dataclasses.replace(self, **stacks)

@@ -17,6 +17,7 @@ from pyengine.text import tokenizer_of
 
 if TYPE_CHECKING:
     from pyengine.quantize.measuring.comparison import MatrixPair
+    from pyengine.quantize.measuring.divergence import LineDivergence, StateError
     from pyengine.quantize.seeing.text import Text
 
 __all__ = ["add_command"]
@@ -86,6 +87,7 @@ def run(options: argparse.Namespace) -> None:
         if str(skipped):
             note(f"pyengine: note: {skipped}")
     how = {"threads": options.threads}
+    measured: StateError | list[LineDivergence]
     with Reader.open(a.path, **how) as reference, Reader.open(b.path, **how) as other:
         samples, filled = read_whole(reference, text)
         require_same_tokens(reference, other, filled)
@@ -97,8 +99,8 @@ def run(options: argparse.Namespace) -> None:
                 f"mean cosine: {states.cosine:.6f} over {states.tokens:,} tokens",
             )
         else:
-            measured = list(line_divergences(reference, other, samples))
-            mean = mean_divergence(measured)
+            measured = lines = list(line_divergences(reference, other, samples))
+            mean = mean_divergence(lines)
             figures = Figures(
                 {"kl_divergence": mean.kl, "top1_agreement": mean.top1, "tokens": mean.tokens},
                 f"KL divergence: {mean.kl:.6f} nats a token",

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     check_new_file(target, overwrite=options.overwrite)
     directory = open_directory(options.model)
     config, tokenizer = directory.config, tokenizer_of(directory)
-    if config.encoder is None or config.decoder is None or directory.generation is None:
+    if config.source_vocab is None or config.target_vocab is None or directory.generation is None:
         raise UnsupportedError(f"{options.model}: expected a model that translates, found one with a single stack")
     if tokenizer is None:
         raise InputError(f"{options.model}: expected a model with a tokenizer, found one without")

@@ -109,7 +109,9 @@ def _logit_pieces(session: Session, rows: dict[str, np.ndarray], deadline: Deadl
             exclude_offsets=np.zeros(count + 1, np.int32),
             full_logits=True,
         )
-        yield run_plan(session, plan).logits
+        logits = run_plan(session, plan).logits
+        assert logits is not None  # they were asked for
+        yield logits
 
 
 def _encoded(batch: Sequence[Sample]) -> dict[str, Any]:

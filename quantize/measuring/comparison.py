@@ -83,7 +83,7 @@ def read_whole(reader: Reader, text: Text, first: int = 1) -> tuple[list[Sample]
     if reader.config.decoder is None or all(sample.target is not None for sample in samples):
         return samples, text
     translator = Translator(reader.engine, reader.tokenizer, {})
-    waiting = [sample.source for sample in samples if sample.target is None]
+    waiting = [source for source, target in samples if source is not None and target is None]
     greedy = iter(translator.translate(waiting, num_beams=1, num_return_sequences=1))
     filled: list[Line] = []
     for i, (sample, line) in enumerate(zip(samples, text, strict=True)):
@@ -100,8 +100,9 @@ def require_same_tokens(a: Reader, b: Reader, text: Text) -> None:
     for number, line in enumerate(text, 1):
         name = f"line {number}"
         source, target = sides(a.config, line, number)
-        ids = [[each.inputs.prefix(target, name) for each in (a, b)]]
+        ids = [(a.inputs.prefix(target, name), b.inputs.prefix(target, name))]
         if source is not None:
-            ids.append([each.inputs.source(source, truncate=True, name=name).ids for each in (a, b)])
-        if not all(np.array_equal(*side) for side in ids):
+            one, other = (each.inputs.source(source, truncate=True, name=name).ids for each in (a, b))
+            ids.append((one, other))
+        if not all(np.array_equal(one, other) for one, other in ids):
             raise InputError(f"{name}: expected models of one vocabulary, found two that read it as different tokens")

@@ -97,7 +97,8 @@ def calibrate(
     samples = _read(engine, tokenizer, text)
     _require_rows(min(_known_rows(samples)), needed, len(samples))
     path = None if state is None else usable_path(state, OptionError)
-    done, statistics = 0, {}
+    done = 0
+    statistics: dict[str, InputStatistics] = {}
     identity = _identity(engine, samples, reservoir, seed)
     if path is not None and path.exists():
         done, statistics = load_state(path, identity)
@@ -231,7 +232,7 @@ def _require_rows(rows: int, needed: int, lines: int) -> None:
 def _translated(engine: Engine, samples: list[Sample]) -> list[Sample]:
     """The samples, greedy translations in place of missing targets."""
     decoder = engine.config.decoder
-    waiting = [sample.source for sample in samples if sample.target is None and decoder is not None]
+    waiting = [source for source, target in samples if source is not None and target is None]
     if not waiting or decoder is None:
         return samples
     results = iter(Translator(engine, None, {}).translate(waiting, num_beams=1, num_return_sequences=1))
@@ -256,7 +257,8 @@ def _identity(engine: Engine, samples: Sequence[Sample], reservoir: int, seed: i
     for sample in samples:
         for side in sample:
             ids.update(b"-" if side is None else len(side).to_bytes(8, "little") + side.tobytes())
-    config, target, generation = engine.config, None, {}
+    config, target = engine.config, None
+    generation: dict[str, object] = {}
     if config.decoder is not None and config.target_vocab is not None:
         target = np.arange(min(8, config.target_vocab, config.decoder.max_positions), dtype=np.int32)
         generation = engine.generation.to_json()

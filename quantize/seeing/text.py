@@ -15,7 +15,7 @@ from pyengine.formats.regular_files import usable_path
 from pyengine.tasks.inputs import Inputs, Sample, Sentence
 from pyengine.text import Tokenizer
 
-__all__ = ["Line", "Skipped", "Text", "inputs_for", "load_text", "read_samples", "sides", "usable_text"]
+__all__ = ["Line", "Skipped", "Text", "inputs_for", "is_blank", "load_text", "read_samples", "sides", "usable_text"]
 
 Line = tuple["Sentence | None", "Sentence | None"]
 """Source and target as texts or ids. Where there are both stacks, a target that is None is left to the model; the text
@@ -83,7 +83,7 @@ def usable_text(
     skipped = Skipped()
     for number, line in enumerate(text, 1):
         source, target = sides(config, line, number)
-        if any(side is not None and _blank(side) for side in (source, target)):
+        if any(side is not None and is_blank(side) for side in (source, target)):
             skipped.blank += 1
             continue
         long = False
@@ -137,5 +137,6 @@ def sides(config: ModelConfig, line: Line, number: int) -> Line:
     return (None, texts[0]) if config.encoder is None else (texts[0], None)
 
 
-def _blank(sentence: Sentence) -> bool:
+def is_blank(sentence: Sentence) -> bool:
+    """Whether there is nothing to read."""
     return not (sentence.strip() if isinstance(sentence, str) else len(sentence))

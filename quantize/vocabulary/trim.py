@@ -22,9 +22,9 @@ from pyengine.text import Tokenizer, open_tokenizer, tokenizer_of
 
 __all__ = ["KeptTokens", "TrimmedVocabulary", "trim_vocabulary"]
 
-Sentence = str | Sequence[int]  # a text, or the ids that stand for it
+Sentence = str | Sequence[int] | np.ndarray  # a text, or the ids that stand for it
 Pair = tuple["Sentence | None", "Sentence | None"]  # source and target; None for the stack that there is not
-Ids = "Sequence[int] | np.ndarray | None"
+Ids = Sequence[int] | np.ndarray | None
 
 _SOURCE_TABLES = ("encoder.embed.weight",)
 _TARGET_TABLES = ("decoder.embed.weight", "output.weight", "output.bias")
