@@ -321,7 +321,7 @@ setup(
         *(f"pyengine.quantize.{name}" for name in find_packages("quantize")),
     ],
     package_dir={"pyengine.quantize": "quantize"},
-    package_data={"pyengine": ["py.typed"]},
+    package_data={"pyengine": ["py.typed", "_core.pyi"]},
     ext_modules=[Extension("pyengine._core", [PYX])],
     cmdclass={"build_ext": BuildCore, "build_py": BuildPackage, "sdist": PackSources},
     options=read_only_options(),

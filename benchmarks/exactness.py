@@ -2,10 +2,13 @@
 
     python benchmarks/exactness.py      # needs pip install ".[oracle]"
 
-Both translate the 1,000 sentences of test_2016_flickr with the example checkpoint. Every sentence whose ids
-differ is listed with what both engines think of the two hypotheses, and what transformers itself finds when
-it computes in float64. It is a tie where the hypotheses' scores differ by less than 1e-4, and rounding where
-transformers in float64 finds what pyengine finds: its float32 search dropped that hypothesis on the way.
+Both translate the 1,000 sentences of test_2016_flickr with the example checkpoint. Transformers runs in float32 (its
+default is the type of the checkpoint, which would round even the position table to float16), in batches of sentences of
+one length, so that it has no padding to mask. Scores are sums of log-probabilities over lengths.
+
+Where the ids differ, both engines score both hypotheses, and transformers searches again in float64. If the scores
+differ by less than 1e-4 it is a tie. If transformers in float64 finds what pyengine finds, its own float32 search had
+dropped that hypothesis on the way, by rounding: hypotheses that a beam drops may end far apart.
 """
 
 from __future__ import annotations

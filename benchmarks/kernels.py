@@ -2,15 +2,19 @@
 
     python benchmarks/kernels.py [--only gemm|rows|int4|sparse|logits|barriers|float32|attention|rowwise]
 
-The input is quantized already, the epilogue (scales, bias, activation) is included. The best of many short runs counts.
-`gemm`: a layer of many rows, against the int8 peak. `rows`: a few rows over matrices of 512 x 2,048 that are walked in
-turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `int4`: weights in groups, with and
-without zero points, a few rows as in `rows`, and many against int8 weights in turn. `sparse`: products without the
-lines of zeros against int8 products with them, in turn; random lines, one thread; and from which share of zeros on they
-are as fast. `logits`: the last product fused with its normalizer and the best 5 ids, against the product alone.
-`barriers`: those of a decoder step. `float32`: products in float32, one thread. `attention`: a row of 8 heads of 64
-dimensions over keys and values in the cache. `rowwise`: layer normalisation and quantization of a row; the last two
-against the bandwidth of 1 MB.
+A *kernel* is the innermost function of the core for one job, written once for each instruction set (`isa`). What bounds
+it is either arithmetic, the operations a second that the machine can do at most (GOPS), or reading, the bytes a second
+that come out of caches and memory (GB/s). The input is quantized already, the epilogue (scales, bias, activation) is
+included. The best of many short runs counts.
+
+`gemm`: a layer of many rows, K values in and N out, against the int8 peak. `rows`: a few rows over matrices of 512 x
+2,048 that are walked in turn, in huge pages, against the bandwidth of a buffer of that size; one thread. `int4`:
+weights in groups, with and without zero points, a few rows as in `rows`, and many against int8 weights in turn.
+`sparse`: products without the lines of zeros against int8 products with them, in turn; random lines, one thread; and
+from which share of zeros on they are as fast. `logits`: the last product fused with its normalizer and the best 5 ids,
+against the product alone. `barriers`: the places in a decoder step where threads wait for one another. `float32`:
+products in float32, one thread. `attention`: a row of 8 heads of 64 dimensions over keys and values in the cache.
+`rowwise`: layer normalisation and quantization of a row; the last two against the bandwidth of 1 MB.
 """
 
 from __future__ import annotations

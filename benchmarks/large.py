@@ -6,6 +6,7 @@
 tensors are random and drawn when they are read, so that nothing of 4.4 GB is ever there at once. The conversion runs in
 a process of its own, whose peak of memory is asked. A prompt goes through the core's step in chunks of several sizes,
 and token by token; then once more with windows in every other layer, counting pages after each step and during it.
+Asked are bounds of memory and the same bytes, not times.
 """
 
 from __future__ import annotations

@@ -5,16 +5,14 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
-import os
-import shlex
 import subprocess
-import sysconfig
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from compiled import compiled
 
 from pyengine import _core
 from pyengine.cpus import usable_cpus
@@ -59,10 +57,7 @@ def measure(*sizes: int, threads: int | None = None, rounds: int = 1) -> Limits:
     `threads`: all, by default every usable CPU.
     """
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "limits"
-        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-        source = Path(__file__).with_name("limits.c")
-        subprocess.run([*compiler, "-O2", "-fopenmp", str(source), "-o", str(program)], check=True)
+        program = compiled("limits.c", Path(folder), "-fopenmp")
         command = [str(program), str(threads or usable_cpus()), *map(str, sizes)]
         runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(rounds)]
     return best([Limits(json.loads(run)) for run in runs])

@@ -1,7 +1,4 @@
-"""The machine that a figure was measured on, as far as it matters for the figure; no host name, no paths.
-
-    python benchmarks/machine.py        # and what it can do at most
-"""
+"""The machine that a figure was measured on, as far as it matters for the figure; no host name, no paths."""
 
 from __future__ import annotations
 
@@ -24,7 +21,6 @@ PACKAGES = (
     "pyengine", "numpy", "sentencepiece", "tokenizers", "safetensors", "sacrebleu", "torch", "transformers",
     "ctranslate2",
 )  # fmt: skip
-ROUNDS = 5
 CPU_FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm",
 )  # fmt: skip
@@ -101,52 +97,3 @@ def _output(command: list[str]) -> str:
         return subprocess.run(command, capture_output=True, text=True).stdout
     except OSError:
         return ""
-
-
-def main() -> None:
-    import limits  # what follows needs a compiler, and report.py needs this file
-    from report import Report, Table, Verdict, parser, publish
-
-    options = parser(__doc__).parse_args()
-    threads = usable_cpus()
-    sizes = limits.SECOND_LEVEL, limits.CACHED, limits.MEMORY
-    # Other tenants come and go: both sides in turn, equally often, and the best of each.
-    measured: list[limits.Limits] = []
-    others: dict[int, list[float]] = {1: [], threads: []}
-    for _ in range(ROUNDS):
-        measured.append(limits.measure(*sizes))
-        for count, rates in others.items():
-            rates.append(limits.stream(limits.MEMORY, count))
-    found = limits.best(measured)
-    columns = {"buffer, MB": ",.0f", "pages": "", "one thread": ".1f", f"{threads} threads": ".1f"}
-    reads = Table("Read bandwidth, GB/s", columns)
-    for size in sizes:
-        for huge in (False, True):
-            rates = [found.read(size, every=every, huge=huge) / 1e9 for every in (False, True)]
-            reads.rows.append([size / 1e6, "2 MiB" if huge else "4 KiB", *rates])
-    peaks = Table("Peak, GOPS (a product and a sum are two operations)", {"": "", **dict(list(columns.items())[2:])})
-    isas = [isa for isa in _core.available_isas() if found.int8(isa)]
-    for isa in isas:
-        peaks.rows.append([f"int8, {isa}", *(found.int8(isa, every=every) / 1e9 for every in (False, True))])
-    peaks.rows.append(["float32", *(found.float32(every=every) / 1e9 for every in (False, True))])
-
-    report = Report("machine", {"threads": threads, "figures": found.figures}, [reads, peaks])
-
-    def compare(demand: str, measured: float, other: float) -> None:
-        shown = f"{measured / 1e9:.1f} against {other / 1e9:.1f}"
-        report.verdicts.append(Verdict(demand, shown, abs(measured / other - 1) <= 0.05))
-
-    for count, rates in others.items():
-        demand = f"bandwidth of memory, {count} threads: within 5 % of memcmp, GB/s"
-        compare(demand, found.read(limits.MEMORY, every=count == threads), max(rates))
-    known = limits.operations_a_cycle(cpuinfo())
-    if known:
-        expected = found.clock * known * threads
-        demand = f"int8 peak: within 5 % of clock x {known} x {threads}, GOPS"
-        compare(demand, found.int8(isas[-1]), expected)
-    report.notes.append(f"Clock, by a chain of additions: {found.clock / 1e9:.2f} GHz.")
-    publish(report, options)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,9 +2,14 @@
 
     python benchmarks/neighbour.py
 
+Where other programs want the processors, two threads could be slower than one: a barrier waits for the slower of them.
+The engine looks at what its barriers cost and goes on with fewer threads where they cost more than they save
+(docs/adr/0010-a-crew-of-our-own.md).
+
 One sentence a call, greedy, int8: those of the example, and of base size sources of 31 random ids with exactly 4 tokens
 written. Calls of one thread and of two take turns under the same load: nothing, busy loops, a process that translates
-with two threads. A ratio is of two threads to one in one round, of the median and of the 99th percentile of its calls.
+with two threads. A ratio is of two threads to one in one round, of the median and of the 99th percentile of its calls:
+the median of the rounds, the smallest and the largest.
 """
 
 from __future__ import annotations

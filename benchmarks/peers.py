@@ -1,14 +1,28 @@
-"""This engine and its peers on the same input, in turn: A B A B, each in a process of its own.
+"""This engine and its peers on the same input, in turn, each in a process of its own.
 
     python benchmarks/peers.py mt                  # translation, against CTranslate2
     python benchmarks/peers.py mt --isa avx2       # both held to AVX2; the base-size model only
 
-(a) The example checkpoint on test_2016_flickr, text in and text out: one sentence at a time, and the whole set
-in one call. (b) The random base-size model, sources of 31 random ids that differ in every call, exactly 32
-tokens written. CTranslate2 gets the best of its backends and instruction sets for each way to use the threads, with
-few rows and with many, and for each setting the best of these ways, found in trials; then come the pairs that count.
-This engine, too, runs in one stream or in one a thread, whichever wins the trial of a setting. Limits are measured in
-the same run, and CTranslate2 is compared with what is known of it (known.py). --part runs (a) or (b) alone.
+(a) The example checkpoint on test_2016_flickr, text in and text out: one sentence at a time, and the whole set in one
+call. (b) The random base-size model, sources of 31 random ids that differ in every call, exactly 32 tokens written.
+At least five pairs a setting; a ratio is the median over the pairs, with the smallest and the largest. --part runs (a)
+or (b) alone.
+
+For each setting CTranslate2 first gets a trial of its backends (MKL with packed weights, oneDNN), its instruction sets
+(as it picks them, and AVX-512 forced), one worker with all threads or one a thread, and, where a call has many
+sentences, of batch sizes; the table names what was best, WORKERSxTHREADS. What is best with few rows and what is best
+with many both stay in the choice; a way whose first call takes three times as long as the best's is given up. This
+engine, too, runs in one stream or in one a thread, whichever wins the trial of a setting (column `as`). Fresh processes
+are timed from the call that loads the model to the first translated sentence, tokenizers included; the import is listed
+beside it.
+
+Limits are measured in the same run. Shares of them: for one sentence, greedy, bytes of weights that its steps read,
+against the read bandwidth (same number of threads, 52 MB); else int8 operations of encoder, memory and decoder rows
+(attention not counted), against the int8 peak. CTranslate2 is compared with what is known of it on another machine:
+its best figures there are scaled by the bandwidth over 52 MB for one sentence, by the int8 peak for more (known.py).
+
+With --isa avx2 pyengine is held to AVX2 by `PYENGINE_ISA`, and CTranslate2 by `CT2_FORCE_CPU_ISA`, `ONEDNN_MAX_CPU_ISA`
+and `MKL_ENABLE_INSTRUCTIONS` together.
 """
 
 from __future__ import annotations

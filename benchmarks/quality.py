@@ -2,10 +2,15 @@
 
     python benchmarks/quality.py --data DIR
 
-Sets are val and test_2016_flickr of Multi30k (NAME.de and NAME.en); those that DIR does not hold are left
-out, but test_2016_flickr is in `examples/`. The KL divergence of a token is that of the next-token
-distributions at its place in the reference, sum p32 (ln p32 - ln p8), averaged over all places, end tokens
-included.
+Sets are val and test_2016_flickr of Multi30k (NAME.de and NAME.en); those that DIR does not hold are left out, but
+test_2016_flickr is in `examples/`. BLEU is sacrebleu's with its defaults. The KL divergence says how far the
+distributions of the next token move: at a place in a reference, given the reference so far (teacher forcing), it is
+
+    KL = sum_v p32(v) (ln p32(v) - ln p8(v))
+
+over the tokens v of the vocabulary, and its mean is over all places, end tokens included. The table adds up what int8
+costs: int8 weights alone (turned back into floats at load), with int8 activations, with an int8 cache of keys and
+values; the last line is what `pyengine.load` gives by default.
 """
 
 from __future__ import annotations

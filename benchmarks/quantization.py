@@ -2,12 +2,12 @@
 
     python benchmarks/quantization.py --data DIR [--sentences N] [--lines N]
 
-DIR holds train, val and test_2016_flickr of Multi30k (NAME.de and NAME.en); test_2016_flickr is in `examples/`, too.
-Calibration runs on the first lines of train, figures are of test_2016_flickr and, for choices, of val. The KL
-divergence of a token is that of the next-token distributions at its place in the reference, float32 against the
-rounded model, with activations and cache in int8. Ranges of inputs are of the same first lines of train, their errors
-of a sample of rows of val. `base` times the same methods on a random model of 74 million parameters, calibration
-included.
+Types and methods are those of docs/quantization.md. DIR holds train, val and test_2016_flickr of Multi30k (NAME.de and
+NAME.en); test_2016_flickr is in `examples/`, too. Calibration runs on the first lines of train, 1,000 unless told,
+figures are of test_2016_flickr and, for choices, of val. The KL divergence of a token is that of the next-token
+distributions at its place in the reference, float32 against the rounded model; activations and cache are int8 but for
+float32. Ranges of inputs are of the same first lines of train, their errors of a sample of rows of val. `base` times
+the same methods on a random model of 74 million parameters, calibration included.
 """
 
 from __future__ import annotations

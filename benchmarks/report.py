@@ -1,13 +1,15 @@
-"""What the benchmarks share: a report of tables and verdicts, printed or kept as JSON.
+"""What the benchmarks share: a report of tables and verdicts, printed, kept as JSON, or shown as a page.
 
-    python benchmarks/report.py benchmarks/results/*.json      # saved figures as Markdown
-    python benchmarks/report.py benchmarks/results/*.json --update docs/performance.md
+    python benchmarks/report.py                  # docs/performance/ of benchmarks/results/, and the summary
+    python benchmarks/report.py FILE...          # saved figures as Markdown, printed
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -15,7 +17,11 @@ from typing import Any
 
 from machine import describe
 
-__all__ = ["Report", "Table", "Verdict", "load", "markdown", "parser", "publish", "spread", "updated"]
+__all__ = ["DOCS", "RESULTS", "Report", "Table", "Verdict", "load", "parser", "publish", "spread"]
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 @dataclass(frozen=True)
@@ -67,12 +73,14 @@ def publish(report: Report, options: argparse.Namespace) -> None:
 
 
 def markdown(report: Report) -> str:
-    parts = []
-    for table in _all_tables(report):
-        ruler = ["-:" if kind else "-" for kind in table.columns.values()]
-        lines = [list(table.columns), ruler, *_cells(table)]
-        parts.append(f"{table.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join([*parts, *report.notes])
+    return "\n\n".join([*(_table(table) for table in _all_tables(report)), *report.notes])
+
+
+def _table(table: Table) -> str:
+    ruler = ["-:" if kind else "-" for kind in table.columns.values()]
+    lines = [list(table.columns), ruler, *_cells(table)]
+    title = [f"**{table.title}**\n"] if table.title else []
+    return "\n".join([*title, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def plain(report: Report) -> str:
@@ -131,29 +139,69 @@ def _machine_line(machine: dict[str, Any]) -> str:
     return f"{', '.join(parts)}; commit {machine['commit']}, {machine['date']}."
 
 
-def updated(page: str, reports: list[Report]) -> str:
-    """The page with each report between the lines that bear its name; ValueError where they are missing."""
-    for report in reports:
-        begin, end = (f"<!-- {word} {report.benchmark} -->\n" for word in ("begin", "end"))
-        before, found, rest = page.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
-            raise ValueError(f"the page has no place for {report.benchmark}: expected {begin!r} and {end!r}")
-        page = f"{before}{begin}{markdown(report)}\n{end}{after}"
-    return page
+def page(name: str, report: Report) -> str:
+    """The page of a result: the benchmark's docstring explains what it is, then come its tables."""
+    program = program_of(name)
+    title, text = explained(program)
+    return (
+        f"# {name}\n\n**{title}.**\n\n{_linked(text)}\n\n`python benchmarks/report.py` makes this page of "
+        f"`benchmarks/results/{name}.json`, which `benchmarks/{program}.py` wrote. Results of all benchmarks: "
+        f"[performance](../performance.md).\n\n## What was found\n\n{markdown(report)}\n"
+    )
+
+
+def summary(reports: dict[str, Report]) -> str:
+    """What was asked, a line a result, and what was not met."""
+    table = Table("", {"result": "", "what it measures": "", "met": ""})
+    misses = Table("Not met", {"result": "", "demand": "", "found": ""})
+    for name, report in reports.items():
+        met = sum(verdict.met for verdict in report.verdicts)
+        link = f"[{name}](performance/{name}.md)"
+        table.rows.append([link, explained(program_of(name))[0], f"{met} of {len(report.verdicts)}"])
+        misses.rows.extend([link, each.demand, each.found] for each in report.verdicts if not each.met)
+    return "\n\n".join(_table(each) for each in (table, misses))
+
+
+def program_of(name: str) -> str:
+    """The benchmark that a result comes from: peers of peers-mt-avx2."""
+    return name.partition("-")[0]
+
+
+def explained(program: str) -> tuple[str, str]:
+    """The first line of a benchmark's docstring, without its full stop, and the rest. It is not imported: it may need
+    what is not installed."""
+    source = (ROOT / "benchmarks" / f"{program}.py").read_text(encoding="utf-8")
+    title, _, text = (ast.get_docstring(ast.parse(source)) or program).partition("\n")
+    return title.rstrip("."), text.strip("\n")
+
+
+def _linked(text: str) -> str:
+    """With links where it names a page of docs/."""
+    return re.sub(r"\bdocs/([\w./-]+\.md)", r"[\g<0>](../\1)", text)
+
+
+def write_pages(docs: Path, results: Path) -> None:
+    """performance/NAME.md of every result, and the summary between its marks in performance.md."""
+    reports = {name: load(results / f"{name}.json") for name in sorted(path.stem for path in results.glob("*.json"))}
+    for name, report in reports.items():
+        (docs / "performance" / f"{name}.md").write_text(page(name, report), encoding="utf-8")
+    front = docs / "performance.md"
+    before, begin, rest = front.read_text(encoding="utf-8").partition("<!-- begin summary -->\n")
+    _, end, after = rest.partition("<!-- end summary -->\n")
+    if not end:
+        raise ValueError(f"{front} has no place for the summary: expected two comments, begin summary and end summary")
+    front.write_text(f"{before}{begin}{summary(reports)}\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("results", nargs="+", type=Path, metavar="FILE", help="what --json wrote")
-    made.add_argument("--update", type=Path, metavar="PAGE", help="write the tables into this Markdown page")
+    made.add_argument("results", nargs="*", type=Path, metavar="FILE", help="what --json wrote, to print")
+    made.add_argument("--docs", type=Path, metavar="DIR", default=DOCS, help="where the pages are (default: docs)")
     options = made.parse_args()
-    reports = [load(path) for path in options.results]
-    if options.update:
-        page = options.update.read_text(encoding="utf-8")
-        options.update.write_text(updated(page, reports), encoding="utf-8")
+    if options.results:
+        print("\n\n".join(markdown(load(path)) for path in options.results))
     else:
-        print("\n\n".join(markdown(report) for report in reports))
+        write_pages(options.docs, RESULTS)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
     python benchmarks/shortlist.py --train PREFIX
 
-PREFIX.de and PREFIX.en are the training text that the example's shortlist is built from (`pyengine shortlist`). The
-example translates test_2016_flickr. The random base-size model has a random shortlist; it reads 31 ids that are drawn
-as words are, the n-th with a probability of about 1/n, and writes exactly 32. Both sides run in one process and take
-turns (A B A B) on the same sentences, which differ in every pair; ratios are by the time for a call, medians over the
-pairs with the smallest and the largest. int8, all threads.
+A shortlist says which target ids a sentence may take, by its source ids (docs/search.md). PREFIX.de and PREFIX.en are
+the training text that the example's is built from (`pyengine shortlist`, with its defaults). The example translates
+test_2016_flickr. The random base-size model, whose vocabulary of 58,101 ids is what a shortlist is for, has a random
+one of 16 candidates a source id and 1,000 frequent ids; it reads 31 ids that are drawn as words are, the n-th with a
+probability of about 1/n, and writes exactly 32. Both sides run in one process and take turns (A B A B) on the same
+sentences, which differ in every pair; ratios are by the time for a call, medians over the pairs with the smallest and
+the largest. int8, all threads. Ids a call are those of the union of its sentences' lists: the rows of the output layer
+that a step of all of them multiplies.
 """
 
 from __future__ import annotations
@@ -146,7 +149,7 @@ def quality(sides: Sides, tokenizer: Tokenizer, pairs: tuple[list[str], list[str
     table = Table("BLEU of the example, test_2016_flickr", columns)
     for beams in (1, 4):
         found = [engine.translate(pairs[0], num_beams=beams) for engine in sides.engines]
-        scores = [sacrebleu.corpus_bleu([each.text or "" for each in side], [pairs[1]]).score for side in found]
+        scores = [sacrebleu.corpus_bleu([each.text for each in side], [pairs[1]]).score for side in found]
         same = float(np.mean([one.ids == other.ids for one, other in zip(*found, strict=True)]))
         table.rows.append([beams, *scores, scores[1] - scores[0], 100 * same])
     change = table.rows[-1][3]

@@ -23,8 +23,8 @@ from pyengine.errors import (
     TokenizerError,
     UnsupportedError,
 )
-from pyengine.options import TranslationOptions
-from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult, Trial
+from pyengine.options import GenerationOptions
+from pyengine.results import Decoded, FileResult, Hypothesis, ScoreResult, TranslationResult, Trial
 from pyengine.tasks.loading import load
 from pyengine.tasks.translator import Translator
 from pyengine.version import __version__
@@ -34,8 +34,10 @@ __all__ = [
     "CheckpointError",
     "ClosedError",
     "DeadlineError",
+    "Decoded",
     "EngineError",
     "FileResult",
+    "GenerationOptions",
     "Hypothesis",
     "InputError",
     "ModelFileError",
@@ -44,7 +46,6 @@ __all__ = [
     "PyengineError",
     "ScoreResult",
     "TokenizerError",
-    "TranslationOptions",
     "TranslationResult",
     "Translator",
     "Trial",

@@ -293,6 +293,19 @@ cdef extern from "model/model.h" nogil:
         pe_norm final
         pe_biases biases
 
+    ctypedef enum pe_pool:
+        PE_POOL_NONE
+        PE_POOL_FIRST
+        PE_POOL_LAST
+        PE_POOL_MEAN
+
+    ctypedef struct pe_head:
+        pe_pool pool
+        pe_linear dense
+        pe_activation activation
+        pe_norm norm
+        pe_linear out
+
     ctypedef struct pe_model:
         pe_kernels kernels
         bint int8_rows
@@ -303,6 +316,8 @@ cdef extern from "model/model.h" nogil:
         pe_ropes ropes
         pe_linear output
         float logit_soft_cap
+        int64_t n_heads
+        pe_head *heads
 
     pe_status pe_model_allocate(pe_model *model) noexcept
     pe_status pe_model_link(pe_model *model) noexcept
@@ -319,7 +334,7 @@ cdef extern from "model/kv_cache.h" nogil:
         int64_t most_bytes
 
     int64_t pe_kv_bytes(const pe_kv_cache *cache) noexcept
-    int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens) noexcept
+    int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens, int64_t rows) noexcept
     int64_t pe_kv_memory_bytes(const pe_kv_cache *cache, int64_t tokens) noexcept
 
 cdef extern from "model/shortlist.h" nogil:
@@ -342,6 +357,9 @@ cdef extern from "model/session.h" nogil:
         const int32_t *source_tokens
         const int32_t *source_types
         float *states
+        const pe_head *head
+        float *answers
+        int64_t ld_answers
         const int32_t *list_offsets
         const int32_t *list_ids
         int64_t n_rows
@@ -365,6 +383,7 @@ cdef extern from "model/session.h" nogil:
 
     pe_status pe_session_create(pe_session *session, const pe_model *model, int threads, int64_t max_rows,
                                 int64_t max_sequences, int64_t max_memories, int64_t cache_bytes) noexcept
+    int64_t pe_head_outputs(const pe_model *model, const pe_head *head) noexcept
     int64_t pe_session_working_bytes(const pe_session *session) noexcept
     void pe_session_destroy(pe_session *session) noexcept
     pe_status pe_session_step(pe_session *session, const pe_plan *plan, pe_crew *crew) noexcept

@@ -10,7 +10,7 @@ import numpy as np
 from pyengine.errors import CacheFullError, EngineError, ModelFileError, OptionError
 from pyengine.plan import StepResult
 
-__all__ = ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power"]
+__all__ = ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power", "write_tokens"]
 
 
 def available_isas():
@@ -151,7 +151,7 @@ cdef class Session:
 
     def sequence_bytes(self, int64_t tokens):
         """Bytes that a sequence of so many tokens takes in the cache, at most."""
-        return pe_kv_sequence_bytes(&self.session.cache, tokens)
+        return pe_kv_sequence_bytes(&self.session.cache, tokens, self.max_rows)
 
     def memory_bytes(self, int64_t tokens):
         """Bytes that the memory of a source of so many tokens takes in the cache."""
@@ -232,6 +232,14 @@ cdef class Session:
         excluded_logits = np.empty(excluded.shape[0], np.float32)
         logits = np.empty((rows, self.owner.model.output.n), np.float32) if plan.full_logits else None
         states = np.empty((source_tokens.shape[0], self.owner.width), np.float32) if plan.states else None
+        cdef const pe_head *head = NULL
+        cdef int64_t outputs = 0
+        answers = None
+        if plan.head is not None:
+            head = self.owner._head(plan.head)
+            outputs = pe_head_outputs(&self.owner.model, head)
+            answered = source_tokens.shape[0] if head.pool == PE_POOL_NONE else lengths.shape[0]
+            answers = np.empty((answered, round_up(outputs, 16)), np.float32)
         cdef double[::1] normalizer_view = log_normalizer  # OUT
         cdef int32_t[::1] ids_view = top_ids.reshape(-1)  # OUT
         cdef float[::1] values_view = top_logits.reshape(-1)  # OUT
@@ -251,6 +259,9 @@ cdef class Session:
         c.source_tokens = int32_in(source_tokens)
         c.source_types = int32_in(source_types)
         c.states = <float *>data_of(states)
+        c.head = head
+        c.answers = <float *>data_of(answers)
+        c.ld_answers = round_up(outputs, 16)
         c.list_offsets = int32_in(list_offsets)
         c.list_ids = int32_in(list_ids)
         c.n_rows = tokens.shape[0]
@@ -299,7 +310,9 @@ cdef class Session:
             raise CacheFullError(self.session.pages_needed, self.session.pages_available)
         if status != PE_OK:
             raise_status(status, self.session.message.decode("utf-8", "replace"))
-        return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits, passed, advanced, states)
+        answers = None if answers is None else np.ascontiguousarray(answers[:, :outputs])
+        return StepResult(log_normalizer, top_ids, top_logits, excluded_logits, logits, passed, advanced, states,
+                          answers)
 
 
 include "_search.pxi"

@@ -13,6 +13,7 @@ ACTIVATIONS = {
     "sigmoid": PE_SIGMOID,
     "linear": PE_IDENTITY,
 }
+POOLS = {"none": PE_POOL_NONE, "cls": PE_POOL_FIRST, "last": PE_POOL_LAST, "mean": PE_POOL_MEAN}
 PLACEMENTS = {"post": PE_POST, "pre": PE_PRE, "parallel": PE_PARALLEL}
 NORMS = {"layer": PE_LAYER_NORM, "rms": PE_RMS_NORM}
 
@@ -29,7 +30,7 @@ cdef class Model:
     cdef pe_model model
     cdef object arrays  # what the C structs point into
     cdef dict layers  # packed name of each linear layer, by the address of its struct
-    cdef dict rope_of  # name -> number
+    cdef dict rope_of, head_of  # name -> number
     cdef readonly str kv
     cdef readonly int64_t width
 
@@ -42,6 +43,7 @@ cdef class Model:
         self.model.kv = PE_KV_Q8 if kv == "int8" else PE_KV_F32
         self.model.encoder.n = 0 if config.encoder is None else len(config.encoder.layers)
         self.model.decoder.n = 0 if config.decoder is None else len(config.decoder.layers)
+        self.model.n_heads = len(config.heads)
         if pe_model_allocate(&self.model) != PE_OK:
             raise EngineError("out of memory")
         self._bind_ropes(config, tensors)
@@ -50,6 +52,9 @@ cdef class Model:
             self._bind_output(config, tensors)
         if config.encoder is not None:
             self._bind_stack(&self.model.encoder, config, "encoder", config.encoder, config.source_vocab, tensors)
+        self.head_of = {name: i for i, name in enumerate(config.heads)}
+        for name, i in self.head_of.items():
+            self._bind_head(&self.model.heads[i], config, config.heads[name], f"head.{name}", tensors)
         if pe_model_link(&self.model) != PE_OK:
             raise EngineError(f"windows of more than {PE_MAX_GROUPS} widths in one decoder")
 
@@ -84,6 +89,29 @@ cdef class Model:
             self._bind_linear(output, tensors, "output", config.target_vocab, config.width, config.output_bias)
         if output.type == PE_WEIGHT_Q8S:
             raise EngineError("output layer: expected a dense matrix, found a sparse one")
+
+    cdef _bind_head(self, pe_head *head, config, shape, str name, tensors):
+        cdef int64_t width = config.width
+        tied = shape.out == "vocabulary"
+        head.pool = POOLS[shape.pool]
+        head.activation = ACTIVATIONS[shape.activation]
+        if shape.dense:
+            width = (config.embedding_width or width) if tied else width
+            self._bind_linear(&head.dense, tensors, name + ".dense", width, config.width, True)
+        if shape.norm:
+            self._bind_norm(&head.norm, config.encoder, tensors, name + ".norm", width)
+        if tied:
+            head.out = self.model.encoder.embedding.table
+            head.out.bias = self._floats(tensors, name + ".out.bias", config.source_vocab)
+            self.layers[<uintptr_t>&head.out] = name + ".out"
+        elif shape.out is not None:
+            self._bind_linear(&head.out, tensors, name + ".out", shape.out, width, True)
+
+    cdef const pe_head *_head(self, name) except NULL:
+        if name not in self.head_of:
+            known = ", ".join(self.head_of) or "none"
+            raise EngineError(f"a step was refused: head {name!r:.80}: expected one of the model's ({known})")
+        return &self.model.heads[<int64_t>self.head_of[name]]
 
     cdef _bind_stack(self, pe_stack *stack, config, str name, shape, int64_t vocab, tensors):
         cdef int64_t i, heads = shape.layers[0].self_attention.heads

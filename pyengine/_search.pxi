@@ -37,6 +37,23 @@ def power(bases, double exponent):
     return found
 
 
+def write_tokens(histories, const int64_t[::1] slots, const int32_t[::1] lengths, const int32_t[:, :] tokens):
+    """Write tokens [n, m] into the first row of these slots [n] of Histories, behind the first `lengths` [n] ones."""
+    cdef const uintptr_t[::1] addresses = histories.addresses
+    cdef const int64_t[::1] capacity = histories.capacity
+    cdef int64_t i, j, slot
+    cdef int32_t *end
+    if lengths.shape[0] != slots.shape[0] or tokens.shape[0] != slots.shape[0]:
+        raise EngineError(f"{slots.shape[0]} slots, {lengths.shape[0]} lengths, tokens of {tokens.shape[0]}")
+    for i in range(slots.shape[0]):
+        slot = slots[i]
+        if not 0 <= slot < capacity.shape[0] or not 0 <= lengths[i] <= capacity[slot] - tokens.shape[1]:
+            raise EngineError(f"slot {slot} has no room for {tokens.shape[1]} tokens behind {lengths[i]}")
+        end = <int32_t *>addresses[slot] + lengths[i]
+        for j in range(tokens.shape[1]):
+            end[j] = tokens[i, j]
+
+
 cdef pe_ahead steps_ahead(pe_session *session, pe_plan *plan, int64_t steps, double seconds):
     """Without a crew; `until` counts from when it has one."""
     cdef pe_ahead ahead
@@ -115,12 +132,12 @@ cdef class Beams:
         self.search.used = <bint_t *>data_of(used)
         self.search.n_used = used.shape[0]
 
-    def begin(self, int64_t slot):
-        """A sentence without hypotheses, whose first beam alone exists."""
-        self.scores[slot] = self.search.never
-        self.scores[slot, 0] = 0.0
-        self.ended[slot] = False
-        self.ended_lengths[slot] = 0
+    def begin(self, slots):
+        """Sentences without hypotheses, whose first beams alone exist."""
+        self.scores[slots] = self.search.never
+        self.scores[slots, 0] = 0.0
+        self.ended[slots] = False
+        self.ended_lengths[slots] = 0
 
     cdef _make_room(self, int64_t width):
         """Working memory for candidates of so many a row."""

@@ -16,24 +16,25 @@ from pyengine.errors import OptionError
 from pyengine.formats.strict_json import shorten
 from pyengine.foreign import FOREIGN
 
-__all__ = ["KEYWORDS", "choice", "flag", "real", "unknown_option", "whole"]
+__all__ = ["KEYWORDS", "choice", "flag", "real", "scalar", "unknown_option", "whole"]
 
 KEYWORDS = {
-    "target_prefix": "translate and translate_iter",
+    "target_prefix": "translate, translate_iter and translate_file",
     "options": "translate, translate_iter and translate_file",
     "max_batch_tokens": "translate, translate_iter, translate_file, score and logits_iter",
     "truncate": "translate, translate_iter, translate_file and score",
-    "timeout": "translate, translate_iter, score and logits",
+    "timeout": "translate, translate_iter, translate_file, score and logits",
     "overwrite": "translate_file",
+    "render": "translate_file",
     **dict.fromkeys(("threads", "replicas", "compute", "kv", "load", "shortlist", "cache_bytes", "verify"),
                     "pyengine.load"),
 }
-"""Keywords beside those of `TranslationOptions` -> the calls that take them."""
+"""Keywords beside those of `GenerationOptions` -> the calls that take them."""
 
 
 def whole(name: str, value: Any, low: int, high: int | None = None, remark: str = "") -> int:
     """`value`, anything with __index__ but a boolean, as int, in [low, high]; `remark`: more of what is expected."""
-    value = _scalar(value)
+    value = scalar(value)
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -46,7 +47,7 @@ def whole(name: str, value: Any, low: int, high: int | None = None, remark: str 
 
 def real(value: Any) -> float | None:
     """`value`, a number but no boolean, as float; None if it is no such thing, or too large for a float."""
-    value = _scalar(value)
+    value = scalar(value)
     try:
         return None if isinstance(value, (bool, str, bytes, np.ndarray)) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -55,7 +56,7 @@ def real(value: Any) -> float | None:
 
 def flag(name: str, value: Any, expected: str = "True or False") -> bool:
     """`value`, which has to be a boolean: "no" and 0 would be taken for one by accident."""
-    value = _scalar(value)
+    value = scalar(value)
     if not isinstance(value, bool):
         raise OptionError(f"{name} is {shorten(value)}; expected {expected}")
     return value
@@ -69,7 +70,7 @@ def choice(name: str, value: Any, names: tuple[str, ...]) -> str:
     return value
 
 
-def _scalar(value: Any) -> Any:
+def scalar(value: Any) -> Any:
     """NumPy's scalars and arrays without axes as Python's."""
     return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pyengine.canonical.search import NAMES
 from pyengine.console import ERROR, note, say
 from pyengine.errors import OptionError, PyengineError
 from pyengine.output import CheckedFile, Target
@@ -33,34 +34,33 @@ _GRACE = 5.0
 
 _OPTIONS = {
     "allow_unknown_keys": "--allow-unknown-keys",
-    "beam_size": "--beam-size",
     "compute": "--compute",
-    "length_penalty": "--length-penalty",
     "load": "--load",
     "max_batch_tokens": "--max-batch-tokens",
-    "max_decoding_length": "--max-decoding-length",
     "max_divergence": "--max-kld",
-    "max_new_tokens": "--max-decoding-length",
-    "num_beams": "--beam-size",
     "overwrite": "--overwrite",
     "prune": "--prune",
+    "replicas": "--replicas",
     "requantize": "--requantize",
     "sparse": "--prune",
     "target_bytes": "--target-size",
+    "target_prefix": "--target-prefix",
     "tensors": "--tensor",
     "threads": "--threads",
+    "timeout": "--timeout",
     "truncate": "--truncate",
     "vocabulary": "--vocabulary",
+    **{name: f"--{name.replace('_', '-')}" for name in NAMES},
 }
 """A keyword of Python -> the option of the command line that sets it."""
-_ABOUT = re.compile(r"\w+( \(\w+\))?(?= is )")
-"""What an OptionError begins with that is about the value of a keyword: its name, perhaps an alias before it."""
+_ABOUT = re.compile(r"\w+(?= is )")
+"""What an OptionError begins with that is about the value of a keyword: its name."""
 
 
 def run_command(program: str, run: Callable[[], None]) -> int:
     """Run a command and return its exit status; warnings and errors are lines that begin with ``program``."""
 
-    def warn(message: Warning | str, *_: object) -> None:
+    def warn(message: Warning | str, *_: object, **__: object) -> None:
         note(f"{program}: warning: {message}")
 
     if sys.stdout is None:  # else the next file that is opened would take its place
@@ -97,7 +97,7 @@ def message_of(error: BaseException) -> str:
     message = str(error)
     about = _ABOUT.match(message) if isinstance(error, OptionError) else None
     for words in (*([about[0]] if about else []), *getattr(error, "keywords", ())):
-        option = _OPTIONS.get(words.partition("=")[0].partition(" ")[0])
+        option = _OPTIONS.get(words.partition("=")[0])
         message = message.replace(words, option or words, 1)
     return message or "out of memory"
 
@@ -145,7 +145,7 @@ def _checked_output() -> Iterator[None]:
     Only the process's own: where a caller has put another in its place, that stays.
     """
     before = sys.stdout
-    if before is not sys.__stdout__:
+    if before is not sys.__stdout__ or before is None:
         yield
         return
     before.flush()
@@ -160,5 +160,5 @@ def _checked_output() -> Iterator[None]:
             raise
         sys.stdout.flush()
     finally:
+        raw.close()  # what failed is not tried again, nor reported twice where the buffer before it is forgotten
         sys.stdout = before
-        raw.close()  # what failed is not tried again

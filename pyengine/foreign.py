@@ -71,7 +71,7 @@ _ADVICE = {
     "src_lang tgt_lang source_lang target_lang source_language target_language": (
         "a multilingual model takes its language as a token at the start of the text or of target_prefix"
     ),
-    "generation_config": "give options by name, or options=TranslationOptions(...)",
+    "generation_config": "give options by name, or options=GenerationOptions(...)",
     "end_token eos_token_id pad_token_id bos_token_id decoder_start_token_id": _CHECKPOINT,
     # Inputs and results.
     "input_ids inputs text texts sentences source_text": (

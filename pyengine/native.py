@@ -1,7 +1,7 @@
-"""Calls of C++ that gives the interpreter's lock back, while other threads may end the interpreter.
+"""Calls of C++ and Rust that give the interpreter's lock back, while other threads may end the interpreter.
 
 Before Python 3.14 a daemon thread that asks for the lock again after the end has begun is unwound where it stands, and
-C++ (sentencepiece, ``numpy.unique``) answers that by aborting the process. So the end waits for calls under way and
+C++ (sentencepiece) and Rust (tokenizers) answer that by aborting the process. So the end waits for calls under way and
 lets no new ones in. C code needs none of this.
 """
 

@@ -69,6 +69,7 @@ class Plan:
     encode_memories  [S]     the unused memory id that each result is kept under; -1 where there is no decoder
     encode_types     [T]     token types, or empty: all 0
     states           whether what the encoder makes of the source tokens comes back
+    head             the name of the model's head that answers the segments, or None
     list_offsets     [S + 1], list_ids [list_offsets[S]]  the ids that rows of each of these memories may take,
                              ascending, at least one; empty list_offsets: any id
     tokens           [R]     decoder rows, R <= max_rows; rows of one sequence are adjacent and in order
@@ -92,6 +93,7 @@ class Plan:
     encode_memories: np.ndarray = field(default_factory=_no_ids)
     encode_types: np.ndarray = field(default_factory=_no_ids)
     states: bool = False
+    head: str | None = None
     list_offsets: np.ndarray = field(default_factory=_no_ids)
     list_ids: np.ndarray = field(default_factory=_no_ids)
     tokens: np.ndarray = field(default_factory=_no_ids)
@@ -124,6 +126,8 @@ class StepResult:
     advanced  beam search: what `Beams.advance` found after the last step, if that is done already
 
     states    float32 [T, width], what the encoder made of the T source tokens; None unless the plan asked for them
+    answers   float32 [S, n] of the plan's head, a row a segment, or [T, n] where it does not pool; n: its outputs,
+              or else the width of what it reads last; None unless the plan named a head
     """
 
     log_normalizer: np.ndarray
@@ -134,25 +138,29 @@ class StepResult:
     passed: tuple[np.ndarray, np.ndarray] | None = None
     advanced: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     states: np.ndarray | None = None
+    answers: np.ndarray | None = None
 
 
 class Session(Protocol):
-    """Holds sequences and memories and runs plans; `_core.Session` is the fast one.
+    """Holds sequences and memories and runs plans: what a search sees of a `_core.Session`, which is the fast one.
 
     Sequence ids lie in [0, max_sequences), memory ids in [0, max_memories). What they hold has at most `max_bytes`
     bytes; a step that needs more raises CacheFullError and changes nothing.
     """
 
-    max_bytes: int
-    working_bytes: int
-    cache_bytes: int
-    max_rows: int
-    max_sequences: int
-    max_memories: int
+    @property
+    def max_bytes(self) -> int: ...
 
-    def step(self, plan: Plan, patience: float = ..., since: int = ...) -> StepResult | None:
-        """None if others had the processors for `patience` seconds; `since`, of time.monotonic_ns(), is when the caller
-        began to wait."""
+    @property
+    def max_rows(self) -> int: ...
+
+    @property
+    def max_sequences(self) -> int: ...
+
+    @property
+    def max_memories(self) -> int: ...
+
+    def step(self, plan: Plan) -> StepResult: ...
 
     def sequence_bytes(self, tokens: int) -> int:
         """Bytes that a sequence of so many tokens takes, at most."""

@@ -5,28 +5,51 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["FileResult", "Hypothesis", "ScoreResult", "TranslationResult", "Trial"]
+from pyengine.errors import UnsupportedError
+
+__all__ = ["Decoded", "FileResult", "Hypothesis", "ScoreResult", "TranslationResult", "Trial"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a tokenizer makes of ids: a text, and the pieces that they stand for."""
+
+    text: str
+    tokens: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """One translation of one sentence.
 
-    text           None where the model has no tokenizer
-    tokens         the pieces of `ids`; None where the model has no tokenizer
     ids            target ids, a target prefix among them, without start and end token
     score          sum of the log-probabilities of the tokens after the prefix, the end token among them, over
                    their number to the length penalty
     finish_reason  "end": the model wrote the end token; "length": the maximum length cut it
     truncated      whether the source was cut to fit the model
+    decoded        its text and tokens; None where the model has no tokenizer
     """
 
-    text: str | None
-    tokens: tuple[str, ...] | None
     ids: tuple[int, ...]
     score: float
     finish_reason: Literal["end", "length"]
     truncated: bool
+    decoded: Decoded | None
+
+    @property
+    def text(self) -> str:
+        """UnsupportedError where the model has no tokenizer."""
+        return self._decoded().text
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The pieces of `ids`. UnsupportedError where the model has no tokenizer."""
+        return self._decoded().tokens
+
+    def _decoded(self) -> Decoded:
+        if self.decoded is None:
+            raise UnsupportedError("the model has no tokenizer: a result has .ids, but no .text and no .tokens")
+        return self.decoded
 
 
 @dataclass(frozen=True)
@@ -39,11 +62,13 @@ class TranslationResult:
     hypotheses: tuple[Hypothesis, ...]
 
     @property
-    def text(self) -> str | None:
+    def text(self) -> str:
+        """UnsupportedError where the model has no tokenizer."""
         return self.hypotheses[0].text
 
     @property
-    def tokens(self) -> tuple[str, ...] | None:
+    def tokens(self) -> tuple[str, ...]:
+        """UnsupportedError where the model has no tokenizer."""
         return self.hypotheses[0].tokens
 
     @property

@@ -88,7 +88,7 @@ def list_methods() -> list[str]:
     return [*lines, *textwrap.wrap(" ".join(_PLACES.split()), 100)]
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
+def _parser(program: str) -> Parser:
     parser = Parser(
         prog=program,
         description="Convert a training checkpoint, as Hugging Face exports it, to a model directory.",

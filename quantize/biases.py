@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,8 @@ def with_biases(model: CanonicalModel, layers: Iterable[str]) -> CanonicalModel:
         part = changed.get(owner, sublayers.get(owner))
         if part is not None:  # else of an embedding, which has one
             field = "bias" if isinstance(part, FeedForwardConfig) else "output_bias" if own == "output" else "qkv_bias"
-            changed[owner] = replace(part, **{field: True})
+            setting: dict[str, Any] = {field: True}
+            changed[owner] = replace(part, **setting)
         output_bias = output_bias or layer == "output"
     config = replace(model.config.with_sublayers(changed), output_bias=output_bias)
     if config == model.config:

@@ -125,7 +125,8 @@ def _part(
         if spec.kind != "weight":
             return unpack_values(directory.tensors[packed], shapes, spec.form)[i]
         rows = part_rows([shape[0] for shape in shapes], spec.form)[i]
-        return read_matrix(directory, packed.removesuffix(".weight"))[rows]
+        matrix: np.ndarray = read_matrix(directory, packed.removesuffix(".weight"))[rows]
+        return matrix
 
     return LazyTensor(name, shapes[i], "float32", load)
 

@@ -187,7 +187,7 @@ def convert(
         statistics: Statistics = {}
         if calibration is not None and _needs_statistics(calibration, types, None if sparse is None else sparse_method):
             statistics = _statistics(model, tokenizer, calibration, types)
-        scaled, masked, choices = [], [], []
+        scaled, masked, choices = list[Scaled](), list[Masked](), list[Choice]()
         likely = dict.fromkeys(types, PROBE) if calibration is not None and calibration.chooses else types
         if calibration is not None and calibration.smooth:
             model, statistics, scaled = smooth(model, likely, statistics, calibration.smooth, calibration.progress)
@@ -299,7 +299,7 @@ def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[Canonica
 
 
 def _pruned(
-    model: CanonicalModel, tokenizer: Tokenizer | None, calibration: Calibration, prune: Mapping[str, float]
+    model: CanonicalModel, tokenizer: Tokenizer | None, calibration: Calibration, prune: Mapping[str, Any]
 ) -> PrunedModel:
     """The model without the shares ``prune`` of its layers, heads and neurons."""
     from pyengine.quantize.prune.model import prune_model  # with the engine, as below

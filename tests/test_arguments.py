@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 
@@ -10,9 +9,10 @@ import pytest
 
 from pyengine import Translator, load
 from pyengine.arguments import KEYWORDS
+from pyengine.canonical.search import NAMES
 from pyengine.errors import OptionError
 from pyengine.foreign import FOREIGN
-from pyengine.options import ALIASES, TranslationOptions
+from pyengine.options import GenerationOptions
 
 FOREIGN_NAMES = """
 batch_size max_batch_size compute_type inter_threads intra_threads device device_index temperature do_sample top_k
@@ -30,7 +30,7 @@ quantization_config low_cpu_mem_usage attn_implementation trust_remote_code revi
 @pytest.mark.parametrize("name", FOREIGN_NAMES.split())
 def test_names_of_other_libraries_get_advice(name: str) -> None:
     """And no name of another meaning that looks like them: batch_size is not beam_size."""
-    for call in (lambda: TranslationOptions.from_keywords({name: 1}), lambda: load("nowhere", **{name: 1})):
+    for call in (lambda: GenerationOptions(**{name: 1}), lambda: load("nowhere", **{name: 1})):
         with pytest.raises(OptionError, match=f"^{name}: no such option here; ") as caught:
             call()
         assert "did you mean" not in str(caught.value)
@@ -38,11 +38,10 @@ def test_names_of_other_libraries_get_advice(name: str) -> None:
 
 def test_advice_names_what_there_is() -> None:
     """What looks like an option or a call of ours in the advice is one; no foreign name is an option here."""
-    fields = {field.name for field in dataclasses.fields(TranslationOptions)}
-    ours = fields | set(KEYWORDS) | {"load", "score", "logits", "translate_iter", "TranslationOptions", "DeadlineError"}
+    ours = {*NAMES, *KEYWORDS} | {"load", "score", "logits", "translate_iter", "GenerationOptions", "DeadlineError"}
     for advice in FOREIGN.values():
         assert set(re.findall(r"\b\w+_\w+\b|\b\w+(?==)", advice)) <= ours, advice
-    assert not FOREIGN.keys() & (ours | ALIASES.keys())
+    assert not FOREIGN.keys() & ours
 
 
 def test_keywords_are_those_of_the_calls() -> None:
@@ -51,7 +50,7 @@ def test_keywords_are_those_of_the_calls() -> None:
     taken: dict[str, set[str]] = {}
     for call, function in {**calls, "pyengine.load": load}.items():
         for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY:
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in NAMES:
                 taken.setdefault(parameter.name, set()).add(call)
     assert {name: set(re.split(", | and ", text)) for name, text in KEYWORDS.items()} == taken
 
@@ -70,7 +69,7 @@ def test_keywords_are_those_of_the_calls() -> None:
 )
 def test_what_is_said_of_an_unknown_name(name: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        TranslationOptions.from_keywords({name: 1})
+        GenerationOptions(**{name: 1})
 
 
 @pytest.mark.parametrize(

@@ -242,12 +242,12 @@ def test_options_have_the_names_of_the_command_line(
 
 def test_names_that_are_no_options_stay() -> None:
     """A file may have the name of a keyword, and a keyword may have no option here."""
-    for message in ("overwrite: exists", "threads: the directory x does not exist", "min_length is 3; expected", ""):
+    for message in ("overwrite: exists", "threads: the directory x does not exist", "kv is 3; expected", ""):
         assert message_of(OptionError(message)) == (message or "out of memory")
     error = OptionError("/overwrite: exists; overwrite=True replaces it", keywords=("overwrite=True",))
     assert message_of(error) == "/overwrite: exists; --overwrite replaces it"
     error = OptionError("min_length is 5, but max_new_tokens is 3", keywords=("max_new_tokens",))
-    assert message_of(error) == "min_length is 5, but --max-decoding-length is 3"
+    assert message_of(error) == "--min-length is 5, but --max-new-tokens is 3"
     assert message_of(MemoryError()) == "out of memory"
 
 

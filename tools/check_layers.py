@@ -23,18 +23,18 @@ ARROWS: dict[str, str] = {
     "printing": "",
     "console": "printing",
     "errors": "printing",
-    "results": "",
+    "results": "errors",
     "version": "",
     "pages": "",
     "threads": "",
     "native": "errors",
     "formats": "cpus errors pages threads",
     "output": "errors formats",
-    "command": "console errors output",
+    "command": "console errors output canonical",
     "foreign": "",
     "arguments": "errors formats foreign",
-    "options": "errors formats arguments canonical",
-    "canonical": "errors formats",
+    "options": "errors arguments canonical",
+    "canonical": "errors formats arguments",
     "checkpoints": "errors formats canonical",
     "importers": "errors formats canonical checkpoints",
     "modelfile": "errors output formats canonical version",
@@ -49,12 +49,15 @@ ARROWS: dict[str, str] = {
         "_core scheduling decoding"
     ),
     "pyengine": "cpus errors options results version tasks",
-    "cli": "command console cpus errors formats options output results version modelfile text tasks quantize pyengine",
+    "cli": (
+        "command console cpus errors formats canonical options output results version modelfile text tasks quantize "
+        "pyengine"
+    ),
     "quantize": (
         "command console cpus errors options output plan version formats canonical checkpoints importers modelfile "
         "text shortlist scheduling tasks"
     ),
-    "tools": "pyengine quantize cli",
+    "tools": "canonical pyengine quantize cli",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",
     "tests": "*",
@@ -78,7 +81,7 @@ def room_of(path: str) -> str | None:
         return f"csrc/{parts[1]}"
     if parts[0] != "pyengine":
         return parts[0]
-    if path.endswith((".pyx", ".pxi", ".pxd")):
+    if path.endswith((".pyx", ".pxi", ".pxd", ".pyi")):
         return "_core"
     return {"__init__.py": "pyengine", "__main__.py": "cli"}.get(parts[1], parts[1].removesuffix(".py"))
 
@@ -118,11 +121,11 @@ def scanned(pattern: re.Pattern[str], text: str) -> list[tuple[int, str]]:
 def uses(path: str, text: str) -> list[tuple[int, str, str]]:
     """Line, room and name of everything that a file uses."""
     found: list[tuple[int, str, str]] = []
-    if not path.endswith(".py"):
+    if not path.endswith((".py", ".pyi")):
         for line, header in scanned(INCLUDE, text):
             beside = f"{path.rsplit('/', 1)[0]}/{header}"
             found.append((line, room_of(f"csrc/{header}" if "/" in header else beside) or header, header))
-    if path.endswith(".py"):
+    if path.endswith((".py", ".pyi")):
         found += [(line, room_of_module(module), module) for line, module in python_imports(path, text)]
     elif path.startswith("pyengine/"):
         found += [(line, room_of_module(module), module) for line, module in scanned(CIMPORT, text)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = (".py", ".pyx", ".pxi", ".pxd", ".c", ".h")
+SOURCES = (".py", ".pyi", ".pyx", ".pxi", ".pxd", ".c", ".h")
 
 
 def project_files(root: Path) -> list[str]:

@@ -80,11 +80,17 @@ static inline float pe_activate(pe_activation kind, float x) {
     }
 }
 
-/* How a row or a page whose largest magnitude is `largest` is quantized: 127 stands for it. What is so small that the
+/* How a row whose largest magnitude is `largest` is quantized: 127 stands for it. What is so small that the
    quotient would overflow counts as zeros. Of NaN and infinity the scale is what they are. */
 #define PE_QUANT_LOW 1e-30f
 static inline float pe_quant_factor(float largest) { return largest > PE_QUANT_LOW ? 127.0f / largest : 0.0f; }
 static inline float pe_quant_scale(float largest) { return largest <= PE_QUANT_LOW ? 0.0f : largest * (1.0f / 127.0f); }
+
+/* Weights of an attention's values are never negative: 255 stands for the largest. */
+static inline float pe_weight_factor(float largest) { return largest > PE_QUANT_LOW ? 255.0f / largest : 0.0f; }
+static inline float pe_weight_scale(float largest) {
+    return largest <= PE_QUANT_LOW ? 0.0f : largest * (1.0f / 255.0f);
+}
 
 /* The larger one of two values that are not negative, NaN if one of them is. */
 static inline float pe_larger(float a, float b) { return a > b || isnan(a) ? a : b; }

@@ -25,7 +25,9 @@ enum {
     PE_QUAD = 4,    /* int8 values that one dot-product lane multiplies at a time */
     PE_MIN_GROUP = 32,  /* columns of int4 weights that have a scale in common: 32, 64 or 128 */
     PE_MAX_GROUP = 128,
-    PE_PAGE = 16,   /* tokens in a page of the key-value cache, and in a block of the attention */
+    PE_PAGE = 16,   /* tokens in a page of the key-value cache */
+    PE_STRIP = 4 * PE_PAGE,  /* keys, at absolute positions, that attention weighs together */
+    PE_SPAN = 64 * PE_PAGE,  /* keys whose sums are made by themselves */
 };
 
 /* A product Y = activate(X W^T + b) + R over rows [0, m) and some blocks of 16 output channels.
@@ -63,16 +65,30 @@ typedef struct pe_product {
     const void *ahead;         /* the weights that this thread reads after block1, or NULL: they are prefetched */
 } pe_product;
 
-/* Attention of a row's heads over keys [first_key, n_keys), each head by itself:  y = softmax(s) V, computed page by
-   page with a running maximum (Milakov and Gimelshein, 2018). Keys and values are read as stored, so that the result
+/* Attention of a row's heads over keys [first_key, n_keys), each head by itself:  y = softmax(s) V, computed strip by
+   strip with a running maximum (Milakov and Gimelshein, 2018). Keys and values are read as stored, so that the result
    does not depend on what else is computed in the same step. The score of key j, in this order, each step in float32:
 
-       s = scale q k_j
+       s = scale q k_j                                              int8: float(q k_j) * ((q_scale scale) key_scale)
        s = soft_cap tanh(s (1 / soft_cap))                          if there is a soft_cap
        s = s + relative[clamp(j - position, -reach, reach)]         if there is a table
        s = fma(slope, j - position, s)                              if there are slopes (Press et al., 2022)
 
-   Slots of other keys may hold anything, NaN too, and pages before that of first_key are not read.
+   Strips are keys [64 i, 64 i + 64), spans [1024 i, 1024 i + 1024). From max = -inf, sum = 0 and o = 0, for the strips
+   of a span in ascending order, over the keys that are seen:
+
+       m = max(max, max_j s_j)    p_j = e^(s_j - m)    c = e^(max - m)    max = m
+       sum = fma(sum, c, l)                     l: p in 16 lanes, each a slot of the pages in ascending order, added up
+                                                by pe_sum_lanes
+       float32   o = o c, then o = fma(p_j, v_j, o) in ascending order
+       int8      w_j = p_j value_scale_j, and w the largest;  n_j = round(min(w_j (255 / w), 255)), ties to even
+                 o = fma(float(sum n_j v_j), w (1 / 255), o c)          the sum exact; pe_weight_factor, pe_weight_scale
+
+   The first span's result is the total; the others go into it in ascending order. Then y = o / sum.
+
+       m = max(max, max')    a = e^(max - m)    b = e^(max' - m)    sum = fma(sum', b, sum a)    o = fma(o', b, o a)
+
+   Slots of other keys may hold anything, NaN too, and pages without a key that is seen are not read.
 
    A page of one head, D rounded up to 4 for keys (D4) and to 16 for values (D16):
        int8     keys   [D4/4][16 tokens][4 dims]          (flipped, see pe_kernels.flip)
@@ -158,7 +174,7 @@ typedef struct pe_kernels {
     /* Quantizes each head of k and of v as a row and stores it; nothing else of the page is written. */
     void (*store_q8)(const pe_token *t);
 
-    /* A head of q is quantized as a row. In a page, weights of the values are quantized to 0..127 of their largest. */
+    /* A head of q is quantized as a row. */
     void (*attend_q8)(const pe_attend *a);
     void (*attend_f32)(const pe_attend *a);
 
@@ -192,8 +208,9 @@ static inline bool pe_is_plain(const pe_attend *a) {
     return a->first_key == 0 && a->soft_cap <= 0.0f && !a->relative && !a->slopes;
 }
 
-/* The first key of the first page that is read. */
-static inline int64_t pe_read_from(const pe_attend *a) { return a->first_key - a->first_key % PE_PAGE; }
+/* Where the strip, the span of a key ends. */
+static inline int64_t pe_strip_end(int64_t key) { return key - key % PE_STRIP + PE_STRIP; }
+static inline int64_t pe_span_end(int64_t key) { return key - key % PE_SPAN + PE_SPAN; }
 
 /* A head's share of a page. */
 static inline int64_t pe_page_keys_q8(int64_t d) { return (d + 3) / 4 * 64; }

@@ -216,9 +216,14 @@ int64_t pe_kv_bytes(const pe_kv_cache *cache) {
     return bytes;
 }
 
-int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens) {
+int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens, int64_t rows) {
     int64_t bytes = 0;
-    for (int g = 0; g < cache->n_groups; g++) bytes += pages_of(tokens) * stride_of(&cache->pools[g]);
+    for (int g = 0; g < cache->n_groups; g++) {
+        const pe_page_pool *pool = &cache->pools[g];
+        int64_t pages = pages_of(tokens);
+        const int64_t seen = pool->before == PE_ALL ? pages : pages_of(pool->before + 1 + rows) + 2;
+        bytes += (seen < pages ? seen : pages) * stride_of(pool);
+    }
     return bytes;
 }
 

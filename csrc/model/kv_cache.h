@@ -93,9 +93,10 @@ int pe_kv_extend(pe_kv_cache *cache, pe_page_list *list, int64_t tokens, pe_page
 /* Gives back the pages that the next row will not see, of a list that had `before` tokens when it was last called. */
 void pe_kv_trim(pe_kv_cache *cache, pe_page_list *list, int64_t before);
 
-/* Bytes of all pages, used or free; of the pages of a sequence or a memory of so many tokens. */
+/* Bytes of all pages, used or free; of the pages of a sequence or a memory of so many tokens, which come in steps of at
+   most `rows`: a window never holds more than it sees and they need. */
 int64_t pe_kv_bytes(const pe_kv_cache *cache);
-int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens);
+int64_t pe_kv_sequence_bytes(const pe_kv_cache *cache, int64_t tokens, int64_t rows);
 int64_t pe_kv_memory_bytes(const pe_kv_cache *cache, int64_t tokens);
 
 #endif

@@ -13,13 +13,19 @@ pe_status pe_model_allocate(pe_model *model) {
         pe_model_free(model);
         return PE_NO_MEMORY;
     }
-    return PE_OK;
+    if (model->n_heads == 0) return PE_OK;
+    model->heads = calloc((size_t)model->n_heads, sizeof *model->heads);
+    if (model->heads) return PE_OK;
+    pe_model_free(model);
+    return PE_NO_MEMORY;
 }
 
 void pe_model_free(pe_model *model) {
     free(model->encoder.layers);
     free(model->decoder.layers);
+    free(model->heads);
     model->encoder.layers = model->decoder.layers = NULL;
+    model->heads = NULL;
 }
 
 static pe_linear *chain(pe_linear *last, pe_linear *linear) {
@@ -46,6 +52,7 @@ static void chain_all(pe_model *model) {
     pe_linear *last = chain_stack(&model->encoder, NULL);
     for (int64_t i = 0; i < model->decoder.n; i++) last = chain(last, &model->decoder.layers[i].cross.memory);
     chain(chain_stack(&model->decoder, NULL), &model->output);
+    for (int64_t i = 0; i < model->n_heads; i++) chain(chain(NULL, &model->heads[i].dense), &model->heads[i].out);
 }
 
 static const pe_norm *present(const pe_norm *norm) { return norm->weight ? norm : NULL; }

@@ -49,6 +49,18 @@ typedef struct pe_stack {
     pe_biases biases;   /* of all self-attentions */
 } pe_stack;
 
+/* Which of a segment's rows a head reads: each by itself, one of them, or their mean. */
+typedef enum pe_pool { PE_POOL_NONE, PE_POOL_FIRST, PE_POOL_LAST, PE_POOL_MEAN } pe_pool;
+
+/* What is made of the encoder's states: pool, dense, activation, norm, out. */
+typedef struct pe_head {
+    pe_pool pool;
+    pe_linear dense; /* [K, width]; n 0: none, and K is the width */
+    pe_activation activation;
+    pe_norm norm;    /* [K], of the encoder's kind; weight NULL: none */
+    pe_linear out;   /* [outputs, K]; n 0: none */
+} pe_head;
+
 typedef struct pe_model {
     pe_kernels kernels;
     bool int8_rows; /* some weights are rounded: their products read rows in int8 */
@@ -58,6 +70,8 @@ typedef struct pe_model {
     pe_ropes ropes;
     pe_linear output; /* [decoder.vocab, embedding width] and its bias; n 0: no decoder, no output */
     float logit_soft_cap; /* 0: none */
+    int64_t n_heads;
+    pe_head *heads; /* of the encoder */
 
     /* Self-attentions of the decoder whose windows are alike share the pages of a group; pe_model_link. */
     int n_groups;
@@ -66,7 +80,7 @@ typedef struct pe_model {
     int64_t encoder_bytes; /* of a page of a segment, which holds one layer at a time */
 } pe_model;
 
-/* The layer arrays, zeroed; `n` of both stacks is set. */
+/* The arrays of layers and heads, zeroed; `n` of both stacks and n_heads are set. */
 pe_status pe_model_allocate(pe_model *model);
 void pe_model_free(pe_model *model);
 

@@ -389,6 +389,7 @@ static void commit_segments(pe_session *s, const pe_plan *plan) {
         pe_page_list *memory = plan->segment_memories[i] >= 0 ? s->cache.memories + plan->segment_memories[i] : NULL;
         if (memory) pe_kv_extend(&s->cache, memory, length, NULL);
         uint8_t **segment_pages = s->segment_pages + page;
+        s->segment_starts[i] = row;
         for (int64_t end = page + pages_of(length); page < end; page++)
             s->segment_pages[page] = s->encoder_pages + page * s->model->encoder_bytes;
         for (int64_t j = 0; j < length; j++, row++)
@@ -400,6 +401,7 @@ static void commit_segments(pe_session *s, const pe_plan *plan) {
         if (plan->list_offsets)
             pe_shortlist_add(&s->shortlist, plan->segment_memories[i], i, plan->list_ids + plan->list_offsets[i]);
     }
+    s->segment_starts[plan->n_segments] = row;
 }
 
 static void commit_rows(pe_session *s, const pe_plan *plan) {

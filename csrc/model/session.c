@@ -37,6 +37,7 @@ static widths widths_of(const pe_model *model) {
     const pe_stack *stacks[] = {&model->encoder, &model->decoder};
     /* Rows that logits are asked of, and outputs that are normed before they are added. */
     widths w = {.context = model->width, .wide = model->width};
+    for (int64_t i = 0; i < model->n_heads; i++) w.wide = pe_max(w.wide, model->heads[i].dense.n);
     for (int i = 0; i < 2; i++) {
         const pe_stack *stack = stacks[i];
         w.beside |= stack->n > 0 && stack->placement == PE_PARALLEL;
@@ -66,6 +67,7 @@ static void lay_out(pe_session *s, int64_t max_sequences) {
     s->rows = pe_arena_take(a, n, sizeof *s->rows);
     s->copies = pe_arena_take(a, n * pe_max(1, model->n_groups), sizeof *s->copies);
     s->segment_pages = pe_arena_take(a, n, sizeof *s->segment_pages); /* a page holds at least one row */
+    s->segment_starts = pe_arena_take(a, n + 1, sizeof *s->segment_starts);
     s->written = pe_arena_take(a, max_sequences, sizeof *s->written);
     s->logits.tile = pe_arena_take(a, threads * PE_LOGIT_ROWS * PE_LOGIT_CHUNK, sizeof(float));
     s->logits.max = pe_arena_take(a, n * chunks, sizeof(float));
@@ -126,15 +128,25 @@ static pe_status check_normalizers(pe_session *s, const pe_logits_request *reque
     return PE_OK;
 }
 
-static pe_status check_states(pe_session *s, const pe_plan *plan) {
-    const int64_t n = plan->states && !s->observer ? plan->n_source_tokens * s->model->width : 0;
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(plan->states[i])) {
-            snprintf(s->message, sizeof s->message, "the state of source token %lld has %g",
-                     (long long)(i / s->model->width), plan->states[i]);
-            return PE_NOT_FINITE;
-        }
+/* Rows that the encoder or a head gives: n numbers each. */
+static pe_status check_finite(pe_session *s, const char *what, const float *x, int64_t rows, int64_t n, int64_t ld) {
+    for (int64_t r = 0; r < rows && !s->observer; r++)
+        for (int64_t i = 0; i < n; i++)
+            if (!isfinite(x[r * ld + i])) {
+                snprintf(s->message, sizeof s->message, "the %s %lld has %g", what, (long long)r, x[r * ld + i]);
+                return PE_NOT_FINITE;
+            }
     return PE_OK;
+}
+
+static pe_status check_encoded(pe_session *s, const pe_plan *plan) {
+    const int64_t width = s->model->width;
+    if (plan->states)
+        PE_TRY(check_finite(s, "state of source token", plan->states, plan->n_source_tokens, width, width));
+    if (!plan->head) return PE_OK;
+    const bool each = plan->head->pool == PE_POOL_NONE;
+    return check_finite(s, each ? "head's answer to source token" : "head's answer to segment", plan->answers,
+                        pe_head_rows(plan), pe_head_outputs(s->model, plan->head), plan->ld_answers);
 }
 
 pe_status pe_session_step(pe_session *s, const pe_plan *plan, pe_crew *crew) {
@@ -144,7 +156,7 @@ pe_status pe_session_step(pe_session *s, const pe_plan *plan, pe_crew *crew) {
     pe_step step = {s, plan};
     pe_team_run(crew, pe_transformer_step, &step);
     pe_plan_finish(s, plan);
-    PE_TRY(check_states(s, plan));
+    PE_TRY(check_encoded(s, plan));
     return check_normalizers(s, &plan->logits);
 }
 

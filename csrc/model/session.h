@@ -9,7 +9,8 @@
 #include "model/model.h"
 #include "model/shortlist.h"
 
-/* What one step does, in this order: fork, free, encode segments into memories, run decoder rows, answer logits. */
+/* What one step does, in this order: fork, free, encode segments into memories, run a head over them, run decoder rows,
+   answer logits. */
 typedef struct pe_plan {
     int64_t n_forks;
     const int32_t *forks; /* [n_forks][2] parent, child */
@@ -25,6 +26,9 @@ typedef struct pe_plan {
     const int32_t *source_tokens;
     const int32_t *source_types; /* [n_source_tokens], or NULL: all 0 */
     float *states;               /* OUT [n_source_tokens, width] what the encoder makes of them, or NULL */
+    const pe_head *head;         /* of the model, to run over what the encoder makes of the segments, or NULL */
+    float *answers;              /* OUT [rows, ld_answers] what it makes, of each source token or each segment */
+    int64_t ld_answers;          /* at least its outputs rounded up to 16 */
     const int32_t *list_offsets; /* [n_segments + 1], or NULL: rows of these memories may take any id */
     const int32_t *list_ids;     /* ascending and unique within a segment */
 
@@ -53,14 +57,15 @@ typedef struct pe_session {
     float *x;        /* the residual stream; rows of in.ld */
     pe_rows in;      /* what the next sublayer reads of it */
     pe_rows beside;  /* what the feed-forward layer of a parallel stack reads of it; x NULL: there is no such stack */
-    pe_rows context; /* what attention read; the rows that logits are asked of */
-    pe_rows wide;    /* q, k, v or the feed-forward layer */
+    pe_rows context; /* what attention read; the rows that logits are asked of; what a head has pooled */
+    pe_rows wide;    /* q, k, v or the feed-forward layer; the dense layer of a head */
     float *turns;    /* [max_rows, model->ropes.turns] */
     pe_row *source_rows, *rows;
     int64_t longest_segment, longest_run; /* most rows of one segment, of one sequence in this step */
     pe_page_copy *copies;
     int64_t n_copies;
     uint8_t **segment_pages; /* the encoder's own pages, a layer's keys and values at a time */
+    int64_t *segment_starts; /* [segments + 1] the first row of each; the end */
     int64_t *written;        /* [max_sequences] the last step that wrote to the sequence */
     int64_t steps;
 
@@ -104,6 +109,20 @@ int64_t pe_session_working_bytes(const pe_session *session);
 
 /* Gives back every sequence and memory. */
 void pe_session_clear(pe_session *session);
+
+/* Shows an observer the rows that a linear layer is about to read: complete since the last barrier, and left as they
+   are until thread 0 comes to the next one. */
+static inline void pe_observe(const pe_thread *thread, const pe_session *session, const pe_linear *linear,
+                              const pe_rows *rows, int64_t n) {
+    if (session->observer && thread->id == 0) session->observer(session->observed_for, linear, rows->x, n, rows->ld);
+}
+
+/* What the plan's head makes of the encoder's states, which lie in `in`; run by every thread of the team. */
+void pe_head_answer(pe_thread *thread, const pe_session *session, const pe_plan *plan);
+
+/* The rows that a head answers, and the numbers of each. */
+int64_t pe_head_rows(const pe_plan *plan);
+int64_t pe_head_outputs(const pe_model *model, const pe_head *head);
 
 /* The forward pass, run by every thread of the team; context is a pe_step. */
 typedef struct pe_step {

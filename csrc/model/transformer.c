@@ -57,16 +57,9 @@ static void prepare(pe_thread *thread, const stream *s, const pe_rows *rows, int
     leave_rows(thread, entered);
 }
 
-/* Shows an observer the rows that a linear layer is about to read: complete since the last barrier, and left as they
-   are until thread 0 comes to the next one. */
-static void observe(const pe_thread *thread, const stream *s, const pe_linear *linear, const pe_rows *rows, int64_t n) {
-    const pe_session *session = s->session;
-    if (session->observer && thread->id == 0) session->observer(session->observed_for, linear, rows->x, n, rows->ld);
-}
-
 static void multiply(pe_thread *thread, const stream *s, const pe_linear *linear, const pe_rows *rows,
                      pe_activation activation, const float *residual, int64_t ldr, float *y, int64_t ldy) {
-    observe(thread, s, linear, rows, s->n);
+    pe_observe(thread, s->session, linear, rows, s->n);
     pe_op_linear(thread, s->kernels, linear, rows, s->n, activation, residual, ldr, y, ldy);
 }
 
@@ -253,7 +246,7 @@ static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *pla
         pe_prepare(s->kernels, asked, i, s->rows.width);
     }
     pe_barrier(thread);
-    observe(thread, s, &session->model->output, asked, plan->logits.n_rows);
+    pe_observe(thread, session, &session->model->output, asked, plan->logits.n_rows);
     if (session->answers_lists) {
         const pe_listed_scratch *listed = &session->listed;
         pe_op_linear(thread, s->kernels, &session->shortlist.rows, asked, plan->logits.n_rows, PE_IDENTITY, NULL, 0,
@@ -292,6 +285,7 @@ void pe_transformer_step(pe_thread *thread, void *context) {
                                    session->longest_segment);
         run(thread, &s);
         if (plan->states) answer_states(thread, &s, plan->states);
+        if (plan->head) pe_head_answer(thread, session, plan);
     }
     if (plan->n_rows > 0) {
         const stream s = stream_of(session, &model->decoder, session->rows, plan->n_rows, session->longest_run);

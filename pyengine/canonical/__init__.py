@@ -3,6 +3,7 @@
 from pyengine.canonical.config import (
     AttentionConfig,
     FeedForwardConfig,
+    HeadConfig,
     LayerConfig,
     ModelConfig,
     RopeConfig,
@@ -18,6 +19,7 @@ __all__ = [
     "CanonicalModel",
     "FeedForwardConfig",
     "GenerationDefaults",
+    "HeadConfig",
     "LayerConfig",
     "LazyTensor",
     "ModelConfig",

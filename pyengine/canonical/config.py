@@ -2,7 +2,7 @@
 
     ModelConfig ── StackConfig (encoder, decoder) ── LayerConfig ┬─ AttentionConfig (self, cross)
         │                                                        └─ FeedForwardConfig
-        └── RopeConfig, by name
+        └── RopeConfig, HeadConfig, by name
 
 Everything that reads a model relies on the limits checked here: a ``ModelConfig`` that exists is sane, so no size
 computed from it overflows. Its constructor raises ValueError with all complaints; ``from_json`` raises ModelFileError.
@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pyengine.canonical.config_checks import ACTIVATIONS, MAX_LAYERS, MAX_POSITIONS, complaints
-from pyengine.errors import ModelFileError
+from pyengine.errors import ModelFileError, UnsupportedError
 from pyengine.formats.strict_json import Fields, shorten
 
 __all__ = [
-    "ACTIVATIONS", "MAX_POSITIONS", "AttentionConfig", "FeedForwardConfig", "LayerConfig", "ModelConfig", "RopeConfig",
-    "StackConfig", "default_scale",
+    "ACTIVATIONS", "MAX_POSITIONS", "AttentionConfig", "FeedForwardConfig", "HeadConfig", "LayerConfig", "ModelConfig",
+    "RopeConfig", "StackConfig", "default_scale",
 ]  # fmt: skip
 
 
@@ -135,6 +135,29 @@ class StackConfig:
 
 
 @dataclass(frozen=True)
+class HeadConfig:
+    """What is made of an encoder's last states: pool, dense, activation, norm, out, in this order.
+
+    pool        "none": of each token; "cls": of the segment's first; "last": of its last; "mean": of the mean of all
+    dense       a linear layer, as wide as the model, or, where ``out`` is "vocabulary", as the table of tokens;
+                ``activation`` is that of what it gives
+    norm        one of the encoder's kind and epsilon
+    out         how many numbers a linear layer makes of that; "vocabulary": a logit for each of the encoder's tokens,
+                by the table of tokens; None: there is no such layer
+    labels      what the numbers are called, for people; none, or one each
+    problem     what they are: scores of which one is right, of which any are, or values; None: something else
+    """
+
+    pool: str
+    dense: bool = False
+    activation: str = "linear"
+    norm: bool = False
+    out: int | str | None = None
+    labels: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """An encoder, a decoder, or both.
 
@@ -146,6 +169,7 @@ class ModelConfig:
     positions are added. A decoder has an output layer; ``tie_output``: it is the target table. Without a decoder
     there is none, and ``output_bias`` says nothing.
     ``logit_soft_cap``: cap * tanh(logit / cap).
+    ``heads``: what may be read of the encoder's states, by name.
     """
 
     family: str
@@ -161,6 +185,7 @@ class ModelConfig:
     output_bias: bool = True
     logit_soft_cap: float | None = None
     ropes: Mapping[str, RopeConfig] = field(default_factory=dict)
+    heads: Mapping[str, HeadConfig] = field(default_factory=dict)
 
     def stacks(self) -> Iterator[tuple[str, StackConfig]]:
         """("encoder", ...) and ("decoder", ...), those that there are."""
@@ -187,6 +212,19 @@ class ModelConfig:
             stacks[name] = dataclasses.replace(stack, layers=tuple(layers))
         return dataclasses.replace(self, **stacks)
 
+    def source_side(self) -> tuple[StackConfig, int]:
+        """The encoder, and how many ids it reads. UnsupportedError where there is none."""
+        return self._side("encoder", self.encoder, self.source_vocab)
+
+    def target_side(self) -> tuple[StackConfig, int]:
+        """The decoder, and how many ids it reads and writes. UnsupportedError where there is none."""
+        return self._side("decoder", self.decoder, self.target_vocab)
+
+    def _side(self, name: str, stack: StackConfig | None, vocab: int | None) -> tuple[StackConfig, int]:
+        if stack is None or vocab is None:
+            raise UnsupportedError(f"the model has no {name}, without which this cannot be done")
+        return stack, vocab
+
     def __post_init__(self) -> None:
         found = complaints(self)
         if found:
@@ -197,7 +235,8 @@ class ModelConfig:
         values = _values(self)
         for name, stack in self.stacks():
             values[name] = _stack_to_json(stack)
-        values["ropes"] = {name: _values(rope) for name, rope in self.ropes.items()}
+        for name, each in (("ropes", self.ropes), ("heads", self.heads)):
+            values[name] = {key: _values(config) for key, config in each.items()}
         return values
 
     @classmethod
@@ -209,20 +248,14 @@ class ModelConfig:
         for name in ("encoder", "decoder"):
             stack = fields.take(name)
             stacks[name] = None if stack is None else _stack_from_json(Fields(stack, f"{where}: {name}", fields.error))
-        ropes = {}
-        for name, rope in Fields(fields.take("ropes"), f"{where}: ropes", fields.error).remaining().items():
-            ropes[name] = _read(RopeConfig, Fields(rope, f"{where}: ropes: {shorten(name)}", fields.error))
+        named = {name: _by_name(fields, name, kind) for name, kind in (("ropes", RopeConfig), ("heads", HeadConfig))}
         try:
-            return _read(cls, fields, **stacks, ropes=ropes)
+            return _read(cls, fields, **stacks, **named)
         except ValueError as exc:
             raise ModelFileError(f"{where}: {exc}") from None
 
 
-_PARTS: dict[str, type[AttentionConfig] | type[FeedForwardConfig]] = {
-    "self_attention": AttentionConfig,
-    "cross_attention": AttentionConfig,
-    "feed_forward": FeedForwardConfig,
-}
+_PARTS = ("self_attention", "cross_attention", "feed_forward")
 
 
 def _values(config: Any) -> dict[str, Any]:
@@ -230,6 +263,8 @@ def _values(config: Any) -> dict[str, Any]:
     values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
     if values.get("window") is not None:
         values["window"] = dict(zip(("before", "after"), values["window"], strict=True))
+    if "labels" in values:
+        values["labels"] = list(values["labels"])
     return values
 
 
@@ -249,21 +284,23 @@ def _joined(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _stack_from_json(fields: Fields) -> StackConfig:
     count = fields.integer("layers", 1, MAX_LAYERS)
-    parts = {part: _each_layer(fields, part, count) for part in _PARTS}
+    own = _each_layer(fields, "self_attention", count)
+    crossed = fields.remaining().get("cross_attention", {}) is not None
+    cross = _each_layer(fields, "cross_attention", count) if crossed else [fields.take("cross_attention")] * count
     layers = tuple(
-        LayerConfig(**{
-            part: None if parts[part] is None else _read(kind, parts[part][i]) for part, kind in _PARTS.items()
-        })
-        for i in range(count)
+        LayerConfig(
+            _read(AttentionConfig, attention),
+            _read(FeedForwardConfig, feed),
+            None if memory is None else _read(AttentionConfig, memory),
+        )
+        for attention, memory, feed in zip(own, cross, _each_layer(fields, "feed_forward", count), strict=True)
     )
     return _read(StackConfig, fields, layers=layers)
 
 
-def _each_layer(fields: Fields, part: str, count: int) -> list[Fields] | None:
-    """The fields of ``part`` of each layer; None where a cross-attention is null."""
+def _each_layer(fields: Fields, part: str, count: int) -> list[Fields]:
+    """The fields of ``part`` of each layer."""
     value = fields.take(part)
-    if value is None and part == "cross_attention":
-        return None
     where = f"{fields.where}.{part}"
     inner = Fields(value, where, fields.error).remaining()
     for name, given in inner.items():
@@ -290,12 +327,31 @@ def _window(fields: Fields, name: str) -> tuple[int, int]:
     return window
 
 
+def _outputs(fields: Fields, name: str) -> int | str:
+    """A number of any size or a word: the configuration knows which."""
+    value = fields.take(name)
+    if type(value) not in (int, str):
+        fields.fail(name, "an integer or a word", value)
+    known: int | str = value
+    return known
+
+
+def _texts(fields: Fields, name: str) -> tuple[str, ...]:
+    value = fields.take(name)
+    if not isinstance(value, list):
+        fields.fail(name, "a list of strings", value)
+    each = Fields({f"{name}[{i}]": text for i, text in enumerate(value)}, fields.where, fields.error)
+    return tuple(each.text(item) for item in each.remaining())
+
+
 _READERS: dict[str, Callable[[Fields, str], Any]] = {  # by the annotation of a field
     "int": _integer,
     "float": lambda fields, name: fields.number(name),
     "bool": lambda fields, name: fields.flag(name),
     "str": lambda fields, name: fields.text(name),
     "tuple[int, int]": _window,
+    "int | str": _outputs,
+    "tuple[str, ...]": _texts,
 }
 _Config = TypeVar("_Config")
 
@@ -312,3 +368,9 @@ def _read(kind: type[_Config], fields: Fields, **known: Any) -> _Config:
                 values[each.name] = _READERS[plain](fields, each.name)
     fields.finish()
     return kind(**values)
+
+
+def _by_name(fields: Fields, name: str, kind: type[_Config]) -> dict[str, _Config]:
+    where = f"{fields.where}: {name}"
+    given = Fields(fields.take(name), where, fields.error).remaining()
+    return {key: _read(kind, Fields(value, f"{where}: {shorten(key)}", fields.error)) for key, value in given.items()}

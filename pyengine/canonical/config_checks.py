@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from pyengine.formats.strict_json import shorten
 
 if TYPE_CHECKING:
-    from pyengine.canonical.config import AttentionConfig, FeedForwardConfig, ModelConfig, StackConfig
+    from pyengine.canonical.config import AttentionConfig, FeedForwardConfig, HeadConfig, ModelConfig, StackConfig
 
 __all__ = ["ACTIVATIONS", "MAX_LAYERS", "MAX_POSITIONS", "complaints"]
 
@@ -19,6 +19,8 @@ ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmo
 NORMS = ("layer", "rms")
 PLACEMENTS = ("post", "pre", "parallel")
 POSITIONS = ("table", "none")
+POOLS = ("none", "cls", "last", "mean")
+PROBLEMS = ("single_label", "multi_label", "regression")
 
 MAX_WIDTH = 16384
 MAX_FFN_WIDTH = 65536
@@ -30,14 +32,15 @@ MAX_TYPES = 1024
 MAX_WINDOWS = 8  # groups of pages of the core's cache
 SMALLEST, LARGEST = 2.0**-126, 3.4e38  # of float32
 MAX_ROPES = 8
-MAX_ROPE_NAME = 32
+MAX_HEADS = 64
+MAX_NAME = 32
 
 Complaint = tuple[str, str]  # (field, what is wrong with it)
 
 
 def complaints(config: ModelConfig) -> list[str]:
     """All that is wrong with a configuration, each by the path of its field; empty if nothing is."""
-    found = [*_sizes(config), *_stacks(config), *_output(config), *_ropes(config)]
+    found = [*_sizes(config), *_stacks(config), *_output(config), *_ropes(config), *_heads(config)]
     for name, stack in config.stacks():
         decoder = name == "decoder"
         found += [(f"{name}.{field}", wrong) for field, wrong in _stack(stack)]
@@ -100,17 +103,58 @@ def _output(config: ModelConfig) -> Iterator[Complaint]:
         yield "tie_output", f"expected false, the table has a width of {config.embedding_width}, not {config.width}"
 
 
+def _is_name(name: str) -> bool:
+    """Whether it may be a part of tensors' names, where "layers" tells those of layers."""
+    return name.isascii() and name.isidentifier() and len(name) <= MAX_NAME and name != "layers"
+
+
+def _names(field: str, names: Collection[str], most: int) -> Iterator[Complaint]:
+    if len(names) > most:
+        yield field, f"expected at most {most}, found {len(names)}"
+    for name in names:
+        if not _is_name(name):
+            expected = f"expected names of up to {MAX_NAME} letters, digits and _, other than 'layers'"
+            yield field, f"{expected}, found {shorten(name)}"
+
+
 def _ropes(config: ModelConfig) -> Iterator[Complaint]:
-    if len(config.ropes) > MAX_ROPES:
-        yield "ropes", f"expected at most {MAX_ROPES}, found {len(config.ropes)}"
+    yield from _names("ropes", config.ropes, MAX_ROPES)
     for name, rope in config.ropes.items():
-        if not (name.isascii() and name.isidentifier() and len(name) <= MAX_ROPE_NAME):
-            yield "ropes", f"expected names of up to {MAX_ROPE_NAME} letters, digits and _, found {shorten(name)}"
+        if not _is_name(name):
             continue
         yield from _within(f"ropes.{name}.dims", rope.dims, 2, MAX_HEAD_WIDTH)
         if rope.dims % 2:
             yield f"ropes.{name}.dims", f"expected an even number, found {rope.dims}"
         yield from _positive(f"ropes.{name}.factor", rope.factor)
+
+
+def _heads(config: ModelConfig) -> Iterator[Complaint]:
+    yield from _names("heads", config.heads, MAX_HEADS)
+    if config.heads and config.encoder is None:
+        yield "heads", "expected none, there is no encoder whose states they could read"
+    for name, head in config.heads.items():
+        if _is_name(name):
+            yield from ((f"heads.{name}.{field}", wrong) for field, wrong in _head(config, head))
+
+
+def _head(config: ModelConfig, head: HeadConfig) -> Iterator[Complaint]:
+    yield from _one_of("pool", head.pool, POOLS)
+    yield from _one_of("activation", head.activation, ACTIVATIONS)
+    if not head.dense and head.activation != "linear":
+        yield "activation", f"expected linear, there is no dense layer, found {shorten(head.activation)}"
+    if isinstance(head.out, str):
+        yield from _one_of("out", head.out, ("vocabulary",))
+        if not head.dense and config.embedding_width not in (None, config.width):
+            found = shorten(config.embedding_width)
+            yield "out", f"expected a number, there is no dense layer before the table of width {found}"
+    elif head.out is not None:
+        yield from _within("out", head.out, 1, MAX_VOCAB)
+    if head.labels and len(head.labels) != head.out:
+        yield "labels", f"expected none or one for each output ({shorten(head.out)}), found {len(head.labels)}"
+    if head.problem is not None:
+        yield from _one_of("problem", head.problem, PROBLEMS)
+        if not isinstance(head.out, int):
+            yield "problem", f"expected none, there are no labels' scores, found {shorten(head.problem)}"
 
 
 def _stack(stack: StackConfig) -> Iterator[Complaint]:

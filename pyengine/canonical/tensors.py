@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterator, Mapping
 
-from pyengine.canonical.config import AttentionConfig, FeedForwardConfig, ModelConfig, StackConfig
+from pyengine.canonical.config import AttentionConfig, FeedForwardConfig, HeadConfig, ModelConfig, StackConfig
 
 __all__ = ["TensorSpec", "mismatches", "tensor_specs"]
 
@@ -88,6 +88,19 @@ def _stack(name: str, stack: StackConfig, config: ModelConfig) -> Specs:
         yield from _norm(f"{name}.norm", config.width, stack.norm)
 
 
+def _head(name: str, head: HeadConfig, config: ModelConfig, encoder: StackConfig) -> Specs:
+    width, tied = config.width, head.out == "vocabulary"
+    if head.dense:
+        width = (config.embedding_width or width) if tied else width
+        yield from _linear(f"{name}.dense", width, config.width, bias=True)
+    if head.norm:
+        yield from _norm(f"{name}.norm", width, encoder.norm)
+    if isinstance(head.out, int):
+        yield from _linear(f"{name}.out", head.out, width, bias=True)
+    elif tied and config.source_vocab is not None:
+        yield f"{name}.out.bias", TensorSpec((config.source_vocab,), "vector")
+
+
 def tensor_specs(config: ModelConfig) -> dict[str, TensorSpec]:
     """Every tensor of a model with ``config``, by name, in the order in which the model uses them."""
     specs = {f"rope.{name}.frequencies": TensorSpec((rope.dims // 2,), "table") for name, rope in config.ropes.items()}
@@ -98,6 +111,9 @@ def tensor_specs(config: ModelConfig) -> dict[str, TensorSpec]:
         if vocab is not None and not (name == "encoder" and config.share_embeddings):
             specs[f"{name}.embed.weight"] = TensorSpec((vocab, width), "embedding")
         specs.update(_stack(name, stack, config))
+        if name == "encoder":
+            for head_name, head in config.heads.items():
+                specs.update(_head(f"head.{head_name}", head, config, stack))
     if config.target_vocab is not None:
         output = dict(_linear("output", config.target_vocab, config.width, config.output_bias))
         if config.tie_output:

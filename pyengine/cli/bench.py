@@ -18,7 +18,7 @@ from pyengine.console import note, say, say_json
 from pyengine.cpus import usable_cpus
 from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
-from pyengine.options import TranslationKeywords
+from pyengine.options import GenerationKeywords
 from pyengine.tasks.loading import load
 from pyengine.tasks.translator import Translator
 
@@ -111,11 +111,11 @@ def _lines(path: Path) -> list[str]:
 
 def _measure(engines: list[Translator], lines: list[str] | None, count: int, beams: int, batch: int) -> Figures:
     """The engines in turn, on input that differs from pair to pair."""
-    keywords: TranslationKeywords = {"num_beams": beams}
+    keywords: GenerationKeywords = {"num_beams": beams}
     if lines is None:
         # A model may have fewer positions.
-        positions = _number(engines[0].info()["model"]["decoder"], "max_positions")
-        written = min(WRITTEN, positions)
+        about: dict[str, Any] = engines[0].info()
+        written = min(WRITTEN, about["model"]["decoder"]["max_positions"])
         keywords |= {"min_new_tokens": written, "max_new_tokens": written}
     times: list[list[float]] = [[] for _ in engines]
     rates: list[list[float]] = [[] for _ in engines]
@@ -150,7 +150,7 @@ def _sentences(engine: Translator, lines: list[str] | None, batch: int, pair: in
         return [lines[(pair * batch + i) % len(lines)] for i in range(batch)]
     about: dict[str, Any] = engine.info()
     length = min(READ, about["model"]["encoder"]["max_positions"])
-    ids = [each for each in range(about["model"]["source_vocab"]) if each != about["generation"]["pad_token_id"]]
+    ids = [each for each in range(about["model"]["source_vocab"]) if each != about["generation"].get("pad_token_id")]
     drawn: list[list[int]] = np.random.default_rng(pair).choice(ids, (batch, length)).tolist()
     return drawn
 

@@ -79,8 +79,8 @@ def run(options: argparse.Namespace) -> None:
     a, b = open_directory(options.a), open_directory(options.b)
     sizes = [(each.config.source_vocab, each.config.target_vocab) for each in (a, b)]
     if sizes[0] != sizes[1]:
-        found = " and ".join(f"{source} source and {target} target tokens" for source, target in sizes)
-        raise OptionError(f"{b.path}: expected the vocabulary of {a.path}, found {found}")
+        both = " and ".join(f"{source} source and {target} target tokens" for source, target in sizes)
+        raise OptionError(f"{b.path}: expected the vocabulary of {a.path}, found {both}")
     text: Text = load_text(options.data)[: options.limit]
     for each in (a, b):
         text, skipped = usable_text(text, each.config, each.generation, tokenizer_of(each))
@@ -138,7 +138,7 @@ def _json(
 
 
 def _print(a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair], figures: Figures) -> None:
-    rows = [("matrix", "A", "B", "A bytes", "B bytes", "SNR dB")]
+    rows: list[tuple[str, ...]] = [("matrix", "A", "B", "A bytes", "B bytes", "SNR dB")]
     for each in matrices:
         kinds = (kind or "-" for kind in each.types)
         sizes = ("-" if size is None else f"{size:,}" for size in each.bytes)
@@ -146,8 +146,8 @@ def _print(a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair],
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
         say("  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:]))]))
-    for letter, each in (("A", a), ("B", b)):
-        say(f"{letter}: {each.bytes:,} bytes, {each.weights}, {each.path}")
+    for letter, directory in (("A", a), ("B", b)):
+        say(f"{letter}: {directory.bytes:,} bytes, {directory.weights}, {directory.path}")
     say(f"size: B / A = {b.bytes / a.bytes:.3f}")
     say(figures.distance, figures.likeness)
 

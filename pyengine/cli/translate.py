@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import math
 import sys
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
+from pyengine.canonical.kinds import Ids
+from pyengine.canonical.search import NAMES
 from pyengine.cli.lines import LineReader
+from pyengine.cli.searching import add_search_options
 from pyengine.command import target_of
 from pyengine.console import note
 from pyengine.errors import OptionError
-from pyengine.options import TranslationKeywords
 from pyengine.results import TranslationResult
 from pyengine.tasks.loading import load
 from pyengine.tasks.translator import BATCH_TOKENS, Translator
@@ -28,37 +32,56 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="translate texts, or lines of standard input",
         description="Translates each TEXT, or each line of standard input, to one line of standard output. "
         "Input has to be UTF-8: a file is checked before anything is written; what comes through a pipe is "
-        "answered line by line, up to a line that is invalid.",
+        "answered line by line, up to a line that is invalid. Where --num-hypotheses is given, each "
+        "hypothesis has a line of its own, behind the number of its text and a tab. Options of the search that are not "
+        "given are the checkpoint's.",
     )
     parser.add_argument("-m", "--model", required=True, metavar="DIR", help="model directory")
     parser.add_argument("texts", nargs="*", metavar="TEXT")
-    parser.add_argument("--input", metavar="FILE", help="translate this file, in the way that measures best ...")
-    parser.add_argument(
+    _add_files(parser)
+    _add_ways(parser)
+    add_search_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is read and written")
+    group.add_argument("--input", metavar="FILE", help="translate this file, in the way that measures best ...")
+    group.add_argument(
         "--output", metavar="FILE", help="... into this one, which appears when it is complete; - is standard output"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
-    parser.add_argument(
-        "--beam-size", type=int, metavar="N", help="beams; 1: greedy (default: the checkpoint's)"
+    group.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    group.add_argument("--truncate", action="store_true", help="cut texts that are too long for the model")
+    prefix = group.add_mutually_exclusive_group()
+    prefix.add_argument("--target-prefix", metavar="TEXT", help="what every translation begins with ...")
+    prefix.add_argument("--target-prefix-ids", metavar="IDS", help="... or its token ids, such as 3,4")
+    group.add_argument("--scores", action="store_true", help="write each one's score and a tab before it")
+    group.add_argument(
+        "--json", action="store_true", help="write a JSON object a text, with all hypotheses, their scores and tokens"
     )
-    parser.add_argument("--length-penalty", type=float, metavar="X", help="(default: the checkpoint's)")
-    parser.add_argument(
-        "--max-decoding-length", type=int, metavar="N", help="tokens of a translation at most"
-    )
-    parser.add_argument(
-        "--max-batch-tokens", type=int, default=BATCH_TOKENS, metavar="N", help="rows of a step"
-    )
-    parser.add_argument("--truncate", action="store_true", help="cut lines that are too long for the model")
-    parser.add_argument(
+
+
+def _add_ways(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how it runs")
+    group.add_argument(
         "--threads", type=threads, default="auto", metavar="N", help="(default: auto, every CPU that may be used)"
     )
-    parser.add_argument(
+    group.add_argument(
+        "--replicas", type=int, metavar="N", help="streams that share the threads, for many texts (default: 1)"
+    )
+    group.add_argument(
+        "--max-batch-tokens", type=int, default=BATCH_TOKENS, metavar="N", help="rows of a step (default: %(default)s)"
+    )
+    group.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="for all TEXTs, a file, or lines that came together"
+    )
+    group.add_argument(
         "--load", default="copy", metavar="HOW", help="copy the weights to huge pages, or mmap the file (default: copy)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--shortlist", metavar="FILE", help="of pyengine shortlist: take only ids that it lists (default: any)"
     )
-    parser.add_argument("--compute", metavar="KIND", help="int8 or float32 (default: as DIR holds)")
-    parser.set_defaults(run=run)
+    group.add_argument("--compute", metavar="KIND", help="int8 or float32 (default: as DIR holds)")
 
 
 def threads(text: str) -> int | Literal["auto"]:
@@ -70,33 +93,46 @@ def run(options: argparse.Namespace) -> None:
     """Write a line for each text, in order and flushed, as soon as it is there."""
     if (options.input is None) != (options.output is None) or (options.texts and options.input is not None):
         raise OptionError("--input and --output go together, without TEXT")
+    if options.input is not None and options.replicas is not None:
+        raise OptionError("--replicas is for TEXT and standard input; --input takes as many as measure best")
+    keywords = {**options.search, **_other_keywords(options)}
+    render = _render(options)
     how = {"threads": options.threads, "compute": options.compute, "load": options.load}
-    with load(options.model, shortlist=options.shortlist, **how) as translator:
+    replicas = 1 if options.replicas is None else options.replicas
+    with load(options.model, shortlist=options.shortlist, replicas=replicas, **how) as translator:
         if options.input is not None:
-            _translate_file(translator, options)
+            _translate_file(translator, options, render, keywords)
             return
-        results = _translated(translator, options)
+        results = _translated(translator, options.texts, keywords)
         for number, result in enumerate(results, 1):
-            _write(result, number)
+            if result.truncated:
+                note(f"pyengine: warning: text {number} was cut to fit the model")
+            # UTF-8, whatever the locale.
+            sys.stdout.buffer.write(render(number, result).encode("utf-8") + b"\n")
+            sys.stdout.buffer.flush()
 
 
-def _search_options(options: argparse.Namespace) -> TranslationKeywords:
+def _other_keywords(options: argparse.Namespace) -> dict[str, Any]:
+    """Those of translate, translate_iter and translate_file that are no options of the search."""
+    prefix = options.target_prefix
+    if options.target_prefix_ids is not None:
+        prefix = Ids().read("--target-prefix-ids", options.target_prefix_ids)
     return {
-        "beam_size": options.beam_size,
-        "length_penalty": options.length_penalty,
-        "max_decoding_length": options.max_decoding_length,
+        "target_prefix": prefix,
+        "max_batch_tokens": options.max_batch_tokens,
+        "truncate": options.truncate,
+        "timeout": options.timeout,
     }
 
 
-def _translate_file(translator: Translator, options: argparse.Namespace) -> None:
-    done = translator.translate_file(
-        options.input,
-        target_of(options.output),
-        overwrite=options.overwrite,
-        max_batch_tokens=options.max_batch_tokens,
-        truncate=options.truncate,
-        **_search_options(options),
-    )
+def _translate_file(
+    translator: Translator,
+    options: argparse.Namespace,
+    render: Callable[[int, TranslationResult], str],
+    keywords: dict[str, Any],
+) -> None:
+    target = target_of(options.output)
+    done = translator.translate_file(options.input, target, overwrite=options.overwrite, render=render, **keywords)
     rate = f"{done.tokens / done.seconds:,.0f} a second"
     note(f"{done.lines:,} lines, {done.tokens:,} tokens in {done.seconds:.1f} s ({rate})")
     for trial in done.trials:
@@ -105,22 +141,42 @@ def _translate_file(translator: Translator, options: argparse.Namespace) -> None
         note(f"{way}: {trial.tokens_a_second:,.0f} tokens a second{chosen}")
 
 
-def _translated(translator: Translator, options: argparse.Namespace) -> Iterable[TranslationResult]:
-    search = _search_options(options)
-    rows, truncate = options.max_batch_tokens, options.truncate
-    texts: list[str] = options.texts
+def _translated(translator: Translator, texts: list[str], keywords: dict[str, Any]) -> Iterable[TranslationResult]:
     if texts:  # all or nothing
-        return translator.translate(texts, max_batch_tokens=rows, truncate=truncate, **search)
+        prefix = keywords.pop("target_prefix")
+        prefixes = None if prefix is None else [prefix] * len(texts)
+        return translator.translate(texts, target_prefix=prefixes, **keywords)
     return itertools.chain.from_iterable(
-        translator.translate_iter(batch, max_batch_tokens=rows, truncate=truncate, **search)
-        for batch in LineReader(STDIN).batches()
+        translator.translate_iter(batch, **keywords) for batch in LineReader(STDIN).batches()
     )
 
 
-def _write(result: TranslationResult, number: int) -> None:
-    if result.truncated:
-        note(f"pyengine: warning: text {number} was cut to fit the model")
-    # One line in, one line out, whatever the model wrote; and UTF-8, whatever the locale.
-    line = " ".join((result.text or "").splitlines())
-    sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
-    sys.stdout.buffer.flush()
+def _render(options: argparse.Namespace) -> Callable[[int, TranslationResult], str]:
+    """What is written of a text: the best line, or one a hypothesis where their number was given, or an object."""
+    several = any(NAMES[name] == "num_return_sequences" for name in options.search)
+
+    def columns(number: int, result: TranslationResult) -> str:
+        lines = []
+        for each in result.hypotheses if several else result.hypotheses[:1]:
+            score = [f"{each.score:.6f}"] if options.scores else []
+            lines.append("\t".join([*([str(number)] if several else []), *score, " ".join(each.text.splitlines())]))
+        return "\n".join(lines)
+
+    if options.json and options.scores:
+        raise OptionError("--json has the scores: leave --scores out")
+    return _object if options.json else columns
+
+
+def _object(number: int, result: TranslationResult) -> str:
+    """ASCII, in one line. JSON knows no infinity, the score where nothing could be written: it is null."""
+    hypotheses = [
+        {
+            "text": each.text,
+            "score": each.score if math.isfinite(each.score) else None,
+            "finish_reason": each.finish_reason,
+            "ids": each.ids,
+            "tokens": each.tokens,
+        }
+        for each in result.hypotheses
+    ]
+    return json.dumps({"truncated": result.truncated, "hypotheses": hypotheses})

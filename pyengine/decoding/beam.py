@@ -13,6 +13,8 @@ its score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pyengine.decoding.search import NO_IDS, Finished, Found, Search
@@ -30,7 +32,7 @@ class BeamSearch(Search):
 
     def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
         super().__init__(options, slots=slots, vocab=vocab, rows=2 * options.num_beams)
-        from pyengine._core import Beams  # type: ignore[attr-defined]  # converting needs no core
+        from pyengine._core import Beams  # converting needs no core
 
         self._beams = Beams(
             histories=self._histories,
@@ -47,10 +49,10 @@ class BeamSearch(Search):
             flattering=options.early_stopping == "never" and options.length_penalty > 0.0,
         )
 
-    def add(self, prompt: np.ndarray) -> int:
-        slot = super().add(prompt)
-        self._beams.begin(slot)
-        return slot
+    def add(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
+        slots = super().add(prompts)
+        self._beams.begin(slots)
+        return slots
 
     def ahead(self, most: int, seconds: float) -> Ahead | None:
         steps = 1 if self.options.renormalize_logits else self._steps_alike(most)

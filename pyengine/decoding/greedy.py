@@ -5,6 +5,8 @@ Processors act on raw logits; a sentence ends at its first end token or at the m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pyengine.decoding.search import Finished, Search
@@ -19,16 +21,16 @@ class GreedySearch(Search):
 
     def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
         super().__init__(options, slots=slots, vocab=vocab, rows=1)
-        from pyengine._core import power  # type: ignore[attr-defined]  # converting needs no core
+        from pyengine._core import power, write_tokens  # converting needs no core
 
-        self._power = power
+        self._power, self._write_tokens = power, write_tokens
         self._totals = np.zeros(slots)
         self._ends_32 = self._end.astype(np.int32)
 
-    def add(self, prompt: np.ndarray) -> int:
-        slot = super().add(prompt)
-        self._totals[slot] = 0.0
-        return slot
+    def add(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
+        slots = super().add(prompts)
+        self._totals[slots] = 0.0
+        return slots
 
     def ahead(self, most: int, seconds: float) -> Ahead | None:
         steps = self._steps_alike(most)
@@ -58,7 +60,9 @@ class GreedySearch(Search):
         """Every sentence goes on with int tokens [n, m]."""
         live = self._live
         if tokens.shape[1]:
-            self._histories.append(live, self._length[live], tokens)
+            length = self._length[live]
+            self._histories.reserve(live, length + tokens.shape[1])
+            self._write_tokens(self._histories, live, length, tokens)
             self._length[live] += tokens.shape[1]
             self._last[live, 0] = tokens[:, -1]
 

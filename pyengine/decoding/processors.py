@@ -9,11 +9,11 @@ meet. Last comes the normalization of what they leave.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from pyengine.native import native
 from pyengine.options import SearchOptions
 
 __all__ = ["Candidates", "Context", "Edits", "Processors"]
@@ -78,12 +78,14 @@ class Processors:
         self._end = np.array(options.end, np.int64)
         # A bad word that is nothing but an end token is ignored, as in NoBadWordsLogitsProcessor.
         words = [word for word in options.bad_words_ids if word not in {(end,) for end in options.end}]
-        self._banned = native(np.unique, np.array([word[0] for word in words if len(word) == 1], np.int64))
-        self._suppressed = native(np.unique, np.array(options.suppress_tokens, np.int64))
-        self._always = native(np.union1d, self._banned, self._suppressed).astype(np.int32)
-        self._begin = native(np.unique, np.array(options.begin_suppress_tokens, np.int64))
+        banned = [word[0] for word in words if len(word) == 1]
+        self._banned = _ascending(banned)
+        self._suppressed = _ascending(options.suppress_tokens)
+        always = [*banned, *options.suppress_tokens]
+        self._always = {short: _ascending([*always, *(options.end if short else ())]) for short in (False, True)}
+        self._begin = _ascending(options.begin_suppress_tokens)
         self._phrases = _by_length([word for word in words if len(word) > 1])
-        self._forced_end = native(np.unique, np.array(options.forced_eos_token_id, np.int64))
+        self._forced_end = _ascending(options.forced_eos_token_id)
         self._kept: tuple[tuple[int, bool], Edits] | None = None  # of the last step: most are like it
         self.needs_history = bool(
             self._phrases or options.no_repeat_ngram_size or options.repetition_penalty != 1.0
@@ -110,7 +112,7 @@ class Processors:
     def _same_bans(self, rows: int, short: bool) -> Edits:
         """Every row has the bans that always hold, and those of end tokens if all are `short`."""
         if self._kept is None or self._kept[0] != (rows, short):
-            banned = native(np.union1d, self._always, self._end).astype(np.int32) if short else self._always
+            banned = self._always[short].astype(np.int32)
             offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(len(banned))
             self._kept = (rows, short), Edits(offsets, np.tile(banned, rows))
         return self._kept[1]
@@ -164,7 +166,7 @@ class Processors:
         (rounding of the logits); the candidates' own sum is the better one below that. Sums run along a row
         in order, so that a row never depends on how many candidates its neighbours have.
         """
-        from pyengine._core import exp, log  # type: ignore[attr-defined]  # converting needs no core
+        from pyengine._core import exp, log  # converting needs no core
 
         count = len(candidates.ids)
         row_of = np.repeat(np.arange(count), np.diff(edits.offsets))
@@ -223,7 +225,7 @@ class Processors:
         self, rows: int, found: list[tuple[np.ndarray, np.ndarray, int]], forced: np.ndarray | None
     ) -> Edits:
         keys = np.concatenate([(row * self._vocab + ids) * _KINDS + kind for row, ids, kind in found])
-        keys = native(np.unique, keys)
+        keys.sort()  # not np.unique, which may be C++ (pyengine/native.py)
         places = keys // _KINDS
         strongest = np.ones(len(keys), bool)  # there may be none: processors that look for repetitions found nothing
         strongest[:-1] = places[1:] != places[:-1]
@@ -232,6 +234,11 @@ class Processors:
         return Edits(
             offsets, (places % self._vocab).astype(np.int32), (keys % _KINDS).astype(np.int8), forced
         )
+
+
+def _ascending(ids: Iterable[int]) -> np.ndarray:
+    """Each of `ids` once, int64."""
+    return np.array(sorted(set(ids)), np.int64)
 
 
 def _cross(

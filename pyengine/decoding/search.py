@@ -7,13 +7,13 @@ and one row per beam and step. All bookkeeping is done for all live sentences at
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pyengine.decoding.histories import Histories
 from pyengine.decoding.processors import Candidates, Context, Edits, Processors
-from pyengine.native import native
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
@@ -68,12 +68,12 @@ class IdPool:
     def free(self) -> int:
         return len(self.used) - int(np.count_nonzero(self.used))
 
-    def take(self) -> int:
-        """There must be one."""
-        id = int(self.used.argmin())
-        assert not self.used[id]
-        self.used[id] = True
-        return id
+    def take(self, count: int) -> np.ndarray:
+        """There must be so many."""
+        ids = (~self.used).nonzero()[0][:count]
+        assert len(ids) == count
+        self.used[ids] = True
+        return ids
 
     def give(self, ids: np.ndarray) -> None:
         self.used[ids] = False
@@ -120,18 +120,19 @@ class Search(ABC):
         fresh = self._live[self.live - self._fresh :]
         return (self.live - self._fresh) * self.beams + int(self._prompt[fresh].sum())
 
-    def add(self, prompt: np.ndarray) -> int:
-        """Begin a sentence whose first tokens, the start token among them, are int `prompt` [n]; its slot."""
-        slot = self.slots.take()
-        self._histories.reserve(np.array([slot]), np.array([len(prompt) + 1]))
-        self._histories[slot][: self.beams, : len(prompt)] = prompt
-        self._last[slot] = prompt[-1]
-        self._length[slot] = self._prompt[slot] = len(prompt)
-        self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
-        self._sequences[slot] = self._free_sequences.take()
-        self._live = np.append(self._live, slot)
-        self._fresh += 1
-        return slot
+    def add(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
+        """Begin sentences whose first tokens, the start token among them, are these, int [n] each; their slots."""
+        slots, lengths = self.slots.take(len(prompts)), np.array([len(prompt) for prompt in prompts])
+        self._histories.reserve(slots, lengths + 1)
+        for slot, prompt in zip(slots.tolist(), prompts, strict=True):
+            self._histories[slot][: self.beams, : len(prompt)] = prompt
+            self._last[slot] = prompt[-1]
+            self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
+        self._length[slots] = self._prompt[slots] = lengths
+        self._sequences[slots] = self._free_sequences.take(len(prompts))[:, None]
+        self._live = np.concatenate([self._live, slots])
+        self._fresh += len(prompts)
+        return slots
 
     def rows(self) -> Rows:
         """The next step: a row for each beam of a sentence under way, the prompt's rows of one just added."""
@@ -202,9 +203,9 @@ class Search(ABC):
 
     def _drop(self, done: np.ndarray) -> None:
         """Forget the sentences on the mask `done` over `_live`; all others have begun from here on."""
-        if np.count_nonzero(done):
+        if done.any():
             slots = self._live[done]
-            self._free(native(np.unique, self._sequences[slots]))
+            self._free(np.array(sorted(set(self._sequences[slots].ravel().tolist())), np.int32))
             self._histories.release(slots)
             self.slots.give(slots)
             self._live = self._live[~done]

@@ -87,7 +87,7 @@ def _loads(text: str) -> Any:
                 return value
         del value
     value = json.loads(text, object_pairs_hook=_unique)
-    level = [[value]]
+    level: list[Any] = [[value]]
     for _ in range(1 + JSON_DEPTH):
         inside = itertools.chain.from_iterable(each.values() if type(each) is dict else each for each in level)
         level = [each for each in inside if type(each) in (dict, list)]

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.canonical import GenerationDefaults, ModelConfig
+from pyengine.canonical.kinds import Ids, OneId
+from pyengine.canonical.search import OPTIONS
 from pyengine.errors import CheckpointError
 from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.strict_json import load_object, shorten
@@ -18,27 +20,7 @@ from pyengine.importers.unknown_keys import pass_over
 
 __all__ = ["GENERATION_KEYS", "read_generation"]
 
-# What the engine implements, with transformers' default.
-_IMPLEMENTED: dict[str, Any] = {
-    "min_length": 0,
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "length_penalty": 1.0,
-    "early_stopping": False,
-    "no_repeat_ngram_size": 0,
-    "repetition_penalty": 1.0,
-    "bad_words_ids": [],
-    "suppress_tokens": [],
-    "begin_suppress_tokens": [],
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "renormalize_logits": False,
-}
-# Lengths and ids that are looked at one by one below.
-_SPECIAL = (
-    "decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id",
-    "max_length", "max_new_tokens", "min_new_tokens",
-)  # fmt: skip
+_IDS = ("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id")
 # What changes the result and is not implemented: the values at which it does nothing (None always is one).
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "assistant_early_exit": (),
@@ -75,7 +57,7 @@ _IGNORED = frozenset({
     "assistant_ensemble_weight", "transformers_version",
 })  # fmt: skip
 
-GENERATION_KEYS = frozenset({*_IMPLEMENTED, *_SPECIAL, *_NEUTRAL, *_IGNORED})
+GENERATION_KEYS = frozenset({*OPTIONS, *_IDS, *_NEUTRAL, *_IGNORED})
 
 
 def read_generation(
@@ -106,32 +88,13 @@ def read_generation(
     def token(key: str) -> Any:
         return given.get(key, model_json.get(key))
 
-    def length(key: str) -> int | None:
-        value = given.get(key)
-        if value is not None and (type(value) is not int or value < 0):
-            raise CheckpointError(f"{path}: {key}: expected a non-negative integer, found {shorten(value)}")
-        return value
-
-    values = {key: given.get(key, default) for key, default in _IMPLEMENTED.items()}
-    values["forced_bos_token_id"] = _one(values["forced_bos_token_id"])
-    values["decoder_start_token_id"] = _one(token("decoder_start_token_id"))
-    values["pad_token_id"] = _one(token("pad_token_id"))
-    values["eos_token_id"] = _as_list(token("eos_token_id"))
-    if values["forced_eos_token_id"] is not None:
-        values["forced_eos_token_id"] = _as_list(values["forced_eos_token_id"])
-    longest, positions = length("max_length"), config.decoder.max_positions
-    # The last token is never read, so there can be one more than there are positions.
-    values["max_length"] = positions if longest is None else min(longest, positions + 1)
-    for key in ("max_new_tokens", "min_new_tokens"):
-        new = length(key)
-        if new is not None:
-            values[key] = min(new, positions)
+    positions = config.target_side()[0].max_positions
+    values = {
+        name: option.kind.fit(option.kind.of_checkpoint(given[name]), positions)
+        for name, option in OPTIONS.items()
+        if name in given
+    }
+    values.setdefault("max_length", positions)
+    for key, kind in (("decoder_start_token_id", OneId()), ("pad_token_id", OneId()), ("eos_token_id", Ids())):
+        values[key] = kind.of_checkpoint(token(key))
     return GenerationDefaults.from_json(values, str(path), config, CheckpointError), notes
-
-
-def _one(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]

@@ -62,15 +62,16 @@ def _plan(fields: Fields) -> Plan:
 
 
 def _sources(config: ModelConfig) -> dict[str, Source]:
+    _, target_vocab = config.target_side()
     sources = {
         "encoder.embed.weight": _table(config, _ENCODER_TABLE),
         "decoder.embed.weight": _table(config, _DECODER_TABLE),
         "output.weight": _table(config, _OUTPUT_TABLE),
         "output.bias": Source(
             ("final_logits_bias",),
-            (1, config.target_vocab),
+            (1, target_vocab),
             take=lambda values: values[0],
-            default=lambda: np.zeros(config.target_vocab, np.float32),
+            default=lambda: np.zeros(target_vocab, np.float32),
         ),
     }
     for name, stack in config.stacks():

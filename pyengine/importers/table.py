@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ def _tensor(name: str, spec: TensorSpec, source: Source, weights: Mapping[str, S
     if source.default is not None and (stored is None or source.constant):
         return LazyTensor(name, spec.shape, "float32", source.default)
     assert stored is not None
-    read = stored.read if name != "output.bias" else lambda: _read_bias(stored)
+    read: Callable[[], np.ndarray] = stored.read if name != "output.bias" else partial(_read_bias, stored)
     take = source.take
     return LazyTensor(name, spec.shape, stored.dtype, read if take is None else lambda: take(read()))
 

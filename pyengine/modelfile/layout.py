@@ -284,7 +284,7 @@ def pack_sparse(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     At least one line, and K at most 65,536, as in the products.
     """
     packed = pack_int8(matrix)
-    used = packed.any(axis=(2, 3))
+    used = np.asarray(packed.any(axis=(2, 3)))
     used[0, 0] |= not used.any()
     panels, quads = np.nonzero(used)
     counts = np.bincount(panels, minlength=len(packed))
@@ -325,7 +325,8 @@ def pack_int4(matrix: np.ndarray, group: int) -> np.ndarray:
     padded = _padded(matrix, group)
     rows, columns = padded.shape
     halves = padded.reshape(rows // PANEL, PANEL, columns // (2 * GROUP), 2, GROUP).transpose(3, 0, 2, 1, 4)
-    return halves[0] | halves[1] << 4
+    lines: np.ndarray = halves[0] | halves[1] << 4
+    return lines
 
 
 def pack_groups(values: np.ndarray) -> np.ndarray:
@@ -363,7 +364,10 @@ def dequantize_packed(stored: Mapping[str, np.ndarray], name: str, rows: int, co
     panels, depth = len(weight), round_up(columns, GROUP)
     scale = stored[f"{name}.scale"].reshape(panels, 1, PANEL)
     if weight.dtype == np.int8:
-        return np.multiply(weight.transpose(0, 1, 3, 2).reshape(panels, depth, PANEL), scale, order="C")
+        values: np.ndarray = np.multiply(
+            weight.transpose(0, 1, 3, 2).reshape(panels, depth, PANEL), scale, order="C"
+        )
+        return values
     steps = stored[f"{name}.group_scale"][:panels].astype(np.float32)
     zeros = stored.get(f"{name}.group_zero")
     halves = np.stack([weight & 15, weight >> 4], axis=2)  # [N/16, K/8, 2, 16, 4]

@@ -27,7 +27,8 @@ class Deadline:
     def check(self) -> None:
         """DeadlineError once the time is over."""
         if self._end is not None and time.monotonic() > self._end:
-            raise DeadlineError(f"timeout: the call was not done after {self._seconds:g} seconds")
+            message = f"timeout: the call was not done after {self._seconds:g} seconds"
+            raise DeadlineError(message, keywords=("timeout",))
 
     @property
     def left(self) -> float | None:

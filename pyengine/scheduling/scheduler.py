@@ -72,6 +72,7 @@ class Scheduler:
         self._freed_memories: list[int] = []
         self._index_of: dict[int, int] = {}  # slot -> index of the request
         self._room_of: dict[int, int] = {}  # slot -> bytes of the cache that it may come to need
+        self._room = 0  # of all slots
 
     @property
     def history_bytes(self) -> int:
@@ -109,8 +110,8 @@ class Scheduler:
 
     def _admit(self, queue: _Queue, done: dict[int, list[Found]]) -> list[tuple[int, np.ndarray]]:
         """Add requests to the search as budget and slots allow: (slot, source ids) of each."""
-        admitted: list[tuple[int, np.ndarray]] = []
-        rows = self._search.rows_next
+        chosen: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # index, bytes, source, prompt
+        rows, left, free = self._search.rows_next, self._session.max_bytes - self._room, self._search.slots.free
         while queue.waiting:
             index, request = queue.waiting[0]
             if len(request.source) == 0:
@@ -121,15 +122,19 @@ class Scheduler:
             rows += len(request.source) + len(prompt)
             longest = self._options.length_limits(len(prompt))[1]
             room = self._session.memory_bytes(len(request.source)) + self._beams * self._session.sequence_bytes(longest)
-            full = rows > self._budget or room + sum(self._room_of.values()) > self._session.max_bytes
-            if self._search.slots.free == 0 or (full and self._search.live):
+            left -= room
+            full = rows > self._budget or left < 0
+            if len(chosen) == free or (full and (self._search.live or chosen)):
                 break
             queue.waiting.popleft()
-            slot = self._search.add(prompt)
-            self._room_of[slot] = room
-            self._index_of[slot] = index
-            admitted.append((slot, request.source))
-        return admitted
+            chosen.append((index, room, request.source, prompt))
+        if not chosen:
+            return []
+        slots = self._search.add([prompt for _, _, _, prompt in chosen]).tolist()
+        for slot, (index, room, _, _) in zip(slots, chosen, strict=True):
+            self._index_of[slot], self._room_of[slot] = index, room
+            self._room += room
+        return [(slot, source) for slot, (_, _, source, _) in zip(slots, chosen, strict=True)]
 
     def _plan(self, admitted: list[tuple[int, np.ndarray]], ahead: int) -> Plan:
         """The next step, and leave to run up to `ahead` without coming back."""
@@ -160,7 +165,7 @@ class Scheduler:
         self._deadline.check()
         for finished in self._search.advance(run_plan(self._session, plan)):
             self._freed_memories.append(finished.slot)
-            del self._room_of[finished.slot]
+            self._room -= self._room_of.pop(finished.slot)
             done[self._index_of.pop(finished.slot)] = finished.hypotheses
 
 

@@ -24,12 +24,15 @@ def run_plan(session: Session, plan: Plan) -> StepResult:
         top_logits=np.concatenate([result.top_logits for result in results]),
         excluded_logits=np.concatenate([result.excluded_logits for result in results]),
         logits=np.concatenate([result.logits for result in results]) if plan.full_logits else None,
-        states=_joined([result.states for result in results if result.states is not None]),
+        states=_joined([result.states for result in results]),
+        answers=_joined([result.answers for result in results]),
     )
 
 
-def _joined(states: list[np.ndarray]) -> np.ndarray | None:
-    return np.concatenate(states) if states else None
+def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    """Of the steps that gave any: those with segments."""
+    given = [part for part in parts if part is not None]
+    return np.concatenate(given) if given else None
 
 
 def slice_plan(plan: Plan, max_rows: int) -> Iterator[Plan]:
@@ -49,6 +52,7 @@ def slice_plan(plan: Plan, max_rows: int) -> Iterator[Plan]:
             encode_memories=plan.encode_memories[first:last],
             encode_types=plan.encode_types[begin:end],
             states=plan.states,
+            head=plan.head,
             list_offsets=lists - lists[:1],
             list_ids=plan.list_ids[lists[0] : lists[-1]] if len(lists) else plan.list_ids,
             top_k=plan.top_k,

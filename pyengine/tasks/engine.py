@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -35,6 +35,40 @@ PATIENCE = 0.1
 """Seconds that a step waits for processors before Python looks at its deadline, and at signals."""
 
 
+class Opened(Protocol):
+    """A session as it is opened: it may be idle, and its steps wait for others. `_core.Session` is one."""
+
+    @property
+    def max_bytes(self) -> int: ...
+
+    @property
+    def max_rows(self) -> int: ...
+
+    @property
+    def max_sequences(self) -> int: ...
+
+    @property
+    def max_memories(self) -> int: ...
+
+    @property
+    def working_bytes(self) -> int: ...
+
+    @property
+    def cache_bytes(self) -> int: ...
+
+    def step(self, plan: Plan, patience: float, since: int) -> StepResult | None:
+        """None if others had the processors for `patience` seconds; `since`, of time.monotonic_ns(), is when the caller
+        began to wait."""
+
+    def sequence_bytes(self, tokens: int) -> int: ...
+
+    def memory_bytes(self, tokens: int) -> int: ...
+
+    def clear(self) -> None: ...
+
+    def observe(self, callback: Observer | None) -> None: ...
+
+
 class Engine:
     """Lends sessions of one model: `open_session` makes one whose steps have so many threads.
 
@@ -49,7 +83,7 @@ class Engine:
         self,
         config: ModelConfig,
         generation: GenerationDefaults | None,
-        open_session: Callable[[int], Session],
+        open_session: Callable[[int], Opened],
         *,
         threads: int = 1,
         replicas: int = 1,
@@ -61,10 +95,10 @@ class Engine:
         self._generation = generation
         self.threads = threads
         self.replicas = replicas
-        self._open_session: Callable[[int], Session] | None = open_session
+        self._open_session: Callable[[int], Opened] | None = open_session
         self._keep = keep
-        self._idle: dict[int, list[Session]] = {}  # by threads
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._idle: dict[int, list[Opened]] = {}  # by threads
+        self._sessions: weakref.WeakSet[Opened] = weakref.WeakSet()
         self.schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()  # of calls that there are, for memory()
 
     @property
@@ -74,7 +108,7 @@ class Engine:
             raise UnsupportedError("the model has no decoder, so that it can neither write nor judge a target")
         return self._generation
 
-    def opener(self) -> Callable[[int], Session]:
+    def opener(self) -> Callable[[int], Opened]:
         """What makes sessions, for a call that began before the model was closed. ClosedError once it is."""
         if self._open_session is None:
             raise ClosedError("the model is closed")
@@ -86,7 +120,7 @@ class Engine:
         deadline: Deadline,
         replicas: int | None = None,
         observer: Observer | None = None,
-        opener: Callable[[int], Session] | None = None,
+        opener: Callable[[int], Opened] | None = None,
     ) -> Iterator[Session]:
         """A session for the length of a `with` block, which leaves it empty. ClosedError once closed, unless `opener`
         comes from before.
@@ -133,14 +167,14 @@ class Engine:
 class _LentSession:
     """A session while a call has it; whatever still refers to it afterwards, as a generator may, no longer does."""
 
-    def __init__(self, session: Session, deadline: Deadline) -> None:
+    def __init__(self, session: Opened, deadline: Deadline) -> None:
         self.max_bytes = session.max_bytes
         self.sequence_bytes = session.sequence_bytes
         self.memory_bytes = session.memory_bytes
         self.max_rows = session.max_rows
         self.max_sequences = session.max_sequences
         self.max_memories = session.max_memories
-        self._session: Session | None = session
+        self._session: Opened | None = session
         self._deadline = deadline
 
     def step(self, plan: Plan, patience: float = PATIENCE, since: int = 0) -> StepResult:
@@ -241,23 +275,25 @@ def _bytes(tensors: dict[str, np.ndarray]) -> int:
 def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
     """The packed tensors of a float32 directory with the values that the int8 ones stand for."""
     shapes = matrix_shapes(directory.config)
-    return {
-        name: dequantize_packed(directory.tensors, matrix := name.removesuffix(".weight"), *shapes[matrix])
-        if spec.kind == "weight"
-        else directory.tensors[name]
-        for name, spec in packed_specs(directory.config, "float32").items()
-    }
+    tensors = {}
+    for name, spec in packed_specs(directory.config, "float32").items():
+        matrix = name.removesuffix(".weight")
+        if spec.kind == "weight":
+            tensors[name] = dequantize_packed(directory.tensors, matrix, *shapes[matrix])
+        else:
+            tensors[name] = directory.tensors[name]
+    return tensors
 
 
 def _core_sessions(
     config: ModelConfig, tensors: dict[str, np.ndarray], kv: str, most: int, cache_bytes: int | None
-) -> tuple[Callable[[int], Session], str]:
+) -> tuple[Callable[[int], Opened], str]:
     """What makes a session of so many threads, and the kernels' instruction set. Sessions with the same number of
     threads wait for each other, so that no more than `most` threads of theirs are at work.
 
     The one place that knows the C core; it is imported here, so that converting needs none.
     """
-    from pyengine import _core  # type: ignore[attr-defined]
+    from pyengine import _core
 
     model = _core.Model(config, tensors, kv=kv)
     longest = 0 if config.encoder is None else config.encoder.max_positions
@@ -265,8 +301,8 @@ def _core_sessions(
     # A runtime of OpenMP may have bound this thread to one CPU; those that it starts are not to share it.
     cpus = () if this_threads_cpus() == started_cpus() else started_cpus()
 
-    def open_session(threads: int) -> Session:
-        session: Session = _core.Session(
+    def open_session(threads: int) -> Opened:
+        return _core.Session(
             model,
             crews.get(threads) or crews.setdefault(threads, _core.Crews(threads, max(1, most // threads), cpus)),
             max_rows=max(STEP_ROWS, longest),  # a sentence is encoded in one piece
@@ -274,6 +310,5 @@ def _core_sessions(
             max_memories=STEP_ROWS,
             cache_bytes=cache_bytes or 0,
         )
-        return session
 
     return open_session, model.isa

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
@@ -16,7 +16,7 @@ from pyengine.results import FileResult, TranslationResult, Trial
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["translate_lines"]
+__all__ = ["text_line", "translate_lines"]
 
 TRIAL, ROUNDS = 256, 2
 """Lines of a trial, and trials of each way."""
@@ -26,11 +26,24 @@ Translate = Callable[[int, list[str], int], list[TranslationResult]]
 """Translates lines, the first of which has this number, in so many streams."""
 
 
+def text_line(number: int, result: TranslationResult) -> str:
+    """The best text, in one line whatever the model wrote."""
+    return " ".join(result.text.splitlines())
+
+
 def translate_lines(
-    source: Path, target: Target, translate: Translate, ways: list[int], threads: int, overwrite: bool
+    source: Path,
+    target: Target,
+    translate: Translate,
+    render: Callable[[int, TranslationResult], str],
+    *,
+    ways: list[int],
+    threads: int,
+    overwrite: bool,
 ) -> FileResult:
     """Translate `source`, UTF-8, a sentence a line, into `target`, which appears when it is complete (`new_file`).
 
+    `render`: what is written of the line with this number, without its end.
     `ways`: numbers of streams to choose from, each with its share of the `threads`. Every line is translated once:
     the trials are of different lines.
     """
@@ -57,15 +70,14 @@ def translate_lines(
             results = translate(lines + 1, chunk, way)
             written = sum(len(result.ids) + 1 for result in results)
             rates[way].append(written / (time.perf_counter() - began))
-            # One line in, one line out, whatever the model wrote.
-            file.writelines(" ".join((result.text or "").splitlines()).encode() + b"\n" for result in results)
+            file.writelines(render(number, each).encode() + b"\n" for number, each in enumerate(results, lines + 1))
             lines, tokens = lines + len(chunk), tokens + written
     seconds = time.perf_counter() - start
     measured = tuple(Trial(way, max(1, threads // way), max(found)) for way, found in rates.items() if found)
     return FileResult(lines, tokens, seconds, best(), max(1, threads // best()), measured)
 
 
-def _progress(source: Path) -> tqdm:
+def _progress(source: Path) -> tqdm[Any]:
     """Shown on a terminal, after a second."""
     from tqdm import tqdm  # not at the top: most programs never show it
 
@@ -73,7 +85,7 @@ def _progress(source: Path) -> tqdm:
     return tqdm(total=total, unit="B", unit_scale=True, disable=None, delay=1, leave=False)
 
 
-def _lines(source: Path, bar: tqdm) -> Iterator[str]:
+def _lines(source: Path, bar: tqdm[Any]) -> Iterator[str]:
     """The lines without their ends. InputError for what is not UTF-8."""
     try:
         with open(source, "rb") as file:

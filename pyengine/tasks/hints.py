@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 
 from pyengine.formats.strict_json import shorten
+from pyengine.results import TranslationResult
 
 __all__ = ["hint", "warn"]
 
@@ -22,18 +23,18 @@ _LEAST = 8  # characters: an interjection may be translated as part of what foll
 _ADVICE = "a model for single sentences may drop what follows the first; give a list of sentences"
 
 
-def hint(texts: Iterable[tuple[object, str | None]]) -> str | None:
-    """What to say of sentences and their translations: of the first text that has line breaks, or has more sentences
+def hint(texts: Iterable[tuple[object, TranslationResult]]) -> str | None:
+    """What to say of sentences and their results: of the first text that has line breaks, or has more sentences
     than its translation ends. None: nothing.
     """
-    for text, translation in texts:
-        if not isinstance(text, str) or translation is None:
+    for text, result in texts:
+        if not isinstance(text, str):
             continue
         lines = sum(1 for line in text.splitlines() if line.strip())
         if lines > 1:
             return f"{shorten(text)} has {lines} lines and was read as one sentence; {_ADVICE}"
         count = _sentences(text)
-        if count > max(1, len(_END.findall(translation))):
+        if count > max(1, len(_END.findall(result.text))):
             return f"{shorten(text)} has {count} sentences or more, and its translation fewer; {_ADVICE}"
     return None
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, TypeGuard, Union
 
 import numpy as np
 
@@ -59,10 +59,10 @@ def is_one(value: object) -> bool:
         raise InputError(f"expected text, token ids or a list of these, found {kind} (see translate_iter)")
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and len(value) > 0 and value.dtype.kind not in "OUS"
-    return bool(value) and _is_id(value[0])
+    return len(value) > 0 and _is_id(value[0])
 
 
-def _is_row(value: object) -> bool:
+def _is_row(value: object) -> TypeGuard[list[Any] | tuple[Any, ...] | np.ndarray]:
     """Whether it has items."""
     return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
@@ -92,7 +92,7 @@ class Inputs:
         ids = self._ids(sentence, "source", name)
         if isinstance(sentence, str) and ids == self._blank:
             ids = []
-        most = self._config.encoder.max_positions
+        most = self._config.source_side()[0].max_positions
         cut = len(ids) > most
         if cut:
             if not truncate:
@@ -109,7 +109,7 @@ class Inputs:
         ids = self._ids(sentence, "target", name)
         if not ids or ids[-1] not in self._end:
             ids.append(self._end[0])
-        most = self._config.decoder.max_positions
+        most = self._config.target_side()[0].max_positions
         if len(ids) > most:
             raise InputError(f"{name} has {len(ids)} tokens; the model has {most} positions")
         return np.array(ids, np.int32)
@@ -142,10 +142,13 @@ class Inputs:
 
     def prefix(self, sentence: Sentence | None, name: str = "target_prefix") -> np.ndarray:
         """int32 ids that hypotheses begin with, without start token; none for None."""
-        return np.array([] if sentence is None else self._ids(sentence, "prefix", name), np.int32)
+        try:
+            return np.array([] if sentence is None else self._ids(sentence, "prefix", name), np.int32)
+        except InputError as error:
+            raise InputError(str(error), keywords=(name,)) from None
 
     def _ids(self, sentence: Sentence, role: str, name: str) -> list[int]:
-        size = self._config.source_vocab if role == "source" else self._config.target_vocab
+        _, size = self._config.source_side() if role == "source" else self._config.target_side()
         if isinstance(sentence, str):
             if self._tokenizer is None:
                 raise InputError(f"{name} is text, but the model has no tokenizer; give token ids")

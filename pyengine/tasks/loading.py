@@ -9,7 +9,7 @@ from pyengine.arguments import KEYWORDS, choice, flag, unknown_option
 from pyengine.cpus import started_cpus
 from pyengine.errors import EngineError
 from pyengine.modelfile import open_head, open_weights
-from pyengine.options import TranslationKeywords
+from pyengine.options import GenerationKeywords
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import open_engine
 from pyengine.tasks.translator import Translator
@@ -50,13 +50,14 @@ def load(
     """
     for name in unknown:
         own = [each for each, calls in KEYWORDS.items() if calls == "pyengine.load"]
-        searching = dict.fromkeys(TranslationKeywords.__annotations__, KEYWORDS["options"])
+        searching = dict.fromkeys(GenerationKeywords.__annotations__, KEYWORDS["options"])
         raise unknown_option(name, own, KEYWORDS | searching)
     choice("load", load, ("copy", "mmap"))
     try:
         head = open_head(path, verify=flag("verify", verify))
-        config = head.config
-        opened = None if shortlist is None else Shortlist.open(shortlist, config.source_vocab, config.target_vocab)
+        _, source_vocab = head.config.source_side()
+        _, target_vocab = head.config.target_side()
+        opened = None if shortlist is None else Shortlist.open(shortlist, source_vocab, target_vocab)
         # Opening a tokenizer takes as long as reading the weights.
         directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), lambda: tokenizer_of(head))
         engine, settings = open_engine(

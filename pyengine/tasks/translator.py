@@ -12,29 +12,30 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from pyengine.arguments import flag, whole
 from pyengine.decoding.search import Found
-from pyengine.errors import InputError, OptionError, UnsupportedError
-from pyengine.options import SearchOptions, TranslationKeywords, TranslationOptions
+from pyengine.errors import InputError
+from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
+from pyengine.options.listing import lists_options
 from pyengine.output import Target
-from pyengine.results import FileResult, Hypothesis, ScoreResult, TranslationResult
+from pyengine.results import Decoded, FileResult, Hypothesis, ScoreResult, TranslationResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
 from pyengine.scheduling.streams import run_streams
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import Engine
-from pyengine.tasks.files import translate_lines
+from pyengine.tasks.files import text_line, translate_lines
 from pyengine.tasks.forcing import target_log_probs, target_logits
 from pyengine.tasks.hints import hint, warn
 from pyengine.tasks.inputs import Inputs, Sample, Sentence, Sentences, is_one, prefixes, seconds
+from pyengine.tasks.task import Task
 from pyengine.text import Tokenizer
 
 if TYPE_CHECKING:
@@ -49,16 +50,17 @@ WINDOW = 1024
 """Sentences that `translate_iter` reads ahead at a time, to run the longest of them first."""
 
 
-class Translator:
+class Translator(Task):
     """A loaded model; `loading.load` makes one. May be used from several threads at once, and as a context manager.
 
     A sentence is a text, or a list or array of token ids in its place: source ids as the encoder reads them,
     end token included; target ids without start token. One sentence in gives one result, a list of sentences
     gives a list of results in the same order. A result never depends on the sentences around it.
 
-    Search options are keywords, named as in transformers or CTranslate2 (`TranslationOptions` lists them), or
-    one `options=TranslationOptions(...)`. Other keywords of several methods:
+    Search options are keywords, named as in transformers or CTranslate2 (the help of `translate` lists them), or
+    one `options=GenerationOptions(...)`. Other keywords of several methods:
 
+    target_prefix     what every hypothesis begins with
     max_batch_tokens  rows of a step, encoder and decoder together
     truncate          cut an input that is longer than the model's positions, instead of an InputError
     timeout           seconds after which the call ends in a DeadlineError, checked between steps; time that
@@ -74,9 +76,7 @@ class Translator:
         about: dict[str, object],
         shortlist: Shortlist | None = None,
     ) -> None:
-        self._engine = engine
-        self._tokenizer = tokenizer
-        self._about = about
+        super().__init__(engine, tokenizer, about)
         self._shortlist = shortlist
         self._replicas = engine.replicas
         generation = engine.generation
@@ -91,8 +91,8 @@ class Translator:
         max_batch_tokens: int = ...,
         truncate: bool = ...,
         timeout: float | None = ...,
-        options: TranslationOptions | None = ...,
-        **keywords: Unpack[TranslationKeywords],
+        options: GenerationOptions | None = ...,
+        **keywords: Unpack[GenerationKeywords],
     ) -> TranslationResult: ...
     @overload
     def translate(
@@ -103,10 +103,11 @@ class Translator:
         max_batch_tokens: int = ...,
         truncate: bool = ...,
         timeout: float | None = ...,
-        options: TranslationOptions | None = ...,
-        **keywords: Unpack[TranslationKeywords],
+        options: GenerationOptions | None = ...,
+        **keywords: Unpack[GenerationKeywords],
     ) -> list[TranslationResult]: ...
 
+    @lists_options
     def translate(
         self,
         source: Any,
@@ -115,8 +116,8 @@ class Translator:
         max_batch_tokens: int = BATCH_TOKENS,
         truncate: bool = False,
         timeout: float | None = None,
-        options: TranslationOptions | None = None,
-        **keywords: Unpack[TranslationKeywords],
+        options: GenerationOptions | None = None,
+        **keywords: Unpack[GenerationKeywords],
     ) -> Any:
         """Translate one sentence or a list of them: a TranslationResult, or a list of them.
 
@@ -140,9 +141,10 @@ class Translator:
         replicas = min(self._replicas, max(1, len(requests)))
         with self._searching(requests, settled, budget, deadline, replicas) as found:
             results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
-        warn(hint(zip(sentences, (result.text for result in results), strict=True)))
+        warn(hint(zip(sentences, results, strict=True)))
         return results[0] if one else results
 
+    @lists_options
     def translate_iter(
         self,
         sources: Iterable[Sentence],
@@ -151,8 +153,8 @@ class Translator:
         max_batch_tokens: int = BATCH_TOKENS,
         truncate: bool = False,
         timeout: float | None = None,
-        options: TranslationOptions | None = None,
-        **keywords: Unpack[TranslationKeywords],
+        options: GenerationOptions | None = None,
+        **keywords: Unpack[GenerationKeywords],
     ) -> Iterator[TranslationResult]:
         """Translate any number of sentences in constant memory; results come in order.
 
@@ -205,7 +207,7 @@ class Translator:
                 text, truncated = begun.popleft()
                 result = self._result(each, truncated)
                 if not said:
-                    warn(said := hint([(text, result.text)]))
+                    warn(said := hint([(text, result)]))
                 with deadline.held():
                     yield result
 
@@ -220,7 +222,7 @@ class Translator:
         window: int | None = None,
     ) -> Iterator[Iterator[list[Found]]]:
         """What the schedulers find; the end of the block cancels the rest, whoever still refers to it."""
-        vocab = self._engine.config.target_vocab
+        _, vocab = self._engine.config.target_side()
         allowed = None if self._shortlist is None else self._shortlist.lists(settled.always)
 
         opener = self._engine.opener()  # closing the model ends no call that has begun
@@ -235,43 +237,54 @@ class Translator:
         with closing(run_streams(scheduler, replicas, requests, window, deadline)) as found:
             yield found
 
+    @lists_options
     def translate_file(
         self,
         source: str | Path,
         target: Target,
         *,
         overwrite: bool = False,
+        render: Callable[[int, TranslationResult], str] = text_line,
+        target_prefix: Sentence | None = None,
         max_batch_tokens: int = BATCH_TOKENS,
         truncate: bool = False,
-        options: TranslationOptions | None = None,
-        **keywords: Unpack[TranslationKeywords],
+        timeout: float | None = None,
+        options: GenerationOptions | None = None,
+        **keywords: Unpack[GenerationKeywords],
     ) -> FileResult:
         """Translate a UTF-8 file, a sentence a line, into another; it appears when it is complete.
+
+        `render` makes of a line's number and its result what is written of it, without a line end; by default the best
+        text in one line. `target_prefix` is for all lines.
 
         Runs in one stream with all threads or in a stream a thread, whichever is faster on the first lines; the
         result says which. A link is followed, and what is replaced keeps its mode. A `target` that is a binary file,
         open already, gets lines as they are done. Raises InputError; OptionError if `target` exists, unless it is a
         regular file and `overwrite` is given; OutputError if it cannot be written.
         """
+        deadline = Deadline(seconds(timeout))
         settled = self._settle(options, keywords)
         budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
         overwrite = flag("overwrite", overwrite)
-        prefix = self._inputs.prefix(None)
+        prefix = self._inputs.prefix(target_prefix)
         said: list[str | None] = [None]
 
         def translate(first: int, lines: list[str], replicas: int) -> list[TranslationResult]:
             requests, cut = [], []
             for number, line in enumerate(lines, first):
+                deadline.check()
                 read = self._inputs.source(line, truncate=truncate, name=f"line {number} of {source}")
                 requests.append(self._request(read.ids, prefix, settled, f"line {number}"))
                 cut.append(read.truncated)
-            with self._searching(requests, settled, budget, Deadline(), replicas) as found:
+            with self._searching(requests, settled, budget, deadline, replicas) as found:
                 results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
-            said[0] = said[0] or hint(zip(lines, (result.text for result in results), strict=True))
+            said[0] = said[0] or hint(zip(lines, results, strict=True))
             return results
 
         ways = sorted({1, self._engine.threads})
-        done = translate_lines(Path(source), target, translate, ways, self._engine.threads, overwrite)
+        done = translate_lines(
+            Path(source), target, translate, render, ways=ways, threads=self._engine.threads, overwrite=overwrite
+        )
         warn(said[0])
         return done
 
@@ -318,6 +331,7 @@ class Translator:
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)
             found = target_log_probs(session, pairs, start, budget=rows, deadline=deadline)
+        asked = [target for _, target in pairs if target is not None]
         results = [
             ScoreResult(
                 ids=tuple(ids.tolist()),
@@ -326,7 +340,7 @@ class Translator:
                 total=math.fsum(log_probs.tolist()),
                 truncated=truncated,
             )
-            for (_, ids), log_probs, truncated in zip(pairs, found, cut, strict=True)
+            for ids, log_probs, truncated in zip(asked, found, cut, strict=True)
         ]
         return results[0] if one else results
 
@@ -349,53 +363,18 @@ class Translator:
     def _logits_stream(
         self, pairs: list[Sample], budget: int, deadline: Deadline
     ) -> Iterator[np.ndarray]:
-        start, vocab = self._engine.generation.decoder_start_token_id, self._engine.config.target_vocab
+        start, (_, vocab) = self._engine.generation.decoder_start_token_id, self._engine.config.target_side()
         with self._engine.session(deadline, 1) as session:
             rows = min(budget, session.max_rows)
             yield from target_logits(session, pairs, start, vocab, budget=rows, deadline=deadline)
-
-    def info(self) -> dict[str, object]:
-        """What is loaded and how it runs: numbers, names and sizes, ready for JSON."""
-        return {
-            **self._about,
-            **self._engine.memory(),
-            "model": self._engine.config.to_json(),
-            "generation": self._engine.generation.to_json(),
-        }
-
-    def close(self) -> None:
-        """Give the memory back; calls after this raise ClosedError. Closing twice is fine."""
-        self._engine.close()
-
-    def __enter__(self) -> Translator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise UnsupportedError(
-            f"a Translator cannot be pickled or copied: its weights lie in this process. Give the other one its path, "
-            f"{self._about['path']}, to call pyengine.load; threads can share a Translator, and so can forked processes"
-        )
-
-    def _settle(self, options: TranslationOptions | None, keywords: TranslationKeywords) -> SearchOptions:
-        if options is not None and keywords:
-            raise OptionError(f"options and {next(iter(keywords))} were given; expected one or the other")
-        if not (options is None or isinstance(options, TranslationOptions)):
-            raise OptionError(f"options is a {type(options).__name__}; expected TranslationOptions")
-        asked = TranslationOptions.from_keywords(keywords) if options is None else options
-        config = self._engine.config
-        return asked.resolve(self._engine.generation, config.target_vocab, config.decoder.max_positions)
 
     def _request(self, source: np.ndarray, prefix: np.ndarray, settled: SearchOptions, name: str) -> Request:
         prompt = len(prefix) + 1
         longest = settled.length_limits(prompt)[1]
         if prompt >= longest:
             raise InputError(
-                f"target_prefix of {name} has {len(prefix)} tokens; hypotheses may have {longest - 1} in all"
+                f"target_prefix of {name} has {len(prefix)} tokens; hypotheses may have {longest - 1} in all",
+                keywords=("target_prefix",),
             )
         settled.check_lengths(prompt)
         return Request(source, prefix)
@@ -407,11 +386,11 @@ class Translator:
         ids = found.ids.tolist()
         if ids and ids[-1] in self._engine.generation.eos_token_id:
             ids.pop()
+        words = self._tokenizer
         return Hypothesis(
-            text=None if self._tokenizer is None else self._tokenizer.decode(ids),
-            tokens=None if self._tokenizer is None else tuple(self._tokenizer.pieces(ids)),
             ids=tuple(ids),
             score=found.score,
             finish_reason="length" if found.cut else "end",
             truncated=truncated,
+            decoded=None if words is None else Decoded(words.decode(ids), tuple(words.pieces(ids))),
         )

@@ -73,7 +73,8 @@ class _Model:
     def join(self, pieces: list[str]) -> str:
         """The text that ``pieces`` make."""
         try:
-            return native(self._processor.decode_pieces, pieces)
+            text: str = native(self._processor.decode_pieces, pieces)
+            return text
         except (RuntimeError, ValueError) as error:
             raise TokenizerError(f"{self._path}: cannot join {shorten(pieces)}: {error!s:.200}") from error
 

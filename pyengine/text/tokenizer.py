@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from operator import index
 from typing import Protocol
 
+import numpy as np
+
 from pyengine.errors import InputError
 from pyengine.formats.strict_json import shorten
 
@@ -71,7 +73,7 @@ def checked_ids(ids: Iterable[int], size: int) -> list[int]:
         checked = [index(token) for token in given]
     except TypeError:
         raise InputError(f"expected token ids (integers), found {shorten(ids)}") from None
-    if bool in map(type, given):
+    if {bool, np.bool_} & set(map(type, given)):  # older NumPy's booleans are indices, too
         raise InputError(f"expected token ids (integers), found {shorten(given)}")
     for token in checked:
         if not 0 <= token < size:

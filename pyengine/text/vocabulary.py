@@ -52,8 +52,8 @@ def _refuse(path: Path, ids: dict[str, object]) -> NoReturn:
                 f"found {shorten(index)} for {shorten(piece)}"
             )
         if index in before:
-            break
+            raise TokenizerError(
+                f"{path}: expected each id once, found {index} for {shorten(before[index])} and {shorten(piece)}"
+            )
         before[index] = piece
-    raise TokenizerError(
-        f"{path}: expected each id once, found {index} for {shorten(before[index])} and {shorten(piece)}"
-    )
+    raise AssertionError("every id occurs once")

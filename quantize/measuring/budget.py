@@ -14,6 +14,7 @@ unit of the optimum.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Mapping
 
@@ -87,7 +88,7 @@ def _weight(weights: Mapping[str, float] | None, unit: str) -> float:
 
 def _choice(units: Units, types: dict[str, str], weights: Mapping[str, float] | None) -> Choice:
     chosen = {unit: units[unit][name] for unit, name in types.items()}
-    error = sum(_weight(weights, unit) * candidate.error for unit, candidate in chosen.items())
+    error = math.fsum(_weight(weights, unit) * candidate.error for unit, candidate in chosen.items())
     return Choice(types, sum(candidate.bytes for candidate in chosen.values()), error)
 
 
@@ -95,8 +96,7 @@ def _allocate(options: dict[str, list[_Option]], limit: float) -> dict[str, str]
     """The type of each unit, with a small sum of values at a sum of costs within ``limit``; None if none fits."""
     hulls = {unit: _hull(unit_options) for unit, unit_options in options.items()}
     chosen = {unit: hull[0] for unit, hull in hulls.items()}
-    spent = sum(cost for cost, _, _ in chosen.values())
-    if spent > limit:
+    if _cost(chosen) > limit:
         return None
     steps = [
         ((to[1] - at[1]) / (to[0] - at[0]), place, unit, to)
@@ -104,12 +104,17 @@ def _allocate(options: dict[str, list[_Option]], limit: float) -> dict[str, str]
         for at, to in zip(hull, hull[1:])
     ]
     for _, _, unit, to in sorted(steps, key=lambda step: step[:2]):
-        total = spent + to[0] - chosen[unit][0]
-        if total > limit:
+        changed = {**chosen, unit: to}
+        if _cost(changed) > limit:
             break
-        chosen[unit], spent = to, total
+        chosen = changed
     _spend(options, chosen, limit)
     return {unit: option[2] for unit, option in chosen.items()}
+
+
+def _cost(chosen: dict[str, _Option]) -> float:
+    """Rounded once, so that what a choice was found to cost, in whatever order, is enough to be chosen again."""
+    return math.fsum(cost for cost, _, _ in chosen.values())
 
 
 def _hull(options: list[_Option]) -> list[_Option]:
@@ -139,7 +144,7 @@ def _spend(options: dict[str, list[_Option]], chosen: dict[str, _Option], limit:
     while True:
         at = np.array([chosen.get(unit, option)[:2] for unit, option in moves])
         cost_change, gain = cost - at[:, 0], at[:, 1] - value
-        room = limit - sum(option[0] for option in chosen.values())
+        room = limit - _cost(chosen)
         gains = np.where(
             apart & (np.add.outer(cost_change, cost_change) <= room), np.add.outer(gain, gain), 0
         )

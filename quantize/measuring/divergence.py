@@ -12,7 +12,7 @@ from pyengine.errors import InputError
 
 if TYPE_CHECKING:
     from pyengine.quantize.measuring.reading import Reader
-    from pyengine.quantize.seeing.text import Text
+    from pyengine.quantize.seeing.text import Line, Text
     from pyengine.quantize.vocabulary.trim import KeptTokens
 
 __all__ = [
@@ -92,7 +92,8 @@ def _share(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
 
 
 def divergence(
@@ -134,7 +135,7 @@ def line_divergences(
     """
     if not text:
         raise InputError("a divergence needs text, found none")
-    theirs = text if kept is None else [kept.renumbered(*line) for line in text]
+    theirs = text if kept is None else [kept.renumbered(*_ids(line)) for line in text]
     runs = (reader.logits(each) for reader, each in ((reference, text), (other, theirs)))
     for number, (exact, rounded) in enumerate(zip(*runs, strict=True), 1):
         # Minus infinity is fine where the bias is that: of what is never written, by either.
@@ -145,6 +146,11 @@ def line_divergences(
         _require_finite(rounded, np.isneginf(exact), f"line {number}: expected finite logits of the other model")
         same = exact.argmax(axis=1) == rounded.argmax(axis=1)
         yield LineDivergence(token_divergence(exact, rounded), same, share)
+
+
+def _ids(line: Line) -> tuple[np.ndarray | None, np.ndarray | None]:
+    source, target = (None if side is None else np.asarray(side) for side in line)
+    return source, target
 
 
 def state_error(reference: Reader, other: Reader, text: Text) -> StateError:

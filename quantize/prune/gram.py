@@ -23,7 +23,8 @@ _CONVERGED, _ITERATIONS = 1e-3, 200  # of the gradient's length; rows take 25 to
 def row_errors(difference: np.ndarray, gram: np.ndarray) -> np.ndarray:
     """d gram d^T of each row d of ``difference`` [N, K]: float64 [N], not negative."""
     difference = difference.astype(np.float64, copy=False)
-    return np.maximum(np.einsum("nk,nk->n", difference @ gram, difference), 0.0)
+    errors: np.ndarray = np.maximum(np.einsum("nk,nk->n", difference @ gram, difference), 0.0)
+    return errors
 
 
 def inverse_factor(gram: np.ndarray, damping: float) -> np.ndarray:

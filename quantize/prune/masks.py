@@ -33,12 +33,14 @@ BLOCK_COLUMNS = 4
 
 def magnitude_scores(weight: np.ndarray) -> np.ndarray:
     """|w|, [N, K]."""
-    return np.abs(weight)
+    scores: np.ndarray = np.abs(weight)
+    return scores
 
 
 def wanda_scores(weight: np.ndarray, gram: np.ndarray) -> np.ndarray:
     """|w| * sqrt(gram[k, k]), float64 [N, K]; comparable within a row."""
-    return np.abs(weight) * np.sqrt(np.diagonal(gram))
+    scores: np.ndarray = np.abs(weight) * np.sqrt(np.diagonal(gram))
+    return scores
 
 
 def obs_scores(weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
@@ -46,7 +48,8 @@ def obs_scores(weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
 
     The error that removing w alone costs when all others make up for it; comparable within a matrix.
     """
-    return np.square(weight, dtype=np.float64) / np.square(factor).sum(axis=0)
+    scores: np.ndarray = np.square(weight, dtype=np.float64) / np.square(factor).sum(axis=0)
+    return scores
 
 
 class Pattern(Protocol):

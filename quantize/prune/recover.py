@@ -78,7 +78,8 @@ def recover(
         wide = matrix.astype(np.float64)
         products = np.einsum("nk,nk->n", wide, cross)
         gap = mean_y - wide @ mean_x - vector.astype(np.float64)
-        return np.maximum(variance - 2.0 * products + row_errors(wide, gram), 0.0) + count * np.square(gap)
+        found: np.ndarray = np.maximum(variance - 2.0 * products + row_errors(wide, gram), 0.0) + count * np.square(gap)
+        return found
 
     residual = cross - weight.astype(np.float64) @ gram
     if keep is None:

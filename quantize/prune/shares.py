@@ -43,7 +43,7 @@ def refused_share(what: str, expected: str) -> OptionError:
     return OptionError(f"prune: {what.replace('_', '-')}: expected a share {expected}", keywords=("prune",))
 
 
-def split_removals(curves: Sequence[Sequence[float]], total: int) -> list[int]:
+def split_removals(curves: Sequence[Sequence[float] | np.ndarray], total: int) -> list[int]:
     """How many steps to remove from each layer, ``total`` together, so that the sum of the losses is least.
 
     ``curves[i][n]`` is the loss of layer i after n steps, ``curves[i][0]`` that of removing nothing. Where losses

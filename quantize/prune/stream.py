@@ -78,7 +78,7 @@ class Stream:
             assert self._start is not None  # there is a decoder
             texts = [target_inputs(sample.target, self._start) for sample in samples if sample.target is not None]
         table = self._read(f"{'decoder' if config.share_embeddings else name}.embed.weight")
-        x = table[np.concatenate(texts)] * np.float32(config.embedding_scale)
+        x: np.ndarray = table[np.concatenate(texts)] * np.float32(config.embedding_scale)
         if self._stack.positions == "table":
             positions = self._read(f"{name}.positions")
             x += np.concatenate([positions[: len(text)] for text in texts])
@@ -93,10 +93,10 @@ class Stream:
 
     def _norm(self, name: str, x: np.ndarray) -> np.ndarray:
         weight, epsilon = self._read(f"{name}.weight"), np.float32(self._stack.norm_epsilon)
-        if self._stack.norm == "rms":
-            return x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + epsilon) * weight
-        x = x - x.mean(axis=1, keepdims=True)
-        return x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + epsilon) * weight + self._read(f"{name}.bias")
+        if self._stack.norm == "layer":
+            x = x - x.mean(axis=1, keepdims=True)
+        normed: np.ndarray = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + epsilon) * weight
+        return normed + self._read(f"{name}.bias") if self._stack.norm == "layer" else normed
 
     def _read(self, name: str) -> np.ndarray:
         return self._model.tensors[name].read()

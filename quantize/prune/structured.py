@@ -178,7 +178,8 @@ def _start(
 def _centred(gram: np.ndarray, mean: np.ndarray, count: int) -> np.ndarray:
     """The Gram matrix of the inputs without their mean."""
     mean = mean.astype(np.float64)
-    return gram - count * np.outer(mean, mean)
+    centred: np.ndarray = gram - count * np.outer(mean, mean)
+    return centred
 
 
 def _limited(steps: int, width: int, total: int) -> np.ndarray:

@@ -48,7 +48,7 @@ def comparison_report(
 
     These need A in float32, on whose inputs they are measured. Raises what ``calibrate`` raises.
     """
-    notes = ()
+    notes: tuple[str, ...] = ()
     if len(samples) > _MEASURED:
         notes = (f"Output errors and outlier channels are those of the first {_MEASURED} lines of the text.",)
     model = read_model(a)

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class Reporter:
         _require_apart(Path(directory), usable_path(output, OptionError))
         self._checkpoint, self._output, self._directory = checkpoint, output, directory
         self._overwrite, self._speed = overwrite, speed
-        self._how = {"requantize": True, "allow_unknown_keys": allow_unknown_keys}
+        self._how: dict[str, Any] = {"requantize": True, "allow_unknown_keys": allow_unknown_keys}
         self._model = open_model(checkpoint, **self._how)
         self._stored, self._bytes = stored_input(checkpoint, self._model)
         self._tokenizer = tokenizer_of(self._model)

@@ -311,7 +311,8 @@ class CompressionReport:
         fields = Fields(data, where, error)
         fields.choice("format", (FORMAT,))
         fields.choice("version", (VERSION,))
-        return _read(cls, fields.remaining(), where, error)
+        report: CompressionReport = _read(cls, fields.remaining(), where, error)
+        return report
 
 
 def _plain(value: Any) -> Any:

@@ -1,20 +1,15 @@
-"""The plots of a report, each an SVG that stands in the page.
-
-The same report gives the same bytes: nothing is dated, ids come from a fixed salt, and no setting of the user's
-own counts.
-"""
+"""The plots of a report, each an SVG that stands in the page."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from itertools import accumulate
-from typing import TYPE_CHECKING, Callable, Sequence
+from typing import TYPE_CHECKING, Callable, Literal, Sequence
 
 from pyengine.errors import OptionError
 from pyengine.quantize.report.data import Histogram, Layer, ParetoPoint
+from pyengine.quantize.report.figure import plot
 from pyengine.quantize.report.markup import Markup, shown
-from pyengine.quantize.report.svg import COLOURS, inline_svg
+from pyengine.quantize.report.svg import COLOURS
 from pyengine.quantize.report.words import short_name, size
 from pyengine.version import DISTRIBUTION
 
@@ -32,29 +27,7 @@ __all__ = [
     "snr_plot",
 ]
 
-_INK, _LINE, _BEFORE, _AFTER, _MARK = COLOURS
-_SETTINGS = {
-    "svg.fonttype": "none",  # text stays text, in the reader's font
-    "svg.hashsalt": "pyengine",
-    "text.parse_math": False,  # a name may hold a dollar sign
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _LINE,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": _LINE,
-    "ytick.color": _LINE,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-}
-_WIDTH = 4.6  # inches: scaled to a phone, its letters can still be read
+_, _, _BEFORE, _AFTER, _MARK = COLOURS
 _TOLD_APART = 1e6  # largest divergence over the smallest that is drawn as it is
 _WIDE_RANGE = 20  # largest over smallest from which an axis is logarithmic
 
@@ -81,7 +54,7 @@ def sizes_plot(layers: Sequence[Layer], names: tuple[str, str]) -> Markup:
         _name_rows(axes, layers)
         axes.figure.legend(loc="outside upper right", ncols=2, frameon=False)
 
-    return _plot("sizes", f"Bytes of each layer: {before}, {after}", _rows_height(layers), draw)
+    return plot("sizes", f"Bytes of each layer: {before}, {after}", _rows_height(layers), draw)
 
 
 def divergence_plot(quantiles: Sequence[float]) -> Markup | None:
@@ -101,7 +74,7 @@ def divergence_plot(quantiles: Sequence[float]) -> Markup | None:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set(xlabel="share of the tokens", ylabel="KL divergence at most, nats")
 
-    return _plot("divergence", "KL divergence of the tokens, in ascending order", 3.2, draw)
+    return plot("divergence", "KL divergence of the tokens, in ascending order", 3.2, draw)
 
 
 def snr_plot(layers: Sequence[Layer]) -> Markup | None:
@@ -124,12 +97,13 @@ def outliers_plot(layers: Sequence[Layer]) -> Markup | None:
 
     def draw(axes: Axes) -> None:
         points = [(one.ratio, row) for row, layer in enumerate(found) for one in layer.outliers]
-        axes.scatter(*zip(*points), s=16, color=_MARK, alpha=0.7, linewidths=0)
-        _scale(axes, "x", [ratio for ratio, _ in points], "{:g}".format)
+        ratios, rows = [ratio for ratio, _ in points], [row for _, row in points]
+        axes.scatter(ratios, rows, s=16, color=_MARK, alpha=0.7, linewidths=0)
+        _scale(axes, "x", ratios, "{:g}".format)
         axes.set_xlabel("largest magnitude / median over channels")
         _name_rows(axes, found, [layers.index(layer) for layer in found])
 
-    return _plot("outliers", "Outlier channels of each layer's inputs", _rows_height(found), draw)
+    return plot("outliers", "Outlier channels of each layer's inputs", _rows_height(found), draw)
 
 
 def histogram_plot(index: int, layer: Layer, histogram: Histogram) -> Markup:
@@ -147,7 +121,7 @@ def histogram_plot(index: int, layer: Layer, histogram: Histogram) -> Markup:
         axes.locator_params(axis="x", nbins=3)
         axes.set_title(shown(short_name(index, layer.name)), fontsize=8)
 
-    return _plot(f"weights{index}", f"Histogram of the weights of {layer.name}", 1.3, draw, width=2.2)
+    return plot(f"weights{index}", f"Histogram of the weights of {layer.name}", 1.3, draw, width=2.2)
 
 
 def pareto_plot(points: Sequence[ParetoPoint]) -> Markup:
@@ -156,22 +130,22 @@ def pareto_plot(points: Sequence[ParetoPoint]) -> Markup:
     def draw(axes: Axes) -> None:
         ordered = sorted(points, key=lambda point: (point.bytes, point.error))
         lowest = accumulate((point.error for point in ordered), min)
-        below = [float("inf")]
-        front = [one for one, least in zip(ordered, lowest) if one.error < below[-1] and not below.append(least)]
+        below = [float("inf"), *lowest]
+        front = [one for one, least in zip(ordered, below) if one.error < least]
         axes.plot([one.bytes for one in front], [one.error for one in front], color=_BEFORE, linewidth=1.2)
         axes.scatter([one.bytes for one in points], [one.error for one in points], s=18, color=_AFTER, zorder=3)
         for one in points:
             if one.chosen:
                 axes.scatter([one.bytes], [one.error], s=70, marker="D", color=_MARK, zorder=4)
-                where = {"xytext": (8, 8), "textcoords": "offset points"}
-                axes.annotate(shown(one.label), (one.bytes, one.error), **where)
+                place = (one.bytes, one.error)
+                axes.annotate(shown(one.label), place, xytext=(8, 8), textcoords="offset points")
         axes.margins(0.12)
         _scale(axes, "y", [one.error for one in points], "{:g}".format)
         axes.xaxis.set_major_formatter(lambda value, _: size(value))
         axes.locator_params(axis="x", nbins=4)
         axes.set(xlabel="size of the model", ylabel="weighted error")
 
-    return _plot("pareto", "Size against error of all choices", 3.2, draw)
+    return plot("pareto", "Size against error of all choices", 3.2, draw)
 
 
 def _dots(
@@ -182,19 +156,19 @@ def _dots(
         return None
 
     def draw(axes: Axes) -> None:
-        axes.scatter(*zip(*found), s=26, color=_AFTER, zorder=3)
+        axes.scatter([value for value, _ in found], [row for _, row in found], s=26, color=_AFTER, zorder=3)
         _scale(axes, "x", [value for value, _ in found], tick)
         axes.set_xlabel(label)
         _name_rows(axes, layers)
 
-    return _plot(name, f"{label}, of each layer", _rows_height(layers), draw)
+    return plot(name, f"{label}, of each layer", _rows_height(layers), draw)
 
 
 def _percent_tick(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def _scale(axes: Axes, axis: str, values: Sequence[float], tick: Callable[[float], str]) -> None:
+def _scale(axes: Axes, axis: Literal["x", "y"], values: Sequence[float], tick: Callable[[float], str]) -> None:
     """A logarithmic axis for a wide range of positive values, else a linear one; few ticks, written by ``tick``."""
     along = axes.xaxis if axis == "x" else axes.yaxis
     if min(values) > 0 and max(values) > _WIDE_RANGE * min(values):
@@ -215,20 +189,3 @@ def _name_rows(axes: Axes, layers: Sequence[Layer], numbers: Sequence[int] | Non
 
 def _rows_height(layers: Sequence[Layer]) -> float:
     return 0.75 + 0.19 * len(layers)
-
-
-def _plot(name: str, label: str, height: float, draw: Callable[[Axes], None], width: float = _WIDTH) -> Markup:
-    """What ``draw`` puts on the only axes of a figure of so many inches."""
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
-    file = io.BytesIO()
-    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
-        # The text is measured in matplotlib's font and shown in the reader's, which may have more letters.
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
-        axes = figure.subplots()
-        axes.set_facecolor("none")
-        draw(axes)
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return inline_svg(file.getvalue(), f"{name}-", shown(label))

@@ -70,7 +70,9 @@ def sizes_table(report: CompressionReport) -> Markup:
         total = kinds.setdefault(f"{layer.type_before} → {layer.type_after}", [0, 0, 0])
         for place, more in enumerate((1, layer.bytes_before, layer.bytes_after)):
             total[place] += more
-    rows = [(name, f"{count}", before, after) for name, (count, before, after) in kinds.items()]
+    rows: list[tuple[str, str | None, int, int]] = [
+        (name, f"{count}", before, after) for name, (count, before, after) in kinds.items()
+    ]
     rows.append(("whole model", None, report.bytes_before, report.bytes_after))
     before, after = wording(report).sides
     return _table(

@@ -63,7 +63,7 @@ def round_calibrated(
             matrix = model.tensors[source].read()
             part = _round(matrix, types[name], seen, method)
             rounded[name].append(part)
-            if seen is not None:
+            if seen is not None and not isinstance(part, np.ndarray):
                 layer = "output" if name == "decoder.embed" else source.removesuffix(".weight")
                 bias = f"{layer}.bias"
                 old = model.tensors[bias].read() if bias in model.tensors else None

@@ -20,4 +20,5 @@ def corrected_bias(
     A layer without a bias gets one.
     """
     shift = (rounded.astype(np.float64) - matrix) @ mean.astype(np.float64)
-    return ((0 if bias is None else bias) - shift).astype(np.float32)
+    corrected: np.ndarray = ((0 if bias is None else bias) - shift).astype(np.float32)
+    return corrected

@@ -73,7 +73,7 @@ class Grid:
 
     def values(self, codes: np.ndarray) -> np.ndarray:
         """The weights, float32 [N, K], that codes [N, K] of any type stand for."""
-        levels = grouped(codes.astype(np.float32), self.scheme) - self.zeros()[:, :, None]
+        levels: np.ndarray = grouped(codes.astype(np.float32), self.scheme) - self.zeros()[:, :, None]
         levels *= self.steps()[:, :, None]
         return levels.reshape(len(codes), -1)[:, : codes.shape[1]]
 

@@ -89,7 +89,8 @@ def _loss(weights: np.ndarray | None, scheme: Scheme) -> Loss:
 
         def diagonal(error: np.ndarray) -> np.ndarray:
             error = error * root
-            return np.einsum("rgk,rgk->rg", error, error)
+            squares: np.ndarray = np.einsum("rgk,rgk->rg", error, error)
+            return squares
 
         return diagonal
     group = scheme.group or len(weights)
@@ -100,7 +101,8 @@ def _loss(weights: np.ndarray | None, scheme: Scheme) -> Loss:
 
     def whole(error: np.ndarray) -> np.ndarray:
         by_group = error.transpose(1, 0, 2)
-        return np.einsum("grk,grk->rg", by_group @ own, by_group)
+        products: np.ndarray = np.einsum("grk,grk->rg", by_group @ own, by_group)
+        return products
 
     return whole
 

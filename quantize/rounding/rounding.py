@@ -53,16 +53,19 @@ def pack_parts(parts: Sequence[Rounded], sparse: bool = False, form: str = "stac
     """
     first = parts[0]
     if isinstance(first, np.ndarray):
-        return {"weight": pack_float32(stack_rows(parts, form))}
-    scale = pad_vector(stack_rows([part.scale for part in parts], form))
-    q = stack_rows([part.q for part in parts], form)
+        return {"weight": pack_float32(stack_rows([part for part in parts if isinstance(part, np.ndarray)], form))}
+    rounded = [part for part in parts if not isinstance(part, np.ndarray)]
+    scale = pad_vector(stack_rows([part.scale for part in rounded], form))
+    q = stack_rows([part.q for part in rounded], form)
     if sparse:
         lines, starts, quads = pack_sparse(q)
         return {"weight": lines, "scale": scale, "line_start": pad_table(starts), "line_quad": pad_table(quads)}
     if isinstance(first, QuantizedMatrix):
         return {"weight": pack_int8(q), "scale": scale}
     packed = {"weight": pack_int4(q, first.group), "scale": scale}
-    packed["group_scale"] = pack_groups(stack_rows([part.group_scale for part in parts], form))
-    if first.group_zero is not None:
-        packed["group_zero"] = pack_groups(stack_rows([part.group_zero for part in parts], form))
+    groups = [part for part in rounded if isinstance(part, GroupedMatrix)]
+    packed["group_scale"] = pack_groups(stack_rows([part.group_scale for part in groups], form))
+    zeros = [part.group_zero for part in groups if part.group_zero is not None]
+    if zeros:
+        packed["group_zero"] = pack_groups(stack_rows(zeros, form))
     return packed

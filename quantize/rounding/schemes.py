@@ -63,7 +63,8 @@ class QuantizedMatrix:
 
     def dequantize(self, columns: int) -> np.ndarray:
         """The weights as they count, float32 [N, columns]."""
-        return self.q[:, :columns] * self.scale[:, None]
+        weights: np.ndarray = self.q[:, :columns] * self.scale[:, None]
+        return weights
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def awq_scales(mean_abs: np.ndarray, alpha: float) -> np.ndarray:
     if not seen.any():
         return np.ones(len(mean_abs), np.float32)
     powers = np.where(seen, mean_abs, mean_abs[seen].min()).astype(np.float64) ** alpha
-    return (powers / np.sqrt(powers.max() * powers.min())).astype(np.float32)
+    scales: np.ndarray = (powers / np.sqrt(powers.max() * powers.min())).astype(np.float32)
+    return scales
 
 
 def search_awq(

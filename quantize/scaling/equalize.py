@@ -19,4 +19,5 @@ def equalizing_scales(producer: np.ndarray, consumer: np.ndarray) -> np.ndarray:
     before = np.abs(producer).max(axis=1).astype(np.float64)
     behind = np.abs(consumer).max(axis=0).astype(np.float64)
     used = (before > 0) & (behind > 0)
-    return np.sqrt(np.divide(before, behind, out=np.ones(len(before)), where=used)).astype(np.float32)
+    scales: np.ndarray = np.sqrt(np.divide(before, behind, out=np.ones(len(before)), where=used)).astype(np.float32)
+    return scales

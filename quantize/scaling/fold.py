@@ -81,7 +81,8 @@ class Place:
         """The largest of what belongs to the columns [K] of each channel."""
         if self.group == 1:
             return columns
-        return columns.reshape(-1, self.group, self.head_width).max(axis=1).reshape(-1)
+        largest: np.ndarray = columns.reshape(-1, self.group, self.head_width).max(axis=1)
+        return largest.reshape(-1)
 
     def even(self, channels: np.ndarray) -> np.ndarray:
         """The largest of what belongs to channels that have one scale, at each of them."""
@@ -106,7 +107,7 @@ def places(config: ModelConfig) -> list[Place]:
         last = _last_norm(name, stack)
         if last is None:
             continue
-        if name == "encoder" and config.decoder is not None:
+        if name == "encoder" and config.decoder is not None and not config.heads:  # which read it, too
             cross = [f"decoder.layers.{i}.cross_attention" for i in range(len(config.decoder.layers))]
             keys_and_values = tuple(f"{attention}.{part}" for attention in cross for part in ("k", "v"))
             found.append(Place(last, (last,), keys_and_values, f"{cross[0]}.kv"))

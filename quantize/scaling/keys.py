@@ -35,7 +35,8 @@ def search_key_scales(place: Place, queries: np.ndarray, keys: np.ndarray, alpha
         return split.transpose(1, 2, 0, 3).reshape(heads, -1, place.head_width)
 
     def scores(q: np.ndarray, k: np.ndarray) -> np.ndarray:
-        return q @ k.transpose(0, 2, 1)
+        found: np.ndarray = q @ k.transpose(0, 2, 1)
+        return found
 
     exact = scores(by_head(queries), by_head(keys))
     power = float(np.square(exact, dtype=np.float64).sum())

@@ -35,7 +35,7 @@ def save_state(
 
     Raises OptionError if it is no regular file, OutputError if it cannot be written.
     """
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "identity": np.frombuffer(json.dumps(identity).encode("ascii"), np.uint8),
         "done": np.array([done], np.int64),
     }

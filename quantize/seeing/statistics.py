@@ -161,4 +161,5 @@ def _mix(z: np.ndarray) -> np.ndarray:
     """A permutation of the 64-bit integers that looks like chance; products wrap."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z = z ^ (z >> np.uint64(31))
+    return z

@@ -91,8 +91,10 @@ def _check_sources(corpus: Path) -> None:
 def _join(corpus: Path, translations: Path, pairs: BinaryIO) -> int:
     """Write the pairs that have both sides; returns the number of the others."""
     left_out = 0
-    how = {"encoding": "utf-8", "newline": "\n"}
-    with open(corpus, **how) as sources, open(translations, **how) as targets:
+    with (
+        open(corpus, encoding="utf-8", newline="\n") as sources,
+        open(translations, encoding="utf-8", newline="\n") as targets,
+    ):
         for source, target in zip(sources, targets, strict=True):
             if source.strip() and target.strip():
                 pairs.write((source.rstrip("\r\n") + "\t" + target.replace("\t", " ")).encode())

@@ -54,14 +54,15 @@ def pair_keys(source: Side, target: Side, chosen: slice, target_vocab: int) -> n
     counts = source.lengths[sentence]
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     left = source.ids[np.repeat(source.offsets[sentence], counts) + within]
-    return left * target_vocab + np.repeat(target.ids[begin:end], counts)
+    keys: np.ndarray = left * target_vocab + np.repeat(target.ids[begin:end], counts)
+    return keys
 
 
 def align(source: Side, target: Side, target_vocab: int, iterations: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs that occur, int64 ascending (`pair_keys`), and float64 t(target | source) of each, by IBM model 1."""
     chosen = list(blocks(source.lengths * target.lengths))
-    bar = tqdm(chosen, "pairs", disable=None)
-    found = [np.unique(pair_keys(source, target, block, target_vocab)) for block in bar]
+    shown = tqdm(chosen, "pairs", disable=None)
+    found = [np.unique(pair_keys(source, target, block, target_vocab)) for block in shown]
     keys = np.unique(np.concatenate(found))
     left = keys // target_vocab
     table = np.ones(len(keys))

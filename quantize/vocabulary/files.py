@@ -203,7 +203,7 @@ class _JsonFiles:
             yield self._model, "unk_id"
         if self._content.get("padding"):
             yield self._content["padding"], "pad_id"
-        waiting = [self._content.get("post_processor")]
+        waiting: list[Any] = [self._content.get("post_processor")]
         while waiting:
             step = waiting.pop()
             kind = step.get("type") if step else None

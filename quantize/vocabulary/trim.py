@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pyengine.canonical import CanonicalModel, GenerationDefaults, LazyTensor, Removal
+from pyengine.canonical.search import OPTIONS
 from pyengine.errors import InputError, OptionError, TokenizerError, UnsupportedError
 from pyengine.quantize.vocabulary.files import TokenizerFiles, open_files, write_files
 from pyengine.text import Tokenizer, open_tokenizer, tokenizer_of
@@ -97,6 +98,8 @@ def trim_vocabulary(
     write_files(files, model.tokenizer_files, source_ids or target_ids, target_ids or source_ids, directory)
     _check(tokenizer, directory, model.tokenizer_kind, source_ids, target_ids)
     rows = {name: np.array(source_ids) for name in _SOURCE_TABLES}
+    tied = (name for name, head in config.heads.items() if head.out == "vocabulary")
+    rows.update((f"head.{name}.out.bias", np.array(source_ids)) for name in tied)
     rows.update((name, np.array(target_ids)) for name in _TARGET_TABLES)
     trimmed = CanonicalModel(
         config=replace(config, source_vocab=len(source_ids) or None, target_vocab=len(target_ids) or None),
@@ -143,29 +146,20 @@ def _named(generation: GenerationDefaults | None) -> Set[int]:
     if generation is None:
         return frozenset()
     single = (generation.decoder_start_token_id, generation.pad_token_id, generation.forced_bos_token_id)
-    several = (*generation.eos_token_id, *(generation.forced_eos_token_id or ()))
+    several = (*generation.eos_token_id, *generation.forced_eos_token_id)
     return {i for i in (*single, *several) if i is not None}
 
 
 def _renumbered(generation: GenerationDefaults | None, number: Mapping[int, int]) -> GenerationDefaults | None:
     if generation is None:
         return None
-
-    def all_of(ids: Iterable[int]) -> tuple[int, ...]:
-        return tuple(number[i] for i in ids if i in number)
-
-    forced_eos = generation.forced_eos_token_id
-    pad, bos = generation.pad_token_id, generation.forced_bos_token_id
+    pad = generation.pad_token_id
     return replace(
         generation,
         decoder_start_token_id=number[generation.decoder_start_token_id],
-        eos_token_id=all_of(generation.eos_token_id),
+        eos_token_id=tuple(number[i] for i in generation.eos_token_id),
         pad_token_id=None if pad is None else number[pad],
-        bad_words_ids=tuple(all_of(word) for word in generation.bad_words_ids if number.keys() >= set(word)),
-        suppress_tokens=all_of(generation.suppress_tokens),
-        begin_suppress_tokens=all_of(generation.begin_suppress_tokens),
-        forced_bos_token_id=None if bos is None else number[bos],
-        forced_eos_token_id=None if forced_eos is None else all_of(forced_eos),
+        **{name: option.kind.renumbered(getattr(generation, name), number) for name, option in OPTIONS.items()},
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from pyengine import _core
 from pyengine.quantize import convert
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 SMALL = (
     "--d-model=16", "--layers=2", "--attention-heads=2", "--ffn-dim=24", "--vocab-size=6100",
     "--max-position-embeddings=40",
@@ -31,6 +35,16 @@ def run(name: str, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_no_two_benchmarks_import_each_other() -> None:
+    files = {path.stem: path for path in (ROOT / "benchmarks").glob("*.py")}
+    uses: dict[str, set[str]] = {}
+    for name, path in files.items():
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        uses[name] = (plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}) & files.keys()
+    list(TopologicalSorter(uses).static_order())  # CycleError
 
 
 @pytest.mark.parametrize("dtype", ("float16", "float32"))
@@ -60,9 +74,9 @@ def test_the_same_seed_gives_the_same_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.exhaustive
 def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None:
     saved = tmp_path / "saved.json"
-    run("machine", "--json", str(saved))
+    run("bounds", "--json", str(saved))
     report = json.loads(saved.read_text(encoding="utf-8"))
-    assert report["benchmark"] == "machine" and all(value > 0 for value in report["settings"]["figures"].values())
+    assert report["benchmark"] == "bounds" and all(value > 0 for value in report["settings"]["figures"].values())
     described = report["machine"]
     for key in ("cpu", "cpus", "memory_bytes", "kernel", "compiler", "python", "packages", "commit", "date"):
         assert key in described
@@ -75,7 +89,7 @@ def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None
     [
         ("speed", ["--quick"]), ("footprint", ["--quick"]), ("quality", ["--sentences", "3"]),
         ("shortlist", ["--quick"]), exhaustive("peers", ["mt", "--quick"]), exhaustive("neighbour", ["--quick"]),
-        exhaustive("pruning", ["--quick"]), ("large", ["--quick"]), ("versions", ["--quick"]),
+        exhaustive("pruning", ["--quick"]), ("large", ["--quick"]), ("versions", ["--quick"]), ("phases", ["--quick"]),
     ],
 )  # fmt: skip
 def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str], tmp_path: Path) -> None:
@@ -104,11 +118,36 @@ def test_kernels_are_shown_as_shares_of_the_limits(tmp_path: Path) -> None:
             assert all(row[4] > 0 for row in table["rows"])
 
 
-def test_the_page_shows_the_committed_results(tmp_path: Path) -> None:
-    page = ROOT / "docs" / "performance.md"
-    copy = tmp_path / "performance.md"
-    copy.write_bytes(page.read_bytes())
-    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    assert results
-    run("report", *map(str, results), "--update", str(copy))
-    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+def test_the_pages_are_made_of_the_committed_results(tmp_path: Path) -> None:
+    (tmp_path / "performance").mkdir()
+    front = (DOCS / "performance.md").read_text(encoding="utf-8")
+    before, _, after = front.partition("<!-- begin summary -->\n")
+    emptied = before + "<!-- begin summary -->\n<!-- end summary -->\n" + after.partition("<!-- end summary -->\n")[2]
+    (tmp_path / "performance.md").write_text(emptied, encoding="utf-8")
+    run("report", "--docs", str(tmp_path))
+    assert (tmp_path / "performance.md").read_text(encoding="utf-8") == front
+    made, committed = (
+        {path.name: path.read_text(encoding="utf-8") for path in (folder / "performance").glob("*.md")}
+        for folder in (tmp_path, DOCS)
+    )
+    assert made == committed
+    assert {f"{path.stem}.md" for path in (ROOT / "benchmarks" / "results").iterdir()} == set(made)
+
+
+def test_the_pictures_show_the_committed_results(tmp_path: Path) -> None:
+    """By what they say of themselves: where letters and lines stand, versions of matplotlib differ."""
+    pytest.importorskip("matplotlib")
+    (tmp_path / "performance").mkdir()
+    run("pictures", "--docs", str(tmp_path))
+    made = {path.name: path for path in (tmp_path / "performance").iterdir()}
+    committed = {path.name: path for path in (DOCS / "performance").glob("*.svg")}
+    assert made.keys() == committed.keys() and len(made) == 3
+    for name, path in committed.items():
+        described = ET.parse(path).findtext("{*}desc")
+        assert described and described == ET.parse(made[name]).findtext("{*}desc")
+        assert path.stat().st_size < 60_000
+        first = made[name].read_bytes()
+        assert b"prefers-color-scheme: dark" in first and b"var(" not in first
+    before = {name: path.read_bytes() for name, path in made.items()}
+    run("pictures", "--docs", str(tmp_path))
+    assert before == {name: path.read_bytes() for name, path in made.items()}

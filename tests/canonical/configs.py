@@ -7,10 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.canonical import AttentionConfig, FeedForwardConfig, LayerConfig, ModelConfig, RopeConfig, StackConfig
+from pyengine.canonical import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    LayerConfig,
+    ModelConfig,
+    RopeConfig,
+    StackConfig,
+)
 from pyengine.canonical.config import ACTIVATIONS
 
-__all__ = ["decoder_only", "encoder_only", "random_config"]
+__all__ = ["HEADS", "decoder_only", "encoder_only", "random_config"]
+
+# A classifier of three labels, a masked language model, and an embedding.
+HEADS = {
+    "classes": HeadConfig("cls", True, "tanh", out=3, labels=("no", "perhaps", "yes"), problem="single_label"),
+    "words": HeadConfig("none", True, "gelu", norm=True, out="vocabulary"),
+    "embedding": HeadConfig("mean"),
+}
 
 
 def encoder_only(**changes: Any) -> ModelConfig:
@@ -90,4 +105,5 @@ def random_config(seed: int) -> ModelConfig:
         embedding_width=20 if narrow else None, share_embeddings=share,
         tie_output=bool(decoder) and not narrow and chance(), output_bias=chance(),
         logit_soft_cap=one(None, 30.0) if decoder else None, ropes=ropes,
+        heads=dict(list(HEADS.items())[: rng.integers(4)]) if encoder else {},
     )  # fmt: skip

@@ -20,7 +20,7 @@ from pyengine.canonical import (
 from pyengine.errors import ModelFileError
 
 from ..oracle.tiny import UNEVEN, model_config
-from .configs import decoder_only, encoder_only, random_config
+from .configs import HEADS, decoder_only, encoder_only, random_config
 
 CONFIG = model_config()
 
@@ -50,7 +50,7 @@ def test_sublayers_by_name(seed: int) -> None:
 
 
 def test_round_trips() -> None:
-    for config in (CONFIG, model_config(**UNEVEN), encoder_only(), decoder_only()):
+    for config in (CONFIG, model_config(**UNEVEN), encoder_only(), encoder_only(heads=HEADS), decoder_only()):
         assert ModelConfig.from_json(through_json(config.to_json()), "here") == config
 
 
@@ -89,27 +89,36 @@ def inside(data: dict[str, Any], path: Path) -> dict[str, Any]:
     return data
 
 
-@pytest.mark.parametrize("path", paths(decoder_only().to_json()), ids=".".join)
-def test_no_field_may_be_missing_or_of_another_type(path: Path) -> None:
-    data = through_json(decoder_only().to_json())
+WHOLE = {"decoder": decoder_only().to_json(), "encoder": encoder_only(heads=HEADS).to_json()}  # all fields are in these
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_no_field_may_be_missing_or_of_another_type(kind: str) -> None:
+    for path in paths(WHOLE[kind]):
+        refuses(through_json(WHOLE[kind]), path)
+
+
+def refuses(data: dict[str, Any], path: Path) -> None:
     owner = inside(data, path[:-1])
     for wrong in ({"a": 1}, "1\n", 10**400, [{}] * 2):
         owner[path[-1]] = wrong
         with pytest.raises(ModelFileError, match="^here"):
             ModelConfig.from_json(through_json(data), "here")
     del owner[path[-1]]
-    if path[:-1] != ("ropes",):
+    if path[:-1] not in (("ropes",), ("heads",)):
         with pytest.raises(ModelFileError, match=f"^here.*field '{path[-1]}' is missing"):
             ModelConfig.from_json(data, "here")
 
 
 @pytest.mark.parametrize(
-    "path",
-    [(), ("decoder",), ("decoder", "self_attention"), ("decoder", "feed_forward"), ("ropes", "far")],
-    ids=".".join,
-)
-def test_unknown_fields(path: Path) -> None:
-    data = through_json(decoder_only().to_json())
+    ("kind", "path"),
+    (
+        ("decoder", ()), ("decoder", ("decoder",)), ("decoder", ("decoder", "self_attention")),
+        ("decoder", ("decoder", "feed_forward")), ("decoder", ("ropes", "far")), ("encoder", ("heads", "words")),
+    ),
+)  # fmt: skip
+def test_unknown_fields(kind: str, path: Path) -> None:
+    data = through_json(WHOLE[kind])
     inside(data, path)["novel"] = 1
     with pytest.raises(ModelFileError, match="^here.*unknown fields: 'novel'"):
         ModelConfig.from_json(data, "here")

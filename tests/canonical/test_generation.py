@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pyengine.canonical import GenerationDefaults
+from pyengine.canonical.search import OPTIONS
 from pyengine.errors import ModelFileError
 
 from ..oracle.tiny import model_config
@@ -44,9 +45,18 @@ def test_lengths_without_the_prompt_may_be_absent() -> None:
     assert not {"max_new_tokens", "min_new_tokens"} & set(DEFAULTS.to_json())
 
 
-def test_unknown_fields() -> None:
+def test_what_is_absent_or_null_has_the_default_of_transformers() -> None:
+    """So a directory that was written before there was an option still has a meaning."""
+    said = {"decoder_start_token_id": 20, "eos_token_id": [0], "max_length": 9}
+    plain = GenerationDefaults(decoder_start_token_id=20, eos_token_id=(0,), pad_token_id=None, max_length=9)
+    assert GenerationDefaults.from_json(said, "here", CONFIG) == plain
+    assert GenerationDefaults.from_json({**dict.fromkeys(OPTIONS), **said}, "here", CONFIG) == plain
+
+
+@pytest.mark.parametrize("value", [1, None])
+def test_unknown_fields(value: object) -> None:
     with pytest.raises(ModelFileError, match="here: unknown fields: 'top_k'"):
-        GenerationDefaults.from_json({**DEFAULTS.to_json(), "top_k": 1}, "here", CONFIG)
+        GenerationDefaults.from_json({**DEFAULTS.to_json(), "top_k": value}, "here", CONFIG)
 
 
 def test_a_model_that_writes_nothing_has_no_search() -> None:
@@ -68,7 +78,6 @@ def test_a_model_that_writes_nothing_has_no_search() -> None:
         ("max_length", None),
         ("min_length", -1),
         ("max_new_tokens", 0),
-        ("max_new_tokens", None),
         ("min_new_tokens", -1),
         ("min_new_tokens", True),
         ("num_beams", 0),
@@ -82,7 +91,6 @@ def test_a_model_that_writes_nothing_has_no_search() -> None:
         ("bad_words_ids", [[]]),
         ("bad_words_ids", [[21]]),
         ("bad_words_ids", [3]),
-        ("bad_words_ids", None),
         ("suppress_tokens", [21]),
         ("begin_suppress_tokens", [True]),
         ("forced_bos_token_id", 21),

@@ -11,7 +11,7 @@ from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig, tensor_s
 from pyengine.errors import CheckpointError
 
 from ..oracle.tiny import UNEVEN, generation, model_config
-from .configs import decoder_only, encoder_only, random_config
+from .configs import HEADS, decoder_only, encoder_only, random_config
 
 CONFIG = model_config()
 
@@ -77,6 +77,22 @@ def test_an_encoder_alone() -> None:
         "encoder.embed.project.weight": (12, 8),
         "encoder.embed.project.bias": (12,),
     }
+
+
+def test_heads() -> None:
+    """Behind the encoder, in their order; the table is 8 wide, the model 12."""
+    config = encoder_only(heads=HEADS)
+    added = {name: spec for name, spec in tensor_specs(config).items() if name.startswith("head.")}
+    assert list(tensor_specs(config)) == [*tensor_specs(encoder_only()), *added]
+    assert {name: spec.shape for name, spec in added.items()} == {
+        "head.classes.dense.weight": (12, 12), "head.classes.dense.bias": (12,),
+        "head.classes.out.weight": (3, 12), "head.classes.out.bias": (3,),
+        "head.words.dense.weight": (8, 12), "head.words.dense.bias": (8,),
+        "head.words.norm.weight": (8,), "head.words.norm.bias": (8,), "head.words.out.bias": (21,),
+    }  # fmt: skip
+    assert {spec.kind for spec in added.values()} == {"linear", "vector"}
+    rms = encoder_only(heads=HEADS, encoder=replace(config.encoder, norm="rms"))
+    assert "head.words.norm.weight" in tensor_specs(rms) and "head.words.norm.bias" not in tensor_specs(rms)
 
 
 def test_tables_of_the_scores() -> None:

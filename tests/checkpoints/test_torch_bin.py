@@ -44,11 +44,10 @@ def write(directory: Path, content: dict[str, bytes], compression: int = zipfile
     return directory
 
 
+@pytest.mark.parametrize("write_file", [handmade.write_torch, handmade.write_legacy], ids=["zip", "before 1.6"])
 @pytest.mark.parametrize("dtype", ("float32", "float16", "bfloat16", "float64"))
-def test_values_are_exact(tmp_path: Path, dtype: str) -> None:
-    handmade.write_torch(
-        tmp_path / "pytorch_model.bin", {"a": VALUES, "b": VALUES[0], "empty": VALUES[:0]}, dtype
-    )
+def test_values_are_exact(tmp_path: Path, dtype: str, write_file: Callable[..., None]) -> None:
+    write_file(tmp_path / "pytorch_model.bin", {"a": VALUES, "b": VALUES[0], "empty": VALUES[:0]}, dtype)
     weights = open_weights(tmp_path)
     assert list(weights) == ["a", "b", "empty"]
     assert (weights["a"].shape, weights["a"].dtype) == ((4, 6), dtype)

@@ -18,8 +18,13 @@ import pytest
 
 import pyengine
 from pyengine import InputError
+from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.cli.lines import LineReader
+from pyengine.quantize import convert
 from pyengine.shortlist import Shortlist
+
+from ..canonical.configs import HEADS
+from ..oracle.tiny import generation, model_config, random_tensors
 
 COMMAND = [sys.executable, "-m", "pyengine"]
 LINES = ["Ein Mann fährt Fahrrad.", "", "Zwei Hunde spielen im Schnee.", "Eine Frau singt."]
@@ -40,7 +45,7 @@ def error_line(done: subprocess.CompletedProcess[bytes]) -> str:
 @pytest.fixture(scope="module")
 def expected(int8_directory: Path) -> list[str]:
     with pyengine.load(int8_directory) as translator:
-        return [result.text or "" for result in translator.translate(LINES, beam_size=2)]
+        return [result.text for result in translator.translate(LINES, beam_size=2)]
 
 
 def test_arguments(int8_directory: Path, expected: list[str]) -> None:
@@ -230,7 +235,7 @@ def test_too_long(int8_directory: Path) -> None:
         (["translate", "x"], "arguments are required: -m/--model"),
         (
             ["translate", "-m", "{model}", "--beam-size", "many", "x"],
-            "argument --beam-size: invalid int value",
+            "--beam-size is 'many'; expected a whole number, 1..256",
         ),
         (["translate", "-m", "{model}", "--beam-size", "0", "x"], "--beam-size is 0; expected"),
         (["translate", "-m", "{model}", "--max-batch-tokens", "0", "x"], "--max-batch-tokens is 0; expected"),
@@ -267,6 +272,18 @@ def test_info(int8_directory: Path) -> None:
     about = json.loads(run("info", int8_directory, "--json", "--verify").stdout)
     assert about["verified"] and about["model"]["encoder"]["layers"] == 4
     assert about["generation"]["eos_token_id"] == [0]
+
+
+def test_info_shows_heads(tmp_path: Path) -> None:
+    config = model_config(heads=HEADS)
+    tensors = {name: LazyTensor.of(name, values) for name, values in random_tensors(config, 1).items()}
+    convert(CanonicalModel(config, generation(), tensors), tmp_path / "model")
+    done = run("info", tmp_path / "model", "--verify")
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines())
+    assert rows["model.heads.classes.labels"] == '["no", "perhaps", "yes"]'
+    assert (rows["model.heads.words.out"], rows["model.heads.embedding.pool"]) == ("vocabulary", "mean")
+    about = json.loads(run("info", tmp_path / "model", "--json").stdout)
+    assert about["model"]["heads"] == config.to_json()["heads"]
 
 
 def test_info_verify_finds_a_damaged_byte(int8_directory: Path, tmp_path: Path) -> None:

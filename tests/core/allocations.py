@@ -1,7 +1,7 @@
 """What test_allocations.py runs with failing_malloc.c before the C library:  python allocations.py SHIM
 
-Of a step that forks, frees, encodes, decodes and answers lists, each allocation of the core fails once, in a session of
-its own. Prints how many there were.
+Of a step that forks, frees, encodes, runs a head, decodes and answers lists, each allocation of the core fails once, in
+a session of its own. Prints how many there were.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[2]))  # last: an installed pyengine goes first
 
 from pyengine import _core  # noqa: E402
+from pyengine.canonical import HeadConfig  # noqa: E402
 from pyengine.errors import EngineError  # noqa: E402
 from tests.core.models import TinyModel, make_plan, new_session  # noqa: E402
 
@@ -34,6 +35,7 @@ MIXED = make_plan(
     lists=[range(1, 23), range(0, 20)],
     rows=[(1, 2, RNG.integers(0, 23, 30)), (3, 1, [3]), (4, 0, [2] * 20), (5, 0, [6] * 40)],
     top_k=7,
+    head="words",
 )
 AFTER = make_plan(rows=[(0, 0, [7, 8])])
 
@@ -45,14 +47,16 @@ def session(model: _core.Model) -> _core.Session:
 
 
 def bytes_of(result: object) -> bytes:
-    return b"".join(getattr(result, name).tobytes() for name in ("log_normalizer", "top_ids", "top_logits"))
+    arrays = [getattr(result, name) for name in ("log_normalizer", "top_ids", "top_logits", "answers")]
+    return b"".join(array.tobytes() for array in arrays if array is not None)
 
 
 def main(shim: str) -> None:
     hooks = ctypes.CDLL(shim)
     seen = ctypes.c_long.in_dll(hooks, "seen")
     fail_at = ctypes.c_long.in_dll(hooks, "fail_at")
-    model = TinyModel.random("int8", seed=3, width=32, max_positions=120).core("int8")
+    heads = {"words": HeadConfig("none", True, "gelu", norm=True, out="vocabulary")}
+    model = TinyModel.random("int8", seed=3, width=32, max_positions=120, heads=heads).core("int8")
     undisturbed = session(model)
     expected_after = bytes_of(undisturbed.step(AFTER))
     expected = bytes_of(session(model).step(MIXED))

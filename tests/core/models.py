@@ -95,6 +95,7 @@ def make_plan(
     top_k: int = 1,
     full_logits: bool = False,
     states: bool = False,
+    head: str | None = None,
     **arrays: object,
 ) -> Plan:
     """sources: memory -> its tokens; rows: (sequence, memory, tokens); exclude: ids for each row of logits;
@@ -123,7 +124,7 @@ def make_plan(
     converted = {name: np.array(list(value), np.int32) for name, value in values.items()}  # type: ignore[call-overload]
     if "forks" in converted:
         converted["forks"] = converted["forks"].reshape(-1, 2)
-    return Plan(top_k=top_k, full_logits=full_logits, states=states, **converted)
+    return Plan(top_k=top_k, full_logits=full_logits, states=states, head=head, **converted)
 
 
 def step(session: _core.Session, **plan: object) -> StepResult:

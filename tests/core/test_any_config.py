@@ -18,7 +18,7 @@ import pytest
 from pyengine import _core
 from pyengine.canonical.config import ModelConfig
 
-from ..oracle.perturbed import float32_bound
+from ..oracle.perturbed import float32_bound, float32_bounds
 from ..oracle.random_config import random_config, random_tensors
 from ..oracle.rounded import RoundedTransformer
 from ..oracle.transformer import Transformer
@@ -123,7 +123,7 @@ ENCODERS = [seed for seed in range(24) if random_config(seed).encoder is not Non
 
 
 class Encoded:
-    """Segments of a model, with token types where it has any, and what its encoder makes of them."""
+    """Segments of a model, with token types where it has any, and what its encoder or a head of it makes of them."""
 
     def __init__(self, seed: int, weights: str) -> None:
         config = random_config(seed)
@@ -136,33 +136,73 @@ class Encoded:
     def oracle(self, model: Transformer) -> list[np.ndarray]:
         return [model.encode(ids, types) for ids, types in zip(self.segments, self.types, strict=True)]
 
-    def core(self, kv: str, isa: str | None = None, only: int | None = None) -> list[np.ndarray]:
+    def answers(self, model: Transformer) -> dict[str, list[np.ndarray]]:
+        """Of every head, to every segment."""
+        states = self.oracle(model)
+        return {head: [model.answer(head, each) for each in states] for head in model.config.heads}
+
+    def core(
+        self, kv: str, isa: str | None = None, only: int | None = None, head: str | None = None, threads: int = 1
+    ) -> list[np.ndarray]:
+        config = self.tiny.config
         segments, types = (parts if only is None else parts[only : only + 1] for parts in (self.segments, self.types))
-        memories = range(len(segments)) if self.tiny.config.decoder is not None else [-1] * len(segments)
+        memories = range(len(segments)) if config.decoder is not None else [-1] * len(segments)
         lengths = list(map(len, segments))
-        states = step(
-            new_session(self.tiny.core(kv, isa)),
+        result = step(
+            new_session(self.tiny.core(kv, isa), threads=threads),
             encode_tokens=np.concatenate(segments), encode_types=np.concatenate(types), encode_lengths=lengths,
-            encode_memories=memories, states=True,
-        ).states  # fmt: skip
-        assert states is not None
-        return np.split(states, np.cumsum(lengths)[:-1])
+            encode_memories=memories, states=head is None, head=head,
+        )  # fmt: skip
+        found = result.states if head is None else result.answers
+        assert found is not None
+        pooled = head is not None and config.heads[head].pool != "none"
+        return np.split(found, len(segments) if pooled else np.cumsum(lengths)[:-1])
+
+
+@cache
+def encoded(seed: int, weights: str) -> Encoded:
+    return Encoded(seed, weights)
 
 
 @pytest.mark.parametrize("seed", ENCODERS)
 def test_states_of_encoders(seed: int) -> None:
-    case = Encoded(seed, "float32")
+    case = encoded(seed, "float32")
     exact = case.oracle(Transformer(case.tiny.config, case.tiny.floats))
     bound = float32_bound(case.tiny.config, case.tiny.floats, case.oracle)
     assert largest(case.core("float32"), exact).max() < bound
 
 
+@pytest.mark.parametrize(("weights", "kv"), COMPUTE)
+@pytest.mark.parametrize("seed", ENCODERS)
+def test_answers_of_heads(seed: int, weights: str, kv: str) -> None:
+    """As of logits."""
+    case = encoded(seed, weights)
+    config, tensors = case.tiny.config, case.tiny.floats
+    if weights == "int4g32" and reads_rows(config):
+        pytest.skip("its rows lie on the edges between int8 steps")
+    rounded = RoundedTransformer(config, tensors, activations=weights != "float32", cache=kv == "int8")
+    expected, exact = case.answers(rounded), case.answers(Transformer(config, tensors))
+    bounds = float32_bounds(config, tensors, lambda model: list(map(np.concatenate, case.answers(model).values())))
+    for head, bound in zip(config.heads, bounds, strict=True):
+        answers = case.core(kv, head=head)
+        assert [each.shape for each in answers] == [each.shape for each in exact[head]], head
+        found = largest(answers, expected[head])
+        if (weights, kv) == ("float32", "float32"):
+            assert found.max() < bound, head
+        else:
+            assert (found < bound).sum() >= len(found) / 3, head
+            assert found.max() < 2 * largest(expected[head], exact[head]).max() + bound, head
+
+
 @pytest.mark.parametrize(("weights", "kv"), COMPUTE[:2])
 @pytest.mark.parametrize("seed", ENCODERS)
-def test_states_alone_and_on_every_instruction_set(seed: int, weights: str, kv: str) -> None:
-    case = Encoded(seed, weights)
-    batch = [states.tobytes() for states in case.core(kv)]
-    for isa in _core.available_isas():
-        assert [states.tobytes() for states in case.core(kv, isa)] == batch, isa
-    for i, alone in enumerate(batch):
-        assert case.core(kv, only=i)[0].tobytes() == alone
+def test_encoded_alone_on_any_threads_and_every_instruction_set(seed: int, weights: str, kv: str) -> None:
+    case = encoded(seed, weights)
+    for head in (None, *case.tiny.config.heads):
+        batch = [each.tobytes() for each in case.core(kv, head=head)]
+        for isa in _core.available_isas():
+            assert [each.tobytes() for each in case.core(kv, isa, head=head)] == batch, (head, isa)
+        for threads in (2, 3, 7):
+            assert [each.tobytes() for each in case.core(kv, head=head, threads=threads)] == batch, (head, threads)
+        for i, alone in enumerate(batch):
+            assert case.core(kv, only=i, head=head)[0].tobytes() == alone, (head, i)

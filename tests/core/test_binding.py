@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pyengine
 from pyengine import _core
 from pyengine.errors import EngineError, ModelFileError, OptionError
 
@@ -124,4 +126,15 @@ def test_exported_names_and_the_stack() -> None:
 
 
 def test_public_names_of_the_module() -> None:
-    assert sorted(_core.__all__) == ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power"]
+    names = ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power", "write_tokens"]
+    assert sorted(_core.__all__) == names
+
+
+def test_the_types_of_the_extension_name_what_it_has() -> None:
+    """`_core.pyi`: the exported names, with attributes and methods that are there."""
+    stub = ast.parse((Path(pyengine.__file__).parent / "_core.pyi").read_text(encoding="utf-8"))
+    declared = [each for each in stub.body if isinstance(each, (ast.ClassDef, ast.FunctionDef))]
+    assert sorted(each.name for each in declared) == sorted(_core.__all__)
+    for each in declared:
+        for inner in each.body if isinstance(each, ast.ClassDef) else ():
+            assert isinstance(inner, ast.FunctionDef) and hasattr(getattr(_core, each.name), inner.name), inner

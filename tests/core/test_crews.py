@@ -47,7 +47,10 @@ def test_a_step_that_finds_all_crews_at_work_comes_back_empty_handed_and_leaves_
     assert np.array_equal(results[0], wanted)
 
 
-def test_steps_that_wait_are_served_in_the_order_in_which_they_came() -> None:
+@pytest.mark.parametrize("began", [(0, 0, 0, 0), (30, 10, 40, 20)], ids=["in the order of the calls", "of their waits"])
+def test_who_began_to_wait_first_comes_first(began: tuple[int, ...]) -> None:
+    """Whenever the call comes, where `since` says more: Python looks at deadlines and signals every tenth of a second,
+    and comes again."""
     model, crews = TinyModel.random().core(), _core.Crews(1)
     first, order = _core.Session(model, crews, **SIZES), []
     inside, go_on = threading.Event(), threading.Event()
@@ -55,31 +58,9 @@ def test_steps_that_wait_are_served_in_the_order_in_which_they_came() -> None:
     threads = [threading.Thread(target=first.step, args=(START,))]
     threads[0].start()
     inside.wait()
-    for number in range(4):
+    for number, since in enumerate(began):
         session = _core.Session(model, crews, **SIZES)
         session.observe(lambda name, x, number=number: order.append(number))
-        threads.append(threading.Thread(target=session.step, args=(START,)))
-        threads[-1].start()
-        while crews.waiting <= number:
-            time.sleep(0.001)
-    go_on.set()
-    for thread in threads:
-        thread.join()
-    assert sorted(order) == order
-
-
-def test_who_began_to_wait_first_comes_first() -> None:
-    """Whenever the call comes: Python looks at deadlines and signals every tenth of a second, and comes again."""
-    model, crews = TinyModel.random().core(), _core.Crews(1)
-    first, order = _core.Session(model, crews, **SIZES), []
-    inside, go_on = threading.Event(), threading.Event()
-    first.observe(lambda name, x: (inside.set(), go_on.wait()))
-    threads = [threading.Thread(target=first.step, args=(START,))]
-    threads[0].start()
-    inside.wait()
-    for number, since in enumerate((30, 10, 40, 20)):
-        session = _core.Session(model, crews, **SIZES)
-        session.observe(lambda name, x, since=since: order.append(since))
         threads.append(threading.Thread(target=session.step, args=(START, 60.0, since)))
         threads[-1].start()
         while crews.waiting <= number:
@@ -87,7 +68,7 @@ def test_who_began_to_wait_first_comes_first() -> None:
     go_on.set()
     for thread in threads:
         thread.join()
-    assert sorted(order) == order and set(order) == {10, 20, 30, 40}
+    assert list(dict.fromkeys(order)) == sorted(range(4), key=lambda number: began[number])
 
 
 @pytest.mark.parametrize(("threads", "places"), [(0, 1), (257, 1), (-1, 1), (1, 0)])

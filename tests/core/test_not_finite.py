@@ -7,7 +7,7 @@ import pytest
 
 from pyengine import _core
 from pyengine.errors import EngineError
-from pyengine.options import TranslationOptions
+from pyengine.options import GenerationOptions
 from pyengine.scheduling.scheduler import Request, Scheduler
 
 from ..oracle.tiny import generation
@@ -67,8 +67,8 @@ def test_other_sequences_go_on_afterwards() -> None:
 @pytest.mark.parametrize("beams", [1, 3])
 def test_steps_ahead_stop(beams: int) -> None:
     """The core meets NaN in the middle of a run of steps that Python does not see."""
-    defaults = generation(bad_words_ids=(), forced_eos_token_id=None)
-    options = TranslationOptions(num_beams=beams, min_new_tokens=15, max_new_tokens=16, suppress_tokens=(0,))
+    defaults = generation(bad_words_ids=(), forced_eos_token_id=())
+    options = GenerationOptions(num_beams=beams, min_new_tokens=15, max_new_tokens=16, suppress_tokens=(0,))
     settled = options.resolve(defaults, 23, 40)
     requests = [Request(np.array(SOURCE, np.int32), np.zeros(0, np.int32))]
 

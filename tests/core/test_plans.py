@@ -91,6 +91,9 @@ REFUSED: dict[str, tuple[dict, str]] = {
     "no offsets": (dict(rows=[(0, 0, [1])], exclude_offsets=[]), "differ in length"),
     "offsets beyond the ids": (dict(rows=[(0, 0, [1])], exclude_offsets=[0, 2]), "differ in length"),
     "negative offset": (dict(rows=[(0, 0, [1])], exclude_offsets=[0, -1]), "differ in length"),
+    "a head that is not there": (
+        dict(sources={1: [1]}, head="words"), "head 'words': expected one of the model's (none)",
+    ),
     "negative top_k": (dict(rows=[(0, 0, [1])], top_k=-1), "differ in length"),
 }  # fmt: skip
 

@@ -57,12 +57,13 @@ def test_a_sequence_holds_the_pages_of_its_window(rows: int) -> None:
 
 @pytest.mark.parametrize("rows", [1, 16, 40])
 def test_a_step_takes_the_pages_of_its_window_and_its_rows(rows: int) -> None:
-    """To the page: a cache of so many bytes has room for the step, and for no page less."""
+    """A cache of the bytes that `sequence_bytes` asks for has room for every step, however long the sequence is."""
     model = windowed(*WINDOWS)
-    free = new_session(model)
+    free = new_session(model, max_rows=rows)
     page = free.sequence_bytes(1) // len(WINDOWS)
-    most = sum(pages_of(window + rows) + 2 for window in WINDOWS)
-    bounded = new_session(model, cache_bytes=most * page)
+    most = free.sequence_bytes(POSITIONS)
+    assert most == sum(pages_of(window + rows) + 2 for window in WINDOWS) * page
+    bounded = new_session(model, max_rows=rows, cache_bytes=most)
     tokens = np.random.default_rng(rows).integers(0, 300, 560)
     for start in range(0, len(tokens), rows):
         plan = make_plan(rows=[(0, -1, tokens[start : start + rows])])

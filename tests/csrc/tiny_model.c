@@ -3,7 +3,8 @@
 
 #include "check_core.h"
 
-enum { WIDTH = 24, HEADS = 3, HEAD_WIDTH = 12, FFN = 40, SOURCE_VOCAB = 50, VOCAB = 37, POSITIONS = 32, ROWS = 9 };
+enum { WIDTH = 24, HEADS = 3, HEAD_WIDTH = 12, FFN = 40, SOURCE_VOCAB = 50, VOCAB = 37, POSITIONS = 32 };
+enum { ROWS = 9, LABELS = 5 };
 
 static pe_linear random_linear(pe_weight_type type, int64_t n, int64_t k) {
     const int64_t n16 = pe_round_up(n, PE_BLOCK), k4 = pe_round_up(k, PE_QUAD);
@@ -74,6 +75,7 @@ static void make_model(pe_model *model, const pe_kernels *kernels, pe_weight_typ
         .encoder = stack(type, SOURCE_VOCAB, positions),
         .decoder = stack(type, VOCAB, positions),
         .output = random_linear(type, VOCAB, WIDTH),
+        .n_heads = 1,
     };
     expect_near("pe_model_allocate", pe_model_allocate(model), PE_OK, 0);
     for (int i = 0; i < 2; i++) { /* the second layer has lost a head, and another attention has more */
@@ -83,11 +85,19 @@ static void make_model(pe_model *model, const pe_kernels *kernels, pe_weight_typ
         model->decoder.layers[i].cross = attention(type, i + 1, true);
         model->decoder.layers[i].ffn = feed_forward(type, FFN - 3 * i);
     }
+    model->heads[0] = (pe_head){
+        .pool = PE_POOL_MEAN, .dense = random_linear(type, WIDTH, WIDTH), .activation = PE_TANH, .norm = random_norm(),
+        .out = random_linear(type, LABELS, WIDTH),
+    };
     expect_near("pe_model_link", pe_model_link(model), PE_OK, 0);
 }
 
-/* Sequence 0 has five rows, sequence 1 four; both read memories made in the first step. */
-static void run(const pe_model *model, int threads, bool at_once, float logits[ROWS * VOCAB]) {
+typedef struct results {
+    float logits[ROWS * VOCAB], answers[2 * PE_BLOCK];
+} results;
+
+/* Sequence 0 has five rows, sequence 1 four; both read memories made in the first step, where a head answers, too. */
+static void run(const pe_model *model, int threads, bool at_once, results *found) {
     static const int32_t lengths[] = {19, 3}, memory_ids[] = {0, 1};
     static const int32_t tokens[ROWS] = {1, 30, 36, 7, 7, 2, 0, 11, 36}, sequences[ROWS] = {0, 0, 0, 0, 0, 1, 1, 1, 1};
     static const int32_t no_excluded[ROWS + 1] = {0};
@@ -106,16 +116,17 @@ static void run(const pe_model *model, int threads, bool at_once, float logits[R
         pe_plan plan = {
             .n_segments = first ? 2 : 0, .segment_lengths = lengths, .segment_memories = memory_ids,
             .n_source_tokens = first ? 22 : 0, .source_tokens = source,
+            .head = first ? model->heads : NULL, .answers = found->answers, .ld_answers = PE_BLOCK,
             .n_rows = step, .tokens = tokens + row, .sequences = sequences + row, .memories = sequences + row,
             .logit_rows = logit_rows,
         };
         plan.logits = (pe_logits_request){
             .n_rows = step, .top_k = 3, .exclude_offsets = no_excluded, .log_normalizer = normalizer,
-            .top_ids = top_ids, .top_logits = top_logits, .logits = logits + row * VOCAB,
+            .top_ids = top_ids, .top_logits = top_logits, .logits = found->logits + row * VOCAB,
         };
         expect_near("pe_session_step", pe_session_step(&session, &plan, &crew), PE_OK, 0);
         for (int r = 0; r < step; r++) { /* the best logit is the largest, the normalizer is the sum's logarithm */
-            const float *x = logits + (row + r) * VOCAB;
+            const float *x = found->logits + (row + r) * VOCAB;
             double largest = x[0], sum = 0;
             for (int i = 0; i < VOCAB; i++) largest = fmax(largest, x[i]), sum += exp(x[i]);
             expect_near("top_logits", top_logits[r * 3], largest, 0);
@@ -128,14 +139,14 @@ static void run(const pe_model *model, int threads, bool at_once, float logits[R
 }
 
 uint64_t check_model(const pe_kernels *kernels, pe_weight_type weights) {
-    static float logits[ROWS * VOCAB], again[ROWS * VOCAB];
+    static results found, again;
     pe_model model;
     make_model(&model, kernels, weights);
-    run(&model, 1, true, logits);
-    run(&model, 3, true, again);
-    expect_near("three threads give other bytes", memcmp(logits, again, sizeof logits), 0, 0);
-    run(&model, 3, false, again);
-    expect_near("a row a step gives other bytes", memcmp(logits, again, sizeof logits), 0, 0);
+    run(&model, 1, true, &found);
+    run(&model, 3, true, &again);
+    expect_near("three threads give other bytes", memcmp(&found, &again, sizeof found), 0, 0);
+    run(&model, 3, false, &again);
+    expect_near("a row a step gives other bytes", memcmp(&found, &again, sizeof found), 0, 0);
     pe_model_free(&model);
-    return fingerprint(0, logits, sizeof logits);
+    return fingerprint(0, &found, sizeof found);
 }

@@ -7,7 +7,7 @@ import pytest
 
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.search import Finished, Found
-from pyengine.options import TranslationOptions
+from pyengine.options import GenerationOptions
 from pyengine.plan import StepResult
 from tests.oracle.reference import ReferenceModel
 from tests.oracle.reference_session import ReferenceSession
@@ -17,8 +17,8 @@ VOCAB = 12
 
 
 def beam_search(beams: int = 2, slots: int = 2, **options: object) -> BeamSearch:
-    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=None)
-    settled = TranslationOptions(num_beams=beams, **options).resolve(defaults, VOCAB, 40)
+    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=())
+    settled = GenerationOptions(num_beams=beams, **options).resolve(defaults, VOCAB, 40)
     return BeamSearch(settled, slots=slots, vocab=VOCAB)
 
 
@@ -41,7 +41,7 @@ def step(beams: BeamSearch, *rows: dict[int, float]) -> list[Finished]:
 
 def test_first_step_has_one_row_then_one_a_beam() -> None:
     beams = beam_search(beams=3)
-    beams.add(np.array([11]))
+    beams.add([np.array([11])])
     assert beams.rows().tokens.tolist() == [11]
     beams.advance(scored({3: -1, 4: -2, 5: -3, 6: -4}))
     rows = beams.rows()
@@ -53,7 +53,7 @@ def test_first_step_has_one_row_then_one_a_beam() -> None:
 
 def test_a_sequence_without_children_is_freed_after_the_forks() -> None:
     beams = beam_search()
-    beams.add(np.array([11]))
+    beams.add([np.array([11])])
     step(beams, {3: -1, 4: -1.5, 5: -9})
     step(beams, {6: -1, 7: -1.1}, {8: -5, 9: -6})
     rows = beams.rows()
@@ -65,8 +65,8 @@ def test_a_sequence_without_children_is_freed_after_the_forks() -> None:
 
 def test_a_prompt_is_several_rows_of_which_the_last_needs_logits() -> None:
     beams = beam_search()
-    beams.add(np.array([11, 4, 5]))
-    beams.add(np.array([11]))
+    beams.add([np.array([11, 4, 5])])
+    beams.add([np.array([11])])
     rows = beams.rows()
     assert rows.tokens.tolist() == [11, 4, 5, 11]
     assert rows.sequences.tolist() == [0, 0, 0, 1] and rows.slots.tolist() == [0, 0, 0, 1]
@@ -75,7 +75,7 @@ def test_a_prompt_is_several_rows_of_which_the_last_needs_logits() -> None:
 
 def test_ties_go_to_the_lower_beam_and_the_lower_id() -> None:
     beams = beam_search()
-    beams.add(np.array([11]))
+    beams.add([np.array([11])])
     step(beams, {5: -1, 3: -1, 4: -1})
     assert beams.rows().tokens.tolist() == [3, 4]
     beams.advance(scored({6: -1, 7: -1}, {8: -1, 9: -1}))
@@ -84,7 +84,7 @@ def test_ties_go_to_the_lower_beam_and_the_lower_id() -> None:
 
 def test_score_counts_the_end_token() -> None:
     beams = beam_search(early_stopping=True, num_return_sequences=2)
-    beams.add(np.array([11]))
+    beams.add([np.array([11])])
     assert step(beams, {0: -0.5, 3: -1, 4: -3}) == []
     (finished,) = step(beams, {0: -0.1, 5: -1}, {0: -5, 5: -6})
     first, second = finished.hypotheses
@@ -95,7 +95,7 @@ def test_score_counts_the_end_token() -> None:
 
 def test_an_end_below_the_best_beams_is_ignored() -> None:
     beams = beam_search(early_stopping=True)
-    beams.add(np.array([11]))
+    beams.add([np.array([11])])
     step(beams, {3: -1, 4: -2, 0: -3})
     assert not beams._beams.ended.any()
 
@@ -112,7 +112,7 @@ def test_fewer_hypotheses_where_fewer_exist() -> None:
     assert [each.ids.tolist() for each in found] in ([[0], [5, 0]], [[5, 0], [0]])
     (found,) = search(
         session,
-        generation(forced_eos_token_id=None),
+        generation(forced_eos_token_id=()),
         config,
         {"num_beams": 2, "suppress_tokens": tuple(range(23))},
         [[4, 0]],
@@ -151,7 +151,7 @@ def test_a_repetition_penalty_makes_no_hypothesis_vanish() -> None:
         "min_new_tokens": 30,
         "max_new_tokens": 31,
     }
-    [[best]] = search(session, generation(forced_eos_token_id=None), config, options, [[4, 9, 0]])
+    [[best]] = search(session, generation(forced_eos_token_id=()), config, options, [[4, 9, 0]])
     assert len(best.ids) >= 30 and -np.inf < best.score < -1e6
 
 

@@ -7,10 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from pyengine import EngineError, _core
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
+from pyengine.decoding.histories import Histories
 from pyengine.decoding.search import Search
-from pyengine.options import TranslationOptions
+from pyengine.options import GenerationOptions
 from pyengine.plan import StepResult
 from tests.oracle.tiny import generation
 
@@ -19,8 +21,8 @@ SLOTS, LONG, SHORT = 256, 100_000, 100
 
 def searching(beams: int, **given: float) -> Search:
     """Of a model of 131,072 positions."""
-    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=None)
-    options = TranslationOptions(num_beams=beams, max_new_tokens=SHORT, **given).resolve(defaults, 12, 131_072)
+    defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=())
+    options = GenerationOptions(num_beams=beams, max_new_tokens=SHORT, **given).resolve(defaults, 12, 131_072)
     return (GreedySearch if beams == 1 else BeamSearch)(options, slots=SLOTS, vocab=12)
 
 
@@ -38,9 +40,8 @@ def test_a_long_sentence_makes_no_other_one_larger(beams: int) -> None:
     search = searching(beams)
     hypotheses = 1 if beams == 1 else 2 * beams  # running ones, and those that ended
     tracemalloc.start()
-    search.add(np.full(LONG, 11))
-    for _ in range(SLOTS - 1):
-        search.add(np.full(SHORT, 11))
+    nothing = search.history_bytes
+    search.add([np.full(LONG, 11), *[np.full(SHORT, 11)] * (SLOTS - 1)])
     needed = 4 * hypotheses * (LONG + (SLOTS - 1) * SHORT)
     assert needed <= search.history_bytes < 2.5 * needed
     finished = [length for _ in range(SHORT) for length in step(search)]
@@ -48,18 +49,19 @@ def test_a_long_sentence_makes_no_other_one_larger(beams: int) -> None:
     tracemalloc.stop()
     assert finished == [LONG + SHORT - 1, *[2 * SHORT - 1] * (SLOTS - 1)]
     assert peak < 4 * needed + 2**21
-    assert search.history_bytes == 0
+    assert search.history_bytes == nothing
 
 
 def test_what_a_sentence_took_comes_back_with_its_slot() -> None:
     """Nothing of the long hypotheses is left where the next sentence in the slot ends in one that is short."""
     search = searching(4)
-    search.add(np.full(LONG, 11))
-    long = search.history_bytes
+    nothing = search.history_bytes
+    search.add([np.full(LONG, 11)])
+    assert search.history_bytes > nothing + 4 * LONG
     while search.live:
         step(search)
-    search.add(np.full(1, 11))
-    assert search.history_bytes < long / 1000
+    search.add([np.full(1, 11)])
+    assert search.history_bytes == nothing
     finished = step(search) + step(search, first=0)
     while search.live:
         finished += step(search)
@@ -70,10 +72,35 @@ def test_what_a_sentence_took_comes_back_with_its_slot() -> None:
 def test_processors_read_each_history_and_no_more(option: str) -> None:
     """Not as many places a row as the longest one has."""
     search = searching(4, **{option: 3})
-    for length in (LONG, *[SHORT] * (SLOTS - 1)):
-        search.add(np.arange(length) % 11)
+    search.add([np.arange(length) % 11 for length in (LONG, *[SHORT] * (SLOTS - 1))])
     tracemalloc.start()
     search.rows()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100 * (LONG + SLOTS * SHORT)
+
+
+@pytest.mark.parametrize(
+    ("slots", "lengths", "count"),
+    [([2], [1], 1), ([-1], [1], 1), ([0], [-1], 1), ([0], [63], 2), ([0, 1], [1], 1)],
+    ids=["no such slot", "negative slot", "negative length", "no room", "other lengths"],
+)
+def test_tokens_are_written_only_where_there_is_room(slots: list[int], lengths: list[int], count: int) -> None:
+    histories = Histories(2, 1)
+    tokens = np.ones((len(slots), count), np.int32)
+    histories[0][:] = histories[1][:] = 0
+    with pytest.raises(EngineError):
+        _core.write_tokens(histories, np.array(slots), np.array(lengths, np.int32), tokens)
+    assert not histories[0].any() and not histories[1].any()
+
+
+def test_tokens_go_behind_those_that_are_there() -> None:
+    histories = Histories(3, 2)
+    for slot in range(3):
+        histories[slot][:] = 0
+    histories.reserve(np.array([2, 0]), np.array([100, 10]))
+    histories[2][:, 64:] = 0
+    tokens = np.arange(1, 7, dtype=np.int32).reshape(2, 3)
+    _core.write_tokens(histories, np.array([2, 0]), np.array([97, 1], np.int32), tokens)
+    assert histories[2][0, 96:].tolist() == [0, 1, 2, 3] + [0] * 28 and histories[0][0, :5].tolist() == [0, 4, 5, 6, 0]
+    assert not histories[2][1].any() and not histories[1].any()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pyengine.decoding.processors import Context, Processors
-from pyengine.options import SearchOptions, TranslationOptions
+from pyengine.options import GenerationOptions, SearchOptions
 from tests.oracle.cases import PLAIN, mixture
 from tests.oracle.tiny import generation
 
@@ -14,7 +14,7 @@ VOCAB = 23
 
 
 def settled(options: dict[str, object], **defaults: object) -> SearchOptions:
-    return TranslationOptions(**options).resolve(generation(**defaults), VOCAB, 40)
+    return GenerationOptions(**options).resolve(generation(**defaults), VOCAB, 40)
 
 
 def dense(

@@ -8,10 +8,11 @@ import numpy as np
 
 from .memory import Buffer, output, placed
 
-__all__ = ["KINDS", "PAGE", "PLAIN", "View", "attend", "head_bytes", "store"]
+__all__ = ["KINDS", "PAGE", "PLAIN", "SPAN", "STRIP", "View", "attend", "head_bytes", "store"]
 
 KINDS = ("int8", "float32")
 PAGE = 16
+STRIP, SPAN = 4 * PAGE, 64 * PAGE
 
 
 @dataclass(frozen=True)

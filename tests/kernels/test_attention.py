@@ -11,11 +11,13 @@ import pytest
 from ..oracle.attention import attention, biased, multi_head_attention
 from .bounds import EXP_ERROR, TANH_ERROR, UNIT, assert_within
 from .memory import EDGES, Buffer, placed
-from .pages import KINDS, PAGE, PLAIN, View, attend, head_bytes, store
+from .pages import KINDS, PAGE, PLAIN, SPAN, STRIP, View, attend, head_bytes, store
 from .products import Product, run
 
 DIMS = (*range(1, 11), 15, 16, 17, 31, 32, 33, 63, 64, 65, 80, 127, 128, 255, 256)
-COUNTS = (*range(1, 19), 31, 32, 33, 47, 48, 49, 64, 100, 257)
+COUNTS = (*range(1, 19), 31, 32, 33, 47, 48, 49, 63, 64, 65, 100, 257)
+SPANS = (SPAN - 1, SPAN, SPAN + 1, 2 * SPAN + 70)
+"""Counts of keys in one span and in several."""
 TRAITS = ("window", "soft_cap", "relative", "slopes")
 
 
@@ -69,7 +71,7 @@ def test_head_widths(kernels, reference, d: int, kind: str, edge: str) -> None:
 
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("n", [*COUNTS, *SPANS])
 def test_key_counts(kernels, reference, n: int, kind: str, edge: str) -> None:
     q, k, v = random_heads(n, n, 1, 20, 2.0)
     got = attend(kernels, kind, q, k, v, scale_of(20), edge)
@@ -106,10 +108,11 @@ def test_int8_extremes_do_not_saturate(kernels, signs: tuple[int, int]) -> None:
 
 
 def relative_error_of_weights(scores: np.ndarray, error_of_scores: float, first_key: int) -> float:
-    """First-order bound of a softmax weight's relative error in pages: e^x, its argument, sums and rescaling."""
-    pages = -(-(first_key + len(scores)) // PAGE) - first_key // PAGE
+    """First-order bound of a softmax weight's relative error: e^x, its argument, sums, and rescaling in strips and
+    spans, each counted as whole strips."""
+    strips = -(-(first_key + len(scores)) // STRIP) - first_key // STRIP + len(scores) // SPAN + 1
     spread = scores.max() - scores.min()
-    return 2 * ((pages + 1) * (EXP_ERROR + spread * UNIT + 2 * error_of_scores) + (len(scores) + 3 * pages) * UNIT)
+    return 2 * ((strips + 1) * (EXP_ERROR + spread * UNIT + 2 * error_of_scores) + (len(scores) + 3 * strips) * UNIT)
 
 
 def seen_scores(products: np.ndarray, error: float, view: View) -> tuple[np.ndarray, float]:
@@ -150,7 +153,7 @@ def rounded(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def assert_int8_within(reference, q: np.ndarray, k: np.ndarray, v: np.ndarray, view: View = PLAIN) -> None:
-    """Exact for the rounded q, k and v, but for the weights, which are off by half of 1/127 of their page's largest."""
+    """Exact for the rounded q, k and v, but for the weights, off by half of 1/255 of their strip's largest."""
     scale = scale_of(q.shape[1])
     (q_int, q_scale), (k_int, k_scale), (v_int, v_scale) = rounded(q[0]), rounded(k[:, 0]), rounded(v[:, 0])
     products = scale * ((k_int * k_scale) @ (q_int * q_scale))
@@ -160,9 +163,9 @@ def assert_int8_within(reference, q: np.ndarray, k: np.ndarray, v: np.ndarray, v
     expected = weights @ (v_int * v_scale) / weights.sum()
 
     bound = np.zeros(q.shape[1])
-    for page in range(0, len(k), PAGE):
-        own = slice(page, page + PAGE)
-        unit = (weights[own] * v_scale[own, 0]).max() / 127
+    for strip in range(0, len(k), STRIP):
+        own = slice(strip, strip + STRIP)
+        unit = (weights[own] * v_scale[own, 0]).max() / 255
         seen = weights[own, None] > 0  # where a weight is 0, so is what it is rounded to
         bound += 0.5 * (1 + 1e-4) * unit * np.abs(v_int[own] * seen).sum(axis=0) / weights.sum()
     relative = relative_error_of_weights(scores, error, view.first_key) + 5 * UNIT
@@ -173,14 +176,14 @@ def assert_int8_within(reference, q: np.ndarray, k: np.ndarray, v: np.ndarray, v
 WITHIN = {"float32": assert_float32_within, "int8": assert_int8_within}
 
 
-@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("n", [*COUNTS, *SPANS])
 @pytest.mark.parametrize("d", [1, 3, 16, 20, 64, 256])
 @pytest.mark.parametrize("kind", KINDS)
 def test_against_float64(reference, kind: str, d: int, n: int) -> None:
     WITHIN[kind](reference, *random_heads(7 * n + d, n, 1, d))
 
 
-@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 33, 100, 257])
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 33, 65, 100, 257, SPAN + 30])
 @pytest.mark.parametrize("traits", [*((trait,) for trait in TRAITS), TRAITS], ids="-".join)
 @pytest.mark.parametrize("kind", KINDS)
 def test_views_against_float64(reference, kind: str, traits: tuple[str, ...], n: int) -> None:
@@ -194,7 +197,7 @@ def test_views_against_float64(reference, kind: str, traits: tuple[str, ...], n:
 def test_views_on_every_instruction_set(kernels, reference, kind: str, traits: tuple[str, ...]) -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        n, heads = int(rng.choice(COUNTS)), int(rng.integers(1, 10))
+        n, heads = int(rng.choice(COUNTS if seed % 4 else SPANS)), int(rng.integers(1, 10))
         q, k, v = random_heads(seed, n, heads, int(rng.choice([1, 12, 20, 64, 80, 256])), 3.0)
         scale, view, edge = scale_of(q.shape[1]), random_view(seed, n, heads, traits), EDGES[seed % 2]
         got = attend(kernels, kind, q, k, v, scale, edge, view)
@@ -204,13 +207,13 @@ def test_views_on_every_instruction_set(kernels, reference, kind: str, traits: t
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_windows_at_every_offset(kernels, reference, kind: str) -> None:
-    n = 40
+    n = 140
     q, k, v = random_heads(n, n, 2, 20, 2.0)
-    for first in range(n):
+    for first in (*range(34), *range(47, 66), *range(n - 20, n)):
         view = View(first, position=n - 1, slopes=np.array([-1, 0.1], np.float32))
         got = attend(kernels, kind, q, k, v, scale_of(20), "end", view)
         assert got.tobytes() == attend(reference, kind, q, k, v, scale_of(20), "end", view).tobytes()
-        if first % PAGE == 0:  # pages before it might as well not be there
+        if first % STRIP == 0:  # strips before it might as well not be there
             rest = View(position=n - 1 - first, slopes=view.slopes)
             assert got.tobytes() == attend(kernels, kind, q, k[first:], v[first:], scale_of(20), "end", rest).tobytes()
 
@@ -258,8 +261,8 @@ def test_textbook_attention(kernels, d: int) -> None:
     q, k = np.ones((1, d), np.float32), np.ones((4, 1, d), np.float32)
     v = np.repeat(np.array([1, 2, 3, 4], np.float32), d).reshape(4, 1, d)
     np.testing.assert_array_equal(attend(kernels, "float32", q, k, v, scale_of(d)), np.float32(2.5))
-    # int8: each weight is off by at most half of 1/127 of the largest, that of the value 4; four of them, each 1/4.
-    assert_within(attend(kernels, "int8", q, k, v, scale_of(d)), np.float64(2.5), 4 * 0.5 * (4 / 127) / 4)
+    # int8: each weight is off by at most half of 1/255 of the largest, that of the value 4; four of them, each 1/4.
+    assert_within(attend(kernels, "int8", q, k, v, scale_of(d)), np.float64(2.5), 4 * 0.5 * (4 / 255) / 4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -272,6 +275,18 @@ def test_one_key_gives_its_value(kernels, n: int, kind: str) -> None:
     for view in (View(n - 1), replace(random_view(n, n, 3), first_key=n - 1)):
         got = attend(kernels, kind, q, k, v, scale_of(24), view=view)
         assert_within(got, expected, 4 * UNIT * np.abs(v[-1]).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flat_weights(kernels, reference, kind: str) -> None:
+    """Equal scores: all weights are the largest there is, of values of either sign and all of 127."""
+    for n in (40, 64, 200, SPAN + 64):
+        q, k, v = np.zeros((3, 80), np.float32), np.ones((n, 3, 80), np.float32), np.ones((n, 3, 80), np.float32)
+        v[:, 1] = -1
+        v[::3, 2] = -1
+        got = attend(kernels, kind, q, k, v, 1.0)
+        assert got.tobytes() == attend(reference, kind, q, k, v, 1.0).tobytes()
+        assert_within(got, v.astype(np.float64).mean(axis=0), 3 * n * UNIT)
 
 
 @pytest.mark.parametrize("kind", KINDS)

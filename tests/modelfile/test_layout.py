@@ -28,7 +28,7 @@ from pyengine.modelfile.layout import (
 
 from pyengine.quantize.rounding.rounding import pack_parts, round_matrix
 
-from ..canonical.configs import decoder_only, encoder_only, random_config
+from ..canonical.configs import HEADS, decoder_only, encoder_only, random_config
 from ..oracle.tiny import model_config
 from .unpack import unpack_float32, unpack_int8
 
@@ -238,6 +238,24 @@ def test_names_and_shapes_of_a_decoder_alone() -> None:
         "rope.far.frequencies", "rope.near.frequencies", "decoder.embed.weight", "decoder.embed.scale",
         "decoder.norm.weight",
     ]  # fmt: skip
+
+
+def test_names_and_shapes_of_heads() -> None:
+    """A tied output is its bias alone."""
+    config = encoder_only(heads=HEADS)
+
+    def found(weights: str) -> dict[str, tuple[int, ...]]:
+        specs = packed_specs(config, weights)
+        return {name.removeprefix("head."): s.shape for name, s in specs.items() if name.startswith("head.")}
+
+    vectors = {"classes.dense.bias": (16,), "classes.out.bias": (16,), "words.dense.bias": (16,),
+               "words.norm.weight": (16,), "words.norm.bias": (16,), "words.out.bias": (32,)}  # fmt: skip
+    matrices = ("classes.dense", "classes.out", "words.dense")
+    assert found("float32") == {**vectors, **{f"{name}.weight": (1, 12, 16) for name in matrices}}
+    int8 = {"weight": (1, 3, 16, 4), "scale": (16,)}
+    assert found("int8") == {**vectors, **{f"{name}.{part}": int8[part] for name in matrices for part in int8}}
+    int4 = {"weight": (1, 4, 16, 4), "scale": (16,), "group_scale": (2, 1, 16)}
+    assert found("int4g32") == {**vectors, **{f"{name}.{part}": int4[part] for name in matrices for part in int4}}
 
 
 def test_names_and_shapes_of_an_encoder_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from pyengine.canonical import HeadConfig
 from pyengine.errors import ModelFileError, PyengineError
 from pyengine.modelfile import open_directory, packed_specs
 
@@ -151,6 +153,11 @@ CONFIGS: dict[str, tuple[Change, str]] = {
         r"config.json: model: width: expected .*; decoder.norm: expected .*; decoder.final_norm: expected false",
     ),
     "more positions": (lambda c: c["model"]["encoder"].update(max_positions=33), r"1 mis-shaped: encoder.positions"),
+    "a head that the file has not": (
+        lambda c: c["model"].update(heads={"x": dataclasses.asdict(HeadConfig("cls", out=2))}),
+        r"3 missing: head.x.out.weight, head.x.out.scale, head.x.out.bias$",
+    ),
+    "no field of heads": (lambda c: c["model"].pop("heads"), "model: field 'heads' is missing"),
     "no positions": (
         lambda c: c["model"]["encoder"].update(positions="none"), "1 unexpected: encoder.positions"
     ),

@@ -56,10 +56,10 @@ PLAIN: dict[str, SearchCase] = {
     "beam_short": _case(18, num_beams=3, length_penalty=-1.0, num_return_sequences=3),
     "beam_max_length": _case(19, num_beams=4, max_length=7, num_return_sequences=4),
     "beam_unforced_end": _case(
-        20, generation={"forced_eos_token_id": None}, num_beams=4, max_length=6, num_return_sequences=4
+        20, generation={"forced_eos_token_id": ()}, num_beams=4, max_length=6, num_return_sequences=4
     ),
     "beam_one_token": _case(
-        21, generation={"forced_eos_token_id": None}, num_beams=3, max_new_tokens=1, num_return_sequences=3
+        21, generation={"forced_eos_token_id": ()}, num_beams=3, max_new_tokens=1, num_return_sequences=3
     ),
     "beam_min_length": _case(22, num_beams=4, min_length=8, num_return_sequences=2),
     "beam_min_new_tokens": _case(23, prefix=(1, 2), num_beams=4, min_new_tokens=8),
@@ -104,7 +104,7 @@ PLAIN: dict[str, SearchCase] = {
     "greedy_bad_phrase": _case(44, num_beams=1, bad_words_ids=((10, 11),)),
     "beam_nothing_banned": _case(
         45,
-        generation={"bad_words_ids": (), "forced_eos_token_id": None},
+        generation={"bad_words_ids": (), "forced_eos_token_id": ()},
         num_beams=4,
         no_repeat_ngram_size=2,
         num_return_sequences=4,
@@ -147,7 +147,7 @@ def mixture(seed: int) -> SearchCase:
         options[("min_length", "min_new_tokens")[rng.randint(2)]] = int(rng.randint(1, 9))
     options[("max_length", "max_new_tokens")[rng.randint(2)]] = int(rng.randint(8, 16))
     model = list(MODELS.values())[rng.randint(3)]
-    defaults: dict[str, Any] = {"forced_eos_token_id": (0,) if chance(0.5) else None}
+    defaults: dict[str, Any] = {"forced_eos_token_id": (0,) if chance(0.5) else ()}
     if chance(0.2):
         defaults["eos_token_id"] = (0, 7)
     prefix = ids(int(rng.randint(1, 4))) if chance(0.3) else ()

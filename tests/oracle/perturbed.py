@@ -17,13 +17,13 @@ from pyengine.canonical.config import AttentionConfig, ModelConfig
 
 from .transformer import Transformer
 
-__all__ = ["PerturbedTransformer", "float32_bound"]
+__all__ = ["PerturbedTransformer", "float32_bound", "float32_bounds"]
 
 UNIT = 2.0**-24
 ACTIVATION = 16 * UNIT  # of values up to 1; relative beyond: erf is good to 3e-7, times x / 2 where it matters
 EXP = TANH = 4 * UNIT
 LANES = 16  # in which sums over a row run
-PAGE = 16  # keys, after which sums so far are scaled anew
+STRIP = 64  # keys, after which sums so far are scaled anew
 
 
 class PerturbedTransformer(Transformer):
@@ -43,6 +43,9 @@ class PerturbedTransformer(Transformer):
 
     def _add(self, x: np.ndarray, update: np.ndarray) -> np.ndarray:
         return self._moved(super()._add(x, update), rounding(2) * (np.abs(x) + np.abs(update)))
+
+    def _mean(self, x: np.ndarray) -> np.ndarray:
+        return self._moved(super()._mean(x), rounding(len(x) + 1) * np.abs(x).mean(axis=0, keepdims=True))
 
     def _layer_norm(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, epsilon: float) -> np.ndarray:
         y = super()._layer_norm(x, weight, bias, epsilon)
@@ -75,18 +78,25 @@ class PerturbedTransformer(Transformer):
     def _mix(self, scores: np.ndarray, v: np.ndarray) -> np.ndarray:
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         magnitudes = weights @ np.abs(v) / weights.sum(axis=-1, keepdims=True)
-        return self._moved(super()._mix(scores, v), rounding(v.shape[1] + v.shape[1] // PAGE + 4) * magnitudes)
+        return self._moved(super()._mix(scores, v), rounding(v.shape[1] + v.shape[1] // STRIP + 4) * magnitudes)
 
     def _cap_logits(self, logits: np.ndarray) -> np.ndarray:
         return self._moved(super()._cap_logits(logits), TANH * (self.config.logit_soft_cap or 0))
 
 
+def float32_bounds(
+    config: ModelConfig, tensors: Mapping[str, np.ndarray], run: Callable[[Transformer], Sequence[np.ndarray]]
+) -> list[float]:
+    """How far values of each array of ``run`` (what a test looks at, of a model) may be off where they are float32."""
+    exact, moved = run(Transformer(config, tensors)), run(PerturbedTransformer(config, tensors, seed=0))
+    return [float(np.abs(a - b).max()) for a, b in zip(moved, exact, strict=True)]
+
+
 def float32_bound(
     config: ModelConfig, tensors: Mapping[str, np.ndarray], run: Callable[[Transformer], Sequence[np.ndarray]]
 ) -> float:
-    """How far a value of ``run`` (what a test looks at: arrays from a model) may be off where it is in float32."""
-    exact, moved = run(Transformer(config, tensors)), run(PerturbedTransformer(config, tensors, seed=0))
-    return max(float(np.abs(a - b).max()) for a, b in zip(moved, exact, strict=True))
+    """The same, for a value of any of them."""
+    return max(float32_bounds(config, tensors, run))
 
 
 def rounding(additions: int) -> float:

@@ -16,7 +16,7 @@ from .reference import ReferenceModel
 
 __all__ = ["QuantizedReference", "round_rows"]
 
-PAGE = 16  # tokens whose attention weights share a scale
+STRIP = 64  # tokens whose attention weights share a scale
 
 
 def round_rows(x: np.ndarray) -> np.ndarray:
@@ -58,14 +58,14 @@ class QuantizedReference(ReferenceModel):
 
     @staticmethod
     def _mix(weights: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """weights [T], rounded v [T, d] -> sum, a page's weights times value scales in 0..127 of their largest."""
+        """weights [T], rounded v [T, d] -> sum, a strip's weights times value scales in 0..255 of their largest."""
         scale = np.abs(v).max(axis=1) / 127
         total = np.zeros(v.shape[1])
-        for page in range(0, len(v), PAGE):
-            own = slice(page, page + PAGE)
+        for strip in range(0, len(v), STRIP):
+            own = slice(strip, strip + STRIP)
             scaled = weights[own] * scale[own]
             if scaled.max() > 0:
-                unit = scaled.max() / 127
+                unit = scaled.max() / 255
                 integers = np.divide(v[own], scale[own, None], where=scale[own, None] > 0, out=np.zeros_like(v[own]))
                 total += unit * (np.rint(scaled / unit) @ integers)
         return total

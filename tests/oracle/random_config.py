@@ -18,6 +18,7 @@ from pyengine.canonical.config import (
     ACTIVATIONS,
     AttentionConfig,
     FeedForwardConfig,
+    HeadConfig,
     LayerConfig,
     ModelConfig,
     RopeConfig,
@@ -75,7 +76,23 @@ def random_config(seed: int) -> ModelConfig:
         output_bias=decoder is not None and draw.chance(0.5),
         logit_soft_cap=draw.of(None, 3.0, 30.0) if decoder else None,
         ropes=ropes,
+        heads=_heads(draw, width, embedding_width) if encoder else {},
     )
+
+
+def _heads(draw: _Draw, width: int, embedding_width: int | None) -> dict[str, HeadConfig]:
+    """One of each way to pool, and one that reads the table of tokens."""
+    heads = {}
+    for pool in ("none", "cls", "last", "mean"):
+        dense, out = draw.chance(0.6), draw.of(None, 1, 3, 17)
+        activation = draw.of(*ACTIVATIONS) if dense else "linear"
+        labels = tuple(f"label {i}" for i in range(out)) if out and draw.chance(0.5) else ()
+        problem = draw.of(None, "single_label", "multi_label", "regression") if out else None
+        heads[pool] = HeadConfig(pool, dense, activation, draw.chance(0.5), out, labels, problem)
+    dense = embedding_width not in (None, width) or draw.chance(0.5)
+    activation = draw.of("gelu", "linear") if dense else "linear"
+    heads["words"] = HeadConfig(draw.of("none", "mean"), dense, activation, draw.chance(0.5), "vocabulary")
+    return heads
 
 
 def _ropes(draw: _Draw) -> dict[str, RopeConfig]:
@@ -218,6 +235,17 @@ def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield "output.weight", (config.target_vocab or 0, width)
         if config.output_bias:
             yield "output.bias", (config.target_vocab or 0,)
+    for name, head in config.heads.items():
+        assert config.encoder is not None
+        inner = narrow if head.out == "vocabulary" and head.dense else width
+        if head.dense:
+            yield from linear(f"head.{name}.dense", inner, width, bias=True)
+        if head.norm:
+            yield from norm(f"head.{name}.norm", inner, config.encoder.norm)
+        if head.out == "vocabulary":
+            yield f"head.{name}.out.bias", (config.source_vocab or 0,)
+        elif isinstance(head.out, int):
+            yield from linear(f"head.{name}.out", head.out, inner, bias=True)
 
 
 def random_tensors(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:

@@ -15,7 +15,8 @@ from .transformer import Transformer
 __all__ = ["RoundedTransformer", "round_rows"]
 
 LEVELS = 127
-PAGE = 16  # keys, at absolute positions, whose weights share a scale
+STRIP = 64  # keys, at absolute positions, whose weights share a scale
+WEIGHT_LEVELS = 255  # weights are never negative
 
 
 def steps_of(x: np.ndarray) -> np.ndarray:
@@ -68,9 +69,9 @@ class RoundedTransformer(Transformer):
         step = steps_of(v)  # [H, m, 1]
         integers = np.rint(divide(v, step))
         total = np.zeros((*scores.shape[:2], v.shape[2]), self.dtype)
-        for start in range(0, v.shape[1], PAGE):
-            page = slice(start, start + PAGE)
-            scaled = weights[:, :, page] * step[:, None, page, 0]
-            unit = steps_of(scaled)
-            total = total + np.rint(divide(scaled, unit)) @ integers[:, page] * unit
+        for start in range(0, v.shape[1], STRIP):
+            strip = slice(start, start + STRIP)
+            scaled = weights[:, :, strip] * step[:, None, strip, 0]
+            unit = scaled.max(axis=-1, keepdims=True) / WEIGHT_LEVELS
+            total = total + np.rint(divide(scaled, unit)) @ integers[:, strip] * unit
         return total / weights.sum(axis=-1, keepdims=True)

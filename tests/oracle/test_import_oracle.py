@@ -252,7 +252,7 @@ def test_generation_defaults(tmp_path: Path, changes: dict[str, Any], place: str
     assert list(found.eos_token_id) == [wanted.eos_token_id]
     assert found.forced_bos_token_id == wanted.forced_bos_token_id
     forced = wanted.forced_eos_token_id
-    assert found.forced_eos_token_id == (None if forced is None else (forced,))
+    assert found.forced_eos_token_id == (() if forced is None else (forced,))
     for name in ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"):
         values = getattr(wanted, name) or []
         assert [list(v) if isinstance(v, tuple) else v for v in getattr(found, name)] == values, name

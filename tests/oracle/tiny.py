@@ -19,7 +19,7 @@ from pyengine.canonical import (
 )
 from pyengine.decoding.search import Found
 from pyengine.importers.positions import sinusoidal_positions
-from pyengine.options import TranslationOptions
+from pyengine.options import GenerationOptions
 from pyengine.plan import Session
 from pyengine.scheduling.scheduler import Request, Scheduler
 
@@ -165,7 +165,7 @@ def search(
     budget: int = 64,
 ) -> list[list[Found]]:
     """Run `sources` through the scheduler."""
-    settled = TranslationOptions(**options).resolve(defaults, config.target_vocab, config.decoder.max_positions)
+    settled = GenerationOptions(**options).resolve(defaults, config.target_vocab, config.decoder.max_positions)
     scheduler = Scheduler(session, settled, vocab=config.target_vocab, budget=budget)
     given = np.array(list(prefix), np.int32)
     return list(scheduler.run([Request(np.array(source, np.int32), given) for source in sources]))

@@ -56,6 +56,20 @@ class Transformer:
         logits = self._linear("output", x, "decoder.embed" if self.config.tie_output else "output")
         return self._cap_logits(logits)
 
+    def answer(self, name: str, x: np.ndarray) -> np.ndarray:
+        """What a head makes of an encoded segment [n, W]: [n, outputs], or [1, outputs] where it pools."""
+        head, encoder = self.config.heads[name], self.config.encoder
+        assert encoder is not None
+        x = {"none": x, "cls": x[:1], "last": x[-1:], "mean": self._mean(x)}[head.pool]
+        if head.dense:
+            x = self._activate(head.activation, self._linear(f"head.{name}.dense", x))
+        if head.norm:
+            x = self._norm(encoder, f"head.{name}.norm", x)
+        if head.out is None:
+            return x
+        table = "decoder.embed" if self.config.share_embeddings else "encoder.embed"
+        return self._linear(f"head.{name}.out", x, table if head.out == "vocabulary" else None)
+
     def states(
         self,
         stack_name: str,
@@ -203,6 +217,9 @@ class Transformer:
 
     def _add(self, x: np.ndarray, update: np.ndarray) -> np.ndarray:
         return x + update
+
+    def _mean(self, x: np.ndarray) -> np.ndarray:
+        return x.mean(axis=0, keepdims=True)
 
     def _norm(self, stack: StackConfig, name: str, x: np.ndarray) -> np.ndarray:
         weight = self._tensors[f"{name}.weight"]

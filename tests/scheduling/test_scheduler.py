@@ -11,7 +11,7 @@ import pytest
 
 from pyengine.decoding.search import Found
 from pyengine.errors import DeadlineError, InputError
-from pyengine.options import TranslationOptions
+from pyengine.options import GenerationOptions
 from pyengine.plan import Plan, StepResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request, Scheduler
@@ -42,7 +42,7 @@ class Watched(ReferenceSession):
 def scheduler(
     session: ReferenceSession, budget: int = 48, deadline: Deadline | None = None, **options: Any
 ) -> Scheduler:
-    settled = TranslationOptions(**options).resolve(generation(), CONFIG.target_vocab, CONFIG.decoder.max_positions)
+    settled = GenerationOptions(**options).resolve(generation(), CONFIG.target_vocab, CONFIG.decoder.max_positions)
     return Scheduler(session, settled, vocab=CONFIG.target_vocab, budget=budget, deadline=deadline)
 
 

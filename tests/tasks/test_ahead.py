@@ -105,11 +105,10 @@ def test_a_plan_with_two_rows_of_a_sequence_cannot_go_ahead() -> None:
         session.step(replace(plan, ahead=Ahead(4, 60.0, np.zeros(1, np.int32))))
 
 
-@pytest.mark.parametrize(("slot", "steps"), [(0, 32), (2, 2), (-1, 2)], ids=["no room", "no such slot", "negative"])
+@pytest.mark.parametrize(("slot", "steps"), [(0, 64), (2, 2), (-1, 2)], ids=["no room", "no such slot", "negative"])
 def test_beams_go_ahead_only_where_they_have_room(slot: int, steps: int) -> None:
     session = new_session(TinyModel.random("float32", 1).core())
     histories, numbers = Histories(2, 2), np.ones(2, np.int32)
-    histories.reserve(np.arange(2), numbers)
     beams = _core.Beams(
         histories=histories, last=numbers[:, None], sequences=numbers[:, None], length=numbers, prompt=numbers,
         maximum=numbers, used=np.zeros(4, bool), end=(0,), never=-1e9, length_penalty=1.0, early_stopping=False,

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from pyengine.results import Decoded, Hypothesis, TranslationResult
 from pyengine.tasks.hints import hint
 from tests.tasks.models import LETTERS, LetterTokenizer, translator
 
 ONE = "A man is riding a bicycle."
 TWO = "A man is riding a bicycle. A woman reads."
+
+
+def result(text: str) -> TranslationResult:
+    return TranslationResult((Hypothesis((3,), 0.0, "end", False, Decoded(text, ())),))
 
 
 @pytest.mark.parametrize(
@@ -35,12 +40,14 @@ TWO = "A man is riding a bicycle. A woman reads."
     ],
 )
 def test_hint(text: str, translation: str, said: str | None) -> None:
-    found = hint([(ONE, ONE), (text, translation), (TWO, ONE)][: 2 if said is None else 3])
+    pairs = [(ONE, result(ONE)), (text, result(translation)), (TWO, result(ONE))]
+    found = hint(pairs[: 2 if said is None else 3])
     assert found is None if said is None else found and said in found and "give a list of sentences" in found
 
 
 def test_ids_and_models_without_tokenizer_get_none() -> None:
-    assert hint([([1, 2, 0], ONE), (TWO, None)]) is None
+    without = TranslationResult((Hypothesis((3,), 0.0, "end", False, None),))
+    assert hint([([1, 2, 0], result(ONE)), ([1, 2, 0], without)]) is None
 
 
 class Reader(LetterTokenizer):

@@ -12,10 +12,11 @@ import pytest
 from pyengine import (
     ClosedError,
     DeadlineError,
+    GenerationOptions,
     InputError,
     OptionError,
-    TranslationOptions,
     TranslationResult,
+    UnsupportedError,
 )
 from pyengine.plan import Plan, StepResult
 from tests.oracle.reference import log_softmax
@@ -32,7 +33,7 @@ def test_text_in_text_out() -> None:
     assert best.score >= second.score
     assert (result.text, result.tokens, result.ids) == (best.text, best.tokens, best.ids)
     assert (result.score, result.finish_reason, result.truncated) == (best.score, best.finish_reason, False)
-    assert best.text == "".join(best.tokens or ()) and 0 not in best.ids
+    assert best.text == "".join(best.tokens) and 0 not in best.ids
 
 
 def test_one_in_one_out_a_list_in_a_list_out() -> None:
@@ -57,7 +58,10 @@ def test_ids_in_place_of_text(as_ids: type) -> None:
 def test_a_model_without_tokenizer_takes_ids() -> None:
     tiny = translator(tokenizer=None)
     result = tiny.translate([1, 2, 3, 0])
-    assert (result.text, result.tokens) == (None, None)
+    assert result.hypotheses[0].decoded is None
+    for read in (lambda: result.text, lambda: result.tokens):
+        with pytest.raises(UnsupportedError, match="the model has no tokenizer: a result has .ids, but no .text"):
+            read()
     assert result.ids == translator().translate("abc").ids
     assert tiny.score([1, 0], [2]).tokens is None
     with pytest.raises(InputError, match="the input is text, but the model has no tokenizer"):
@@ -76,7 +80,7 @@ def test_an_empty_text_translates_to_an_empty_text() -> None:
 
 def test_options_and_aliases() -> None:
     tiny = translator()
-    options = TranslationOptions(num_beams=3, num_return_sequences=3, max_new_tokens=4)
+    options = GenerationOptions(num_beams=3, num_return_sequences=3, max_new_tokens=4)
     expected = tiny.translate("abc", options=options)
     assert len(expected.hypotheses) == 3 and max(len(each.ids) for each in expected.hypotheses) <= 4
     assert tiny.translate("abc", beam_size=3, num_hypotheses=3, max_decoding_length=4) == expected
@@ -90,7 +94,7 @@ def test_options_and_aliases() -> None:
         with pytest.raises(InputError, match=f"any number of sentences, found {type(wrong).__name__}"):
             tiny.translate_iter(wrong)  # type: ignore[arg-type]
     for call in (tiny.translate, tiny.translate_iter):
-        with pytest.raises(OptionError, match="options is a dict; expected TranslationOptions"):
+        with pytest.raises(OptionError, match="options is a dict; expected GenerationOptions"):
             call(["abc"], options={"beam_size": 3})  # type: ignore[operator]
     with pytest.raises(OptionError, match="no such option"):
         tiny.translate("abc", beams=3)  # type: ignore[call-arg]
@@ -311,7 +315,7 @@ def test_timeout() -> None:
 def test_the_consumers_own_time_does_not_count() -> None:
     # One sentence at a time: the search goes on after the caller has slept longer than the timeout.
     for result in translator().translate_iter(["k"] * 3, timeout=1, max_batch_tokens=1):
-        assert result.text is not None
+        assert isinstance(result.text, str)
         time.sleep(0.6)
 
 

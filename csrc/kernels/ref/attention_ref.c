@@ -1,22 +1,20 @@
 /* Scalar reference: attention over pages, with int8 and with float32 keys and values. */
 #include "kernels/ref/ref.h"
 
-/* The state of a softmax that sees its scores page by page. */
-typedef struct running {
-    float max;   /* the largest score so far */
-    float sum;   /* sum of e^(score - max) so far */
-    float scale; /* what the last page multiplied earlier results with */
-} running;
+/* A softmax over some keys, not yet divided by the sum of its weights. */
+typedef struct sums {
+    float max; /* the largest score */
+    float sum; /* of e^(score - max) */
+    float y[PE_MAX_HEAD_DIM]; /* of e^(score - max) v */
+} sums;
 
-/* Slots [from, to) of a page. */
-typedef struct slots {
-    int64_t from, to;
-} slots;
+static const sums NOTHING = {.max = -INFINITY};
 
-/* Those of the page that begins with key `first` that are seen. */
-static slots seen(const pe_attend *a, int64_t first) {
-    return (slots){pe_max(a->first_key - first, 0), pe_min(a->n_keys - first, PE_PAGE)};
-}
+/* The keys of a strip that are seen. */
+typedef struct strip {
+    int64_t first;    /* key of slot 0 */
+    int64_t from, to; /* slots; all others have weight 0 */
+} strip;
 
 /* The score of a key whose scaled product is s. */
 static float biased(const pe_attend *a, int64_t head, int64_t key, float s) {
@@ -27,94 +25,123 @@ static float biased(const pe_attend *a, int64_t head, int64_t key, float s) {
     return s;
 }
 
-/* p[t] = e^(s[t] - max) for the slots that are seen, 0 elsewhere; updates the state. */
-static void softmax_page(running *state, const float s[PE_PAGE], slots live, float p[PE_PAGE]) {
-    float max = state->max;
-    for (int64_t t = live.from; t < live.to; t++) max = s[t] > max ? s[t] : max;
-    state->scale = pe_exp(state->max - max);
-    state->max = max;
-    for (int64_t t = 0; t < PE_PAGE; t++) p[t] = t >= live.from && t < live.to ? pe_exp(s[t] - max) : 0.0f;
-    state->sum = fmaf(state->sum, state->scale, pe_sum_lanes(p));
+/* p[t] = e^(s[t] - max) for the slots that are seen, 0 elsewhere. Returns what earlier results are multiplied with. */
+static float weigh(sums *to, const strip *seen, const float s[PE_STRIP], float p[PE_STRIP]) {
+    float max = to->max, lanes[PE_PAGE] = {0};
+    for (int64_t t = seen->from; t < seen->to; t++) max = s[t] > max ? s[t] : max;
+    for (int64_t t = 0; t < PE_STRIP; t++) {
+        p[t] = t >= seen->from && t < seen->to ? pe_exp(s[t] - max) : 0.0f;
+        lanes[t % PE_PAGE] += p[t];
+    }
+    const float earlier = pe_exp(to->max - max);
+    to->max = max;
+    to->sum = fmaf(to->sum, earlier, pe_sum_lanes(lanes));
+    return earlier;
 }
 
-static void attend_head_q8(const pe_attend *a, int64_t head) {
+/* Where a page's part of a head begins. */
+static const void *page_at(const pe_attend *a, int64_t key, int64_t offset) {
+    return a->pages[key / PE_PAGE] + offset;
+}
+
+static void add_strip_q8(const pe_attend *a, int64_t head, const int8_t *q, float q_scale, strip seen, sums *to) {
     const int64_t d = a->head_dim, d16 = (d + 15) / 16, offset = a->offset + head * pe_page_bytes_q8(d);
+    const int8_t *values[PE_STRIP];
+    float s[PE_STRIP] = {0}, p[PE_STRIP], value_scale[PE_STRIP];
+    for (int64_t t = seen.from; t < seen.to; t++) {
+        const int64_t slot = t % PE_PAGE;
+        const int8_t *keys = page_at(a, seen.first + t, offset);
+        values[t] = keys + pe_page_keys_q8(d);
+        const float *scales = (const float *)(const void *)(values[t] + pe_page_values_q8(d));
+        int32_t dot = 0;
+        for (int64_t i = 0; i < d; i++) dot += (int32_t)q[i] * keys[i / 4 * 64 + slot * 4 + i % 4];
+        s[t] = biased(a, head, seen.first + t, (float)dot * (q_scale * scales[slot]));
+        value_scale[t] = scales[PE_PAGE + slot];
+    }
+    const float earlier = weigh(to, &seen, s, p);
+
+    float largest = 0.0f;
+    for (int64_t t = seen.from; t < seen.to; t++) {
+        p[t] *= value_scale[t];
+        largest = pe_larger(p[t], largest);
+    }
+    const float inverse = pe_weight_factor(largest), unit = pe_weight_scale(largest);
+    int32_t weight[PE_STRIP];
+    for (int64_t t = seen.from; t < seen.to; t++) {
+        const float v = p[t] * inverse;
+        weight[t] = (int32_t)nearbyintf(v < 255.0f ? v : 255.0f);
+    }
+    for (int64_t i = 0; i < d; i++) {
+        int32_t dot = 0;
+        for (int64_t t = seen.from; t < seen.to; t++)
+            dot += weight[t] * values[t][t % PE_PAGE / 4 * d16 * 64 + i / 16 * 64 + i % 16 * 4 + t % 4];
+        to->y[i] = fmaf((float)dot, unit, to->y[i] * earlier);
+    }
+}
+
+static void add_strip_f32(const pe_attend *a, int64_t head, strip seen, sums *to) {
+    const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16, offset = a->offset + head * pe_page_bytes_f32(d);
+    const float *q = a->q + head * d, *values[PE_STRIP];
+    float s[PE_STRIP] = {0}, p[PE_STRIP];
+    for (int64_t t = seen.from; t < seen.to; t++) {
+        const float *keys = page_at(a, seen.first + t, offset);
+        values[t] = keys + d * PE_PAGE + t % PE_PAGE * d16;
+        float dot = 0.0f;
+        for (int64_t i = 0; i < d; i++) dot = fmaf(q[i], keys[i * PE_PAGE + t % PE_PAGE], dot);
+        s[t] = biased(a, head, seen.first + t, dot * a->scale);
+    }
+    const float earlier = weigh(to, &seen, s, p);
+    for (int64_t i = 0; i < d; i++) {
+        float sum = to->y[i] * earlier;
+        for (int64_t t = seen.from; t < seen.to; t++) sum = fmaf(p[t], values[t][i], sum);
+        to->y[i] = sum;
+    }
+}
+
+/* The span's sums onto those of the spans before it. */
+static void merge(int64_t d, const sums *span, sums *to) {
+    const float max = span->max > to->max ? span->max : to->max;
+    const float old = pe_exp(to->max - max), new = pe_exp(span->max - max);
+    to->max = max;
+    to->sum = fmaf(span->sum, new, to->sum * old);
+    for (int64_t i = 0; i < d; i++) to->y[i] = fmaf(span->y[i], new, to->y[i] * old);
+}
+
+static void attend_head(const pe_attend *a, int64_t head, bool q8) {
+    const int64_t d = a->head_dim;
     int8_t q[PE_MAX_HEAD_DIM];
     float q_scale;
     pe_quantize_q8r_f32__ref(a->q + head * d, d, (d + 3) / 4 * 4, 0, q, &q_scale);
     q_scale *= a->scale;
-    float y[PE_MAX_HEAD_DIM] = {0};
-    running state = {-INFINITY, 0.0f, 0.0f};
 
-    for (int64_t first = pe_read_from(a); first < a->n_keys; first += PE_PAGE) {
-        const slots live = seen(a, first);
-        const int8_t *keys = (const int8_t *)a->pages[first / PE_PAGE] + offset;
-        const int8_t *values = keys + pe_page_keys_q8(d);
-        const float *key_scale = (const float *)(const void *)(values + pe_page_values_q8(d));
-        const float *value_scale = key_scale + PE_PAGE;
-
-        float s[PE_PAGE], p[PE_PAGE];
-        for (int64_t t = live.from; t < live.to; t++) {
-            int32_t dot = 0;
-            for (int64_t i = 0; i < d; i++) dot += (int32_t)q[i] * keys[i / 4 * 64 + t * 4 + i % 4];
-            s[t] = biased(a, head, first + t, (float)dot * (q_scale * key_scale[t]));
+    sums all = NOTHING;
+    for (int64_t key = a->first_key; key < a->n_keys;) {
+        const bool only = key == a->first_key;
+        const int64_t span_end = pe_min(a->n_keys, pe_span_end(key));
+        sums span = NOTHING;
+        while (key < span_end) {
+            const int64_t first = key - key % PE_STRIP, end = pe_min(span_end, pe_strip_end(key));
+            const strip seen = {first, key - first, end - first};
+            if (q8)
+                add_strip_q8(a, head, q, q_scale, seen, &span);
+            else
+                add_strip_f32(a, head, seen, &span);
+            key = end;
         }
-        softmax_page(&state, s, live, p);
-
-        float largest = 0.0f;
-        for (int64_t t = live.from; t < live.to; t++) {
-            p[t] *= value_scale[t];
-            largest = pe_larger(p[t], largest);
-        }
-        const float inverse = pe_quant_factor(largest);
-        int32_t weight[PE_PAGE] = {0};
-        for (int64_t t = live.from; t < live.to; t++) {
-            const float v = p[t] * inverse;
-            weight[t] = (int32_t)nearbyintf(v < 127.0f ? v : 127.0f);
-        }
-        const float unit = pe_quant_scale(largest);
-        for (int64_t i = 0; i < d; i++) {
-            int32_t dot = 0;
-            for (int64_t t = live.from; t < live.to; t++)
-                dot += weight[t] * values[t / 4 * d16 * 64 + i / 16 * 64 + i % 16 * 4 + t % 4];
-            y[i] = fmaf((float)dot, unit, y[i] * state.scale);
-        }
+        if (only)
+            all = span;
+        else
+            merge(d, &span, &all);
     }
-    for (int64_t i = 0; i < d; i++) a->y[head * d + i] = y[i] / state.sum;
-}
-
-static void attend_head_f32(const pe_attend *a, int64_t head) {
-    const int64_t d = a->head_dim, d16 = (d + 15) / 16 * 16, offset = a->offset + head * pe_page_bytes_f32(d);
-    const float *q = a->q + head * d;
-    float y[PE_MAX_HEAD_DIM] = {0};
-    running state = {-INFINITY, 0.0f, 0.0f};
-
-    for (int64_t first = pe_read_from(a); first < a->n_keys; first += PE_PAGE) {
-        const slots live = seen(a, first);
-        const float *keys = (const float *)(const void *)(a->pages[first / PE_PAGE] + offset);
-        const float *values = keys + d * PE_PAGE;
-        float s[PE_PAGE], p[PE_PAGE];
-        for (int64_t t = live.from; t < live.to; t++) {
-            float dot = 0.0f;
-            for (int64_t i = 0; i < d; i++) dot = fmaf(q[i], keys[i * PE_PAGE + t], dot);
-            s[t] = biased(a, head, first + t, dot * a->scale);
-        }
-        softmax_page(&state, s, live, p);
-        for (int64_t i = 0; i < d; i++) {
-            float sum = y[i] * state.scale;
-            for (int64_t t = live.from; t < live.to; t++) sum = fmaf(p[t], values[t * d16 + i], sum);
-            y[i] = sum;
-        }
-    }
-    for (int64_t i = 0; i < d; i++) a->y[head * d + i] = y[i] / state.sum;
+    for (int64_t i = 0; i < d; i++) a->y[head * d + i] = all.y[i] / all.sum;
 }
 
 void pe_attend_f32_q8__ref(const pe_attend *a) {
-    for (int64_t head = 0; head < a->heads; head++) attend_head_q8(a, head);
+    for (int64_t head = 0; head < a->heads; head++) attend_head(a, head, true);
 }
 
 void pe_attend_f32_f32__ref(const pe_attend *a) {
-    for (int64_t head = 0; head < a->heads; head++) attend_head_f32(a, head);
+    for (int64_t head = 0; head < a->heads; head++) attend_head(a, head, false);
 }
 
 void pe_store_q8_f32__ref(const pe_token *t) {

@@ -70,14 +70,15 @@ static inline __m128i pe_add16x4(const __m512i v[4]) {
     return _mm_hadd_epi32(_mm_hadd_epi32(s[0], s[1]), _mm_hadd_epi32(s[2], s[3]));
 }
 
-static inline __m128 pe_quant_factor4(__m128 largest) {
+/* pe_quant_factor, pe_weight_factor and their scales: `most` stands for the largest. */
+static inline __m128 pe_factor4(__m128 largest, float most) {
     const __mmask8 live = _mm_cmp_ps_mask(largest, _mm_set1_ps(PE_QUANT_LOW), _CMP_GT_OQ);
-    return _mm_maskz_div_ps(live, _mm_set1_ps(127.0f), largest);
+    return _mm_maskz_div_ps(live, _mm_set1_ps(most), largest);
 }
 
-static inline __m128 pe_quant_scale4(__m128 largest) {
+static inline __m128 pe_scale4(__m128 largest, float most) {
     const __mmask8 live = _mm_cmp_ps_mask(largest, _mm_set1_ps(PE_QUANT_LOW), _CMP_NLE_UQ);
-    return _mm_maskz_mul_ps(live, largest, _mm_set1_ps(1.0f / 127.0f));
+    return _mm_maskz_mul_ps(live, largest, _mm_set1_ps(1.0f / most));
 }
 
 static inline __m512 pe_exp16(__m512 x) {

@@ -26,7 +26,9 @@ START, END, LINES = 3, 2, 20
 def random_model(seed: int) -> CanonicalModel:
     config = random_config(seed)
     tensors = {name: LazyTensor.of(name, each) for name, each in random_tensors(config, seed).items()}
-    search = GenerationDefaults(START, (END,), None, max_length=30)
+    search = GenerationDefaults(
+        decoder_start_token_id=START, eos_token_id=(END,), pad_token_id=None, max_length=30
+    )
     return CanonicalModel(config, None if config.decoder is None else search, tensors)
 
 

@@ -94,6 +94,18 @@ def test_the_prices_of_lagrange_are_optimal(seed: int) -> None:
         assert choice.error == pytest.approx(min(e for s, e in every_choice(units, ones) if s <= size))
 
 
+def test_the_error_of_a_choice_is_a_budget_for_it() -> None:
+    """However the sums of its parts would round in another order."""
+    for seed in range(200):
+        errors = np.random.default_rng(seed).exponential(size=(9, 2)) * 1e-9
+        units = {
+            f"unit{i}": {"small": Candidate(10, max(pair)), "large": Candidate(20 + i, min(pair))}
+            for i, pair in enumerate(errors.tolist())
+        }
+        smallest = least_error(units, 10 * len(units))
+        assert least_bytes(units, smallest.error).types == smallest.types
+
+
 def test_a_rising_budget_and_weights() -> None:
     errors = [least_error(UNITS, budget).error for budget in (65, 80, 115, 130, 520)]
     assert errors == sorted(errors, reverse=True) and errors[-1] == 0

@@ -14,7 +14,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import pyengine
-from pyengine.canonical import CanonicalModel, LazyTensor
+from pyengine.canonical import CanonicalModel, HeadConfig, LazyTensor
 from pyengine.errors import InputError, OptionError, TokenizerError, UnsupportedError
 from pyengine.importers import open_checkpoint
 from pyengine.importers.tokenizer_files import find_tokenizer
@@ -108,6 +108,14 @@ def test_separate_tables_with_one_vocabulary(tmp_path: Path) -> None:
     found = trim(model, PAIRS, tmp_path / "trimmed")
     check(model, PAIRS, found)
     np.testing.assert_array_equal(found.source_ids, found.target_ids)
+
+
+def test_a_head_over_the_vocabulary_loses_what_its_table_loses(tmp_path: Path) -> None:
+    model = canonical(VARIANTS["shared"](tmp_path / "files"), heads={"words": HeadConfig("none", out="vocabulary")})
+    found = trim(model, PAIRS, tmp_path / "trimmed")
+    bias = model.tensors["head.words.out.bias"].read()
+    assert len(found.source_ids) < len(bias)
+    np.testing.assert_array_equal(found.model.tensors["head.words.out.bias"].read(), bias[found.source_ids])
 
 
 def test_separate_vocabularies_number_special_tokens_alike(tmp_path: Path) -> None:

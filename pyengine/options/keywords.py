@@ -1,0 +1,56 @@
+"""What `pyengine/canonical/search.py` says, for type checkers; written by tools/write_options.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+__all__ = ["GenerationKeywords", "GivenOptions"]
+
+
+class GenerationKeywords(TypedDict, total=False):
+    """The options that the tasks take as keywords, by all of their names."""
+
+    num_beams: int | None
+    beam_size: int | None
+    num_return_sequences: int | None
+    num_hypotheses: int | None
+    length_penalty: float | None
+    early_stopping: bool | Literal["never"] | None
+    renormalize_logits: bool | None
+    max_length: int | None
+    max_new_tokens: int | None
+    max_decoding_length: int | None
+    min_length: int | None
+    min_new_tokens: int | None
+    min_decoding_length: int | None
+    repetition_penalty: float | None
+    no_repeat_ngram_size: int | None
+    bad_words_ids: Sequence[Sequence[int]] | None
+    suppress_tokens: int | Sequence[int] | None
+    begin_suppress_tokens: int | Sequence[int] | None
+    forced_bos_token_id: int | tuple[()] | None
+    forced_eos_token_id: int | Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class GivenOptions:
+    """The options by their names; None where the checkpoint decides."""
+
+    num_beams: int | None = None
+    num_return_sequences: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] | None = None
+    renormalize_logits: bool | None = None
+    max_length: int | None = None
+    max_new_tokens: int | None = None
+    min_length: int | None = None
+    min_new_tokens: int | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    bad_words_ids: tuple[tuple[int, ...], ...] | None = None
+    suppress_tokens: tuple[int, ...] | None = None
+    begin_suppress_tokens: tuple[int, ...] | None = None
+    forced_bos_token_id: int | tuple[()] | None = None
+    forced_eos_token_id: tuple[int, ...] | None = None
