@@ -34,11 +34,12 @@ from pyengine.importers import open_checkpoint
 from pyengine.modelfile import packed_specs, write_directory
 from pyengine.modelfile.layout import pack_values
 from pyengine.quantize import Calibration, convert
-from pyengine.quantize.divergence import divergence
+from pyengine.quantize.measuring.divergence import divergence
+from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.prune.masks import Blocks, NOfM, RowShare
 from pyengine.quantize.prune.model import Removed, prune_model
-from pyengine.quantize.rounding import pack_parts, round_parts
-from pyengine.text import open_tokenizer
+from pyengine.quantize.rounding.rounding import pack_parts, round_parts
+from pyengine.text import tokenizer_of
 
 SHARES = {"ffn": 0.25, "heads": 0.2}
 WHOLE, PLAIN, FITTED = "whole", "removed", "removed and fitted"
@@ -94,7 +95,7 @@ def write(model: CanonicalModel, path: Path) -> Path:
 
     write_directory(
         path, config=model.config, weights="int8", generation=model.generation, tensors=packed(),
-        tokenizer=model.tokenizer, tokenizer_files=model.tokenizer_files, created_by="benchmarks", overwrite=True,
+        tokenizer=model.tokenizer_kind, tokenizer_files=model.tokenizer_files, created_by="benchmarks", overwrite=True,
     )  # fmt: skip
     return path
 
@@ -102,9 +103,7 @@ def write(model: CanonicalModel, path: Path) -> Path:
 def prune(text: list[tuple[str, str]], work: Path) -> tuple[dict[str, Path], dict[str, ModelConfig], list[Removed]]:
     """The directories and configurations of the models compared, and what was removed."""
     model = open_checkpoint(models.EXAMPLE)
-    assert model.tokenizer is not None
-    sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
-    tokenizer = open_tokenizer(models.EXAMPLE, model.tokenizer, **sizes)
+    tokenizer = tokenizer_of(model)
     made, rows = {WHOLE: model}, []
     for name, fit in ((PLAIN, False), (FITTED, True)):
         pruned = prune_model(model, tokenizer, text, reconstruct=fit, **SHARES)
@@ -141,10 +140,10 @@ def quality_table(paths: dict[str, Path], exact: Path, limit: int | None, thread
         {"model": "", "bytes": ",d", "BLEU": ".2f", "KL": ".5f", "top 1": ".4f"},
     )
     found = {}
-    reference = pyengine.load(exact, threads=threads)
+    reference = Reader.open(exact, threads=threads)
     for name, path in paths.items():
         engine = pyengine.load(path, threads=threads)
-        moved = divergence(reference, engine, list(zip(*pairs, strict=True)))
+        moved = divergence(reference, Reader.open(path, threads=threads), list(zip(*pairs, strict=True)))
         found[name] = (bleu(engine, pairs, 4, name), moved.kl)
         table.rows.append([name, models.directory_bytes(path), *found[name], moved.top1])
     change = found[FITTED][0] - found[WHOLE][0]

@@ -24,7 +24,7 @@ from report import Report, Table, Verdict, parser, publish
 from tqdm import tqdm
 
 import pyengine
-from pyengine.quantize.divergence import token_divergence
+from pyengine.quantize.measuring.divergence import token_divergence
 
 SETS = ("val", "test_2016_flickr")
 BEAMS = (4, 1)

@@ -27,13 +27,14 @@ from tqdm import tqdm
 import pyengine
 from pyengine.modelfile import packed_specs
 from pyengine.quantize import Calibration, convert
-from pyengine.quantize.calibrated import CALIBRATED
-from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.divergence import divergence
+from pyengine.quantize.measuring.divergence import divergence
+from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.opening import open_model
-from pyengine.quantize.smooth import ALPHAS
-from pyengine.quantize.static_ranges import STATIC, input_errors, static_ranges
-from pyengine.text import open_tokenizer
+from pyengine.quantize.rounding.by_inputs import CALIBRATED
+from pyengine.quantize.scaling.smooth import ALPHAS
+from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
+from pyengine.quantize.seeing.static_ranges import STATIC, input_errors, static_ranges
+from pyengine.text import tokenizer_of
 
 BASE_LINES = 500  # for the base-size model: GPTQ needs 2,048 rows
 PLAIN = "int4g64, absmax"
@@ -91,10 +92,10 @@ def quality(data: Path, text: list[tuple[str, str]], limit: int | None, threads:
             start = time.perf_counter()
             convert(models.EXAMPLE, place, **with_text(way, text))  # type: ignore[arg-type]
             row: list[object] = [label, models.directory_bytes(place), time.perf_counter() - start]
-            engine = pyengine.load(place, threads=threads)
-            exact = exact or engine
+            engine, reader = pyengine.load(place, threads=threads), Reader.open(place, threads=threads)
+            exact = exact or reader
             for name, pairs in sets.items():
-                moved = divergence(exact, engine, list(zip(*pairs, strict=True)))
+                moved = divergence(exact, reader, list(zip(*pairs, strict=True)))
                 row += [bleu(engine, pairs, 4, f"{label}, {name}"), moved.kl, moved.top1]
             table.rows.append(row)
             found[label] = row[-3:]
@@ -111,8 +112,7 @@ def static(data: Path, text: list[tuple[str, str]], limit: int | None) -> Table:
     """What the example's layers lose when their inputs are rounded to int8, by one scale a row and by one for all."""
     model = open_model(models.EXAMPLE)
     config = model.config
-    sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
-    tokenizer = open_tokenizer(models.EXAMPLE, model.tokenizer, **sizes) if model.tokenizer else None
+    tokenizer = tokenizer_of(model)
     engine = in_memory_engine(config, model.generation, model.tensors)
     unseen = list(zip(*models.read_pairs(data / "val", limit), strict=True))
     chosen, measured = (calibrate(engine, tokenizer, pairs) for pairs in (text, unseen))

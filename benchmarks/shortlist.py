@@ -33,7 +33,7 @@ import pyengine
 from pyengine.cpus import usable_cpus
 from pyengine.modelfile import open_directory
 from pyengine.shortlist import Shortlist
-from pyengine.text import Tokenizer, open_tokenizer
+from pyengine.text import Tokenizer, tokenizer_of
 
 READ, WRITTEN = 31, 32
 CANDIDATES, FREQUENT = 16, 1000
@@ -192,8 +192,8 @@ def main() -> None:
     directory = models.directories(models.EXAMPLE_NAME, models.EXAMPLE, options.work)["int8"]
     build(directory, options.train or stem, options.work / "example.shortlist")
     example = Sides(models.EXAMPLE_NAME, directory, options.work / "example.shortlist")
-    sizes = {"source_vocab": example.config.source_vocab, "target_vocab": example.config.target_vocab}
-    tokenizer = open_tokenizer(directory, "sentencepiece", **sizes)
+    tokenizer = tokenizer_of(open_directory(directory))
+    assert tokenizer is not None
     example_speed(example, [list(tokenizer.encode_source(text)) for text in pairs[0]], extent, report)
     quality(example, tokenizer, pairs, report)
     if extent.base:

@@ -23,7 +23,7 @@ from report import Report, Table, Verdict, parser, publish, spread
 from tqdm import tqdm
 
 from pyengine.modelfile import open_directory
-from pyengine.text import open_tokenizer
+from pyengine.text import tokenizer_of
 
 BEAMS = (1, 4)
 BASE_SOURCE, BASE_TARGET = 31, 32
@@ -56,9 +56,8 @@ QUICK = Extent((models.EXAMPLE_NAME,), threads=(1,), batches=(1, 4), rounds=(1, 
 def example_sources(directory: Path, count: int) -> Sources:
     """Token ids of the first sentences of test_2016_flickr, by length."""
     texts, _ = models.read_pairs(models.EXAMPLE / "test_2016_flickr", count)
-    opened = open_directory(directory)
-    sizes = {"source_vocab": opened.config.source_vocab, "target_vocab": opened.config.target_vocab}
-    tokenizer = open_tokenizer(directory, opened.tokenizer_kind, **sizes)
+    tokenizer = tokenizer_of(open_directory(directory))
+    assert tokenizer is not None
     return sorted((list(tokenizer.encode_source(text)) for text in texts), key=len)
 
 

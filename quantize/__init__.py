@@ -4,7 +4,7 @@ Installed as ``pyengine.quantize``; the engine never imports it, only the comman
 """
 
 from pyengine.quantize.cli import main
-from pyengine.quantize.packing import TensorReport
-from pyengine.quantize.pipeline import Calibration, Report, convert, measure
+from pyengine.quantize.packing import StoredTensor
+from pyengine.quantize.pipeline import Calibration, Conversion, convert, measure
 
-__all__ = ["Calibration", "Report", "TensorReport", "convert", "main", "measure"]
+__all__ = ["Calibration", "Conversion", "StoredTensor", "convert", "main", "measure"]

@@ -11,12 +11,12 @@ from typing import Sequence
 from pyengine.console import Parser
 from pyengine.errors import OptionError
 from pyengine.modelfile.directory import KV
-from pyengine.quantize.calibrated import CALIBRATED
 from pyengine.quantize.prune.masks import Pattern
 from pyengine.quantize.prune.sparse import MASKS, SPARSE_METHODS, pattern_of
-from pyengine.quantize.ranges import METHODS as RANGES
-from pyengine.quantize.schemes import GROUPS
-from pyengine.quantize.smooth import ALPHAS
+from pyengine.quantize.rounding.by_inputs import CALIBRATED
+from pyengine.quantize.rounding.ranges import METHODS as RANGES
+from pyengine.quantize.rounding.schemes import GROUPS
+from pyengine.quantize.scaling.smooth import ALPHAS
 from pyengine.quantize.types import TYPES
 from pyengine.version import __version__
 
@@ -57,8 +57,8 @@ _OTHERS = {
     },
 }
 _PLACES = """Scales of channels (--smooth, awq, --equalize) are absorbed where nothing else reads the channels: between
-the values and the output of an attention, between up and down of a feed-forward layer with ReLU, behind the last norm
-of a post-norm encoder."""
+the values and the output of an attention, between up and down of a feed-forward layer with ReLU or a gate, behind a
+norm before a sublayer, behind the last norm of a stack; --smooth also moves them from keys to queries."""
 
 
 def read_arguments(arguments: Sequence[str] | None, program: str) -> argparse.Namespace:

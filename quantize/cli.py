@@ -12,15 +12,18 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from statistics import median
-from typing import Any, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 from pyengine.command import beside, run_command, target_of
 from pyengine.console import note, say
 from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments
-from pyengine.quantize.calibrated import CALIBRATED
-from pyengine.quantize.packing import TensorReport
-from pyengine.quantize.pipeline import Calibration, Report, convert, measure
+from pyengine.quantize.packing import StoredTensor
+from pyengine.quantize.pipeline import Calibration, Conversion, convert, measure
 from pyengine.quantize.prune.sparse import slower_than_dense
+from pyengine.quantize.rounding.by_inputs import CALIBRATED
+
+if TYPE_CHECKING:
+    from pyengine.quantize.seeing.text import Text
 
 __all__ = ["main"]
 
@@ -49,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     return run_command(program, run)
 
 
-def _lines(report: Report, options: argparse.Namespace) -> list[str]:
+def _lines(report: Conversion, options: argparse.Namespace) -> list[str]:
     """What is said of a conversion."""
     lines = _table(report)
     method, why = _method(options)
@@ -61,7 +64,7 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
         lines.append(f"{row.layer}: {row.removed} of {row.total} {row.what} removed; {kept}")
     if report.recovered is not None:
         before, after = report.recovered
-        kept = f"{after:.2%} of the decoder's variance lost, {before:.2%} before the fit"
+        kept = f"{after:.2%} of the variance of what the model gives lost, {before:.2%} before the fit"
         closed = f": {1 - after / before:.0%} of the gap closed" if before else ""
         lines.append(f"all that was removed: {kept}{closed}")
     if report.masked:
@@ -82,7 +85,7 @@ def _lines(report: Report, options: argparse.Namespace) -> list[str]:
 
 
 def _teach(options: argparse.Namespace) -> None:
-    from pyengine.quantize.teacher_data import write_teacher_data  # with the engine, which else is not started
+    from pyengine.quantize.seeing.teacher_data import write_teacher_data  # with the engine, which else is not started
 
     target = target_of(options.teacher_data)
     how = {"overwrite": options.overwrite, "allow_unknown_keys": options.allow_unknown_keys}
@@ -92,7 +95,7 @@ def _teach(options: argparse.Namespace) -> None:
     beside(target)(line + left_out)
 
 
-def _run(options: argparse.Namespace, command: str) -> Report:
+def _run(options: argparse.Namespace, command: str) -> Conversion:
     method, _ = _method(options)
     int4 = options.weights == "int4"
     how: dict[str, Any] = {
@@ -107,15 +110,15 @@ def _run(options: argparse.Namespace, command: str) -> Report:
     if options.report_only:
         with _bar(options.weights, unit="B", unit_scale=True) as progress:
             return measure(options.checkpoint, progress=progress, **how)
-    text = None
+    text: Text | None = None
     if options.calibrate or options.vocabulary:
-        from pyengine.quantize.text import load_text  # with the engine, which else is not started
+        from pyengine.quantize.seeing.text import load_text  # with the engine, which else is not started
 
         text = load_text(options.calibrate) if options.calibrate else None
         how["vocabulary"] = load_text(options.vocabulary) if options.vocabulary else None
     reporter = None
     if options.report:
-        from pyengine.quantize.reporting import Reporter
+        from pyengine.quantize.report.conversion import Reporter
 
         places = options.checkpoint, options.output, options.report
         told: dict[str, Any] = {"text": text, "file": options.calibrate or "", "vocabulary": how.get("vocabulary")}
@@ -177,7 +180,7 @@ def _method(options: argparse.Namespace) -> tuple[str, str]:
     return "absmax", ""
 
 
-def _table(report: Report) -> list[str]:
+def _table(report: Conversion) -> list[str]:
     """A line for every matrix, one for all vectors and tables together, and the totals."""
     matrices = [tensor for tensor in report.tensors if tensor.kind == "matrix"]
     vectors = [tensor for tensor in report.tensors if tensor.kind != "matrix"]
@@ -198,5 +201,5 @@ def _table(report: Report) -> list[str]:
     return lines
 
 
-def _snr(tensor: TensorReport) -> str:
+def _snr(tensor: StoredTensor) -> str:
     return "exact" if math.isinf(tensor.snr_db) else f"{tensor.snr_db:.1f}"

@@ -67,7 +67,7 @@ def read_model(directory: ModelDirectory) -> CanonicalModel:
         config=directory.config,
         generation=directory.generation,
         tensors={name: tensors[name] for name in shapes},
-        tokenizer=directory.tokenizer_kind,
+        tokenizer_kind=directory.tokenizer_kind,
         tokenizer_files=find_tokenizer(directory.path)[1] if directory.tokenizer_kind else {},
         removed=directory.removed,
         kv=directory.kv,

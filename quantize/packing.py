@@ -10,16 +10,16 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel
 from pyengine.modelfile.layout import SPARSE, pack_values, packed_specs
-from pyengine.quantize.distortion import snr_db
-from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
+from pyengine.quantize.measuring.distortion import snr_db
+from pyengine.quantize.rounding.rounding import Rounded, pack_parts, round_parts
 
-__all__ = ["TensorReport", "pack_tensors"]
+__all__ = ["StoredTensor", "pack_tensors"]
 
 Progress = Callable[[int, int], None]  # (bytes of float32 tensors done, of all)
 
 
 @dataclass(frozen=True)
-class TensorReport:
+class StoredTensor:
     """A packed matrix (its scales included), vector or table: bytes in float32 and as stored, signal to noise.
 
     ``shape`` is that of the stacked sources, without padding. ``snr_db`` is
@@ -39,7 +39,7 @@ def pack_tensors(
     weights: str,
     other_weights: Mapping[str, str],
     method: str,
-    rows: list[TensorReport],
+    rows: list[StoredTensor],
     progress: Progress | None,
     done_before: Mapping[str, list[Rounded]],
     lines: Mapping[str, int] | None = None,
@@ -75,7 +75,7 @@ def pack_tensors(
             yield part, array
             del array
         rows.append(
-            TensorReport(
+            StoredTensor(
                 name=name,
                 kind="matrix" if spec.kind == "weight" else spec.kind,
                 shape=shape,

@@ -18,32 +18,32 @@ from pyengine.modelfile.directory import KV
 from pyengine.modelfile.layout import INT4, SPARSE, matrix_names, packed_specs
 from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.output import scratch_directory
-from pyengine.quantize.budget import Choice
-from pyengine.quantize.calibrated import CALIBRATED
+from pyengine.quantize.measuring.budget import Choice
 from pyengine.quantize.opening import open_model
-from pyengine.quantize.packing import Progress, TensorReport, pack_tensors
-from pyengine.quantize.prune.budget import check_shares, layers_to_remove
+from pyengine.quantize.packing import Progress, StoredTensor, pack_tensors
 from pyengine.quantize.prune.masks import Pattern
+from pyengine.quantize.prune.shares import check_shares, layers_to_remove
 from pyengine.quantize.prune.sparse import SPARSE_METHODS, Masked, sparse_types, sparsify
-from pyengine.quantize.rounding import Rounded, pack_parts, round_parts
-from pyengine.quantize.scaling import Scaled, awq, smooth
-from pyengine.quantize.scaling import equalize as equalized
-from pyengine.quantize.statistics import InputStatistics
+from pyengine.quantize.rounding.by_inputs import CALIBRATED
+from pyengine.quantize.rounding.rounding import Rounded, pack_parts, round_parts
+from pyengine.quantize.scaling.scaling import Scaled, awq, smooth
+from pyengine.quantize.scaling.scaling import equalize as equalized
+from pyengine.quantize.seeing.statistics import InputStatistics
 from pyengine.quantize.types import resolve_types
-from pyengine.text import Tokenizer, open_tokenizer
+from pyengine.text import Tokenizer, tokenizer_of
 from pyengine.version import __version__
 
 if TYPE_CHECKING:
     from pyengine.quantize.prune.model import PrunedModel, Removed
-    from pyengine.quantize.vocabulary import KeptTokens
+    from pyengine.quantize.seeing.text import Text
+    from pyengine.quantize.vocabulary.trim import KeptTokens
 
-__all__ = ["Calibration", "Report", "convert", "measure"]
+__all__ = ["Calibration", "Conversion", "convert", "measure"]
 
 PROBED = 32  # lines that sensitivity is measured on
 PROBE = "int4g64"  # what scales are searched for where types are still to be chosen
 LEAST_ROWS = 256  # that a calibration needs of each layer
 
-Text = Sequence[tuple[str, "str | None"]]  # (source, target)
 Statistics = Mapping[str, InputStatistics]
 
 
@@ -51,8 +51,8 @@ Statistics = Mapping[str, InputStatistics]
 class Calibration:
     """Text to calibrate int4 matrices on, and what to do with it.
 
-    text     (source, target) as ``text.load_text`` gives it; what the model cannot take is skipped
-    method   one of ``calibrated.CALIBRATED``; another one: the text is for pruning, zeros and smoothing alone
+    text     (source, target) as ``text.load_text`` gives it, or ids; what the model cannot take is skipped
+    method   one of ``by_inputs.CALIBRATED``; another one: the text is for pruning, zeros and smoothing alone
     smooth   exponents that SmoothQuant tries at each place that takes scales, see ``scaling``; none: it does not
     state    a file from which an interrupted calibration goes on
     target_bytes    of all tensors, or
@@ -75,12 +75,12 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Report:
+class Conversion:
     """All tensors of a conversion, the size of the model directory (0 if none was written), and what was done before.
 
     removed    by pruning
-    recovered  if something went: what of the variance of the decoder's outputs that lost on the text, before the rest
-               was fitted and after
+    recovered  if something went: what of the variance of the last stack's outputs that lost on the text, before the
+               rest was fitted and after
     scaled     by smoothing and AWQ, a place each
     masked     by zeros, a matrix each
     choices    of types, if they were to be chosen: the one that was taken, then those of other sizes (bytes of all
@@ -91,7 +91,7 @@ class Report:
     """
 
     weights: str
-    tensors: tuple[TensorReport, ...]
+    tensors: tuple[StoredTensor, ...]
     directory_bytes: int
     removed: tuple[Removed, ...] = ()
     scaled: tuple[Scaled, ...] = ()
@@ -131,18 +131,18 @@ def convert(
     allow_unknown_keys: Collection[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Conversion:
     """Write the model directory ``output`` from ``checkpoint``: a training checkpoint, another model directory, or a
     model without tokenizer, whose tensors are read as they are needed.
 
     weights, tensors  the types, see ``types.resolve_types``
     method       how ranges are found without ``calibration``: one of ``ranges.METHODS``
-    prune        what of ``prune.budget.PRUNABLE`` -> the share to remove first, see ``prune.model.prune_model``; needs
+    prune        what of ``prune.shares.PRUNABLE`` -> the share to remove first, see ``prune.model.prune_model``; needs
                  a ``calibration``
     sparse       zeros in the layers' matrices by this pattern; ``sparse_method`` says which, see ``prune.sparse``, and
                  all but "magnitude" need a ``calibration``
     equalize     make ranges of adjacent layers alike, see ``scaling.equalize``
-    vocabulary   text (source, target) whose tokens are kept, see ``vocabulary.trim_vocabulary``; the others go
+    vocabulary   text (source, target) whose tokens are kept, see ``trim.trim_vocabulary``; the others go
     kv           the type of cached keys and values that the directory asks for, "int8" or "float32"; None: as the input
                  does, if that is a model directory
     requantize   ``checkpoint`` may be a model directory with rounded weights
@@ -180,7 +180,8 @@ def convert(
         if prune and calibration is not None:
             pruned = _pruned(model, tokenizer, calibration, prune)
             model, removed = pruned.model, pruned.removed
-            recovered = (pruned.lost_before["decoder"], pruned.lost["decoder"]) if removed else None
+            *_, last = (name for name, _ in model.config.stacks())
+            recovered = (pruned.lost_before[last], pruned.lost[last]) if removed else None
         if equalize:
             model = equalized(model)
         statistics: Statistics = {}
@@ -204,7 +205,7 @@ def convert(
             model, done = _rounded(model, types, statistics, calibration)
         lines = _round_sparse(model, types, method, done)
         other_weights = {name: kind for name, kind in types.items() if kind != weights}
-        rows: list[TensorReport] = []
+        rows: list[StoredTensor] = []
         size = write_directory(
             output,
             config=model.config,
@@ -213,7 +214,7 @@ def convert(
             lines=lines,
             generation=model.generation,
             tensors=pack_tensors(model, weights, other_weights, method, rows, progress, done, lines),
-            tokenizer=model.tokenizer,
+            tokenizer=model.tokenizer_kind,
             tokenizer_files=model.tokenizer_files,
             created_by=f"pyengine {__version__}",
             kv=kv or model.kv,
@@ -221,7 +222,7 @@ def convert(
             overwrite=overwrite,
         )
     before = tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered, kept, equalize
-    return Report(weights, tuple(rows), size, *before, tuple(notes))
+    return Conversion(weights, tuple(rows), size, *before, tuple(notes))
 
 
 def measure(
@@ -233,14 +234,14 @@ def measure(
     requantize: bool = False,
     allow_unknown_keys: Collection[str] = (),
     progress: Progress | None = None,
-) -> Report:
+) -> Conversion:
     """What ``convert`` would report, without writing anything."""
     model, _ = _open(checkpoint, requantize, allow_unknown_keys)
-    rows: list[TensorReport] = []
+    rows: list[StoredTensor] = []
     other_weights = resolve_types(model.config, weights, tensors)
     for _, array in pack_tensors(model, weights, other_weights, method, rows, progress, {}):
         del array  # as in the writer: the next tensor is made without this one beside it
-    return Report(weights, tuple(rows), 0, notes=model.notes)
+    return Conversion(weights, tuple(rows), 0, notes=model.notes)
 
 
 def _open(
@@ -250,15 +251,12 @@ def _open(
     if isinstance(checkpoint, CanonicalModel):
         return checkpoint, None
     model = open_model(checkpoint, requantize=requantize, allow_unknown_keys=allow_unknown_keys)
-    if model.tokenizer is None:
-        return model, None
-    sizes = {"source_vocab": model.config.source_vocab, "target_vocab": model.config.target_vocab}
-    return model, open_tokenizer(checkpoint, model.tokenizer, **sizes)
+    return model, tokenizer_of(model)
 
 
 def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> tuple[Text, list[str]]:
     """What of ``text`` the model can take, and what to say of the rest."""
-    from pyengine.quantize.text import usable_text  # with what reads inputs, as below
+    from pyengine.quantize.seeing.text import usable_text  # with what reads inputs, as below
 
     kept, skipped = usable_text(text, model.config, model.generation, tokenizer)
     return kept, [str(skipped)] if str(skipped) else []
@@ -267,9 +265,9 @@ def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> t
 def _with_layers_left(config: ModelConfig, prune: Mapping[str, float]) -> ModelConfig:
     """As many layers as ``prune`` will leave: types go by the numbers that layers have in what is written."""
     stacks: dict[str, Any] = {}
-    for stack, sizes in config.stacks():
+    for stack, sizes in (("encoder", config.encoder), ("decoder", config.decoder)):
         gone = layers_to_remove(stack, sizes, prune.get(f"{stack}_layers", 0.0))
-        stacks[stack] = replace(sizes, layers=sizes.layers[: len(sizes.layers) - gone])
+        stacks[stack] = None if sizes is None else replace(sizes, layers=sizes.layers[: len(sizes.layers) - gone])
     return replace(config, **stacks)
 
 
@@ -284,18 +282,19 @@ def _types(
 
 def _trimmed(model: CanonicalModel, text: Text, scratch: Path) -> tuple[CanonicalModel, Tokenizer, KeptTokens]:
     """The model without the tokens that ``text`` does not use; its new tokenizer files lie in ``scratch``."""
-    from pyengine.quantize.vocabulary import KeptTokens, trim_vocabulary  # with the tokenizer libraries
+    from pyengine.quantize.seeing.text import is_blank, sides
+    from pyengine.quantize.vocabulary.trim import KeptTokens, trim_vocabulary  # with the tokenizer libraries
 
-    lines = [pair for pair in text if pair[0].strip()]
-    pairs = [(source, target) for source, target in lines if target is not None]
-    if len(pairs) < len(lines):
+    lines = [sides(model.config, line, number) for number, line in enumerate(text, 1)]
+    pairs = [line for line in lines if not is_blank(next(side for side in line if side is not None))]
+    if model.config.decoder is not None and any(target is None for _, target in pairs):
         raise OptionError(
             "vocabulary: expected a translation behind a tab in every line, found lines without",
             keywords=("vocabulary",),
         )
     trimmed = trim_vocabulary(model, pairs, scratch)
-    assert trimmed.model.tokenizer is not None  # else there was nothing to trim by
-    tokenizer = open_tokenizer(scratch, trimmed.model.tokenizer)
+    tokenizer = tokenizer_of(trimmed.model)
+    assert tokenizer is not None  # else there was nothing to trim by
     return trimmed.model, tokenizer, KeptTokens(trimmed.source_ids, trimmed.target_ids)
 
 
@@ -318,8 +317,8 @@ def _statistics(
 ) -> Statistics:
     """What the layers read when the model runs on the text in float32."""
     # Imported here, and below: a conversion without text starts no engine.
-    from pyengine.quantize.calibrated import rows_needed
-    from pyengine.quantize.calibration import calibrate, in_memory_engine
+    from pyengine.quantize.rounding.by_inputs import rows_needed
+    from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
 
     engine = in_memory_engine(model.config, model.generation, model.tensors)
     needed = max(rows_needed(model, types, calibration.method), LEAST_ROWS)
@@ -337,10 +336,11 @@ def _choices(
     fixed: Mapping[str, str],
 ) -> list[Choice]:
     """The types of all matrices, by measured sensitivity where they are not ``fixed``; then those of other sizes."""
-    from pyengine.quantize.mixed import choose_types, measure_sensitivity, trade_off
+    from pyengine.quantize.measuring.mixed import choose_types, measure_sensitivity, trade_off
 
-    pairs = [(source, target) for source, target in calibration.text[:PROBED] if target is not None]
-    sensitivity = measure_sensitivity(model, tokenizer, pairs, statistics, calibration.progress).fixing(fixed)
+    own = model.config.decoder is None
+    text = [(source, target) for source, target in calibration.text[:PROBED] if own or target is not None]
+    sensitivity = measure_sensitivity(model, tokenizer, text, statistics, calibration.progress).fixing(fixed)
     chosen = choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence)
     return [chosen, *trade_off(sensitivity)]
 
@@ -349,7 +349,7 @@ def _rounded(
     model: CanonicalModel, types: Mapping[str, str], statistics: Statistics, calibration: Calibration
 ) -> tuple[CanonicalModel, dict[str, list[Rounded]]]:
     """int4 by what the layers read, and the model with biases corrected for that."""
-    from pyengine.quantize.calibrated import round_calibrated
+    from pyengine.quantize.rounding.by_inputs import round_calibrated
 
     return round_calibrated(model, types, statistics, calibration.method, calibration.progress)
 

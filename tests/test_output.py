@@ -19,10 +19,10 @@ import pyengine
 from pyengine import OptionError, OutputError
 from pyengine.output import new_directory, new_file, scratch_directory
 from pyengine.quantize import convert
-from pyengine.quantize.calibration_state import load_state, save_state
 from pyengine.quantize.report import write_report
-from pyengine.quantize.statistics import InputStatistics
-from pyengine.quantize.teacher_data import write_teacher_data
+from pyengine.quantize.seeing.state import load_state, save_state
+from pyengine.quantize.seeing.statistics import InputStatistics
+from pyengine.quantize.seeing.teacher_data import write_teacher_data
 from pyengine.shortlist import Shortlist
 
 from .checkpoints import handmade

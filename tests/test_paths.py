@@ -14,8 +14,8 @@ from pyengine.modelfile import open_directory
 from pyengine.quantize import convert
 from pyengine.quantize.pipeline import measure
 from pyengine.quantize.report import check_report_target
-from pyengine.quantize.teacher_data import write_teacher_data
-from pyengine.quantize.text import load_text
+from pyengine.quantize.seeing.teacher_data import write_teacher_data
+from pyengine.quantize.seeing.text import load_text
 from pyengine.shortlist import Shortlist
 from pyengine.text import open_tokenizer
 from tests.conftest import CHECKPOINT

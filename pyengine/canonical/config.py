@@ -98,6 +98,11 @@ class LayerConfig:
         if self.cross_attention is not None:
             yield "cross_attention", self.cross_attention
 
+    def sublayers(self) -> Iterator[tuple[str, AttentionConfig | FeedForwardConfig]]:
+        """``attentions``, and ("ffn", ...)."""
+        yield from self.attentions()
+        yield "ffn", self.feed_forward
+
 
 @dataclass(frozen=True)
 class StackConfig:
@@ -187,6 +192,25 @@ class ModelConfig:
         for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             if stack is not None:
                 yield name, stack
+
+    def sublayers(self) -> Iterator[tuple[str, AttentionConfig | FeedForwardConfig]]:
+        """All attentions and feed-forwards by canonical name, ("decoder.layers.0.ffn", ...), in the order of use."""
+        for name, stack in self.stacks():
+            for i, layer in enumerate(stack.layers):
+                yield from ((f"{name}.layers.{i}.{part}", each) for part, each in layer.sublayers())
+
+    def with_sublayers(self, changed: Mapping[str, AttentionConfig | FeedForwardConfig]) -> ModelConfig:
+        """The same with others in place of those that ``changed`` names."""
+        stacks: dict[str, Any] = {}
+        for name, stack in self.stacks():
+            layers = []
+            for i, layer in enumerate(stack.layers):
+                own: dict[str, Any] = {
+                    part: changed.get(f"{name}.layers.{i}.{part}", each) for part, each in layer.sublayers()
+                }
+                layers.append(dataclasses.replace(layer, feed_forward=own.pop("ffn"), **own))
+            stacks[name] = dataclasses.replace(stack, layers=tuple(layers))
+        return dataclasses.replace(self, **stacks)
 
     def source_side(self) -> tuple[StackConfig, int]:
         """The encoder, and how many ids it reads. UnsupportedError where there is none."""
@@ -308,7 +332,8 @@ def _outputs(fields: Fields, name: str) -> int | str:
     value = fields.take(name)
     if not isinstance(value, (int, str)) or isinstance(value, bool):
         fields.fail(name, "an integer or a word", value)
-    return value
+    known: int | str = value
+    return known
 
 
 def _texts(fields: Fields, name: str) -> tuple[str, ...]:

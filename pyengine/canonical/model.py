@@ -78,20 +78,25 @@ class Removal:
 class CanonicalModel:
     """What an importer returns; ``tokenizer_files`` are by name and lie in the checkpoint.
 
-    ``tokenizer`` is None, "sentencepiece" or "tokenizers": how the files are to be read. ``removed``: what pruning took
-    from the model that was trained, in that order; the configuration is that of what is left. ``kv``: the type of
-    cached keys and values that the model directory asked for, if it is of one and did. ``notes``: what was passed over
-    or is missing, for people.
+    ``generation`` is None without a decoder: nothing is searched for then. ``tokenizer_kind`` is None, "sentencepiece"
+    or "tokenizers": how the files are to be read. ``removed``: what pruning took from the model that was trained, in
+    that order; the configuration is that of what is left. ``kv``: the type of cached keys and values that the model
+    directory asked for, if it is of one and did. ``notes``: what was passed over or is missing, for people.
     """
 
     config: ModelConfig
-    generation: GenerationDefaults
+    generation: GenerationDefaults | None
     tensors: Mapping[str, LazyTensor]
-    tokenizer: str | None = None
+    tokenizer_kind: str | None = None
     tokenizer_files: Mapping[str, Path] = field(default_factory=dict)
     removed: tuple[Removal, ...] = ()
     kv: str | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where the tokenizer files lie, which there must be."""
+        return next(iter(self.tokenizer_files.values())).parent
 
     def validate(self) -> None:
         """Raise one CheckpointError that lists every missing, extra and mis-shaped tensor."""

@@ -7,21 +7,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyengine.cli.translate import threads
 from pyengine.console import note, say, say_json
 from pyengine.errors import OptionError
 from pyengine.modelfile import ModelDirectory, open_directory
-from pyengine.tasks.inputs import Inputs
-from pyengine.tasks.loading import load
-from pyengine.text import Tokenizer, open_tokenizer
+from pyengine.text import tokenizer_of
 
 if TYPE_CHECKING:
-    from pyengine.quantize.comparison import MatrixPair
-    from pyengine.quantize.divergence import Divergence
+    from pyengine.quantize.measuring.comparison import MatrixPair
+    from pyengine.quantize.measuring.divergence import LineDivergence, StateError
+    from pyengine.quantize.seeing.text import Text
 
 __all__ = ["add_command"]
+
+
+class Figures(NamedTuple):
+    """How far B is from A over the text: by name, and in words."""
+
+    json: dict[str, object]
+    distance: str
+    likeness: str
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,7 +36,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "compare",
         help="compare a model with another that was made of the same checkpoint",
         description="Shows type, bytes and signal to noise of each matrix of B, with A as the signal, and how far B's "
-        "next-token probabilities are from A's over a text.",
+        "next-token probabilities are from A's over a text; of encoders alone, how far what they give is.",
     )
     parser.add_argument("a", metavar="A", help="model directory to compare with, such as one in float32")
     parser.add_argument("b", metavar="B", help="model directory")
@@ -38,7 +45,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         type=Path,
         required=True,
         metavar="FILE",
-        help="text: a line a source sentence, its translation behind a tab; without one A's greedy translation",
+        help="text: a line a source sentence, its translation behind a tab, without one A's greedy translation; for "
+        "a model with a decoder or an encoder alone a line a text",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="read the first N lines only")
     parser.add_argument(
@@ -54,9 +62,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> None:
     # Imported here: no other command needs what measures.
-    from pyengine.quantize.comparison import compare_matrices, read_pairs, require_same_tokens
-    from pyengine.quantize.divergence import mean_divergence, pair_divergences
-    from pyengine.quantize.text import load_text, usable_text
+    from pyengine.quantize.measuring.comparison import compare_matrices, read_whole, require_same_tokens
+    from pyengine.quantize.measuring.divergence import line_divergences, mean_divergence, state_error
+    from pyengine.quantize.measuring.reading import Reader
+    from pyengine.quantize.seeing.text import load_text, usable_text
 
     if options.limit is not None and options.limit < 1:
         raise OptionError(f"--limit is {options.limit}; expected a whole number, at least 1")
@@ -72,39 +81,48 @@ def run(options: argparse.Namespace) -> None:
     if sizes[0] != sizes[1]:
         both = " and ".join(f"{source} source and {target} target tokens" for source, target in sizes)
         raise OptionError(f"{b.path}: expected the vocabulary of {a.path}, found {both}")
-    text = load_text(options.data)[: options.limit]
-    inputs = []
+    text: Text = load_text(options.data)[: options.limit]
     for each in (a, b):
-        tokenizer = _tokenizer(each)
-        text, skipped = usable_text(text, each.config, each.generation, tokenizer)
+        text, skipped = usable_text(text, each.config, each.generation, tokenizer_of(each))
         if str(skipped):
             note(f"pyengine: note: {skipped}")
-        inputs.append(Inputs(each.config, each.generation.eos_token_id, tokenizer))
-    with load(a.path, threads=options.threads) as reference, load(b.path, threads=options.threads) as other:
-        pairs, filled = read_pairs(reference, inputs[0], text)
-        require_same_tokens(inputs[0], inputs[1], filled)
-        places = list(pair_divergences(reference, other, pairs))
-        isa = str(reference.info()["isa"])
-    matrices, found = list(compare_matrices(a, b)), mean_divergence(places)
+    how = {"threads": options.threads}
+    measured: StateError | list[LineDivergence]
+    with Reader.open(a.path, **how) as reference, Reader.open(b.path, **how) as other:
+        samples, filled = read_whole(reference, text)
+        require_same_tokens(reference, other, filled)
+        if a.config.decoder is None:
+            measured = states = state_error(reference, other, samples)
+            figures = Figures(
+                {"state_error": states.error, "state_cosine": states.cosine, "tokens": states.tokens},
+                f"states: {100 * states.error:.4f} % of their squares differ",
+                f"mean cosine: {states.cosine:.6f} over {states.tokens:,} tokens",
+            )
+        else:
+            measured = lines = list(line_divergences(reference, other, samples))
+            mean = mean_divergence(lines)
+            figures = Figures(
+                {"kl_divergence": mean.kl, "top1_agreement": mean.top1, "tokens": mean.tokens},
+                f"KL divergence: {mean.kl:.6f} nats a token",
+                f"same first choice: {100 * mean.top1:.2f} % of {mean.tokens:,} tokens",
+            )
+    matrices = list(compare_matrices(a, b))
     if options.report is not None:
-        from pyengine.quantize.comparison_report import comparison_report
         from pyengine.quantize.report import write_report
+        from pyengine.quantize.report.comparison import comparison_report
 
-        report = comparison_report(a, b, matrices, filled, pairs, places, command=options.command, isa=isa)
+        where = {"command": options.command, "isa": reference.isa}
+        report = comparison_report(a, b, matrices, filled, samples, measured, **where)
         write_report(options.report, report, overwrite=options.overwrite)
     if options.json:
-        say_json(_json(a, b, matrices, found))
+        say_json(_json(a, b, matrices, figures))
     else:
-        _print(a, b, matrices, found)
+        _print(a, b, matrices, figures)
 
 
-def _tokenizer(directory: ModelDirectory) -> Tokenizer | None:
-    config, kind = directory.config, directory.tokenizer_kind
-    sizes = {"source_vocab": config.source_vocab, "target_vocab": config.target_vocab}
-    return None if kind is None else open_tokenizer(directory.path, kind, **sizes)
-
-
-def _json(a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair], found: Divergence) -> dict[str, object]:
+def _json(
+    a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair], figures: Figures
+) -> dict[str, object]:
     """JSON knows no infinity: "same" says where ``snr_db`` is null because nothing differs."""
     rows = []
     for each in matrices:
@@ -114,14 +132,12 @@ def _json(a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair], 
         "paths": [str(a.path), str(b.path)],
         "bytes": [a.bytes, b.bytes],
         "ratio": b.bytes / a.bytes,
-        "kl_divergence": found.kl,
-        "top1_agreement": found.top1,
-        "tokens": found.tokens,
+        **figures.json,
         "matrices": rows,
     }
 
 
-def _print(a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair], found: Divergence) -> None:
+def _print(a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair], figures: Figures) -> None:
     rows: list[tuple[str, ...]] = [("matrix", "A", "B", "A bytes", "B bytes", "SNR dB")]
     for each in matrices:
         kinds = (kind or "-" for kind in each.types)
@@ -133,8 +149,7 @@ def _print(a: ModelDirectory, b: ModelDirectory, matrices: Sequence[MatrixPair],
     for letter, directory in (("A", a), ("B", b)):
         say(f"{letter}: {directory.bytes:,} bytes, {directory.weights}, {directory.path}")
     say(f"size: B / A = {b.bytes / a.bytes:.3f}")
-    say(f"KL divergence: {found.kl:.6f} nats a token")
-    say(f"same first choice: {100 * found.top1:.2f} % of {found.tokens:,} tokens")
+    say(figures.distance, figures.likeness)
 
 
 def _snr(value: float | None) -> str:

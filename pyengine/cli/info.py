@@ -8,7 +8,7 @@ from typing import Any
 
 from pyengine.console import say, say_json
 from pyengine.modelfile import open_directory
-from pyengine.text import open_tokenizer
+from pyengine.text import tokenizer_of
 
 __all__ = ["add_command"]
 
@@ -28,13 +28,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> None:
     directory = open_directory(options.directory, verify=options.verify)
-    if directory.tokenizer_kind is not None:
-        open_tokenizer(
-            directory.path,
-            directory.tokenizer_kind,
-            source_vocab=directory.config.source_vocab,
-            target_vocab=directory.config.target_vocab,
-        )
+    tokenizer_of(directory)
     about: dict[str, Any] = {
         "path": str(directory.path),
         "created_by": directory.created_by,
@@ -46,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         "verified": options.verify,
         "model": directory.config.to_json(),
         "removed": [each.to_json() for each in directory.removed],
-        "generation": directory.generation.to_json(),
+        "generation": None if directory.generation is None else directory.generation.to_json(),
     }
     if options.json:
         say_json(about)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from pyengine.command import beside, target_of
-from pyengine.errors import InputError, OptionError
+from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile import open_directory
 from pyengine.output import check_new_file
-from pyengine.text import open_tokenizer
+from pyengine.text import tokenizer_of
 
 __all__ = ["add_command"]
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     # Imported here: no other command needs them.
     from tqdm import tqdm
 
-    from pyengine.quantize.alignment import build_shortlist
+    from pyengine.quantize.vocabulary.alignment import build_shortlist
 
     for name in COUNTS:
         if getattr(options, name) < 1:
@@ -53,13 +53,12 @@ def run(options: argparse.Namespace) -> None:
     target = target_of(options.output)
     check_new_file(target, overwrite=options.overwrite)
     directory = open_directory(options.model)
-    if directory.tokenizer_kind is None:
+    config, tokenizer = directory.config, tokenizer_of(directory)
+    if config.source_vocab is None or config.target_vocab is None or directory.generation is None:
+        raise UnsupportedError(f"{options.model}: expected a model that translates, found one with a single stack")
+    if tokenizer is None:
         raise InputError(f"{options.model}: expected a model with a tokenizer, found one without")
-    config = directory.config
-    vocabs = config.source_side()[1], config.target_side()[1]
-    tokenizer = open_tokenizer(
-        directory.path, directory.tokenizer_kind, source_vocab=vocabs[0], target_vocab=vocabs[1]
-    )
+    vocabs = config.source_vocab, config.target_vocab
     lines = tqdm(_read_pairs(options.source, options.target), "encode", disable=None)
     made = build_shortlist(
         [(tokenizer.encode_source(left), tokenizer.encode_target(right, end=True)) for left, right in lines],

@@ -47,7 +47,7 @@ def open_checkpoint(path: str | Path, *, allow_unknown_keys: Collection[str] = (
     family = _BY_ARCHITECTURE[_architecture(config, path / "config.json")]
     model = import_checkpoint(family, path, config, open_weights(path), allow_unknown_keys)
     model.validate()
-    if model.tokenizer is None:
+    if model.tokenizer_kind is None:
         note = f"{path}: no tokenizer files (expected {EXPECTED}): the model takes and gives token ids, no text"
         model = replace(model, notes=(*model.notes, note))
     return model

@@ -2,7 +2,7 @@
 
     config.json         {"format": "pyengine", "version", "weights", "other_weights", "lines", "kv", "model",
                          "removed", "tokenizer", "created_by"}
-    generation.json     defaults of the search
+    generation.json     defaults of the search, where there is a decoder
     model.safetensors   packed tensors, in the order of use
     ...                 tokenizer files, as they were
     SHA256SUMS          of all of these

@@ -47,7 +47,8 @@ class ModelHead:
     ``weights`` is the type of all matrices (``layout.WEIGHTS``) but for those in ``other_weights``, by packed name;
     ``lines`` is how many each block-sparse one has;
     ``tokenizer_kind`` None, "sentencepiece" or "tokenizers"; ``kv`` the type of cached keys and values that it asks
-    for, one of KV, or None; ``removed`` what pruning took; ``bytes`` the size of all files.
+    for, one of KV, or None; ``removed`` what pruning took; ``bytes`` the size of all files; ``generation`` None without
+    a decoder.
     """
 
     path: Path
@@ -55,7 +56,7 @@ class ModelHead:
     weights: str
     other_weights: Mapping[str, str]
     lines: Mapping[str, int]
-    generation: GenerationDefaults
+    generation: GenerationDefaults | None
     tokenizer_kind: str | None
     created_by: str
     kv: str | None
@@ -122,23 +123,25 @@ def open_head(path: str | Path, verify: bool = False) -> ModelHead:
     missing = [name for name in TOKENIZER_FILES[tokenizer] if not (path / name).is_file()]
     if missing:
         raise ModelFileError(f"{path}: a {tokenizer} tokenizer without {', '.join(missing)}")
-    generation_path = path / GENERATION_NAME
-    generation = GenerationDefaults.from_json(
-        load_object(generation_path, ModelFileError, CONFIG_BYTES), str(generation_path), config
-    )
     return ModelHead(
         path=path,
         config=config,
         weights=weights,
         other_weights=other_weights,
         lines=lines,
-        generation=generation,
+        generation=_generation(path / GENERATION_NAME, config),
         tokenizer_kind=tokenizer,
         created_by=created_by,
         kv=kv,
         removed=removed,
         bytes=sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file()),
     )
+
+
+def _generation(path: Path, config: ModelConfig) -> GenerationDefaults | None:
+    if config.decoder is None and not path.exists():
+        return None
+    return GenerationDefaults.from_json(load_object(path, ModelFileError, CONFIG_BYTES), str(path), config)
 
 
 def _lines(

@@ -55,7 +55,7 @@ def write_directory(
     weights: str,
     other_weights: Mapping[str, str] | None = None,
     lines: Mapping[str, int] | None = None,
-    generation: GenerationDefaults,
+    generation: GenerationDefaults | None,
     tensors: Iterable[tuple[str, np.ndarray]],
     tokenizer: str | None,
     tokenizer_files: Mapping[str, Path],
@@ -91,7 +91,9 @@ def write_directory(
         specs = packed_specs(config, weights, other_weights, lines)
         with create_file(scratch / TENSORS_NAME, path / TENSORS_NAME) as file:
             sums = {TENSORS_NAME: _write_tensors(file, specs, tensors)}
-        contents = {CONFIG_NAME: _json_bytes(head), GENERATION_NAME: _json_bytes(generation.to_json())}
+        contents = {CONFIG_NAME: _json_bytes(head)}
+        if generation is not None:
+            contents[GENERATION_NAME] = _json_bytes(generation.to_json())
         for name, source in tokenizer_files.items():
             contents[name] = read_regular(source, TokenizerError, VOCABULARY_BYTES)
         sums |= {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}

@@ -13,7 +13,7 @@ import numpy as np
 from pyengine.arguments import choice, whole
 from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.cpus import started_cpus, this_threads_cpus, usable_cpus
-from pyengine.errors import ClosedError, EngineError, OptionError
+from pyengine.errors import ClosedError, EngineError, OptionError, UnsupportedError
 from pyengine.modelfile import ModelDirectory, packed_specs
 from pyengine.modelfile.layout import dequantize_packed, matrix_shapes
 from pyengine.pages import huge_bytes
@@ -82,7 +82,7 @@ class Engine:
     def __init__(
         self,
         config: ModelConfig,
-        generation: GenerationDefaults,
+        generation: GenerationDefaults | None,
         open_session: Callable[[int], Opened],
         *,
         threads: int = 1,
@@ -92,7 +92,7 @@ class Engine:
         """`threads`: of all streams together; `replicas`: streams that a call of many sentences runs in; `keep`:
         threads whose sessions stay when they are idle."""
         self.config = config
-        self.generation = generation
+        self._generation = generation
         self.threads = threads
         self.replicas = replicas
         self._open_session: Callable[[int], Opened] | None = open_session
@@ -100,6 +100,13 @@ class Engine:
         self._idle: dict[int, list[Opened]] = {}  # by threads
         self._sessions: weakref.WeakSet[Opened] = weakref.WeakSet()
         self.schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()  # of calls that there are, for memory()
+
+    @property
+    def generation(self) -> GenerationDefaults:
+        """The defaults of the search. UnsupportedError without a decoder."""
+        if self._generation is None:
+            raise UnsupportedError("the model has no decoder, so that it can neither write nor judge a target")
+        return self._generation
 
     def opener(self) -> Callable[[int], Opened]:
         """What makes sessions, for a call that began before the model was closed. ClosedError once it is."""
@@ -234,7 +241,7 @@ def open_engine(
 
 def make_engine(
     config: ModelConfig,
-    generation: GenerationDefaults,
+    generation: GenerationDefaults | None,
     tensors: dict[str, np.ndarray],
     *,
     threads: int | Literal["auto"] = "auto",

@@ -1,49 +1,41 @@
-"""Teacher forcing: the model's opinion of targets that are given."""
+"""Teacher forcing: the model's opinion of targets that are given, and what an encoder makes of sources."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from pyengine.plan import Plan, Session
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.slicing import run_plan
+from pyengine.tasks.inputs import Sample
 
-__all__ = ["target_log_probs", "target_logits"]
+__all__ = ["source_states", "target_inputs", "target_log_probs", "target_logits"]
 
 LOGIT_ROWS = 64
 """Rows whose whole logits are held at once."""
 
 
 def target_log_probs(
-    session: Session,
-    pairs: list[tuple[np.ndarray, np.ndarray]],
-    start: int,
-    *,
-    budget: int,
-    deadline: Deadline,
+    session: Session, samples: Sequence[Sample], start: int, *, budget: int, deadline: Deadline
 ) -> list[np.ndarray]:
-    """float64 log-probability of each token of the targets of (source, target) pairs of int32 ids.
+    """float64 log-probability of each token of the targets of `samples`.
 
-    Runs as many pairs in a step as `budget` rows take, one at least; `start` is the start token.
+    Runs as many samples in a step as `budget` rows take, one at least; `start` is the start token.
     """
     found = []
     try:
-        for batch in _batches(pairs, budget, session):
+        for batch in _batches(samples, budget, session):
             deadline.check()
-            lengths = np.array([len(target) for _, target in batch])
-            labels = np.concatenate([target for _, target in batch])
-            pair_of = np.repeat(np.arange(len(batch), dtype=np.int32), lengths)
+            targets = [_of_decoder(sample) for sample in batch]
+            labels = np.concatenate(targets)
             result = run_plan(
                 session,
                 Plan(
-                    encode_tokens=np.concatenate([source for source, _ in batch]),
-                    encode_lengths=np.array([len(source) for source, _ in batch], np.int32),
-                    encode_memories=np.arange(len(batch), dtype=np.int32),
-                    tokens=np.concatenate([_shifted(target, start) for _, target in batch]),
-                    sequences=pair_of,
-                    memories=pair_of,
+                    **_encoded(batch),
+                    **_rows(batch, start),
                     logit_rows=np.arange(len(labels), dtype=np.int32),
                     exclude_offsets=np.arange(len(labels) + 1, dtype=np.int32),
                     exclude_ids=labels,
@@ -51,45 +43,32 @@ def target_log_probs(
             )
             session.clear()
             log_probs = result.excluded_logits.astype(np.float64) - result.log_normalizer
-            found += np.split(log_probs, np.cumsum(lengths)[:-1])
+            found += np.split(log_probs, np.cumsum([len(target) for target in targets])[:-1])
     finally:
         session.clear()
     return found
 
 
 def target_logits(
-    session: Session,
-    pairs: list[tuple[np.ndarray, np.ndarray]],
-    start: int,
-    vocab: int,
-    *,
-    budget: int,
-    deadline: Deadline,
+    session: Session, samples: Sequence[Sample], start: int, vocab: int, *, budget: int, deadline: Deadline
 ) -> Iterator[np.ndarray]:
-    """For each (source, target) of int32 ids, float32 [T, vocab]: raw logits before each of the target's T tokens,
-    given those before it.
+    """For each of `samples`, float32 [T, vocab]: raw logits before each of its target's T tokens, given those before.
 
-    Encodes as many pairs in a step as `budget` rows take, one at least; `start` is the start token.
+    Encodes as many samples in a step as `budget` rows take, one at least; `start` is the start token.
     """
     try:
-        for batch in _batches(pairs, budget, session):
+        for batch in _batches(samples, budget, session):
             deadline.check()
-            run_plan(
-                session,
-                Plan(
-                    encode_tokens=np.concatenate([source for source, _ in batch]),
-                    encode_lengths=np.array([len(source) for source, _ in batch], np.int32),
-                    encode_memories=np.arange(len(batch), dtype=np.int32),
-                ),
-            )
-            pieces = _logit_pieces(session, [_shifted(target, start) for _, target in batch], deadline)
+            if batch[0].source is not None:
+                run_plan(session, Plan(**_encoded(batch)))
+            pieces = _logit_pieces(session, _rows(batch, start), deadline)
             piece = np.empty((0, vocab), np.float32)
-            for _, target in batch:
-                logits = np.empty((len(target), vocab), np.float32)
+            for sample in batch:
+                logits = np.empty((len(_of_decoder(sample)), vocab), np.float32)
                 filled = 0
-                while filled < len(target):
+                while filled < len(logits):
                     piece = piece if len(piece) else next(pieces)
-                    part = piece[: len(target) - filled]
+                    part = piece[: len(logits) - filled]
                     logits[filled : filled + len(part)] = part
                     filled, piece = filled + len(part), piece[len(part) :]
                 yield logits
@@ -98,46 +77,80 @@ def target_logits(
         session.clear()
 
 
-def _logit_pieces(session: Session, inputs: list[np.ndarray], deadline: Deadline) -> Iterator[np.ndarray]:
-    """float32 [n, vocab], n at most LOGIT_ROWS: logits after each token of the inputs, end to end; input i has memory
-    and sequence i.
+def source_states(
+    session: Session, samples: Sequence[Sample], *, budget: int, deadline: Deadline
+) -> Iterator[np.ndarray]:
+    """For each of `samples`, float32 [S, width]: what an encoder without a decoder makes of its source's S tokens.
+
+    Runs as many samples in a step as `budget` rows take, one at least.
     """
-    rows = np.concatenate(inputs)
-    input_of = np.repeat(np.arange(len(inputs), dtype=np.int32), [len(each) for each in inputs])
-    for begin in range(0, len(rows), LOGIT_ROWS):
+    for batch in _batches([Sample(sample.source, None) for sample in samples], budget, session):
         deadline.check()
-        own = slice(begin, begin + LOGIT_ROWS)
-        plan = Plan(
-            tokens=rows[own],
-            sequences=input_of[own],
-            memories=input_of[own],
-            logit_rows=np.arange(len(rows[own]), dtype=np.int32),
-            exclude_offsets=np.zeros(len(rows[own]) + 1, np.int32),
-            full_logits=True,
-        )
-        logits = run_plan(session, plan).logits
-        assert logits is not None  # the plan asked for them
-        yield logits
+        plan = Plan(**_encoded(batch), states=True)
+        states = run_plan(session, plan).states
+        assert states is not None  # they were asked for
+        yield from np.split(states, np.cumsum(plan.encode_lengths)[:-1])
 
 
-def _shifted(target: np.ndarray, start: int) -> np.ndarray:
+def target_inputs(target: np.ndarray, start: int) -> np.ndarray:
     """The decoder's input before each token of `target`."""
     return np.concatenate([np.array([start], np.int32), target[:-1]])
 
 
-def _batches(
-    pairs: list[tuple[np.ndarray, np.ndarray]], budget: int, session: Session
-) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
-    """As many pairs as `budget` rows and the session's cache take, one at least."""
-    batch: list[tuple[np.ndarray, np.ndarray]] = []
+def _logit_pieces(session: Session, rows: dict[str, np.ndarray], deadline: Deadline) -> Iterator[np.ndarray]:
+    """float32 [n, vocab], n at most LOGIT_ROWS: logits after each of a plan's rows, end to end."""
+    for begin in range(0, len(rows["tokens"]), LOGIT_ROWS):
+        deadline.check()
+        own: dict[str, Any] = {name: each[begin : begin + LOGIT_ROWS] for name, each in rows.items()}
+        count = len(own["tokens"])
+        plan = Plan(
+            **own,
+            logit_rows=np.arange(count, dtype=np.int32),
+            exclude_offsets=np.zeros(count + 1, np.int32),
+            full_logits=True,
+        )
+        logits = run_plan(session, plan).logits
+        assert logits is not None  # they were asked for
+        yield logits
+
+
+def _encoded(batch: Sequence[Sample]) -> dict[str, Any]:
+    """Parts of a plan: the sources, kept as memory i of sample i where there is a target. Nothing without sources."""
+    sources = [sample.source for sample in batch if sample.source is not None]
+    if not sources:
+        return {}
+    kept = batch[0].target is not None
+    return {
+        "encode_tokens": np.concatenate(sources),
+        "encode_lengths": np.array([len(source) for source in sources], np.int32),
+        "encode_memories": np.arange(len(batch), dtype=np.int32) if kept else np.full(len(batch), -1, np.int32),
+    }
+
+
+def _rows(batch: Sequence[Sample], start: int) -> dict[str, Any]:
+    """Parts of a plan: what the decoder reads of the targets, i by sequence i with memory i."""
+    inputs = [target_inputs(_of_decoder(sample), start) for sample in batch]
+    of = np.repeat(np.arange(len(batch), dtype=np.int32), [len(each) for each in inputs])
+    memories = of if batch[0].source is not None else np.full_like(of, -1)
+    return {"tokens": np.concatenate(inputs), "sequences": of, "memories": memories}
+
+
+def _of_decoder(sample: Sample) -> np.ndarray:
+    assert sample.target is not None  # whoever asks for an opinion gives a target
+    return sample.target
+
+
+def _batches(samples: Sequence[Sample], budget: int, session: Session) -> Iterator[list[Sample]]:
+    """As many samples as `budget` rows and the session's cache take, one at least."""
+    batch: list[Sample] = []
     rows = room = 0
-    for pair in pairs:
-        own_rows = len(pair[0]) + len(pair[1])
-        own_room = session.memory_bytes(len(pair[0])) + session.sequence_bytes(len(pair[1]))
-        if batch and (rows + own_rows > budget or room + own_room > session.max_bytes):
+    for sample in samples:
+        source, target = (0 if side is None else len(side) for side in sample)
+        own_room = session.memory_bytes(source) + session.sequence_bytes(target) if target else 0
+        if batch and (rows + source + target > budget or room + own_room > session.max_bytes):
             yield batch
             batch, rows, room = [], 0, 0
-        batch.append(pair)
-        rows, room = rows + own_rows, room + own_room
+        batch.append(sample)
+        rows, room = rows + source + target, room + own_room
     if batch:
         yield batch

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, TypeGuard, Union
+from typing import Any, NamedTuple, TypeGuard, Union
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from pyengine.formats.strict_json import shorten
 from pyengine.scheduling.deadline import Deadline
 from pyengine.text.tokenizer import Tokenizer, checked_ids
 
-__all__ = ["Inputs", "Sentence", "Sentences", "Source", "is_one", "prefixes", "seconds"]
+__all__ = ["Inputs", "Sample", "Sentence", "Sentences", "Source", "is_one", "prefixes", "seconds"]
 
 Sentence = Union[str, Sequence[int], np.ndarray]
 """Text, or token ids that stand for it."""
@@ -34,6 +34,16 @@ class Source:
 
     ids: np.ndarray
     truncated: bool
+
+
+class Sample(NamedTuple):
+    """What a model reads without a search: int32 ids of a source, and of a target with its end token.
+
+    None for the stack that it does not have; or a target that it is yet to write.
+    """
+
+    source: np.ndarray | None
+    target: np.ndarray | None
 
 
 PIECE = re.compile(r"\s*\u2581+\w")
@@ -71,8 +81,7 @@ class Inputs:
     def __init__(
         self, config: ModelConfig, end: Iterable[int], tokenizer: Tokenizer | None, pad: int | None = None
     ) -> None:
-        self._encoder, self._source_vocab = config.source_side()
-        self._decoder, self._target_vocab = config.target_side()
+        self._config = config
         self._end = tuple(end)
         self._pad = pad
         self._tokenizer = tokenizer
@@ -83,7 +92,7 @@ class Inputs:
         ids = self._ids(sentence, "source", name)
         if isinstance(sentence, str) and ids == self._blank:
             ids = []
-        most = self._encoder.max_positions
+        most = self._config.source_side()[0].max_positions
         cut = len(ids) > most
         if cut:
             if not truncate:
@@ -100,7 +109,7 @@ class Inputs:
         ids = self._ids(sentence, "target", name)
         if not ids or ids[-1] not in self._end:
             ids.append(self._end[0])
-        most = self._decoder.max_positions
+        most = self._config.target_side()[0].max_positions
         if len(ids) > most:
             raise InputError(f"{name} has {len(ids)} tokens; the model has {most} positions")
         return np.array(ids, np.int32)
@@ -114,7 +123,7 @@ class Inputs:
 
     def pairs(
         self, sources: Any, targets: Any, *, truncate: bool, one: bool, deadline: Deadline
-    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[bool]]:
+    ) -> tuple[list[Sample], list[bool]]:
         """Ids of as many sources as targets for teacher forcing, and which sources were cut; `one`: how to call it."""
         if is_one(sources):
             raise InputError("expected a list of sources, found one")
@@ -127,7 +136,7 @@ class Inputs:
             deadline.check()
             read = self.forced(left, truncate=truncate, name="the source" if one else f"source {number + 1}")
             given = self.target(right, "the target" if one else f"target {number + 1}")
-            pairs.append((read.ids, given))
+            pairs.append(Sample(read.ids, given))
             cut.append(read.truncated)
         return pairs, cut
 
@@ -139,7 +148,7 @@ class Inputs:
             raise InputError(str(error), keywords=(name,)) from None
 
     def _ids(self, sentence: Sentence, role: str, name: str) -> list[int]:
-        size = self._source_vocab if role == "source" else self._target_vocab
+        _, size = self._config.source_side() if role == "source" else self._config.target_side()
         if isinstance(sentence, str):
             if self._tokenizer is None:
                 raise InputError(f"{name} is text, but the model has no tokenizer; give token ids")

@@ -13,7 +13,7 @@ from pyengine.options import GenerationKeywords
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import open_engine
 from pyengine.tasks.translator import Translator
-from pyengine.text import Tokenizer, open_tokenizer
+from pyengine.text import tokenizer_of
 from pyengine.threads import side_by_side
 
 __all__ = ["load"]
@@ -58,16 +58,8 @@ def load(
         _, source_vocab = head.config.source_side()
         _, target_vocab = head.config.target_side()
         opened = None if shortlist is None else Shortlist.open(shortlist, source_vocab, target_vocab)
-
-        def read_tokenizer() -> Tokenizer | None:
-            if head.tokenizer_kind is None:
-                return None
-            return open_tokenizer(
-                head.path, head.tokenizer_kind, source_vocab=source_vocab, target_vocab=target_vocab
-            )
-
         # Opening a tokenizer takes as long as reading the weights.
-        directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), read_tokenizer)
+        directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), lambda: tokenizer_of(head))
         engine, settings = open_engine(
             directory, threads=threads, replicas=replicas, compute=compute, kv=kv, cache_bytes=cache_bytes
         )

@@ -34,7 +34,7 @@ from pyengine.tasks.engine import Engine
 from pyengine.tasks.files import text_line, translate_lines
 from pyengine.tasks.forcing import target_log_probs, target_logits
 from pyengine.tasks.hints import hint, warn
-from pyengine.tasks.inputs import Inputs, Sentence, Sentences, is_one, prefixes, seconds
+from pyengine.tasks.inputs import Inputs, Sample, Sentence, Sentences, is_one, prefixes, seconds
 from pyengine.tasks.task import Task
 from pyengine.text import Tokenizer
 
@@ -331,6 +331,7 @@ class Translator(Task):
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)
             found = target_log_probs(session, pairs, start, budget=rows, deadline=deadline)
+        asked = [target for _, target in pairs if target is not None]
         results = [
             ScoreResult(
                 ids=tuple(ids.tolist()),
@@ -339,14 +340,14 @@ class Translator(Task):
                 total=math.fsum(log_probs.tolist()),
                 truncated=truncated,
             )
-            for (_, ids), log_probs, truncated in zip(pairs, found, cut, strict=True)
+            for ids, log_probs, truncated in zip(asked, found, cut, strict=True)
         ]
         return results[0] if one else results
 
     def logits(self, source: Sentence, target: Sentence, *, timeout: float | None = None) -> np.ndarray:
         """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
         deadline = Deadline(seconds(timeout))
-        pair = self._inputs.forced(source, truncate=False).ids, self._inputs.target(target)
+        pair = Sample(self._inputs.forced(source, truncate=False).ids, self._inputs.target(target))
         [logits] = self._logits_stream([pair], 1, deadline)
         return logits
 
@@ -360,7 +361,7 @@ class Translator(Task):
         return self._logits_stream(pairs, budget, deadline)
 
     def _logits_stream(
-        self, pairs: list[tuple[np.ndarray, np.ndarray]], budget: int, deadline: Deadline
+        self, pairs: list[Sample], budget: int, deadline: Deadline
     ) -> Iterator[np.ndarray]:
         start, (_, vocab) = self._engine.generation.decoder_start_token_id, self._engine.config.target_side()
         with self._engine.session(deadline, 1) as session:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from pyengine.text.opening import TOKENIZER_KINDS, open_tokenizer
+from pyengine.text.opening import TOKENIZER_KINDS, open_tokenizer, tokenizer_of
 from pyengine.text.tokenizer import Tokenizer
 
-__all__ = ["TOKENIZER_KINDS", "Tokenizer", "open_tokenizer"]
+__all__ = ["TOKENIZER_KINDS", "Tokenizer", "open_tokenizer", "tokenizer_of"]

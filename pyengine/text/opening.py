@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from pyengine.errors import TokenizerError
 from pyengine.formats.regular_files import usable_path
@@ -10,6 +11,34 @@ from pyengine.formats.strict_json import shorten
 from pyengine.text.tokenizer import Tokenizer
 
 TOKENIZER_KINDS = ("sentencepiece", "tokenizers")
+
+
+class Sizes(Protocol):
+    """The ids that a model reads and writes, None where it has no such stack."""
+
+    @property
+    def source_vocab(self) -> int | None: ...
+    @property
+    def target_vocab(self) -> int | None: ...
+
+
+class Head(Protocol):
+    """A model, open or not: where its tokenizer lies, of which kind it is (None: there is none), and its sizes."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def tokenizer_kind(self) -> str | None: ...
+    @property
+    def config(self) -> Sizes: ...
+
+
+def tokenizer_of(head: Head) -> Tokenizer | None:
+    """The tokenizer of a model, None if it has none. Raises what ``open_tokenizer`` raises."""
+    kind, config = head.tokenizer_kind, head.config
+    if kind is None:
+        return None
+    return open_tokenizer(head.path, kind, source_vocab=config.source_vocab, target_vocab=config.target_vocab)
 
 
 def open_tokenizer(

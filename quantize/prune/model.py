@@ -6,33 +6,33 @@ runs on the text again, and feed-forward neurons go the same way. What a layer w
 wrote before, by least squares and with its bias. See ``structured`` for the method and its papers.
 
 Costs are variances of what is added to the model's vectors, a token: where a layer adds little, little can be lost.
+
+A key-value head goes with the query heads of its group, a neuron of a gate with that of what it gates. Heads of
+self-attentions stay where a table has a row for each of them, which all layers share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from pyengine.canonical import AttentionConfig, CanonicalModel, LazyTensor, ModelConfig, Removal
-from pyengine.errors import OptionError, UnsupportedError
-from pyengine.quantize.calibration import calibrate, in_memory_engine
+from pyengine.canonical import AttentionConfig, CanonicalModel, FeedForwardConfig, LazyTensor, ModelConfig, Removal
+from pyengine.quantize.biases import linear, with_biases
 from pyengine.quantize.prune import structured
-from pyengine.quantize.prune.budget import check_shares, layers_to_remove, refused_share, split_removals
 from pyengine.quantize.prune.depth import cut_layers, plan_cuts
 from pyengine.quantize.prune.gram import row_errors
+from pyengine.quantize.prune.shares import check_shares, layers_to_remove, refused_share, split_removals
 from pyengine.quantize.prune.teacher import fit_to_teacher, outputs_lost
-from pyengine.quantize.statistics import InputStatistics
-from pyengine.tasks.inputs import Sentence
+from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
+from pyengine.quantize.seeing.statistics import InputStatistics
+from pyengine.quantize.seeing.text import Text
 from pyengine.text import Tokenizer
 
 __all__ = ["PrunedModel", "Removed", "prune_model"]
 
 MEASURED = 200  # lines that what is lost is measured on
-
-Text = Sequence[tuple[Sentence, "Sentence | None"]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class PrunedModel:
 class _Layer:
     """An attention or a feed-forward layer: ``inputs`` give ``columns`` values that ``output`` reads.
 
-    ``unit`` columns are one head or neuron; ``step`` columns go at a time.
+    ``unit`` columns are one head or neuron; ``step`` columns go at a time. ``shared`` inputs give a unit for each step.
     """
 
     name: str
@@ -78,11 +78,19 @@ class _Layer:
     columns: int
     unit: int
     step: int
+    shared: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
-        """How many steps can go: one head, or 16 neurons, must stay."""
+        """How many steps can go: a group of heads, or 16 neurons, must stay."""
         return max(0, self.columns // self.step - 1)
+
+    def rows(self, part: str, kept: np.ndarray) -> np.ndarray:
+        """int64 ascending: the rows of an input that go with the ``kept`` columns."""
+        if part not in self.shared:
+            return kept
+        groups = np.unique(kept // self.step)
+        return (groups[:, None] * self.unit + np.arange(self.unit)).reshape(-1)
 
 
 def prune_model(
@@ -101,16 +109,15 @@ def prune_model(
 
     Before that, without the shares ``encoder_layers`` and ``decoder_layers`` of the layers of a stack. ``text`` is
     (source, target) as texts or ids, see ``calibration.calibrate``. Each stack keeps its first layer, each attention a
-    head, each feed-forward layer 16 neurons. Without ``reconstruct`` the same go, and the weights of the others stay
-    as they were. ``progress`` is told the steps done and all of them, for each stage anew. Raises OptionError for
-    shares that ``check_shares`` refuses or that leave too little; UnsupportedError for a model of another kind than
-    encoder and decoder with a norm behind each sublayer, biases, and no gates and grouped heads; and what ``calibrate``
-    raises: InputError for text that is too short, with fewer rows than a layer has columns.
+    group of heads, each feed-forward layer 16 neurons. What is fitted has a bias then, whether or not it had one.
+    Without ``reconstruct`` the same go, and the weights of the others stay as they were. ``progress`` is told the steps
+    done and all of them, for each stage anew. Raises OptionError for shares that ``check_shares`` refuses, that leave
+    too little or are of a stack that there is not; and what ``calibrate`` raises: InputError for text that is too
+    short, with fewer rows than a layer has columns.
     """
     check_shares({"ffn": ffn, "heads": heads, "encoder_layers": encoder_layers, "decoder_layers": decoder_layers})
-    _require_supported(model.config)
     stacks, layer_shares = dict(model.config.stacks()), {"encoder": encoder_layers, "decoder": decoder_layers}
-    counts = {name: layers_to_remove(name, stack, layer_shares[name]) for name, stack in stacks.items()}
+    counts = {name: layers_to_remove(name, stacks.get(name), share) for name, share in layer_shares.items()}
     whole, pruned = model, model
     removed: list[Removed] = []
     if any(counts.values()):
@@ -138,42 +145,27 @@ def prune_model(
 
 
 def _layers(config: ModelConfig, what: str) -> list[_Layer]:
-    """Those that have "heads" or "neurons", in the order of use."""
+    """Those that have "heads" or "neurons" that may go, in the order of use."""
+    shared = {name for name, stack in config.stacks() if stack.relative_reach or stack.slopes}
     found = []
-    for stack, sizes in config.stacks():
-        for i, layer in enumerate(sizes.layers):
-            name = f"{stack}.layers.{i}"
+    for name, part in config.sublayers():
+        if isinstance(part, FeedForwardConfig):
             if what == "neurons":
-                found.append(_Layer(f"{name}.ffn", ("up",), "down", layer.feed_forward.width, 1, structured.NEURONS))
-                continue
-            for part, each in layer.attentions():
-                width = each.head_width
-                found.append(_Layer(f"{name}.{part}", ("q", "k", "v"), "output", each.heads * width, width, width))
+                inputs = ("gate", "up") if part.gated else ("up",)
+                found.append(_Layer(name, inputs, "down", part.width, 1, structured.NEURONS))
+        elif what == "heads" and not (name.endswith(".self_attention") and name.partition(".")[0] in shared):
+            width, group = part.head_width, part.heads // part.kv_heads
+            own = ("k", "v") if group > 1 else ()
+            layer = _Layer(name, ("q", "k", "v"), "output", part.heads * width, width, group * width, own)
+            found.append(layer)
     return found
-
-
-def _require_supported(config: ModelConfig) -> None:
-    """UnsupportedError, naming the trait, unless what is fitted and cut here is all that there is."""
-    lacking = [name for name in ("encoder", "decoder") if getattr(config, name) is None]
-    lacking = [f"a model without {name}" for name in lacking]
-    for _, stack in config.stacks():
-        if stack.placement != "post" or stack.norm != "layer":
-            lacking.append(f'placement "{stack.placement}" of norms of kind "{stack.norm}"')
-        for layer in stack.layers:
-            for name, each in layer.attentions():
-                if each.kv_heads != each.heads or not (each.qkv_bias and each.output_bias):
-                    lacking.append(f"{name} with grouped heads or without biases")
-            if layer.feed_forward.gated or not layer.feed_forward.bias:
-                lacking.append("feed_forward with a gate or without biases")
-    if lacking:
-        raise UnsupportedError(f"prune: {'; '.join(dict.fromkeys(lacking))}: models like this one cannot be pruned yet")
 
 
 def _total(what: str, share: float, layers: Sequence[_Layer]) -> int:
     """Steps to remove from all layers together."""
     wanted = round(share * sum(layer.columns / layer.step for layer in layers))
     limit = sum(layer.steps for layer in layers)
-    if wanted > limit:
+    if wanted > limit or share and not limit:
         units = sum(layer.columns // layer.unit for layer in layers)
         most = sum(layer.steps * layer.step // layer.unit for layer in layers)
         raise refused_share(what, f"that leaves some of each; {most} of {units} can go, not {share}")
@@ -202,7 +194,7 @@ def _reduce(
             removal = structured.neuron_removal(weight, seen.gram, seen.mean, seen.count, steps=steps)
         else:
             removal = structured.head_removal(
-                weight, seen.gram, seen.mean, seen.count, head_width=layer.unit, steps=steps
+                weight, seen.gram, seen.mean, seen.count, head_width=layer.step, steps=steps
             )
         removals.append(removal)
         curves.append(removal.loss * _variance(weight, seen))
@@ -223,7 +215,7 @@ def _output(
 ) -> tuple[np.ndarray, np.ndarray, InputStatistics]:
     """Weight and bias of what writes a layer's outputs, and the statistics of its inputs."""
     name = f"{layer.name}.{layer.output}"
-    return model.tensors[f"{name}.weight"].read(), model.tensors[f"{name}.bias"].read(), statistics[name]
+    return *linear(model, name), statistics[name]
 
 
 def _variance(weight: np.ndarray, seen: InputStatistics) -> float:
@@ -245,15 +237,16 @@ def _without(
 
     Rows are selected when they are read; what is fitted is held in memory.
     """
+    model = with_biases(model, [name.removesuffix(".bias") for name in fitted if name.endswith(".bias")])
     tensors = dict(model.tensors)
     for layer in (*_layers(model.config, "heads"), *_layers(model.config, "neurons")):
         if layer.name not in kept:
             continue
         columns = kept[layer.name]
         for part in layer.inputs:
-            for kind in ("weight", "bias"):
-                name = f"{layer.name}.{part}.{kind}"
-                tensors[name] = _selected(tensors[name], columns, 0)
+            for name in (f"{layer.name}.{part}.weight", f"{layer.name}.{part}.bias"):
+                if name in tensors:
+                    tensors[name] = _selected(tensors[name], layer.rows(part, columns), 0)
         name = f"{layer.name}.{layer.output}.weight"
         tensors[name] = _selected(tensors[name], columns, 1)
     for name, values in fitted.items():
@@ -269,22 +262,15 @@ def _selected(tensor: LazyTensor, kept: np.ndarray, axis: int) -> LazyTensor:
 
 
 def _resized(config: ModelConfig, kept: Mapping[str, np.ndarray]) -> ModelConfig:
-    def attention(name: str, each: AttentionConfig) -> AttentionConfig:
-        columns = kept.get(name)
-        heads = each.heads if columns is None else len(columns) // each.head_width
-        return replace(each, heads=heads, kv_heads=heads)
-
-    stacks: dict[str, Any] = {}
-    for stack, sizes in config.stacks():
-        layers = []
-        for i, layer in enumerate(sizes.layers):
-            name = f"{stack}.layers.{i}"
-            attentions = {part: attention(f"{name}.{part}", each) for part, each in layer.attentions()}
-            neurons = kept.get(f"{name}.ffn")
-            width = layer.feed_forward.width if neurons is None else len(neurons)
-            layers.append(replace(layer, feed_forward=replace(layer.feed_forward, width=width), **attentions))
-        stacks[stack] = replace(sizes, layers=tuple(layers))
-    return replace(config, **stacks)
+    changed: dict[str, AttentionConfig | FeedForwardConfig] = {}
+    for name, part in config.sublayers():
+        columns = len(kept.get(name, ()))
+        if columns and isinstance(part, FeedForwardConfig):
+            changed[name] = replace(part, width=columns)
+        elif columns and isinstance(part, AttentionConfig):
+            heads = columns // part.head_width
+            changed[name] = replace(part, heads=heads, kv_heads=heads * part.kv_heads // part.heads)
+    return config.with_sublayers(changed)
 
 
 def _row(what: str, layer: _Layer, reduced: structured.ReducedLayer, reconstruct: bool) -> Removed:

@@ -21,7 +21,7 @@ from pyengine.modelfile.layout import SPARSE, PackedSpec, matrix_names, packed_s
 from pyengine.quantize.prune.gram import row_errors
 from pyengine.quantize.prune.masks import Blocks, NOfM, Pattern, RowShare, magnitude_scores, wanda_scores
 from pyengine.quantize.prune.sparsegpt import prune_sparse
-from pyengine.quantize.statistics import InputStatistics
+from pyengine.quantize.seeing.statistics import InputStatistics
 
 __all__ = ["MASKS", "SPARSE_METHODS", "Masked", "pattern_of", "slower_than_dense", "sparse_types", "sparsify"]
 

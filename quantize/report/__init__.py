@@ -16,6 +16,7 @@ from pyengine.quantize.report.data import (
     ParetoPoint,
     Pruned,
     Speed,
+    States,
     StaticRange,
 )
 from pyengine.quantize.report.plots import require_matplotlib
@@ -34,6 +35,7 @@ __all__ = [
     "ParetoPoint",
     "Pruned",
     "Speed",
+    "States",
     "StaticRange",
     "check_report_target",
     "require_matplotlib",

@@ -32,6 +32,7 @@ __all__ = [
     "ParetoPoint",
     "Pruned",
     "Speed",
+    "States",
     "StaticRange",
 ]
 
@@ -182,7 +183,10 @@ class Pruned:
 
 @dataclass(frozen=True)
 class ChangedLine:
-    """A line of the text, counted from 1: means over the ``tokens`` of its target, as in ``EndToEnd``."""
+    """A line of the text, counted from 1: means over the ``tokens`` of its target, as in ``EndToEnd``.
+
+    ``source``: what begins the line.
+    """
 
     line: int
     source: str
@@ -222,6 +226,21 @@ class EndToEnd:
 
 
 @dataclass(frozen=True)
+class States:
+    """What an encoder without a decoder gives for ``tokens`` of text, y, against the original's.
+
+    ``error``: sum |y' - y|^2 / sum |y|^2; ``cosine``: the mean of that of the angle between y' and y.
+    """
+
+    tokens: int
+    error: float
+    cosine: float
+
+    def __post_init__(self) -> None:
+        _not_negative(self, "tokens", "error")
+
+
+@dataclass(frozen=True)
 class Speed:
     """Tokens a second in one setting: in float32, in plain int8, and of the compressed model."""
 
@@ -252,7 +271,7 @@ class ParetoPoint:
 
 @dataclass(frozen=True)
 class CompressionReport:
-    """All of it; ``notes`` are warnings and remarks for people.
+    """All of it: ``end_to_end`` of models that write, ``states`` of encoders alone; ``notes`` are warnings and remarks.
 
     ``models``: where two model directories were compared, their names; "before" and "original" are then the first one.
     """
@@ -267,6 +286,7 @@ class CompressionReport:
     layers: tuple[Layer, ...] = ()
     pruned: tuple[Pruned, ...] = ()
     end_to_end: EndToEnd | None = None
+    states: States | None = None
     speed: tuple[Speed, ...] = ()
     pareto: tuple[ParetoPoint, ...] = ()
     notes: tuple[str, ...] = ()

@@ -78,6 +78,8 @@ def _sizes(report: CompressionReport) -> list[Markup]:
 
 def _quality(report: CompressionReport) -> list[Markup]:
     found, words = report.end_to_end, wording(report)
+    if report.states:
+        return [*_section("Quality", words.quality), tables.states_table(report.states, words)]
     if not found:
         return []
     parts = [*_section("Quality", words.quality), tables.quality_table(found, words)]

@@ -17,6 +17,7 @@ from pyengine.quantize.report.data import (
     ParetoPoint,
     Pruned,
     Speed,
+    States,
 )
 from pyengine.quantize.report.markup import Markup, join, tag
 from pyengine.quantize.report.wording import Wording, wording
@@ -100,6 +101,15 @@ def quality_table(found: EndToEnd, words: Wording) -> Markup:
     original, compressed = words.models
     titles = ("figure", compressed, original, "change")
     return _table(*map(_Column, titles, ("name", "number", "number", "number"), zip(*rows)))
+
+
+def states_table(found: States, words: Wording) -> Markup:
+    rows = [
+        (_explained(words.tokens, "how much text the figures rest on"), f"{found.tokens:,}"),
+        (_explained("error", "share of the squares of what the encoder gives"), percent(found.error)),
+        (_explained("cosine", "of the angle to it, in the mean; 1 is the same direction"), f"{found.cosine:.5f}"),
+    ]
+    return _table(_Column("figure", "name", [row[0] for row in rows]), _Column("", "number", [row[1] for row in rows]))
 
 
 def lines_table(lines: Sequence[ChangedLine]) -> Markup:

@@ -70,6 +70,12 @@ def verdict(report: CompressionReport) -> list[str]:
     ]
     if report.end_to_end:
         sentences += _quality(report.end_to_end, words)
+    if report.states:
+        states = report.states
+        sentences.append(
+            f"Over {states.tokens:,} {words.tokens} what its encoder gives differs from {words.whose} in "
+            f"{percent(states.error)} of the squares, with a mean cosine of {states.cosine:.5f}."
+        )
     parts = []
     for name in ("float32", "int8"):
         pairs = [(row.compressed, getattr(row, name)) for row in report.speed]

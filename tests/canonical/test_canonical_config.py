@@ -8,7 +8,15 @@ from typing import Any, Callable
 
 import pytest
 
-from pyengine.canonical import AttentionConfig, LayerConfig, ModelConfig, RopeConfig, StackConfig, default_scale
+from pyengine.canonical import (
+    AttentionConfig,
+    LayerConfig,
+    ModelConfig,
+    RopeConfig,
+    StackConfig,
+    default_scale,
+    tensor_specs,
+)
 from pyengine.errors import ModelFileError
 
 from ..oracle.tiny import UNEVEN, model_config
@@ -25,6 +33,20 @@ def through_json(value: Any) -> Any:
 def test_random_configs_round_trip(seed: int) -> None:
     config = random_config(seed)
     assert ModelConfig.from_json(through_json(config.to_json()), "here") == config
+
+
+@pytest.mark.parametrize("seed", range(9))
+def test_sublayers_by_name(seed: int) -> None:
+    """All that there are, by the names of their tensors; one can be another, and nothing else changes."""
+    config = random_config(seed)
+    found = dict(config.sublayers())
+    names = [name.rpartition(".norm.")[0] for name in tensor_specs(config) if name.endswith(".norm.weight")]
+    assert list(found) == [name for name in names if ".layers." in name]
+    assert config.with_sublayers({}) == config
+    last = list(found)[-1]
+    other = config.with_sublayers({last: replace(found[last], bias=not found[last].bias)})
+    assert {name for name, each in other.sublayers() if each != found[name]} == {last}
+    assert other.with_sublayers({last: found[last]}) == config
 
 
 def test_round_trips() -> None:

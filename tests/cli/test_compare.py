@@ -19,12 +19,13 @@ from pyengine.canonical import CanonicalModel, LazyTensor, tensor_specs
 from pyengine.cli import compare, main
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
-from pyengine.quantize import comparison_report, convert, pipeline
-from pyengine.quantize.calibration import in_memory_engine, paired_inputs
-from pyengine.quantize.divergence import divergence, token_divergence
+from pyengine.quantize import convert, pipeline
+from pyengine.quantize.measuring.divergence import divergence, token_divergence
+from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.opening import read_matrix, read_model
-from pyengine.quantize.report import CompressionReport
-from pyengine.text import open_tokenizer
+from pyengine.quantize.report import CompressionReport, comparison
+from pyengine.quantize.seeing.calibration import in_memory_engine, paired_inputs
+from pyengine.text import tokenizer_of
 from pyengine.version import DISTRIBUTION
 
 from ..checkpoints import handmade
@@ -76,7 +77,7 @@ def test_figures(
     float32_directory: Path, int8_directory: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = compared(capsys, float32_directory, int8_directory, "--data", data)
-    with pyengine.load(float32_directory) as a, pyengine.load(int8_directory) as b:
+    with Reader.open(float32_directory) as a, Reader.open(int8_directory) as b:
         expected = divergence(a, b, PAIRS)
     figures = (found["kl_divergence"], found["top1_agreement"], found["tokens"])
     assert figures == (expected.kl, expected.top1, expected.tokens) and expected.kl > 0
@@ -110,9 +111,10 @@ def test_a_model_and_itself(int8_directory: Path, data: Path, capsys: pytest.Cap
 def test_greedy_translations_take_the_place_of_targets(
     float32_directory: Path, int8_directory: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pyengine.load(float32_directory) as a, pyengine.load(int8_directory) as b:
-        texts = [PAIRS[0][0], PAIRS[1][0]]
-        results = a.translate(texts, num_beams=1, num_return_sequences=1)
+    texts = [PAIRS[0][0], PAIRS[1][0]]
+    with pyengine.load(float32_directory) as translator:
+        results = translator.translate(texts, num_beams=1, num_return_sequences=1)
+    with Reader.open(float32_directory) as a, Reader.open(int8_directory) as b:
         pairs = [(texts[0], PAIRS[0][1]), (texts[1], [*results[1].ids])]
         expected = divergence(a, b, pairs)
     data.write_text(f"{texts[0]}\t{PAIRS[0][1]}\n{texts[1]}\nnot read\n", encoding="utf-8")
@@ -188,10 +190,9 @@ def test_output_errors_are_those_of_the_text(
     report = json.loads((tmp_path / "page" / "report.json").read_text("utf-8"))
     a, b = open_directory(int8_directory), open_directory(tmp_path / "int4")
     model, layer = read_model(a), "decoder.layers.1.cross_attention.kv"
-    sizes = {"source_vocab": a.config.source_vocab, "target_vocab": a.config.target_vocab}
-    tokenizer = open_tokenizer(a.path, str(a.tokenizer_kind), **sizes)
+    tokenizer = tokenizer_of(a)
     engine = in_memory_engine(model.config, model.generation, model.tensors)
-    [(_, [seen])] = paired_inputs([engine], tokenizer, PAIRS, [[layer]])
+    [(_, _, [seen])] = paired_inputs([engine], tokenizer, PAIRS, [{layer: np.copy}])
     engine.close()
     x, left, right = (each.astype(np.float64) for each in (seen[layer], read_matrix(a, layer), read_matrix(b, layer)))
     expected = ((x @ (left - right).T) ** 2).sum() / ((x @ left.T) ** 2).sum()
@@ -208,7 +209,7 @@ def test_layers_are_measured_on_the_first_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(comparison_report, "_MEASURED", 2)
+    monkeypatch.setattr(comparison, "_MEASURED", 2)
     words = (float32_directory, int8_directory, "--data", data)
     compared(capsys, *words, "--report", tmp_path / "all")
     compared(capsys, *words, "--report", tmp_path / "two", "--limit", 2)

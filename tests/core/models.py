@@ -12,7 +12,7 @@ from pyengine import _core
 from pyengine.canonical import ModelConfig
 from pyengine.modelfile import layout
 from pyengine.plan import Plan, StepResult
-from pyengine.quantize.rounding import pack_parts, round_parts
+from pyengine.quantize.rounding.rounding import pack_parts, round_parts
 
 from ..oracle.tiny import UNEVEN, model_config, random_tensors
 

@@ -46,7 +46,7 @@ EXTRAS = {"tokenizer_config.json": {}, "special_tokens_map.json": {}, "added_tok
 )
 def test_files(tmp_path: Path, files: dict[str, Any], kind: str | None, names: list[str]) -> None:
     model = open_checkpoint(checkpoint(tmp_path, files))
-    assert model.tokenizer == kind
+    assert model.tokenizer_kind == kind
     assert list(model.tokenizer_files) == names
     assert all(path == tmp_path / name for name, path in model.tokenizer_files.items())
 

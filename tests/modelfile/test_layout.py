@@ -26,7 +26,7 @@ from pyengine.modelfile.layout import (
     unpack_values,
 )
 
-from pyengine.quantize.rounding import pack_parts, round_matrix
+from pyengine.quantize.rounding.rounding import pack_parts, round_matrix
 
 from ..canonical.configs import HEADS, decoder_only, encoder_only, random_config
 from ..oracle.tiny import model_config

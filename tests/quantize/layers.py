@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyengine.quantize.schemes import Scheme
+from pyengine.quantize.rounding.schemes import Scheme
 
 INT8 = Scheme()
 SCHEMES = (INT8, Scheme(32), Scheme(64), Scheme(32, zero_points=True), Scheme(128, zero_points=True))

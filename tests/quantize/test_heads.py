@@ -11,7 +11,7 @@ from pyengine import _core
 from pyengine.canonical import CanonicalModel, HeadConfig, LazyTensor
 from pyengine.modelfile import open_directory
 from pyengine.quantize import convert
-from pyengine.quantize.fold import fold, places
+from pyengine.quantize.scaling.fold import fold, places
 
 from ..canonical.configs import HEADS
 from ..core.models import TinyModel, new_session, step

@@ -14,8 +14,8 @@ from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory, write_directory
 from pyengine.quantize import Calibration, convert, measure
 from pyengine.quantize.opening import open_model, read_model
-from pyengine.quantize.packing import TensorReport, pack_tensors
-from pyengine.quantize.rounding import round_matrix
+from pyengine.quantize.packing import StoredTensor, pack_tensors
+from pyengine.quantize.rounding.rounding import round_matrix
 
 from ..canonical.configs import random_config
 from ..modelfile.directories import checkpoint_with_tokenizer
@@ -46,7 +46,7 @@ def test_every_tensor_comes_back(checkpoint: Path, tmp_path: Path) -> None:
     convert(checkpoint, tmp_path / "float32", weights="float32")
     original, again = open_checkpoint(checkpoint), open_model(tmp_path / "float32")
     again.validate()
-    for field in ("config", "generation", "tokenizer"):
+    for field in ("config", "generation", "tokenizer_kind"):
         assert getattr(again, field) == getattr(original, field)
     assert again.tokenizer_files.keys() == original.tokenizer_files.keys()
     assert list(again.tensors) == [name for name in again.tensors if name in original.tensors]
@@ -64,7 +64,7 @@ def test_any_configuration_goes_through_a_directory(tmp_path: Path, seed: int, w
         name: LazyTensor.of(name, rng.normal(size=spec.shape).astype(np.float32))
         for name, spec in tensor_specs(config).items()
     }
-    rows: list[TensorReport] = []
+    rows: list[StoredTensor] = []
     write_directory(
         tmp_path / "out", config=config, weights=weights, generation=generation(),
         tensors=pack_tensors(CanonicalModel(config, generation(), tensors), weights, {}, "absmax", rows, None, {}),

@@ -174,7 +174,7 @@ def test_a_conversion_without_data_needs_no_engine(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "in")
     code = (
         f"import sys; from pyengine.quantize import convert; convert({str(source)!r}, {str(tmp_path / 'out')!r}); "
-        "print([name for name in ('pyengine._core', 'pyengine.quantize.calibration') if name in sys.modules])"
+        "print([name for name in ('pyengine._core', 'pyengine.quantize.seeing.calibration') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

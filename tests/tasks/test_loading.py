@@ -41,6 +41,6 @@ def test_memory_that_is_not_there_is_an_error_of_ours(
     def refuse(*arguments: object, **keywords: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("pyengine.tasks.loading.open_tokenizer", refuse)
+    monkeypatch.setattr("pyengine.tasks.loading.tokenizer_of", refuse)
     with pytest.raises(EngineError, match=r"int8: out of memory while it was opened"):
         pyengine.load(int8_directory, threads=1)

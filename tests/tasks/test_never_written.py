@@ -72,14 +72,15 @@ def test_an_id_that_is_forced_is_written_all_the_same(tmp_path: Path) -> None:
 
 def test_calibration_and_measures(tmp_path: Path) -> None:
     """Biases that calibration corrects stay minus infinity, and divergences are those of the other ids."""
-    from pyengine.quantize.divergence import divergence
+    from pyengine.quantize.measuring.divergence import divergence
+    from pyengine.quantize.measuring.reading import Reader
 
     text = [(each, None) for each in random_sources(8, 90)]
     model(tmp_path, "float32", never=True).close()
     calibrated = {"weights": "int4g32", "calibration": Calibration(text), "tensors": [("lm_head", "int4g32")]}
     convert(tmp_path / "checkpointTrue", tmp_path / "int4", **calibrated)
     pairs = [(source, [5, 9, 40, 0]) for source in SOURCES]
-    with pyengine.load(tmp_path / "float32True") as exact, pyengine.load(tmp_path / "int4") as rounded:
+    with Reader.open(tmp_path / "float32True") as exact, Reader.open(tmp_path / "int4") as rounded:
         found = divergence(exact, rounded, pairs)
-        assert np.isneginf(rounded.logits(*pairs[0])[:, NEVER]).all()
+        assert np.isneginf(next(rounded.logits(pairs[:1]))[:, NEVER]).all()
         assert 0 < found.kl < 10 and found.tokens == 4 * len(pairs)

@@ -14,12 +14,12 @@ from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.errors import InputError, OptionError
 from pyengine.modelfile import open_directory
 from pyengine.quantize import Calibration, convert
-from pyengine.quantize.calibration import in_memory_engine, paired_inputs
 from pyengine.quantize.prune.depth import cut_layers, plan_cuts
-from pyengine.quantize.prune.layers import BEHIND, block_influence, fit_channels
+from pyengine.quantize.prune.layers import block_influence, fit_channels
 from pyengine.quantize.prune.masks import Blocks
 from pyengine.quantize.prune.model import prune_model
 from pyengine.quantize.prune.teacher import fit_to_teacher, outputs_lost
+from pyengine.quantize.seeing.calibration import in_memory_engine, paired_inputs
 
 from ...checkpoints import handmade
 from ...oracle.tiny import generation, model_config, random_sources, random_tensors
@@ -27,6 +27,7 @@ from ...oracle.tiny import generation, model_config, random_sources, random_tens
 CONFIG = model_config(encoder=(4, 4, 40), decoder=(5, 4, 32))
 TEXT = list(zip(random_sources(1, 60), random_sources(2, 60), strict=True))
 COUNTS = {"encoder": 2, "decoder": 2}
+BEHIND = {"encoder": "decoder.layers.0.cross_attention.kv", "decoder": "output"}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def canonical(tensors: dict[str, np.ndarray]) -> CanonicalModel:
 
 def vectors(model: CanonicalModel, names: list[str]) -> list[np.ndarray]:
     engine = in_memory_engine(model.config, model.generation, model.tensors, threads=1)
-    chunks = [rows for _, (rows,) in paired_inputs([engine], None, TEXT, [names])]
+    chunks = [rows for _, _, (rows,) in paired_inputs([engine], None, TEXT, [dict.fromkeys(names, np.copy)])]
     return [np.concatenate([rows[name] for rows in chunks]).astype(np.float64) for name in names]
 
 

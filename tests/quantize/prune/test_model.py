@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 import pyengine
-from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig
-from pyengine.errors import InputError, OptionError, UnsupportedError
+from pyengine.canonical import CanonicalModel, LazyTensor
+from pyengine.errors import InputError, OptionError
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
 from pyengine.quantize import Calibration, convert
-from pyengine.quantize.calibration import calibrate, in_memory_engine, paired_inputs
 from pyengine.quantize.prune.model import PrunedModel, Removed, prune_model
 from pyengine.quantize.prune.teacher import fit_to_teacher
+from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine, paired_inputs
 
-from ...canonical.configs import decoder_only, encoder_only
+from ...canonical.configs import decoder_only
 from ...checkpoints import handmade
 from ...oracle.tiny import generation, model_config, random_sources, random_tensors
 
@@ -121,7 +121,8 @@ def test_the_end_of_a_stack_is_fitted_to_the_whole_model() -> None:
 def last_vectors(model: CanonicalModel, layer: str) -> np.ndarray:
     """What the layer adds to its inputs, and these: float32 [rows, width]."""
     engine = in_memory_engine(model.config, model.generation, model.tensors, threads=1)
-    ((_, (seen,)),) = paired_inputs([engine], None, TEXT, [[f"{layer}.up", f"{layer}.down"]])
+    views = dict.fromkeys((f"{layer}.up", f"{layer}.down"), np.copy)
+    ((_, _, (seen,)),) = paired_inputs([engine], None, TEXT, [views])
     weight, bias = (model.tensors[f"{layer}.down.{kind}"].read() for kind in ("weight", "bias"))
     return seen[f"{layer}.up"] + seen[f"{layer}.down"] @ weight.T + bias
 
@@ -170,18 +171,9 @@ def test_a_pruned_directory_loads_and_translates(weights: str, tmp_path: Path) -
         assert len(translator.translate([3, 4, 5, 0], min_new_tokens=4, max_new_tokens=4).ids) >= 3
 
 
-@pytest.mark.parametrize(
-    ("config", "trait"),
-    [
-        (decoder_only(), "a model without encoder; placement \"pre\" of norms of kind \"rms\""),
-        (decoder_only(), "self_attention with grouped heads or without biases; feed_forward with a gate"),
-        (encoder_only(), "a model without decoder"),
-    ],
-    ids=["decoder", "layers", "encoder"],
-)
-def test_models_that_pruning_does_not_know(config: ModelConfig, trait: str) -> None:
-    with pytest.raises(UnsupportedError, match=f"prune: .*{trait}.* cannot be pruned yet"):
-        prune_model(CanonicalModel(config, generation(), {}), None, TEXT, ffn=0.2)
+def test_layers_of_a_stack_that_there_is_not() -> None:
+    with pytest.raises(OptionError, match="prune: encoder-layers: the model has no encoder"):
+        prune_model(CanonicalModel(decoder_only(), generation(), {}), None, TEXT, encoder_layers=0.5)
 
 
 def test_what_convert_refuses_before_it_reads(tmp_path: Path) -> None:

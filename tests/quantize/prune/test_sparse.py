@@ -15,13 +15,14 @@ from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
 from pyengine.modelfile.layout import SPARSE, matrix_names
 from pyengine.quantize import Calibration, convert, main
-from pyengine.quantize.calibration import calibrate, in_memory_engine
-from pyengine.quantize.divergence import divergence
+from pyengine.quantize.measuring.divergence import divergence
+from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.opening import read_model
 from pyengine.quantize.prune.masks import Blocks, NOfM, RowShare
 from pyengine.quantize.prune.sparse import SPARSE_METHODS, pattern_of, sparsify
-from pyengine.quantize.ranges import METHODS as RANGES
-from pyengine.quantize.rounding import round_matrix
+from pyengine.quantize.rounding.ranges import METHODS as RANGES
+from pyengine.quantize.rounding.rounding import round_matrix
+from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
 
 from ...checkpoints import handmade
 from ...modelfile.directories import edit_json
@@ -76,8 +77,9 @@ def test_a_directory_with_blocks(checkpoint: Path, tmp_path: Path) -> None:
     whole.validate()
     assert np.count_nonzero(whole.tensors[f"{LAYER}.weight"].read()) <= 64 * 32 * 0.55
     convert(tmp_path / "sparse", tmp_path / "float32", weights="float32", requantize=True)
-    with pyengine.load(tmp_path / "float32") as exact, pyengine.load(tmp_path / "sparse") as rounded:
+    with Reader.open(tmp_path / "float32") as exact, Reader.open(tmp_path / "sparse") as rounded:
         assert divergence(exact, rounded, TEXT[:8]).kl < 1e-3
+    with pyengine.load(tmp_path / "float32") as exact:
         with pyengine.load(tmp_path / "sparse", compute="float32") as floats:
             (one,), (other,) = (list(each.logits_iter([TEXT[0][0]], [TEXT[0][1]])) for each in (exact, floats))
             np.testing.assert_array_equal(one, other)
@@ -118,8 +120,8 @@ def test_sparsegpt_is_nearer_than_the_smallest_weights(checkpoint: Path, tmp_pat
     convert(checkpoint, tmp_path / "float32", weights="float32")
     convert(checkpoint, tmp_path / "magnitude", sparse=Blocks(0.3), sparse_method="magnitude")
     convert(checkpoint, tmp_path / "sparsegpt", sparse=Blocks(0.3), calibration=Calibration(TEXT, "absmax"))
-    exact = pyengine.load(tmp_path / "float32")
-    small, gpt = (divergence(exact, pyengine.load(tmp_path / name), TEXT).kl for name in ("magnitude", "sparsegpt"))
+    exact = Reader.open(tmp_path / "float32")
+    small, gpt = (divergence(exact, Reader.open(tmp_path / name), TEXT).kl for name in ("magnitude", "sparsegpt"))
     assert gpt < small
 
 

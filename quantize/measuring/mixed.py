@@ -1,0 +1,166 @@
+"""Types by measured sensitivity: which matrices can be int4, in which groups, and which had better stay int8.
+
+    e_it   output error of matrix i in type t, tr(dW H dW^T) / tr(W H W^T), from the inputs seen in calibration
+    g_i    KL divergence a token of the model with only matrix i in PROBE, over e_i,PROBE: how much an error there
+           matters; of an encoder alone, which says nothing of tokens, the error of what it gives
+    sum_i g_i e_it   the KL divergence to expect if errors add up; ``budget`` makes it or the bytes small
+
+Stacked matrices (queries, keys and values) are one unit: they are one matrix when the model runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Callable, Mapping, Sequence
+
+import numpy as np
+
+from pyengine.canonical import CanonicalModel, LazyTensor
+from pyengine.errors import OptionError
+from pyengine.modelfile.layout import DTYPES, matrix_names, packed_specs
+from pyengine.quantize.measuring.budget import Candidate, Choice, least_bytes, least_error
+from pyengine.quantize.measuring.distortion import output_power
+from pyengine.quantize.measuring.divergence import divergence, state_error
+from pyengine.quantize.measuring.reading import Reader
+from pyengine.quantize.rounding.grid import round_to_grid
+from pyengine.quantize.rounding.ranges import choose_grid
+from pyengine.quantize.rounding.rounding import scheme_of
+from pyengine.quantize.seeing.statistics import InputStatistics, inputs_of
+from pyengine.quantize.seeing.text import Text
+from pyengine.text import Tokenizer
+
+__all__ = ["CANDIDATES", "Sensitivity", "choose_types", "measure_sensitivity", "trade_off"]
+
+CANDIDATES = ("int4g128", "int4g64", "int4g32", "int8")
+PROBE = "int4g64"
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What each type costs each matrix, by packed name, and how much an error of the matrix matters.
+
+    ``rest`` are the bytes of all tensors that are no matrices.
+    """
+
+    units: Mapping[str, Mapping[str, Candidate]]
+    weights: Mapping[str, float]
+    rest: int
+
+    def fixing(self, types: Mapping[str, str]) -> Sensitivity:
+        """With no choice but these for the matrices that they name, as far as their type is one of CANDIDATES."""
+        units = {
+            name: {types[name]: costs[types[name]]} if types.get(name) in costs else costs
+            for name, costs in self.units.items()
+        }
+        return replace(self, units=units)
+
+
+def measure_sensitivity(
+    model: CanonicalModel,
+    tokenizer: Tokenizer | None,
+    text: Text,
+    statistics: Mapping[str, InputStatistics],
+    progress: Callable[[int, int], None] | None = None,
+) -> Sensitivity:
+    """Try each matrix in each of CANDIDATES, and the model with it alone in PROBE over ``text``.
+
+    No target is left to the model. ``statistics`` are of ``calibration.calibrate``. Holds the model in float32 twice.
+    ``progress`` is told the matrices done, and their number.
+    """
+    tensors = {name: tensor.read() for name, tensor in model.tensors.items()}
+    held = replace(model, tensors={name: LazyTensor.of(name, values) for name, values in tensors.items()})
+    exact = Reader.of(held, tokenizer)
+    sizes = {kind: _matrix_bytes(model, kind) for kind in CANDIDATES}
+    names = matrix_names(model.config)
+    specs = packed_specs(model.config, "float32")
+    units, weights = {}, {}
+    for number, name in enumerate(names, 1):
+        sources = specs[f"{name}.weight"].sources
+        seen = inputs_of(statistics, model.config, name)
+        errors, rounded = {}, {}
+        for kind in CANDIDATES:
+            rounded[kind] = {source: _rounded(tensors[source], kind, seen) for source in sources}
+            errors[kind] = _error([(tensors[source], rounded[kind][source]) for source in sources], seen)
+        units[name] = {kind: Candidate(sizes[kind][name], errors[kind]) for kind in CANDIDATES}
+        probe = {source: LazyTensor.of(source, values) for source, values in rounded[PROBE].items()}
+        other = Reader.of(replace(held, tensors={**held.tensors, **probe}), tokenizer)
+        moved = _moved(exact, other, text)
+        weights[name] = moved / errors[PROBE] if errors[PROBE] > 0 else 0.0
+        if progress:
+            progress(number, len(names))
+    rest = sum(
+        int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize
+        for spec in specs.values()
+        if spec.kind in ("vector", "table")
+    )
+    return Sensitivity(units, weights, rest)
+
+
+def _moved(exact: Reader, other: Reader, text: Text) -> float:
+    """What rounding has done to a model as a whole."""
+    if exact.config.decoder is None:
+        return state_error(exact, other, text).error
+    return divergence(exact, other, text).kl
+
+
+def choose_types(
+    sensitivity: Sensitivity, target_bytes: int | None = None, max_divergence: float | None = None
+) -> Choice:
+    """The types of least expected KL divergence in ``target_bytes`` of all tensors, or of fewest bytes within
+    ``max_divergence``; ``Choice.bytes`` is that of all tensors.
+
+    Exactly one of the two. Raises OptionError, saying what is possible, where nothing fits.
+    """
+    units, weights, rest = sensitivity.units, sensitivity.weights, sensitivity.rest
+    if target_bytes is not None:
+        smallest = rest + sum(min(c.bytes for c in types.values()) for types in units.values())
+        if target_bytes < smallest:
+            raise OptionError(
+                f"target_bytes: expected at least {smallest:,} bytes, the smallest, found {target_bytes:,}",
+                keywords=("target_bytes",),
+            )
+        found = least_error(units, target_bytes - rest, weights=weights)
+    else:
+        assert max_divergence is not None
+        least = sum(min(weights[name] * c.error for c in types.values()) for name, types in units.items())
+        if max_divergence < least:
+            raise OptionError(
+                f"max_divergence: expected at least {least:.6g}, the smallest, found {max_divergence:.6g}",
+                keywords=("max_divergence",),
+            )
+        found = least_bytes(units, max_divergence, weights=weights)
+    return Choice(found.types, found.bytes + rest, found.error)
+
+
+def trade_off(sensitivity: Sensitivity, points: int = 25) -> list[Choice]:
+    """What ``choose_types`` makes of sizes from the smallest to the largest: ascending bytes, each choice once."""
+    units, rest = sensitivity.units.values(), sensitivity.rest
+    least, most = (rest + sum(end(c.bytes for c in types.values()) for types in units) for end in (min, max))
+    found = (choose_types(sensitivity, int(size)) for size in np.linspace(least, most, points))
+    return list({choice.bytes: choice for choice in found}.values())
+
+
+def _matrix_bytes(model: CanonicalModel, kind: str) -> dict[str, int]:
+    """Packed name -> bytes of a matrix with its scales, in a type."""
+    sizes: dict[str, int] = {}
+    for packed, spec in packed_specs(model.config, kind).items():
+        if spec.kind in ("weight", "scale"):
+            name = packed.rpartition(".")[0]
+            sizes[name] = sizes.get(name, 0) + int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize
+    return sizes
+
+
+def _rounded(matrix: np.ndarray, kind: str, seen: InputStatistics | None) -> np.ndarray:
+    """The weights as they count, float32 [N, K]; without what was seen all columns count alike."""
+    grid = choose_grid(matrix, scheme_of(kind), weights=None if seen is None else seen.second_moment)
+    return round_to_grid(matrix, grid).dequantize(matrix.shape[1])
+
+
+def _error(parts: Sequence[tuple[np.ndarray, np.ndarray]], seen: InputStatistics | None) -> float:
+    """The output error of (matrix, rounded) parts together."""
+    noise = signal = 0.0
+    for matrix, rounded in parts:
+        gram = np.eye(matrix.shape[1]) if seen is None else seen.gram
+        noise += float(output_power(rounded.astype(np.float64) - matrix, gram).sum())
+        signal += float(output_power(matrix, gram).sum())
+    return noise / signal if signal > 0 else 0.0

@@ -1,0 +1,1 @@
+"""Scales of channels, moved between what gives them and what reads them."""

@@ -1,0 +1,1 @@
+"""Text, and what the layers of a model read when it runs on it."""

@@ -1,0 +1,142 @@
+"""Text to calibrate, measure or choose tokens on: read from a file, and what of it a model can take.
+
+A line is a source, a tab and its translation for a model that reads a source and writes a target; for one with an
+encoder or a decoder alone it is a text that this one reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyengine.canonical import GenerationDefaults, ModelConfig
+from pyengine.errors import InputError
+from pyengine.formats.regular_files import usable_path
+from pyengine.tasks.inputs import Inputs, Sample, Sentence
+from pyengine.text import Tokenizer
+
+__all__ = ["Line", "Skipped", "Text", "inputs_for", "is_blank", "load_text", "read_samples", "sides", "usable_text"]
+
+Line = tuple["Sentence | None", "Sentence | None"]
+"""Source and target as texts or ids. Where there are both stacks, a target that is None is left to the model; the text
+of a model with one stack stands alone, on either side.
+"""
+Text = Sequence[Line]
+
+
+class Skipped:
+    """Why lines are not used, counted."""
+
+    def __init__(self) -> None:
+        self.blank = 0
+        self.long = 0
+
+    def __str__(self) -> str:
+        """ "" if there are none."""
+        reasons = [
+            f"{count} {'line' if count == 1 else 'lines'} {why}"
+            for count, why in ((self.blank, "without a source or a target"), (self.long, "too long for the model"))
+            if count
+        ]
+        return f"text: {' and '.join(reasons)} skipped" if reasons else ""
+
+
+def load_text(path: str | Path) -> list[tuple[str, str | None]]:
+    """The lines of a UTF-8 file as (source, target); a target follows a tab, and is None where there is no tab.
+
+    Entry i is line i + 1; either side may be blank. Raises InputError for a file that is empty or cannot be read, and
+    for a line that is not UTF-8 or has more than one tab.
+    """
+    path = usable_path(path, InputError)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if not content:
+        raise InputError(f"{path}: expected lines of text, found an empty file")
+    return [
+        _parse_line(line.rstrip(b"\r"), f"{path}: line {number}")
+        for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1)
+    ]
+
+
+def _parse_line(line: bytes, name: str) -> tuple[str, str | None]:
+    try:
+        source, *targets = line.decode("utf-8").split("\t")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: expected UTF-8, found an invalid byte at {error.start}") from None
+    if len(targets) > 1:
+        raise InputError(f"{name}: expected a source, or source, tab, target; found {len(targets)} tabs")
+    return source, targets[0] if targets else None
+
+
+def usable_text(
+    text: Text, config: ModelConfig, generation: GenerationDefaults | None, tokenizer: Tokenizer | None
+) -> tuple[list[Line], Skipped]:
+    """The lines of ``text`` whose sides the model can take, each on its own side, and what of the others there was.
+
+    Raises InputError, naming the line, for ids or texts that it cannot read, and if nothing is left.
+    """
+    inputs = inputs_for(config, generation, tokenizer)
+    ends = () if generation is None else generation.eos_token_id
+    kept: list[Line] = []
+    skipped = Skipped()
+    for number, line in enumerate(text, 1):
+        source, target = sides(config, line, number)
+        if any(side is not None and is_blank(side) for side in (source, target)):
+            skipped.blank += 1
+            continue
+        long = False
+        if source is not None:
+            long = inputs.source(source, truncate=True, name=f"the source of line {number}").truncated
+        if target is not None and config.decoder is not None:
+            ids = inputs.prefix(target, f"the target of line {number}")
+            ended = len(ids) > 0 and ids[-1] in ends
+            long = long or len(ids) + (not ended) > config.decoder.max_positions
+        if long:
+            skipped.long += 1
+        else:
+            kept.append((source, target))
+    if not kept:
+        raise InputError(f"{skipped}, none is left" if text else "text: expected lines, found none")
+    return kept, skipped
+
+
+def inputs_for(config: ModelConfig, generation: GenerationDefaults | None, tokenizer: Tokenizer | None) -> Inputs:
+    """What reads text for a model; ids are taken as they are, padding and all."""
+    return Inputs(config, () if generation is None else generation.eos_token_id, tokenizer)
+
+
+def read_samples(inputs: Inputs, config: ModelConfig, text: Text, first: int = 1) -> list[Sample]:
+    """Ids of each line, sources cut to fit; a target that is left to the model is None.
+
+    ``inputs`` are the model's, ``first`` is the number of the first line. Raises InputError, naming the line.
+    """
+    samples = []
+    for number, line in enumerate(text, first):
+        source, target = sides(config, line, number)
+        ids = None
+        if source is not None:
+            ids = inputs.source(source, truncate=True, name=f"the source of line {number}").ids
+            if not len(ids):
+                raise InputError(f"the source of line {number} is empty; expected text or token ids")
+        samples.append(Sample(ids, None if target is None else inputs.target(target, f"the target of line {number}")))
+    return samples
+
+
+def sides(config: ModelConfig, line: Line, number: int) -> Line:
+    """Source and target, for a model with one stack the one that it has. InputError for any other number of texts."""
+    if config.encoder is not None and config.decoder is not None:
+        if line[0] is None:
+            raise InputError(f"line {number}: expected a source, found none")
+        return line
+    texts = [side for side in line if side is not None]
+    if len(texts) != 1:
+        reader = "decoder" if config.encoder is None else "encoder"
+        raise InputError(f"line {number}: expected one text, for a model with a {reader} alone, found {len(texts)}")
+    return (None, texts[0]) if config.encoder is None else (texts[0], None)
+
+
+def is_blank(sentence: Sentence) -> bool:
+    """Whether there is nothing to read."""
+    return not (sentence.strip() if isinstance(sentence, str) else len(sentence))

@@ -1,0 +1,1 @@
+"""Tokens: which are used, which can go, and which translate which."""

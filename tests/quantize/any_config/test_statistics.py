@@ -1,0 +1,102 @@
+"""What layers of any configuration read, and the vectors between them, against NumPy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pyengine.canonical import CanonicalModel
+from pyengine.quantize.prune.stream import Stream, behind
+from pyengine.quantize.seeing.calibration import STATES, calibrate, in_memory_engine, paired_inputs
+from pyengine.quantize.seeing.text import Line
+
+from ...oracle.transformer import Transformer
+from .models import SEEDS, forced, lines, random_model, values
+
+# Of the parts that are one matrix, that whose input stands for it.
+FUSED = {"self_attention.q": "qkv", "cross_attention.k": "kv", "ffn.gate": "gate_up"}
+READ_WITH = ("self_attention.k", "self_attention.v", "cross_attention.v")
+
+
+class Recording(Transformer):
+    """`seen`: packed name -> inputs [rows, K] of each call."""
+
+    seen: dict[str, list[np.ndarray]]
+
+    def _linear(self, name: str, x: np.ndarray, weight: str | None = None) -> np.ndarray:
+        stem, _, part = name.rpartition(".")
+        key = f"{stem.rpartition('.')[2]}.{part}"
+        gated = key == "ffn.up" and f"{stem}.gate.weight" in self._tensors
+        if key not in READ_WITH and not gated:
+            packed = f"{stem}.{FUSED.get(key, part)}" if stem else name
+            self.seen.setdefault(packed, []).append(x)
+        return super()._linear(name, x, weight)
+
+
+def recorded(model: CanonicalModel, text: list[Line]) -> dict[str, np.ndarray]:
+    oracle = Recording(model.config, values(model))
+    oracle.seen = {}
+    for source, target in text:
+        memory = None if source is None else oracle.encode(source)  # type: ignore[arg-type]
+        if target is not None:
+            oracle.decode(forced(target), memory)
+    return {name: np.concatenate(rows) for name, rows in oracle.seen.items()}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_statistics_are_those_of_numpy(seed: int) -> None:
+    model = random_model(seed)
+    text = lines(model, 6)
+    found = calibrate(in_memory_engine(model.config, model.generation, model.tensors), None, text)
+    expected = recorded(model, text)
+    assert set(found) == set(expected)
+    for name, each in found.items():
+        x = expected[name]
+        assert each.count == len(x)
+        np.testing.assert_allclose(each.mean, x.mean(axis=0), atol=1e-4 * np.abs(x).max(), err_msg=name)
+        np.testing.assert_allclose(each.gram, x.T @ x, atol=1e-3 * np.abs(x.T @ x).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_vectors_between_layers(seed: int) -> None:
+    """With norms before and behind, from tables of any kind; what a final norm makes of the last ones is not theirs."""
+    model = random_model(seed)
+    text = lines(model, 4)
+    engine = in_memory_engine(model.config, model.generation, model.tensors)
+    oracle = Transformer(model.config, values(model))
+    for name, stack in model.config.stacks():
+        stream = Stream(model, name)
+        ((_, samples, (seen,)),) = paired_inputs([engine], None, text, [stream.views])
+        found = stream.vectors(samples, seen)
+        expected = []
+        for source, target in text:
+            reads = name == "decoder" and source is not None
+            memory = oracle.encode(source) if reads else None  # type: ignore[arg-type]
+            ids = source if name == "encoder" else forced(target)
+            expected.append(oracle.states(name, ids, memory))  # type: ignore[arg-type]
+        places = [np.concatenate(each) for each in zip(*expected, strict=True)]
+        assert len(found) == len(places) == len(stack.layers) + 1
+        for x, y in list(zip(found, places, strict=True))[: -1 if stack.final_norm else None]:
+            np.testing.assert_allclose(x, y, atol=1e-4 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("seed", SEEDS[:6])
+def test_what_a_stack_gives(seed: int) -> None:
+    """With the final norm: what the output layer, the cross-attentions or nothing in the model reads."""
+    model = random_model(seed)
+    text = lines(model, 3)
+    oracle = Transformer(model.config, values(model))
+    engine = in_memory_engine(model.config, model.generation, model.tensors)
+    for name, _ in model.config.stacks():
+        reader = behind(model.config, name)
+        assert (reader == STATES) == (model.config.decoder is None)
+        ((_, _, (seen,)),) = paired_inputs([engine], None, text, [{reader: np.copy}])
+        expected = []
+        for source, target in text:
+            memory = None if source is None else oracle.encode(source)  # type: ignore[arg-type]
+            if name == "decoder":
+                expected.append(oracle.states(name, forced(target), memory)[-1])
+            elif memory is not None:
+                expected.append(memory)
+        y = np.concatenate(expected)
+        np.testing.assert_allclose(seen[reader], y, atol=1e-4 * np.abs(y).max())
