@@ -105,7 +105,7 @@ def test_commands(
     ("arguments", "message"),
     (
         ("translate -m x --threads {digits} x", "argument --threads: invalid threads value: '999"),
-        ("translate -m x --beam-size {digits} x", "argument --beam-size: invalid int value: '999"),
+        ("translate -m x --beam-size {digits} x", "--beam-size is '999"),
         ("compare x x --data x --limit {digits}", "argument --limit: invalid int value: '999"),
         ("x -o y --calibrate z --target-size {digits}", "argument --target-size: expected a size of at most"),
         ("x -o y --calibrate z --target-size {digits}GB", "argument --target-size: expected a size of at most"),
