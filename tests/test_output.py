@@ -27,7 +27,7 @@ from pyengine.shortlist import Shortlist
 
 from .checkpoints import handmade
 from .conftest import CHECKPOINT
-from .quantize.test_report import a_plain_report
+from .quantize.report.test_report import a_plain_report
 
 Write = Callable[[Path, bool], object]
 MANY = 20_000  # ids of a shortlist, and columns of a state: more bytes than a buffer has
