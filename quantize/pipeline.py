@@ -180,6 +180,7 @@ def convert(
         if prune and calibration is not None:
             pruned = _pruned(model, tokenizer, calibration, prune)
             model, removed = pruned.model, pruned.removed
+            types, fixed = _types(model.config, weights, tensors, sparse), resolve_types(model.config, "", tensors)
             *_, last = (name for name, _ in model.config.stacks())
             recovered = (pruned.lost_before[last], pruned.lost[last]) if removed else None
         if equalize:

@@ -81,6 +81,8 @@ def run(options: argparse.Namespace) -> None:
     if sizes[0] != sizes[1]:
         both = " and ".join(f"{source} source and {target} target tokens" for source, target in sizes)
         raise OptionError(f"{b.path}: expected the vocabulary of {a.path}, found {both}")
+    if a.config.decoder is None and a.config.width != b.config.width:  # their states are compared
+        raise OptionError(f"{b.path}: expected the width of {a.path}, {a.config.width}, found {b.config.width}")
     text: Text = load_text(options.data)[: options.limit]
     for each in (a, b):
         text, skipped = usable_text(text, each.config, each.generation, tokenizer_of(each))

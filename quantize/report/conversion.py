@@ -56,7 +56,7 @@ from pyengine.quantize.scaling.fold import places
 from pyengine.quantize.seeing.calibration import calibrate
 from pyengine.quantize.seeing.static_ranges import sampled_errors
 from pyengine.quantize.seeing.statistics import InputStatistics, inputs_of
-from pyengine.quantize.seeing.text import Text, inputs_for, read_samples, usable_text
+from pyengine.quantize.seeing.text import Text, inputs_for, read_samples, sides, usable_text
 from pyengine.quantize.vocabulary.trim import KeptTokens
 from pyengine.tasks.inputs import Sample
 from pyengine.tasks.translator import Translator
@@ -109,7 +109,8 @@ class Reporter:
         held = 0 if text is None else min(_HELD_OUT, len(text) // 10)
         self._first = len(text or ()) - held  # lines before the held out ones
         self._held_out = list(text or ())[self._first :]
-        self._shared = _shared_lines(self._held_out, vocabulary or ())
+        corpus = [sides(self._model.config, line, number) for number, line in enumerate(vocabulary or (), 1)]
+        self._shared = _shared_lines(self._held_out, corpus)
         self.calibration = None if text is None else list(text)[: self._first]
         self._used = None
         if text is not None:

@@ -37,6 +37,7 @@ __all__ = ["STATES", "View", "calibrate", "in_memory_engine", "paired_inputs"]
 BATCH_ROWS = 1024  # of a step, encoder and decoder together
 BLOCK_ROWS = 256  # that statistics take in at a time
 CHUNK_LINES = 128  # blocks end with them, and between two of them a state may be saved
+CHUNK_ROWS = 16384  # that views are kept of at a time
 SAVE_SECONDS = 60.0  # between two states
 
 STATES = "states"
@@ -138,10 +139,25 @@ def paired_inputs(
     _require_rows(min(_known_rows(samples)), needed, len(samples))
     written: list[Sample] = []
     for start in range(0, len(samples), CHUNK_LINES):
-        chunk = _translated(engines[0], samples[start : start + CHUNK_LINES])
-        written += chunk
-        yield start + len(chunk), chunk, [_seen(*each, chunk) for each in zip(engines, views, strict=True)]
+        for chunk in _of_rows(_translated(engines[0], samples[start : start + CHUNK_LINES]), CHUNK_ROWS):
+            written += chunk
+            yield len(written), chunk, [_seen(*each, chunk) for each in zip(engines, views, strict=True)]
     _require_rows(min(_known_rows(written)), needed, len(samples))
+
+
+def _of_rows(samples: Sequence[Sample], most: int) -> Iterator[list[Sample]]:
+    """Parts with at most so many tokens, of one side or the other, or of one sample."""
+    part: list[Sample] = []
+    rows = 0
+    for sample in samples:
+        own = max(0 if ids is None else len(ids) for ids in sample)
+        if part and rows + own > most:
+            yield part
+            part, rows = [], 0
+        part.append(sample)
+        rows += own
+    if part:
+        yield part
 
 
 def _seen(engine: Engine, views: Mapping[str, View], chunk: Sequence[Sample]) -> dict[str, np.ndarray]:

@@ -132,8 +132,8 @@ def sides(config: ModelConfig, line: Line, number: int) -> Line:
         return line
     texts = [side for side in line if side is not None]
     if len(texts) != 1:
-        reader = "decoder" if config.encoder is None else "encoder"
-        raise InputError(f"line {number}: expected one text, for a model with a {reader} alone, found {len(texts)}")
+        reader = "a decoder" if config.encoder is None else "an encoder"
+        raise InputError(f"line {number}: expected one text, for a model with {reader} alone, found {len(texts)}")
     return (None, texts[0]) if config.encoder is None else (texts[0], None)
 
 

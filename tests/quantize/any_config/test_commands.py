@@ -102,6 +102,17 @@ def test_a_smaller_vocabulary(seed: int, tmp_path: Path) -> None:
         assert all(left.tobytes() == right.tobytes() for left, right in pairs)
 
 
+def test_states_of_other_widths_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = random_model(ENCODER).config
+    other = next(
+        seed for seed in range(ENCODER + 3, 100, 3)
+        if random_model(seed).config.width != own.width and random_model(seed).config.source_vocab == own.source_vocab
+    )  # fmt: skip
+    a, b = directory(tmp_path / "a", ENCODER), directory(tmp_path / "b", other)
+    assert main(["compare", str(a), str(b), "--data", str(text_file(tmp_path / "text", ENCODER, 2))]) == 2
+    assert f"{b}: expected the width of {a}, {own.width}, found" in capsys.readouterr().err
+
+
 def test_what_needs_both_stacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, text = directory(tmp_path / "model", DECODER), text_file(tmp_path / "text", DECODER)
     with pytest.raises(UnsupportedError, match="expected a model with an encoder and a decoder, which translates"):

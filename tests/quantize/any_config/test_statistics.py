@@ -7,6 +7,7 @@ import pytest
 
 from pyengine.canonical import CanonicalModel
 from pyengine.quantize.prune.stream import Stream, behind
+from pyengine.quantize.seeing import calibration
 from pyengine.quantize.seeing.calibration import STATES, calibrate, in_memory_engine, paired_inputs
 from pyengine.quantize.seeing.text import Line
 
@@ -100,3 +101,22 @@ def test_what_a_stack_gives(seed: int) -> None:
                 expected.append(memory)
         y = np.concatenate(expected)
         np.testing.assert_allclose(seen[reader], y, atol=1e-4 * np.abs(y).max())
+
+
+def test_long_texts_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a bounded number of rows, a line at least, which together are the whole."""
+    model = random_model(1)  # both stacks
+    text, stream = lines(model, 6), Stream(model, "decoder")
+    engine = in_memory_engine(model.config, model.generation, model.tensors)
+
+    def parts() -> list[tuple[int, list[np.ndarray]]]:
+        found = paired_inputs([engine], None, text, [stream.views])
+        return [(done, stream.vectors(samples, seen)) for done, samples, (seen,) in found]
+
+    ((_, whole),) = parts()
+    for most, ends in ((70, [2, 4, 6]), (1, [1, 2, 3, 4, 5, 6])):
+        monkeypatch.setattr(calibration, "CHUNK_ROWS", most)
+        cut = parts()
+        assert [done for done, _ in cut] == ends
+        for i, x in enumerate(whole):
+            np.testing.assert_allclose(np.concatenate([vectors[i] for _, vectors in cut]), x, rtol=1e-5, atol=1e-5)
