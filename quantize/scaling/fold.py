@@ -13,7 +13,7 @@ needs x to be read by the consumers alone:
     up -> down                   of a feed-forward layer with ReLU, or with a gate, which multiplies up as it is
     a norm before a sublayer     -> what reads it: queries, keys and values, or gate and up
     the norm of a table that is narrower than the model -> the projection behind it
-    the encoder's last norm      -> keys and values of all cross-attentions
+    the encoder's last norm      -> keys and values of all cross-attentions, unless a head reads it
     the decoder's last norm      -> the output layer, where this is no embedding table too
 
 Keys have no consumer: they meet queries, which are multiplied instead, row by row, while keys are divided. Channels
