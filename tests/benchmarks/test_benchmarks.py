@@ -110,7 +110,7 @@ def test_kernels_are_shown_as_shares_of_the_limits(tmp_path: Path) -> None:
     run("kernels", "--quick", "--json", str(saved))
     report = json.loads(saved.read_text(encoding="utf-8"))
     assert report["benchmark"] == "kernels" and report["settings"]["limits"]["clock"] > 0
-    assert len(report["tables"]) == 11
+    assert len(report["tables"]) == 12
     for table in report["tables"]:
         assert table["rows"]
         if "isa" in table["columns"]:

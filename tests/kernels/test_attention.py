@@ -194,8 +194,9 @@ def test_views_against_float64(reference, kind: str, traits: tuple[str, ...], n:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("traits", [*((trait,) for trait in TRAITS), TRAITS], ids="-".join)
-def test_views_on_every_instruction_set(kernels, reference, kind: str, traits: tuple[str, ...]) -> None:
-    for seed in range(12):
+@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 12), marks=pytest.mark.exhaustive)], ids=str)
+def test_views_on_every_instruction_set(kernels, reference, kind: str, traits: tuple[str, ...], seeds: range) -> None:
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         n, heads = int(rng.choice(COUNTS if seed % 4 else SPANS)), int(rng.integers(1, 10))
         q, k, v = random_heads(seed, n, heads, int(rng.choice([1, 12, 20, 64, 80, 256])), 3.0)
