@@ -37,21 +37,31 @@ def power(bases, double exponent):
     return found
 
 
-def write_tokens(histories, const int64_t[::1] slots, const int32_t[::1] lengths, const int32_t[:, :] tokens):
-    """Write tokens [n, m] into the first row of these slots [n] of Histories, behind the first `lengths` [n] ones."""
-    cdef const uintptr_t[::1] addresses = histories.addresses
+def write_tokens(histories, const int64_t[::1] slots, const int32_t[::1] lengths, const int32_t[:, :] tokens,
+                 const double[:, :] values):
+    """Write tokens and their values [n, m] into the first row of these slots [n] of Histories, behind the first
+    `lengths` [n] ones.
+    """
+    cdef const uintptr_t[::1] addresses = histories.addresses, value_addresses = histories.value_addresses
     cdef const int64_t[::1] capacity = histories.capacity
     cdef int64_t i, j, slot
     cdef int32_t *end
+    cdef double *value
     if lengths.shape[0] != slots.shape[0] or tokens.shape[0] != slots.shape[0]:
         raise EngineError(f"{slots.shape[0]} slots, {lengths.shape[0]} lengths, tokens of {tokens.shape[0]}")
+    if values.shape[0] != tokens.shape[0] or values.shape[1] != tokens.shape[1]:
+        raise EngineError(f"{tokens.shape[0]} x {tokens.shape[1]} tokens, {values.shape[0]} x {values.shape[1]} values")
+    if value_addresses.shape[0] != capacity.shape[0]:
+        raise EngineError("histories without values")
     for i in range(slots.shape[0]):
         slot = slots[i]
         if not 0 <= slot < capacity.shape[0] or not 0 <= lengths[i] <= capacity[slot] - tokens.shape[1]:
             raise EngineError(f"slot {slot} has no room for {tokens.shape[1]} tokens behind {lengths[i]}")
         end = <int32_t *>addresses[slot] + lengths[i]
+        value = <double *>value_addresses[slot] + lengths[i]
         for j in range(tokens.shape[1]):
             end[j] = tokens[i, j]
+            value[j] = values[i, j]
 
 
 cdef pe_ahead steps_ahead(pe_session *session, pe_plan *plan, int64_t steps, double seconds):
