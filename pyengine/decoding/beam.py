@@ -62,7 +62,7 @@ class BeamSearch(Search):
 
     def add(self, starts: Sequence[Start]) -> np.ndarray:
         slots = super().add(starts)
-        self._beams.begin(slots)
+        self._beams.begin(slots[:, 0])
         return slots
 
     def ahead(self, most: int, seconds: float) -> Ahead | None:

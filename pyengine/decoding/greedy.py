@@ -39,18 +39,24 @@ class GreedySearch(Search):
         return Ahead(steps, seconds, self._end) if steps > 1 else None
 
     def advance(self, scores: StepResult) -> list[Finished]:
-        live = self._live
         if scores.passed is not None:
             self._write(*(each.T for each in scores.passed))
         candidates = self._candidates(scores, normalize=False)
-        best = np.arange(len(live)), candidates.values.argmax(axis=1)
-        tokens = candidates.ids[best]
-        log_probs = candidates.unprocessed[best] - scores.log_normalizer
+        best = np.arange(len(self._live)), candidates.values.argmax(axis=1)
+        return self._go_on(candidates.ids[best], candidates.unprocessed[best] - scores.log_normalizer)
+
+    def _go_on(self, tokens: np.ndarray, log_probs: np.ndarray) -> list[Finished]:
+        """Every sentence has one more token [n]; those that finished."""
+        live = self._live
         self._write(tokens[:, None], log_probs[:, None])
         done = self._ends(tokens) | (self._length[live] >= self._maximum[live])
         finished = [Finished(slot, [self._found(slot)]) for slot in live[done].tolist()] if done.any() else []
         self._drop(done)
         return finished
+
+    def failures(self) -> list[tuple[int, Exception]]:
+        """Slots of sentences whose own processors raised in the last step, and what; told once."""
+        return []
 
     def written(self, slot: int) -> Written:
         """The new ids of a sentence, and their log-probabilities."""

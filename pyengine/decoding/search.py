@@ -7,7 +7,7 @@ done for all live sentences at once. Ids of sequences come out of a pool that al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -18,10 +18,14 @@ from pyengine.decoding.processors import Candidates, Context, Edits, Processors
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
-__all__ = ["Finish", "Finished", "Found", "IdPool", "Rows", "Search", "Start"]
+__all__ = ["Finish", "Finished", "Found", "IdPool", "Process", "Rows", "Search", "Start"]
 
 
 NO_IDS, NO_PAIRS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
+
+Process = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Given a hypothesis, int32 ids from its prompt on, and float64 logits [vocab] after all other processors, those that
+take their place."""
 
 Finish = Literal["end", "length", "stop"]
 
@@ -44,13 +48,15 @@ class Found:
 
 class Start(NamedTuple):
     """A sentence that begins with the int32 ids `prompt`, the first `ran` of which are in `sequence` already, and whose
-    rows read `memory`, or -1.
+    rows read `memory`, or -1. Samples are drawn by `seed`, None for any; `process` is the sentence's own processor.
     """
 
     prompt: np.ndarray
     ran: int
     sequence: int
     memory: int
+    seed: int | None = None
+    process: Process | None = None
 
 
 class Finished(NamedTuple):
@@ -120,6 +126,11 @@ class Search(ABC):
         self._edits = Edits(np.zeros(1, np.int32), NO_IDS)
 
     @classmethod
+    def samples_of(cls, options: SearchOptions) -> int:
+        """Slots that a sentence needs."""
+        return 1
+
+    @classmethod
     def rows_of(cls, options: SearchOptions) -> int:
         """Rows of a step that a sentence needs."""
         return 1
@@ -133,6 +144,11 @@ class Search(ABC):
     def top_k(self) -> int:
         """Candidates that a row offers: even if every end token is among them, as many go on as beams."""
         return 1 if self.beams == 1 else self.beams + len(self._end)
+
+    @property
+    def full_logits(self) -> bool:
+        """Whether whole rows of logits are needed."""
+        return False
 
     @property
     def live(self) -> int:
@@ -150,10 +166,10 @@ class Search(ABC):
         return len(self._live) * self.beams
 
     def add(self, starts: Sequence[Start]) -> np.ndarray:
-        """Begin these sentences; their slots."""
+        """Begin these sentences; the slots of each, [n, samples]."""
         slots, lengths = self._slots.take(len(starts)), np.array([len(each.prompt) for each in starts])
         self._histories.reserve(slots, lengths + 1)
-        for slot, (prompt, ran, sequence, memory) in zip(slots.tolist(), starts, strict=True):
+        for slot, (prompt, ran, sequence, memory, _, _) in zip(slots.tolist(), starts, strict=True):
             self._histories[slot][: self.beams, : len(prompt)] = prompt
             self._last[slot] = prompt[-1]
             self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
@@ -161,7 +177,7 @@ class Search(ABC):
         self._length[slots] = self._prompt[slots] = lengths
         self._live = np.concatenate([self._live, slots])
         self._fresh += len(starts)
-        return slots
+        return slots[:, None]
 
     def rows(self) -> Rows:
         """The next step: a row for each beam of a sentence under way, what is left of the prompt of one just added."""

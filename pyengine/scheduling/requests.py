@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyengine.decoding.search import Found
+from pyengine.decoding.search import Found, Process
 from pyengine.errors import OptionError
 from pyengine.options import SearchOptions
 
@@ -25,19 +25,23 @@ class Request:
              hypothesis, empty, of score 0
     prompt   int32 ids that hypotheses begin with, one at least: a start token and what follows it, or a prompt
     options  its own; those of requests that run together may differ
-    watch    is shown the number of a hypothesis and its new int32 ids, one or more at a time, the end token among them.
-             None: it goes on; else how many of all its new ids so far stay, and it ends with "stop". Of a search without
-             beams. What it raises ends the request
+    watch    is shown the number of a hypothesis and its new int32 ids, one or more at a time, the end token among
+             them. None: it goes on; else how many of these stay, and it ends with "stop". Of a search without beams.
+             What it raises ends the request
+    process  the request's own processor, of a search without beams: slow, since it sees whole rows of logits, one by
+             one. What it raises ends the request
     """
 
     source: np.ndarray | None
     prompt: np.ndarray
     options: SearchOptions
     watch: Callable[[int, np.ndarray], int | None] | None = None
+    process: Process | None = None
 
     def __post_init__(self) -> None:
-        if self.watch is not None and self.options.num_beams > 1:
-            raise OptionError("num_beams: a search with beams cannot be watched", keywords=("num_beams",))
+        if self.options.num_beams > 1 and not (self.watch is None and self.process is None):
+            message = f"num_beams is {self.options.num_beams}; a request with a watch or a processor takes 1"
+            raise OptionError(message, keywords=("num_beams",))
 
     @property
     def length(self) -> int:
@@ -46,8 +50,9 @@ class Request:
 
 
 class Event(NamedTuple):
-    """What a step brought to one hypothesis of a request, by its index: new int32 ids and their float64 log-probabilities,
-    and at last the hypothesis itself. Those of beam search come whole when it is done, without log_probs.
+    """What a step brought to one hypothesis of a request, by its index: new int32 ids and their float64
+    log-probabilities, and at last the hypothesis itself. Those of beam search come whole when it is done, without
+    log_probs.
 
     error: what a request's own function raised, which ended it; then there is nothing else.
     """

@@ -21,7 +21,9 @@ import numpy as np
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.processors import Edits
+from pyengine.decoding.sample import MOST_CANDIDATES, ProcessedSearch, SampleSearch
 from pyengine.decoding.search import NO_IDS, NO_PAIRS, Finished, Found, IdPool, Rows, Search, Start
+from pyengine.errors import OptionError
 from pyengine.options import SearchOptions
 from pyengine.plan import Plan, Session
 from pyengine.scheduling.deadline import Deadline
@@ -60,11 +62,14 @@ class _Running:
 class _Group:
     """Requests with the same options, and their search."""
 
-    def __init__(self, options: SearchOptions, sequences: IdPool, *, budget: int, vocab: int) -> None:
-        kind = GreedySearch if options.num_beams == 1 else BeamSearch
-        self.samples = 1  # hypotheses that grow by themselves
+    def __init__(self, options: SearchOptions, processed: bool, sequences: IdPool, *, budget: int, vocab: int) -> None:
+        kind: type[BeamSearch | GreedySearch] = BeamSearch if options.num_beams > 1 else GreedySearch
+        if options.do_sample or processed:
+            kind = ProcessedSearch if processed else SampleSearch
+        self.samples = kind.samples_of(options)  # hypotheses that grow by themselves
         self.rows, self.sequences = kind.rows_of(options), kind.sequences_of(options)
-        self.search = kind(options, sequences, slots=max(1, budget // self.rows), vocab=vocab)
+        slots = max(1, budget // self.rows) * self.samples
+        self.search = kind(options, sequences, slots=slots, vocab=vocab)
         self.owners: dict[int, tuple[_Running, int]] = {}  # slot -> request, and which of its hypotheses
         self.members = 0  # requests, those whose prompts are running among them
 
@@ -90,7 +95,7 @@ class Scheduler:
         self._budget = budget
         self._deadline = deadline or Deadline()
         self._allowed = allowed
-        self._groups: dict[SearchOptions, _Group] = {}
+        self._groups: dict[tuple[SearchOptions, bool], _Group] = {}  # by options, and whether processors are their own
         self._running: dict[int, _Running] = {}  # by index
         self._prompt: _Running | None = None  # whose prompt has begun and goes on
         self._cancelled: set[int] = set()
@@ -204,7 +209,7 @@ class Scheduler:
                 queue.waiting.popleft()
                 self._finish_empty(index)
                 continue
-            group = self._group_of(options)
+            group = self._group_of(request)
             encoded = 0 if source is None else len(source)
             longest = options.length_limits(len(prompt))[1]
             room = group.rows * self._session.sequence_bytes(longest)
@@ -238,11 +243,18 @@ class Scheduler:
         if self._events is not None:
             self._events.append(Event(index, 0, NO_IDS, None, found))
 
-    def _group_of(self, options: SearchOptions) -> _Group:
-        group = self._groups.get(options)
+    def _group_of(self, request: Request) -> _Group:
+        key = request.options, request.process is not None
+        group = self._groups.get(key)
         if group is None:
-            group = _Group(options, self._sequences, budget=self._budget, vocab=self._vocab)
-            self._groups[options] = group
+            group = _Group(*key, self._sequences, budget=self._budget, vocab=self._vocab)
+            if self._allowed is not None and group.search.full_logits:
+                raise OptionError(
+                    f"top_k is {request.options.top_k}; with a shortlist, samples need 1..{MOST_CANDIDATES}, and no "
+                    "processors of their own",
+                    keywords=("top_k",),
+                )
+            self._groups[key] = group
         return group
 
     def _plan(self, queue: Queue) -> tuple[Plan, list[_Group], list[Rows]] | None:
@@ -268,13 +280,16 @@ class Scheduler:
                 running.ran += count
                 self._prompt = running
                 break
-            start = Start(prompt, running.ran, running.sequence, running.memory)
+            request = running.request
+            seed, process = request.options.seed, request.process
+            start = Start(prompt, running.ran, running.sequence, running.memory, seed, process)
             starting.setdefault(running.group, []).append((running, start))
         if not rows:
             return None
         for group, begun in starting.items():
-            slots = group.search.add([start for _, start in begun])
-            group.owners.update(zip(slots.tolist(), ((running, 0) for running, _ in begun), strict=True))
+            slots = group.search.add([start for _, start in begun]).tolist()
+            for (running, _), own in zip(begun, slots, strict=True):
+                group.owners.update((slot, (running, number)) for number, slot in enumerate(own))
         live = [group for group in self._groups.values() if group.search.live]
         parts = [group.search.rows() for group in live]
         lists = [] if self._allowed is None else [self._allowed(_source(each)) for each in sources]
@@ -293,6 +308,7 @@ class Scheduler:
             list_offsets=np.cumsum([0, *map(len, lists)], dtype=np.int32) if lists else NO_IDS,
             list_ids=np.concatenate(lists) if lists else NO_IDS,
             top_k=max([group.search.top_k for group in live], default=0),
+            full_logits=any(group.search.full_logits for group in live),
             ahead=ahead,
         )
         return plan, live, parts
@@ -307,7 +323,7 @@ class Scheduler:
             self._sequences.give(ids)
             self._freed_sequences = np.concatenate([self._freed_sequences, ids])
         if len(self._groups) > 1:
-            self._groups = {options: group for options, group in self._groups.items() if group.members}
+            self._groups = {key: group for key, group in self._groups.items() if group.members}
 
     def _step(self, plan: Plan, live: list[_Group], parts: list[Rows]) -> None:
         self._deadline.check()
@@ -328,6 +344,9 @@ class Scheduler:
 
     def _learn(self, group: _Group, search: GreedySearch, finished: list[Finished]) -> None:
         """What a step brought to hypotheses that grow token by token."""
+        for slot, error in search.failures():
+            if slot in group.owners:
+                self._abandon(group.owners[slot][0], error)
         for slot, [found] in finished:
             if slot in group.owners:  # unless what its request called for another hypothesis has just ended it
                 self._look(search, slot, *group.owners.pop(slot), found)

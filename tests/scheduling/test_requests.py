@@ -19,8 +19,9 @@ from tests.core.models import TinyModel, new_session
 from tests.oracle.tiny import Sizes, generation, model_config
 
 VOCAB, POSITIONS = 23, 60
+DECODER = Sizes(((2, 24), (4, 20)), 4)
 ALONE = TinyModel.random(
-    encoder=None, source_vocab=None, share_embeddings=False, decoder=Sizes(((2, 24), (4, 20)), 4), max_positions=POSITIONS
+    encoder=None, source_vocab=None, share_embeddings=False, decoder=DECODER, max_positions=POSITIONS
 )
 PAIR = TinyModel.random("int8", max_positions=POSITIONS)
 MODELS = {"decoder": ALONE.core(), "both": PAIR.core(kv="int8")}
@@ -73,8 +74,10 @@ def mixture(kind: str, count: int = 40) -> list[Request]:
     return requests
 
 
-def run(kind: str, requests: list[Request], budget: int = 16, **limits: int) -> tuple[list[list[Found]], Watched]:
-    session = Watched(MODELS[kind], **limits)
+def run(
+    kind: str, requests: list[Request], budget: int = 16, model: _core.Model | None = None, **limits: int
+) -> tuple[list[list[Found]], Watched]:
+    session = Watched(model or MODELS[kind], **limits)
     return list(Scheduler(session, vocab=VOCAB, budget=budget).run(requests)), session
 
 
@@ -176,7 +179,7 @@ def test_what_a_watch_raises_ends_its_request_alone() -> None:
 
 
 def test_beams_cannot_be_watched() -> None:
-    with pytest.raises(OptionError, match="num_beams: a search with beams cannot be watched"):
+    with pytest.raises(OptionError, match="num_beams is 2; a request with a watch or a processor takes 1"):
         Request(None, np.ones(1, np.int32), settled("decoder", num_beams=2), lambda sample, ids: None)
 
 
