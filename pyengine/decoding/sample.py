@@ -103,7 +103,8 @@ class SampleSearch(GreedySearch):
         for slot, parent in zip(joined.tolist(), parents.tolist(), strict=True):
             length = self._length[parent]
             self._histories[slot][0, :length] = self._histories[parent][0, :length]
-        for each in (self._length, self._prompt, self._minimum, self._maximum, self._memories, self._last):
+        limits, places = (self._length, self._prompt, self._minimum, self._maximum), (self._memories, self._rope_sets)
+        for each in (*limits, *places, self._last):
             each[joined] = each[parents]
         self._sequences[joined, 0] = self._pool.take(len(joined))
         pairs = np.stack([self._sequences[parents, 0], self._sequences[joined, 0]], axis=1)

@@ -43,6 +43,7 @@ class _Running:
 
     room              bytes of the cache that it may come to need
     sequence, memory  what its prompt runs in, and what it reads, or -1
+    rope_set          the frequencies that its rows take
     ran               tokens of its prompt that have had a step
     shown             new ids of each hypothesis that were shown to whoever looks
     found             hypothesis -> what was found
@@ -54,6 +55,7 @@ class _Running:
     room: int
     sequence: int
     memory: int
+    rope_set: int
     ran: int = 0
     shown: Counter[int] = field(default_factory=Counter)
     found: dict[int, Found] = field(default_factory=dict)
@@ -85,16 +87,19 @@ class Scheduler:
         budget: int,
         deadline: Deadline | None = None,
         allowed: Callable[[np.ndarray], np.ndarray] | None = None,
+        rope_set: Callable[[int], int] = lambda length: 0,
     ) -> None:
         """`budget`: rows of a step, all in all.
 
         `allowed`: gives the ids that hypotheses of int32 source ids may take, int32, ascending; None: all of them.
+        `rope_set`: the model's `ModelConfig.rope_set`.
         """
         self._session = session
         self._vocab = vocab
         self._budget = budget
         self._deadline = deadline or Deadline()
         self._allowed = allowed
+        self._rope_set = rope_set
         self._groups: dict[tuple[SearchOptions, bool], _Group] = {}  # by options, and whether processors are their own
         self._running: dict[int, _Running] = {}  # by index
         self._prompt: _Running | None = None  # whose prompt has begun and goes on
@@ -227,7 +232,9 @@ class Scheduler:
             queue.waiting.popleft()
             self._low = max(1, self._budget // group.rows)
             memory = int(self._memories.take(1)[0]) if encoded else -1
-            running = _Running(index, request, group, room, int(self._sequences.take(1)[0]), memory)
+            sequence = int(self._sequences.take(1)[0])
+            # A last token is never read.
+            running = _Running(index, request, group, room, sequence, memory, self._rope_set(longest - 1))
             self._running[index] = running
             group.members += 1
             self._watched += request.watch is not None
@@ -281,8 +288,8 @@ class Scheduler:
                 self._prompt = running
                 break
             request = running.request
-            seed, process = request.options.seed, request.process
-            start = Start(prompt, running.ran, running.sequence, running.memory, seed, process)
+            place = running.ran, running.sequence, running.memory, running.rope_set
+            start = Start(prompt, *place, request.options.seed, request.process)
             starting.setdefault(running.group, []).append((running, start))
         if not rows:
             return None
@@ -389,5 +396,7 @@ def _source(running: _Running) -> np.ndarray:
 def _prompt_rows(running: _Running, count: int) -> Rows:
     """The next `count` tokens of a prompt that goes on afterwards."""
     tokens = running.request.prompt[running.ran : running.ran + count]
-    sequences, memories = (np.full(count, id, np.int32) for id in (running.sequence, running.memory))
-    return Rows(NO_PAIRS, tokens, sequences, memories, NO_IDS, Edits(np.zeros(1, np.int32), NO_IDS))
+    sequences, memories, rope_sets = (
+        np.full(count, id, np.int32) for id in (running.sequence, running.memory, running.rope_set)
+    )
+    return Rows(NO_PAIRS, tokens, sequences, memories, NO_IDS, Edits(np.zeros(1, np.int32), NO_IDS), rope_sets)
