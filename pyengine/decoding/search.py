@@ -18,7 +18,7 @@ from pyengine.decoding.processors import Candidates, Context, Edits, Processors
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
-__all__ = ["Finish", "Finished", "Found", "IdPool", "Process", "Rows", "Search", "Start"]
+__all__ = ["Best", "Finish", "Finished", "Found", "IdPool", "Process", "Rows", "Search", "Start", "Written"]
 
 
 NO_IDS, NO_PAIRS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
@@ -30,6 +30,32 @@ take their place."""
 Finish = Literal["end", "length", "stop"]
 
 
+class Best(NamedTuple):
+    """The best k tokens at each of n places, best first; -1 and minus infinity where there are fewer.
+
+    ids, log_probs            int32, float64 [n, k]: of the model's own distribution
+    left_ids, left_log_probs  likewise, of what processors and filters left of it
+    """
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    left_ids: np.ndarray
+    left_log_probs: np.ndarray
+
+
+class Written(NamedTuple):
+    """int32 ids, float64 log-probabilities of them, and the best tokens at each."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    best: Best | None = None
+
+    def first(self, count: int) -> Written:
+        """The first so many of them."""
+        best = None if self.best is None else Best(*(each[:count] for each in self.best))
+        return Written(self.ids[:count], self.log_probs[:count], best)
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """A hypothesis: int32 ids behind the prompt, the end token among them if it ended.
@@ -38,12 +64,14 @@ class Found:
                counts neither in the sum nor in the length, the end token in both
     finish     "end": by an end token; "length": the maximum length cut it; "stop": whoever watched it ended it
     log_probs  float64, the model's own log-probability of each id; None from beam search
+    best       the `logprobs` best tokens at each id, if they were asked for
     """
 
     ids: np.ndarray
     score: float
     finish: Finish
     log_probs: np.ndarray | None = None
+    best: Best | None = None
 
 
 class Start(NamedTuple):
