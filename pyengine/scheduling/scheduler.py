@@ -387,6 +387,7 @@ class Scheduler:
             if len(running.found) == running.group.samples:
                 self._leave(running, [running.found[i] for i in range(running.group.samples)])
 
+
 def _written(found: Found) -> Written:
     assert found.log_probs is not None  # there are no beams
     return Written(found.ids, found.log_probs, found.best)
