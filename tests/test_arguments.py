@@ -15,8 +15,8 @@ from pyengine.foreign import FOREIGN
 from pyengine.options import GenerationOptions
 
 FOREIGN_NAMES = """
-batch_size max_batch_size compute_type inter_threads intra_threads device device_index temperature do_sample top_k
-top_p sampling_topk sampling_temperature max_queued_batches flash_attention tensor_parallel batch_type asynchronous
+batch_size max_batch_size compute_type inter_threads intra_threads device device_index
+max_queued_batches flash_attention tensor_parallel batch_type asynchronous
 patience coverage_penalty disable_unk suppress_sequences end_token return_end_token prefix_bias_beta max_input_length
 use_vmap return_scores return_attention return_alternatives replace_unknowns callback num_beam_groups diversity_penalty
 penalty_alpha use_cache max_time stopping_criteria logits_processor streamer generation_config output_scores

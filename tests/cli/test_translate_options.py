@@ -216,5 +216,5 @@ def test_options_are_checked_before_a_line_comes(int8_directory: Path, words: st
 
 def test_an_option_that_there_is_not(capsys: pytest.CaptureFixture[str], int8_directory: Path) -> None:
     with pytest.raises(SystemExit):
-        main(["translate", "-m", str(int8_directory), "--temperature", "1", "x"])
-    assert re.search(r"unrecognized arguments: --temperature", capsys.readouterr().err)
+        main(["translate", "-m", str(int8_directory), "--diversity-penalty", "1", "x"])
+    assert re.search(r"unrecognized arguments: --diversity-penalty", capsys.readouterr().err)
