@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from operator import index
 from typing import Protocol
 
@@ -79,6 +79,17 @@ class TextTokenizer(Protocol):
         tokens, and if a text begins with those that begin a text, they are not added again.
 
         Raises InputError: not a string, lone surrogates.
+        """
+
+    @property
+    def special_tokens(self) -> Collection[str]:
+        """The names of special tokens."""
+
+    def encode_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        """The ids of the text that ``parts`` make together, without tokens that begin or end it.
+
+        Each part comes with whether names of special tokens in it are text; elsewhere they are these tokens. Raises
+        InputError: lone surrogates.
         """
 
     def decode(self, ids: Iterable[int]) -> str:

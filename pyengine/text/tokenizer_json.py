@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
 from pyengine.errors import EngineError, TokenizerError
-from pyengine.formats.limits import EXPANSION, TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
+from pyengine.formats.limits import EXPANSION, VOCABULARY_BYTES
 from pyengine.formats.regular_files import read_regular
-from pyengine.formats.strict_json import check_cost, load_object, parse_object
+from pyengine.formats.strict_json import check_cost, parse_object, shorten
 from pyengine.native import native
 from pyengine.text.detokenizer import Detokenizer, stages_of
-from pyengine.text.settings import CONFIG_FILE, flag
+from pyengine.text.settings import CONFIG_FILE, flag, read_config, special_tokens
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 
 TOKENIZER_FILE = "tokenizer.json"
 
 # Bytes of a node in the trees that the library makes of a Unigram model's pieces, and of added tokens.
 _NODE_COST = 300
+# A Unigram model's vocabulary is a list. Letters that are written as escapes might hide it.
+_HAS_PIECE_TREE = re.compile(rb'"vocab"\s*:\s*\[|\\u00[4-7]')
+_CONTENT = re.compile(rb'"content"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
+
+# Noncharacters that stand for special tokens where the package is to see no others, by what these take with them: the
+# white space on their left, on their right.
+_MARKS = {"\ufdd2": (False, False), "\ufdd3": (True, False), "\ufdd4": (False, True), "\ufdd5": (True, True)}
+_NO_MARKS = dict.fromkeys(map(ord, _MARKS))
 
 
 class JsonTokenizer:
@@ -50,11 +60,19 @@ class JsonTokenizer:
             raise TokenizerError(f"{path}: expected ids below the model's {size}, found the id {count - 1}")
         self._path = path
         self.size = self.source_size = self.target_size = count if size is None else size
-        self._clean_up_spaces = _reads_clean_up(directory, self._tokenizer)
+        config = read_config(directory)
+        self._clean_up_spaces = _reads_clean_up(directory, config, self._tokenizer)
+        with _failures_of(path, "cannot add the tokens of tokenizer_config.json"):
+            _set_ends(directory, config, self._tokenizer)
         added = self._tokenizer.get_added_tokens_decoder()
-        self._special = {token.content: index for index, token in added.items() if token.special}
-        self._special_ids = frozenset(self._special.values())
-        self._splitting: tokenizers.Tokenizer | None = None  # made when a text first needs it
+        marks = {flags: mark for mark, flags in _MARKS.items()}
+        self._special = {
+            token.content: (index, marks[token.lstrip, token.rstrip]) for index, token in added.items() if token.special
+        }
+        self._special_ids = frozenset(index for index, _ in self._special.values())
+        # Made when a text first needs them.
+        self._splitting: tokenizers.Tokenizer | None = None
+        self._marking: tokenizers.Tokenizer | None = None
         decoder = self._tokenizer.decoder
         self._stages = stages_of(
             None if decoder is None else json.loads(decoder.__getstate__()), self._decode_tokens, self._clean_up_spaces
@@ -81,13 +99,39 @@ class JsonTokenizer:
                 begin = next((i for i, mask in enumerate(added) if not mask), len(ids))
                 return self._ids(ids[begin:] if begin and ids[begin : 2 * begin] == ids[:begin] else ids)
             if any(index in self._special_ids and not mask for index, mask in zip(ids, added)):
-                # The package's setting is one of the whole object, which other threads may use at this moment.
-                with _failures_of(self._path, "cannot be read again"):
-                    splitting = native(tokenizers.Tokenizer.from_str, native(self._tokenizer.to_str))
-                    splitting.encode_special_tokens = True
-                self._splitting = splitting
+                splitting = self._splitting = self._copy()
                 ids = self._run(splitting, text, special).ids
         return self._ids(ids)
+
+    @property
+    def special_tokens(self) -> Collection[str]:
+        """See ``TextTokenizer``."""
+        return self._special.keys()
+
+    def encode_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        """See ``TextTokenizer``."""
+        if not any(split for _, split in parts):
+            return self.encode("".join(part for part, _ in parts), special=False, split_special=False)
+        if self._marking is None:
+            marking = self._copy()
+            for mark, (left, right) in _MARKS.items():
+                token = tokenizers.AddedToken(mark, lstrip=left, rstrip=right, normalized=False, special=False)
+                marking.add_tokens([token])
+            self._marking = marking
+        found: list[int] = []
+
+        def marked(match: re.Match[str]) -> str:
+            index, mark = self._special[match[0]]
+            found.append(index)
+            return mark
+
+        names = re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True))))
+        plain = [(checked_text(part).translate(_NO_MARKS), split) for part, split in parts]
+        text = "".join(part if split else names.sub(marked, part) for part, split in plain)
+        ids: list[int] = self._run(self._marking, text, special=False).ids
+        marks = {self._marking.token_to_id(mark) for mark in _MARKS}
+        special = iter(found)
+        return self._ids([next(special) if index in marks else index for index in ids])
 
     def decode(self, ids: Iterable[int]) -> str:
         """See ``Tokenizer``."""
@@ -115,6 +159,13 @@ class JsonTokenizer:
             text: str = native(decoder.decode, tokens)
         return text
 
+    def _copy(self) -> tokenizers.Tokenizer:
+        """One for which special tokens in a text are text: a setting of the whole object, which other threads use."""
+        with _failures_of(self._path, "cannot be read again"):
+            copy = native(tokenizers.Tokenizer.from_str, native(self._tokenizer.to_str))
+        copy.encode_special_tokens = True
+        return copy
+
     def _run(self, tokenizer: tokenizers.Tokenizer, text: str, special: bool) -> tokenizers.Encoding:
         with _failures_of(self._path, "cannot encode the text"):
             return native(tokenizer.encode, text, add_special_tokens=special)
@@ -130,12 +181,14 @@ class JsonTokenizer:
 
 
 def _count_nodes(path: Path, data: bytes) -> int:
-    """How many nodes trees of the pieces and added tokens have: one for each byte that a text does not share.
+    """How many nodes trees of the pieces and added tokens have at most: one for each byte that a text does not share.
 
     0 for a file that is too small for them to matter. Raises TokenizerError as ``parse_object``.
     """
     if 2 * _NODE_COST * len(data) <= EXPANSION * VOCABULARY_BYTES:
         return 0
+    if not _HAS_PIECE_TREE.search(data):
+        return sum(map(len, _CONTENT.findall(data)))
     content = parse_object(data, str(path), TokenizerError, VOCABULARY_BYTES)
     model, added = content.get("model"), content.get("added_tokens")
     pieces = model.get("vocab") if isinstance(model, dict) else None
@@ -157,10 +210,26 @@ def _failures_of(path: Path, what: str) -> Iterator[None]:
         raise TokenizerError(f"{path}: {what}: {error!s:.200}") from error
 
 
-def _reads_clean_up(directory: Path, tokenizer: tokenizers.Tokenizer) -> bool:
+def _reads_clean_up(directory: Path, config: dict[str, Any], tokenizer: tokenizers.Tokenizer) -> bool:
     """Whether spaces before punctuation are dropped; never for BPE, as in transformers 5.24.0."""
-    path = directory / CONFIG_FILE
-    if not os.path.lexists(path):
-        return False
-    wanted = flag(path, load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES), "clean_up_tokenization_spaces")
+    wanted = flag(directory / CONFIG_FILE, config, "clean_up_tokenization_spaces")
     return wanted and not isinstance(tokenizer.model, tokenizers.models.BPE)
+
+
+def _set_ends(directory: Path, config: dict[str, Any], tokenizer: tokenizers.Tokenizer) -> None:
+    """Where tokenizer_config.json says whether texts begin or end with a token, that replaces what the file says."""
+    if "add_bos_token" not in config and "add_eos_token" not in config:
+        return
+    named = special_tokens(directory)
+    ends: list[list[tuple[str, int]]] = []
+    for wanted, name in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
+        ends.append([])
+        if flag(directory / CONFIG_FILE, config, wanted) and name in named:
+            index = tokenizer.token_to_id(named[name])
+            if index is None:
+                raise TokenizerError(f"{directory / CONFIG_FILE}: {name}: {shorten(named[name])} has no id")
+            ends[-1].append((named[name], index))
+    begin, end = ends
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=[*(token for token, _ in begin), "$A", *(token for token, _ in end)], special_tokens=begin + end
+    )
