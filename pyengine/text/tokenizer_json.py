@@ -8,17 +8,16 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 
 from pyengine.errors import EngineError, TokenizerError
 from pyengine.formats.limits import EXPANSION, VOCABULARY_BYTES
 from pyengine.formats.regular_files import read_regular
-from pyengine.formats.strict_json import check_cost, parse_object, shorten
+from pyengine.formats.strict_json import check_cost, parse_object
 from pyengine.native import native
 from pyengine.text.detokenizer import Detokenizer, stages_of
-from pyengine.text.settings import CONFIG_FILE, flag, read_config, special_tokens
+from pyengine.text.settings import CONFIG_FILE, flag, read_config
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -60,10 +59,7 @@ class JsonTokenizer:
             raise TokenizerError(f"{path}: expected ids below the model's {size}, found the id {count - 1}")
         self._path = path
         self.size = self.source_size = self.target_size = count if size is None else size
-        config = read_config(directory)
-        self._clean_up_spaces = _reads_clean_up(directory, config, self._tokenizer)
-        with _failures_of(path, "cannot add the tokens of tokenizer_config.json"):
-            _set_ends(directory, config, self._tokenizer)
+        self._clean_up_spaces = _reads_clean_up(directory, self._tokenizer)
         added = self._tokenizer.get_added_tokens_decoder()
         marks = {flags: mark for mark, flags in _MARKS.items()}
         self._special = {
@@ -210,26 +206,7 @@ def _failures_of(path: Path, what: str) -> Iterator[None]:
         raise TokenizerError(f"{path}: {what}: {error!s:.200}") from error
 
 
-def _reads_clean_up(directory: Path, config: dict[str, Any], tokenizer: tokenizers.Tokenizer) -> bool:
+def _reads_clean_up(directory: Path, tokenizer: tokenizers.Tokenizer) -> bool:
     """Whether spaces before punctuation are dropped; never for BPE, as in transformers 5.24.0."""
-    wanted = flag(directory / CONFIG_FILE, config, "clean_up_tokenization_spaces")
+    wanted = flag(directory / CONFIG_FILE, read_config(directory), "clean_up_tokenization_spaces")
     return wanted and not isinstance(tokenizer.model, tokenizers.models.BPE)
-
-
-def _set_ends(directory: Path, config: dict[str, Any], tokenizer: tokenizers.Tokenizer) -> None:
-    """Where tokenizer_config.json says whether texts begin or end with a token, that replaces what the file says."""
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    named = special_tokens(directory)
-    ends: list[list[tuple[str, int]]] = []
-    for wanted, name in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
-        ends.append([])
-        if flag(directory / CONFIG_FILE, config, wanted) and name in named:
-            index = tokenizer.token_to_id(named[name])
-            if index is None:
-                raise TokenizerError(f"{directory / CONFIG_FILE}: {name}: {shorten(named[name])} has no id")
-            ends[-1].append((named[name], index))
-    begin, end = ends
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single=[*(token for token, _ in begin), "$A", *(token for token, _ in end)], special_tokens=begin + end
-    )
