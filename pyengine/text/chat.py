@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.errors import InputError, TokenizerError
-from pyengine.formats.limits import TEMPLATE_BYTES
+from pyengine.formats.limits import JSON_DEPTH, TEMPLATE_BYTES
 from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import shorten
 from pyengine.text.settings import CONFIG_FILE, read_config, special_tokens
@@ -93,7 +93,7 @@ class ChatTemplate:
             rendered = self.render(messages, tools, add_generation_prompt, **variables)
             return tokenizer.encode(rendered, special=False, split_special=False)
         names = re.compile("|".join(map(re.escape, sorted(tokenizer.special_tokens, key=len, reverse=True))) or "(?!)")
-        marked = _marked([messages, tools, variables], names)
+        marked = _marked(_plain([messages, tools, variables]), names)
         rendered = self.render(marked[0], marked[1], add_generation_prompt, **marked[2])
         # A template may cut a text between the two marks: then each of them is nothing.
         parts = re.split(f"{_START}({names.pattern}){_END}|[{_START}{_END}]", rendered)
@@ -167,12 +167,14 @@ def _marked(value: Any, names: re.Pattern[str]) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     """A copy of plain types alone, so that a template gets no object with methods of its own. Raises InputError."""
     if value is None or type(value) in (str, int, float, bool):
         return value
+    if depth > JSON_DEPTH:
+        raise InputError(f"messages: nested too deeply, in more than {JSON_DEPTH} levels")
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(each) for key, each in value.items()}
+        return {_plain(key, depth + 1): _plain(each, depth + 1) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(each, depth + 1) for each in value]
     raise InputError(f"messages: expected text, numbers, lists and mappings, found {type(value).__name__}")

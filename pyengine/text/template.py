@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_context
 
 from pyengine.errors import InputError, TokenizerError
-from pyengine.text.template_budget import BUDGET, Budget
+from pyengine.text.template_budget import BUDGET, Budget, OverBudgetError
 from pyengine.text.template_operations import (
     FILTERS,
     METHODS,
@@ -36,6 +36,7 @@ from pyengine.text.template_operations import (
 __all__ = ["Template"]
 
 _NODES = 16  # of a body: a step
+_PATTERN = 1000
 
 
 class _Refusal(Exception):
@@ -90,7 +91,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.globals["strftime_now"] = _strftime_now
         self.globals["dict"] = _Dict()
         self.globals["namespace"] = _Namespace
-        self.body, self.made, self.read, self.text = _body, _made, _read, _text
+        self.body, self.made, self.read, self.spread, self.text = _body, _made, _read, _spread, _text
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         allowed = METHODS.get(str if isinstance(obj, str) else type(obj))
@@ -104,6 +105,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         if isinstance(owner, (str, list, tuple, dict, range)):
             given = [*args, *(value for name, value in kwargs.items() if name[0] != "_")]
             pay_method(budget, owner, __obj.__name__, given)
+        elif isinstance(owner, jinja2.runtime.LoopContext):
+            budget.walk(args)  # it may be compared
         else:
             budget.spend(1)
         result = super().call(__context, __obj, *args, **kwargs)
@@ -144,6 +147,14 @@ class _Payments(jinja2.visitor.NodeTransformer):
         return self.generic_visit(node)
 
     visit_CallBlock = visit_Block = visit_Macro
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:
+        self.generic_visit(node)
+        if node.dyn_args is not None:
+            node.dyn_args = _pay("spread", node.dyn_args)
+        return node
+
+    visit_Filter = visit_Test = visit_Call
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
@@ -214,12 +225,18 @@ def _read(value: Any) -> Any:
     return value
 
 
+def _spread(value: Any) -> Any:
+    if hasattr(value, "__len__"):
+        BUDGET.get().items(len(value))
+    return value
+
+
 def _text(value: Any) -> Any:
     BUDGET.get().text_of(value)
     return value
 
 
-_PAYMENTS: frozenset[Any] = frozenset((_body, _made, _read, _text))
+_PAYMENTS: frozenset[Any] = frozenset((_body, _made, _read, _spread, _text))
 
 
 @pass_context
@@ -311,8 +328,10 @@ def _tojson(
 
 
 def _raise_exception(message: object) -> NoReturn:
-    raise _Refusal(str(message))
+    raise _Refusal(str(_text(message)))
 
 
 def _strftime_now(pattern: str) -> str:
+    if len(pattern) > _PATTERN:  # strftime takes memory for 256 times as much
+        raise OverBudgetError(f"it writes the time in more than {_PATTERN} characters")
     return datetime.now().strftime(pattern)

@@ -19,11 +19,12 @@ __all__ = ["BUDGET", "DEPTH", "ROOM", "STEPS", "Budget", "OverBudgetError"]
 STEPS = 1_000_000
 """Steps of one rendering, of a few microseconds at most."""
 ROOM = 1 << 27
-"""Characters, and 16 for each item of a list, that one rendering may make in all."""
+"""Characters, and 32 for each item of a list, that one rendering may make in all."""
 DEPTH = 64
 """Of nested lists and mappings."""
 
-_ITEM = 16
+_ITEM = 32
+_ESCAPED = 12  # characters that one becomes at most where text is written as Python or JSON writes it
 _CHARACTERS = 1000  # a step goes over so many
 _ITEMS = 4  # or walks so many values
 _BITS = 4096  # of an integer
@@ -117,12 +118,12 @@ class Budget:
         self.spend(1)
 
     def text_of(self, value: Any) -> None:
-        """Pays for the text of a value, which is about to be made."""
+        """Pays for the text of a value, as Python or JSON writes it, which is about to be made."""
         if isinstance(value, str):
             self.make(len(value))
         else:
             characters, count = self.walk(value)
-            self.make(2 * characters + _ITEM * count)
+            self.make(_ESCAPED * characters + _ITEM * count)
 
     def formatted(self, text: str, values: Any) -> None:
         """Pays for what ``text % values`` or ``text.format(values)`` makes."""
@@ -134,7 +135,7 @@ class Budget:
         if "*" in text or _NESTED.search(text):  # widths that are values
             given = values if isinstance(values, (list, tuple)) else [values]
             characters += sum(abs(each) for each in given if isinstance(each, int))
-        self.make(len(text) + sum(map(int, numbers)) + fields * (2 * characters + _ITEM * count))
+        self.make(len(text) + sum(map(int, numbers)) + fields * (_ESCAPED * characters + _ITEM * count))
 
 
 def _attributes(namespace: jinja2.utils.Namespace) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pyengine.text.template_budget import Budget, OverBudgetError
+from pyengine.text.template_budget import DEPTH, Budget, OverBudgetError
 
 __all__ = ["FILTERS", "METHODS", "TESTS", "pay_filter", "pay_method", "pay_operator", "pay_test"]
 
@@ -21,6 +21,8 @@ METHODS: Mapping[type, frozenset[str]] = {
 }
 """The methods that values of these types have; those of others the sandbox chooses."""
 
+_LOOKING = frozenset("count endswith find index rfind rindex startswith".split())
+
 FILTERS = frozenset(
     "abs attr batch capitalize count d default dictsort e escape first float format groupby indent int items join "
     "last length list lower map max min reject rejectattr replace reverse round safe select selectattr sort string "
@@ -29,6 +31,9 @@ FILTERS = frozenset(
 # These look at what they get, and hand it on; what they do with its items, other filters and tests pay for.
 _SHALLOW = frozenset(
     "attr batch count d default first items last length list map reject rejectattr reverse select selectattr".split()
+)
+_LISTING = frozenset(  # of text: its characters, or its words
+    "batch groupby join list map reject rejectattr select selectattr sort title unique wordcount".split()
 )
 _SORTING = frozenset("dictsort groupby max min sort unique".split())
 _COMPARING = frozenset("!= < <= == > >= eq equalto ge greaterthan gt in le lessthan lt ne".split())
@@ -42,58 +47,67 @@ _DIGITS = 300  # of decimals, and of a number as text ten times as many
 
 
 def pay_method(budget: Budget, owner: Any, name: str, given: list[Any]) -> None:
-    """Pays for ``owner.name(*given)`` before it is called, but for results that are no larger than ``owner``."""
-    budget.read(owner)
+    """Pays for ``owner.name(*given)`` before it is called."""
+    characters, _ = budget.walk(given)
     if not isinstance(owner, str):
-        budget.walk(given)
         if given and isinstance(owner, (list, tuple)):
             budget.walk(owner)  # each item is compared
         return
-    characters, _ = budget.walk(given)
+    budget.read(owner)
+    if name.startswith("r") or name.endswith("strip"):
+        budget.spend(len(owner) * characters // 1000)  # for each character of one they may look at each of the other
+    if name in _LOOKING or name.startswith("is"):
+        return
+    budget.make(len(owner))
     if name == "join" and given:
         budget.make(characters + len(owner) * _length(given[0]))
+        budget.items(_length(given[0]))
     elif name == "replace" and len(given) > 1:
         _pay_replace(budget, owner, given[0], given[1])
     elif name in ("center", "ljust", "rjust", "zfill"):
-        budget.make(len(owner) + max(_integers(given), default=0))
+        budget.make(max(_integers(given), default=0))
     elif name == "expandtabs":
-        budget.make(len(owner) + owner.count("\t") * max(_integers(given), default=8))
-    elif name.startswith("r") or name.endswith("strip"):
-        budget.spend(len(owner) * characters // 1000)  # for each character of one they may look at each of the other
+        budget.make(owner.count("\t") * max(_integers(given), default=8))
+    elif name.endswith(("split", "splitlines")):
+        cut = given[0] if given and isinstance(given[0], str) and given[0] else None
+        budget.items(len(owner) // 2 if cut is None else owner.count(cut))
 
 
 def pay_filter(budget: Budget, name: str, given: list[Any], named: dict[str, Any]) -> None:
-    """Pays for a filter before it runs: ``given`` begins with the value; but for results no larger than their value."""
+    """Pays for a filter before it runs: ``given`` begins with the value."""
     arguments = [*given[1:], *named.values()]
     value = given[0] if given else None
-    characters, count = budget.walk(arguments)
-    if name in _SHALLOW or (name == "format" and isinstance(value, str)):
+    characters, _ = budget.walk(arguments)
+    if isinstance(value, str):
         budget.read(value)
-    elif name != "tojson":
+        if name in _LISTING:
+            budget.items(len(value))
+    elif name in _SHALLOW:
+        budget.read(value)
+    else:
+        budget.text_of(value)
+    if name in _SORTING:
         inside, values = budget.walk(value)
-        if name in _SORTING:
-            budget.spend(_LOG * (values + inside // 1000))
-        elif not isinstance(value, str):
-            budget.make(2 * inside + 16 * values)
-    if name == "batch":
+        budget.spend(_LOG * (values + inside // 1000))
+    elif name == "batch":
         budget.items(_length(value) + max(_integers(arguments), default=0))
     elif name == "format":
-        budget.formatted(str(value), [*arguments, *named])
+        budget.formatted(str(value), arguments)
     elif name == "indent":
         text = str(value)
-        width = max([4, characters, *_integers(arguments)])
-        budget.make(len(text) + (len(text.splitlines()) + 1) * width)
+        budget.make(len(text) + (len(text.splitlines()) + 1) * max([4, characters, *_integers(arguments)]))
     elif name == "join":
         budget.make(characters * _length(value))
-    elif name == "replace" and len(arguments) > 1:
-        _pay_replace(budget, str(value), str(arguments[0]), str(arguments[1]))
+    elif name == "replace":
+        named = dict(zip(("old", "new"), given[1:])) | named
+        _pay_replace(budget, str(value), str(named.get("old", "")), str(named.get("new", "")))
     elif name == "tojson":
-        inside, values = budget.walk(value)
-        widest = characters + max(_integers(arguments), default=0) * 64
-        budget.make(6 * inside + (16 + widest) * values)
+        budget.text_of([value])
+        _, values = budget.walk(value)
+        budget.make((characters + max(_integers(arguments), default=0) * DEPTH) * values)
     elif name == "trim":
         budget.spend(characters * len(str(value)) // 1000)
-    elif name in ("round", "int", "float", "sum", "truncate"):
+    elif name in ("round", "int", "float", "sum"):
         _check_numbers(name, value, arguments)
 
 
@@ -101,6 +115,8 @@ def pay_test(budget: Budget, name: str, given: list[Any]) -> None:
     """Pays for a test before it runs."""
     for value in given:
         budget.walk(value) if name in _COMPARING else budget.read(value)
+    if name in ("divisibleby", "even", "odd") and isinstance(given[0], str):
+        budget.formatted(given[0], given[1:])  # the sign of a remainder formats text
 
 
 def pay_operator(budget: Budget, sign: str, left: Any, right: Any) -> None:
@@ -136,7 +152,9 @@ def _check_numbers(name: str, value: Any, arguments: list[Any]) -> None:
     elif name in ("int", "float"):
         if isinstance(value, str) and len(value) > 10 * _DIGITS:
             raise OverBudgetError(f"it reads a number of more than {10 * _DIGITS} characters")
-    elif name == "round" and any(abs(each) > _DIGITS for each in _integers(arguments)):
+    elif isinstance(value, (str, list, tuple)):
+        raise OverBudgetError("it rounds what is no number")  # one method multiplies it first
+    elif any(abs(each) > _DIGITS for each in _integers(arguments)):
         raise OverBudgetError(f"it rounds to more than {_DIGITS} decimals")
 
 

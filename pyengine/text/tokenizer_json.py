@@ -25,7 +25,8 @@ TOKENIZER_FILE = "tokenizer.json"
 # Bytes of a node in the trees that the library makes of a Unigram model's pieces, and of added tokens.
 _NODE_COST = 300
 # A Unigram model's vocabulary is a list. Letters that are written as escapes might hide it.
-_HAS_PIECE_TREE = re.compile(rb'"vocab"\s*:\s*\[|\\u00[4-7]')
+_PIECE_TREE = re.compile(rb'"vocab"\s*:\s*\[')
+_LETTER_ESCAPE = re.compile(rb"\\u00[4-7]")
 _CONTENT = re.compile(rb'"content"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 # Noncharacters that stand for special tokens where the package is to see no others, by what these take with them: the
@@ -183,7 +184,7 @@ def _count_nodes(path: Path, data: bytes) -> int:
     """
     if 2 * _NODE_COST * len(data) <= EXPANSION * VOCABULARY_BYTES:
         return 0
-    if not _HAS_PIECE_TREE.search(data):
+    if not _PIECE_TREE.search(data) and not _LETTER_ESCAPE.search(data):
         return sum(map(len, _CONTENT.findall(data)))
     content = parse_object(data, str(path), TokenizerError, VOCABULARY_BYTES)
     model, added = content.get("model"), content.get("added_tokens")

@@ -13,7 +13,7 @@ import pytest
 
 from pyengine.errors import InputError, PyengineError, TokenizerError
 from pyengine.formats.limits import TEMPLATE_BYTES
-from pyengine.text import ChatTemplate, chat_template_of
+from pyengine.text import ChatTemplate, chat_template_of, template_budget
 
 from .test_text_tokenizer import Head, opened
 from .trained import trained
@@ -75,6 +75,7 @@ def test_messages_are_handed_on_as_transformers_does() -> None:
         ({"role": "user"}, "expected a list of messages, found dict"),
         (["Hello"], "message 1: expected a role and a content, found 'Hello'"),
         ([{"role": "user", "content": object()}], "found object"),
+        ([{"role": "user", "content": json.loads("[" * 900 + "]" * 900)}], "nested too deeply, in more than 32 levels"),
     ),
 )
 def test_what_are_no_messages(messages: Any, fault: str) -> None:
@@ -147,6 +148,9 @@ HOSTILE = {
     "shared tuples looked up": doubled("(X, X)", "(1,)") + "{{ {}[ns.x] }}",
     "shared tuples got": doubled("(X, X)", "(1,)") + "{{ {}.get(ns.x) }}",
     "shared tuples in pairs": doubled("(X, X)", "(1,)") + "{{ dict([(ns.x, 1)]) }}",
+    "shared lists seen to change": doubled("[X, X]")
+    + "{% for i in range(2) %}{{ loop.changed([ns.x, ns.y][i]) }}{% endfor %}",
+    "shared lists refused": doubled("[X, X]") + "{{ raise_exception(ns.x) }}",
     "a namespace in itself": "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
     "centred": "{{ 'a'.center(10 ** 10) }}",
     "zeros": "{{ 'a'.zfill(10 ** 10) }}",
@@ -158,6 +162,9 @@ HOSTILE = {
     "a width in inner braces": "{{ '{:{}}'.format(1, 10 ** 10) }}",
     "a width in a map": "{{ '{x:9999999999}'.format_map({'x': 1}) }}",
     "replaced": f"{{{{ {LONG}.replace('a', {LONG}) }}}}",
+    "a width in a test": "{{ '%9999999999d' is odd }}",
+    "a width in another test": "{{ ['%9999999999d']|select('divisibleby', 5)|list }}",
+    "replaced, named": f"{{{{ {LONG}|replace(new={LONG}, old='a') }}}}",
     "replaced in a filter": f"{{{{ {LONG}|replace('a', {LONG}) }}}}",
     "joined": f"{{{{ {LONG}.join({LONG}) }}}}",
     "joined in a filter": f"{{{{ (['a'] * 10 ** 6)|join({LONG}) }}}}",
@@ -166,25 +173,34 @@ HOSTILE = {
     "JSON, indented": "{{ [1]|tojson(indent=10 ** 10) }}",
     "JSON with separators": f"{{{{ ([1] * 999)|tojson(separators=({LONG}, {LONG})) }}}}",
     "rounded": "{{ 1.5|round(10 ** 9, 'floor') }}",
+    "a text rounded": "{{ 'a'|round(10, 'floor') }}",
+    "spread": f"{{{{ range(*{LONG}) }}}}",
+    "spread in a filter": f"{{{{ 'a'|default(*{LONG}) }}}}",
+    "cut": "{{ ('ab ' * 10 ** 7).split()|length }}",
+    "characters": f"{{{{ {LONG}|list|length }}}}",
+    "characters joined": f"{{{{ ''.join({LONG}) }}}}",
+    "words": "{{ ('ab ' * 10 ** 7)|wordcount }}",
+    "a long time": "{{ strftime_now('%Y' * 999) }}",
     "lists summed": "{{ ([[1]] * 1000)|sum(start=[]) }}",
     "digits": "{{ ('9' * 10 ** 6)|int }}",
     "found from the right": f"{{{{ {LONG}.rfind('b' + {LONG}) }}}}",
     "stripped": f"{{{{ {LONG}.strip('b' * 10 ** 6 + 'a') }}}}",
     "trimmed": f"{{{{ {LONG}|trim('b' * 10 ** 6 + 'a') }}}}",
     "a long text searched": f"{{% set x = {LONG} %}}{{% for i in range(99999) %}}{{{{ 'b' in x }}}}{{% endfor %}}",
-    "a long text sliced": f"{{% set x = {LONG} %}}{{% for i in range(99999) %}}{{{{ x[:0:-1] == 'b' }}}}{{% endfor %}}",
-    "a long text raised": f"{{% set x = {LONG} %}}{{% for i in range(99999) %}}{{% set y = x.upper() %}}{{% endfor %}}",
+    "a long text sliced": f"{{% set x = {LONG} %}}{{% for i in range(99999) %}}{{{{ x[::-1] }}}}{{% endfor %}}",
+    "a long text raised": f"{{% set x = {LONG} %}}{{% for i in range(99999) %}}{{% set y = x|upper %}}{{% endfor %}}",
     "much sorted": "{% set x = ['a' * 1000] * 99999 %}{% for i in range(99) %}{{ x|sort|length }}{% endfor %}",
     "parentheses": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "a long sum": "{{ " + "+".join(["1"] * 20_000) + " }}",
-    "nested loops": "{% for a in b %}" * 150 + "{% endfor %}" * 150,
+    "nested loops": "{% for a in b %}" * 110 + "{% endfor %}" * 110,
     "a long path": "{{ a" + ".b" * 50_000 + " }}",
     "a long number": "{{ " + "9" * 100_000 + " }}",
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_template_is_stopped(name: str) -> None:
+def test_a_hostile_template_is_stopped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_budget, "STEPS", template_budget.STEPS // 10)  # to be quick
     with pytest.raises(TokenizerError, match="some/chat_template.jinja: .*(it |recursion|Range|nested|levels|digits)"):
         render(HOSTILE[name])
 
@@ -223,7 +239,7 @@ def found(directory: Path, template: str | bytes | None, **config: object) -> st
 def test_where_a_template_is_found(tmp_path: Path) -> None:
     assert found(tmp_path, None) is None
     assert found(tmp_path, None, chat_template="{{ bos_token }}old", bos_token={"content": "<b>"}) == "<b>old"
-    named = [{"name": "rag", "template": 3}, {"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}]
+    named = [{"name": name, "template": text} for name, text in (("rag", 3), ("default", "a"), ("tool_use", "b"))]
     template = chat_template_of(written(tmp_path, None, chat_template=named))
     assert template is not None and template.render(USER) + template.render(USER, tools=[]) == "ab"
     both = found(tmp_path, "{{ eos_token }}{{ x_token }}new", chat_template="old", eos_token="</s>", x_token="x")
