@@ -35,7 +35,7 @@ ARROWS: dict[str, str] = {
     "arguments": "errors formats foreign",
     "options": "errors arguments canonical",
     "canonical": "errors formats arguments",
-    "checkpoints": "errors formats canonical",
+    "checkpoints": "cpus errors formats canonical",
     "importers": "errors formats canonical checkpoints",
     "modelfile": "errors output formats canonical version",
     "text": "cpus errors native formats threads",

@@ -21,7 +21,7 @@ REMOVABLE = ("heads", "neurons", "layers", "tokens")
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is read when asked. ``dtype`` is the stored type: float32, float16, bfloat16 or float64."""
+    """A tensor that is read when asked. ``dtype`` is the stored type, float32 or another."""
 
     name: str
     shape: tuple[int, ...]

@@ -18,7 +18,7 @@ from pyengine.canonical import CanonicalModel, LayerConfig, LazyTensor, ModelCon
 from pyengine.canonical.config_checks import MAX_HEAD_WIDTH, MAX_LAYERS
 from pyengine.canonical.tensors import mismatches
 from pyengine.checkpoints import StoredTensor
-from pyengine.checkpoints.stored import READABLE
+from pyengine.checkpoints.stored import NUMBERS, READABLE
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.strict_json import Fields, shorten
 from pyengine.importers.generation import GENERATION_KEYS, read_generation
@@ -223,7 +223,7 @@ def _check_tensors(path: Path, plan: Plan, weights: Mapping[str, StoredTensor]) 
         raise CheckpointError(f"{path}: the tensors do not match config.json: {problem}")
     wrong = [f"{name} ({tensor.dtype})" for name, tensor in weights.items() if tensor.dtype not in READABLE]
     if wrong:
-        known = ", ".join(READABLE)
+        known = ", ".join(NUMBERS)
         raise UnsupportedError(f"{path}: tensors of a type other than {known}: {', '.join(wrong)}")
     for source in plan.sources.values():
         stored = source.find(weights)
