@@ -18,16 +18,18 @@ from pyengine.formats.foreign import what_else
 from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object, shorten
-from pyengine.importers import marian
+from pyengine.importers import gemma, gpt2, gpt_neox, llama, marian, phi3, qwen
 from pyengine.importers.table import Family, import_checkpoint
 from pyengine.importers.tokenizer_files import EXPECTED
 
-__all__ = ["open_checkpoint"]
+__all__ = ["FAMILIES", "open_checkpoint"]
 
-_FAMILIES = (marian.FAMILY,)
-_BY_ARCHITECTURE: dict[str, Family] = {name: family for family in _FAMILIES for name in family.architectures}
+FAMILIES = (
+    marian.FAMILY, *llama.FAMILIES, *qwen.FAMILIES, *gemma.FAMILIES, *phi3.FAMILIES, *gpt2.FAMILIES, *gpt_neox.FAMILIES
+)
+_BY_ARCHITECTURE: dict[str, Family] = {name: family for family in FAMILIES for name in family.architectures}
 # For a config without "architectures": what transformers' auto classes would choose.
-_BY_MODEL_TYPE = {family.model_type: family.architectures[0] for family in _FAMILIES}
+_BY_MODEL_TYPE = {family.model_type: family.architectures[0] for family in FAMILIES}
 
 
 def open_checkpoint(path: str | Path, *, allow_unknown_keys: Collection[str] = ()) -> CanonicalModel:

@@ -145,7 +145,8 @@ def _named(generation: GenerationDefaults | None) -> Set[int]:
     """Ids that the search may write by itself; those that it must not write need not be there."""
     if generation is None:
         return frozenset()
-    single = (generation.decoder_start_token_id, generation.pad_token_id, generation.forced_bos_token_id)
+    begins = (generation.decoder_start_token_id, generation.bos_token_id, generation.forced_bos_token_id)
+    single = (*begins, generation.pad_token_id)
     several = (*generation.eos_token_id, *generation.forced_eos_token_id)
     return {i for i in (*single, *several) if i is not None}
 
@@ -153,12 +154,16 @@ def _named(generation: GenerationDefaults | None) -> Set[int]:
 def _renumbered(generation: GenerationDefaults | None, number: Mapping[int, int]) -> GenerationDefaults | None:
     if generation is None:
         return None
-    pad = generation.pad_token_id
+
+    def new(id: int | None) -> int | None:
+        return None if id is None else number[id]
+
     return replace(
         generation,
-        decoder_start_token_id=number[generation.decoder_start_token_id],
+        decoder_start_token_id=new(generation.decoder_start_token_id),
         eos_token_id=tuple(number[i] for i in generation.eos_token_id),
-        pad_token_id=None if pad is None else number[pad],
+        pad_token_id=new(generation.pad_token_id),
+        bos_token_id=new(generation.bos_token_id),
         **{name: option.kind.renumbered(getattr(generation, name), number) for name, option in OPTIONS.items()},
     )
 
