@@ -15,7 +15,7 @@ from pyengine.checkpoints.safetensors import contiguous_strides
 from pyengine.checkpoints.stored import READABLE, MappedTensor, StoredTensor, finite, forget_pages
 from pyengine.cpus import affinity_kept
 from pyengine.errors import CheckpointError, UnsupportedError
-from pyengine.formats.regular_files import map_regular, open_regular
+from pyengine.formats.regular_files import map_regular
 
 __all__ = ["GgufFile", "is_gguf", "open_gguf"]
 
@@ -33,10 +33,13 @@ class GgufFile:
 
 def is_gguf(path: Path) -> bool:
     """Whether ``path`` is a file that begins as GGUF files do."""
-    if not path.is_file():
+    if not path.is_file():  # a FIFO would wait
         return False
-    with open_regular(path, CheckpointError) as file:
-        return file.read(len(MAGIC)) == MAGIC
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def open_gguf(path: Path) -> GgufFile:
@@ -49,7 +52,7 @@ def open_gguf(path: Path) -> GgufFile:
     metadata, entries = parse_header(data, path)
     if metadata.get("split.count", 0) not in (0, 1):
         raise UnsupportedError(
-            f"{path}: one of {metadata['split.count']} files; make one of them with llama-gguf-split --merge"
+            f"{path}: one of {metadata['split.count']} files; join them with gguf-split --merge"
         )
     tensors: dict[str, StoredTensor] = {}
     for name, entry in entries.items():

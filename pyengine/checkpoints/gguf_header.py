@@ -10,8 +10,8 @@
     ...     ...   padding to a multiple of "general.alignment" (32), from where offsets count
     ...     ...   tensors in that order, each padded to such a multiple
 
-A value is a number, a text, or an array: the type of 4 bytes and the number, of 8, of its elements, which are no arrays.
-A tensor is in blocks, along its fastest dimension (``TYPES``).
+A value is a number, a text, or an array: the type of its elements, of 4 bytes, and their number, of 8; they are no
+arrays. A tensor is in blocks, along its fastest dimension (``TYPES``).
 
 Source: llama.cpp, docs of ggml (gguf.md) and ggml/src/gguf.cpp, whose checks these are. Nothing is believed: before
 anything is made of a count or a length, the file must have bytes for it, and ``limits`` bound what these may become.

@@ -21,10 +21,9 @@ from pyengine.checkpoints.stored import NUMBERS, READABLE
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.strict_json import Fields, shorten
 from pyengine.importers.generation import GENERATION_KEYS, read_generation
-from pyengine.importers.tokenizer_files import find_tokenizer
 from pyengine.importers.unknown_keys import pass_over
 
-__all__ = ["Family", "Plan", "Source", "import_checkpoint"]
+__all__ = ["Family", "Plan", "RawCheckpoint", "Source", "import_checkpoint"]
 
 _LISTED = 8  # tensors in a note
 
@@ -106,29 +105,44 @@ class Family:
     ignored: frozenset[str] = frozenset()
 
 
-def import_checkpoint(
-    family: Family, path: Path, raw: Mapping[str, Any], weights: Mapping[str, StoredTensor], allowed: Collection[str]
-) -> CanonicalModel:
-    """The model in the checkpoint directory ``path`` with config.json ``raw`` and tensors ``weights``.
+@dataclass(frozen=True)
+class RawCheckpoint:
+    """What there is to import, whatever it was read from.
 
-    Unknown keys are passed over if they are ``allowed``.
+    path     the directory or file
+    place    the file that ``config`` came out of, for people
+    config   as in config.json
+    weights  by the names of transformers' classes
+    tokenizer_kind, tokenizer_files  of ``CanonicalModel``
     """
+
+    path: Path
+    place: Path
+    config: Mapping[str, Any]
+    weights: Mapping[str, StoredTensor]
+    tokenizer_kind: str | None
+    tokenizer_files: Mapping[str, Path]
+
+
+def import_checkpoint(family: Family, raw: RawCheckpoint, allowed: Collection[str]) -> CanonicalModel:
+    """The model in a checkpoint of ``family``. Unknown keys are passed over if they are ``allowed``."""
+    path, keys = raw.path, raw.config
     if family.nested is not None:
-        inner = Fields(raw.get(family.nested), f"{path / 'config.json'}: {family.nested}", CheckpointError)
-        raw = {**{key: value for key, value in raw.items() if key != family.nested}, **inner.remaining()}
-    plan, notes = _read_keys(family, path / "config.json", raw, allowed)
-    weights, others = _used(family, plan, _renamed(family, weights))
+        inner = Fields(keys.get(family.nested), f"{raw.place}: {family.nested}", CheckpointError)
+        keys = {**{key: value for key, value in keys.items() if key != family.nested}, **inner.remaining()}
+    plan, notes = _read_keys(family, raw.place, keys, allowed)
+    weights, others = _used(family, plan, _renamed(family, raw.weights))
     if others:
         listed = ", ".join(shorten(name) for name in others[:_LISTED]) + (", ..." if len(others) > _LISTED else "")
         notes += (f"{path}: {len(others)} tensors of no layer or table passed over: {listed}",)
     _check_tensors(path, plan, weights)
     config = _tied(plan, weights)
-    tokenizer, files = find_tokenizer(path)
     tensors = {
         name: _tensor(name, spec, plan.sources[name], weights) for name, spec in tensor_specs(config).items()
     }
-    generation, more = read_generation(path, raw, config, allowed)
-    return CanonicalModel(config, generation, tensors, tokenizer, files, notes=notes + more)
+    generation, more = read_generation(path, raw.place, keys, config, allowed)
+    files = raw.tokenizer_kind, raw.tokenizer_files
+    return CanonicalModel(config, generation, tensors, *files, notes=notes + more)
 
 
 def _read_keys(
@@ -201,7 +215,7 @@ def _check_tensors(path: Path, plan: Plan, weights: Mapping[str, StoredTensor]) 
     found = {name: tensor.shape for name, tensor in weights.items()}
     problem = mismatches({**missing, **expected}, found)
     if problem:
-        raise CheckpointError(f"{path}: the tensors do not match config.json: {problem}")
+        raise CheckpointError(f"{path}: the tensors do not match the configuration: {problem}")
     wrong = [f"{name} ({tensor.dtype})" for name, tensor in weights.items() if tensor.dtype not in READABLE]
     if wrong:
         known = ", ".join(NUMBERS)

@@ -149,7 +149,10 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "a long key": (by_hand.file({}, [b"\xff" * 8], counts=(0, 1)), "truncated: key 0 ends at byte 18446744"),
     "a long text": (by_hand.file({"a": b"\x08\0\0\0" + b"\xff" * 7 + b"\0"}), "truncated: key 'a' ends at byte"),
     "a text of bytes": (by_hand.file({"a": typed(TEXT, b"\xff\xfe")}), "key 'a': expected UTF-8"),
-    "a key twice": (by_hand.file({"a": typed(UINT32, 1) + text("a") + typed(UINT32, 2)}, counts=(0, 2)), "key 1 occurs twice: 'a'"),
+    "a key twice": (
+        by_hand.file({"a": typed(UINT32, 1) + text("a") + typed(UINT32, 2)}, counts=(0, 2)),
+        "key 1 occurs twice: 'a'",
+    ),
     "a type of a value": (by_hand.file({"a": b"\x0d\0\0\0"}), "key 'a': type 13 of a value is unknown"),
     "a nested array": (by_hand.file({"a": array(ARRAY, 1, bytes(40))}), "key 'a': an array of type 9"),
     "an unknown array": (by_hand.file({"a": array(99, 1, bytes(40))}), "key 'a': an array of type 99"),
@@ -171,7 +174,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
         "tensor 't': lies at 32 of the data, expected 64",
     ),
     "a part of a block": (by_hand.file({}, [tensor("t", [33], Q8_0, 0)], bytes(96)), "'t': rows of 33 elements"),
-    "a type of a tensor": (by_hand.file({}, [tensor("t", [32], 4, 0)], bytes(96)), "tensor 't': type 4; supported: F32"),
+    "a type of a tensor": (by_hand.file({}, [tensor("t", [32], 4, 0)], bytes(96)), "tensor 't': type 4; supported: "),
     "integers": (by_hand.file({}, [tensor("t", [32], 26, 0)], bytes(128)), "tensor 't': type 26; supported: F32"),
     "one of several": (by_hand.file({"split.count": typed(UINT32, 3)}), "one of 3 files; .*--merge"),
 }
