@@ -113,7 +113,10 @@ def _ropes(fields: Fields, sizes: Sizes) -> dict[str, Rope]:
         if not isinstance(own, dict):
             fields.fail(f"rope_parameters: {kind}", "an object", own)
         own = {"rope_theta": thetas[kind], **own, **(scaling if kind == "full_attention" else {})}
-        ropes[name] = rope_of_whole_heads(own, sizes)
+        try:
+            ropes[name] = rope_of_whole_heads(own, sizes)
+        except ValueError as exc:
+            raise ValueError(f"rope_parameters and rope_scaling: {kind}: {exc}") from None
     return ropes
 
 

@@ -85,7 +85,7 @@ def layer_windows(
         if word not in kinds:
             raise ValueError(f"layer_types: {shorten(word)}; supported: {', '.join(kinds)}")
     if window is None and kinds[1] in words:
-        raise ValueError(f"sliding_window: expected one for the layers that are {kinds[1]}, found none")
+        raise ValueError(f"layer_types: {kinds[1]}, and no sliding_window, or use_sliding_window is false")
     return [window if word == kinds[1] else None for word in words]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def config_of(directory: Path) -> dict[str, Any]:
 
 def model_of(kind: type, config: dict[str, Any]) -> Any:
     """What transformers makes of the keys of a config.json: the class ``kind``, every parameter random."""
-    return randomized(kind(kind.config_class.from_dict(config, attn_implementation="eager")))
+    return randomized(kind(kind.config_class.from_dict(deepcopy(config), attn_implementation="eager")))
 
 
 def random_ids(model: CanonicalModel, length: int) -> np.ndarray:
