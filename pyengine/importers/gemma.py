@@ -23,7 +23,7 @@ from pyengine.importers.decoder_only import (
     table_sources,
     whole_rope,
 )
-from pyengine.importers.keys import layer_windows, number_or_none, size, size_or_none, window_of
+from pyengine.importers.keys import activation_of, layer_windows, number_or_none, size, size_or_none, window_of
 from pyengine.importers.ropes import Rope
 from pyengine.importers.table import Family, Plan, Source
 
@@ -64,8 +64,7 @@ def _attention(fields: Fields, sizes: Sizes) -> AttentionConfig:
 
 
 def _plan(name: str, fields: Fields, sizes: Sizes, attentions: list[AttentionConfig], ropes: dict[str, Rope]) -> Plan:
-    activation = fields.text("hidden_activation")
-    stack = rms_stack(sizes, attentions, activation, "hidden_activation", after_norms=True)
+    stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_activation"), after_norms=True)
     cap = number_or_none(fields, "final_logit_softcapping")
     scale = math.sqrt(sizes.width)
     config = decoder_only(name, sizes, stack, ropes, embedding_scale=scale, logit_soft_cap=cap)

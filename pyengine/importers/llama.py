@@ -1,4 +1,4 @@
-"""Llama 2 and 3, SmolLM 2 (a Llama), SmolLM 3 and Mistral. Reference: transformers 5.24.0, models/llama and the like."""
+"""Llama 2 and 3 (and SmolLM 2), SmolLM 3, Mistral. Reference: transformers 5.24.0, models/llama, smollm3, mistral."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pyengine.importers.decoder_only import (
     table_sources,
     whole_rope,
 )
-from pyengine.importers.keys import layer_windows, size, size_or_none, window_of
+from pyengine.importers.keys import activation_of, layer_windows, size, size_or_none, window_of
 from pyengine.importers.table import Family, Plan
 
 __all__ = ["BUFFERS", "FAMILIES", "IGNORED", "KEYS", "OWN", "line_plan", "sliding_window"]
@@ -63,7 +63,7 @@ def line_plan(
         replace(attention, rope="main" if turned[i] else None, window=window_of(windows[i], sizes.positions))
         for i in range(sizes.layers)
     ]
-    stack = rms_stack(sizes, attentions, fields.text("hidden_act"), "hidden_act", bias=bias)
+    stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_act"), bias=bias)
     config = decoder_only(name, sizes, stack, ropes)
     sources = module_sources(_NAMES, sizes.layers) | rope_sources(ropes)
     return Plan(config, sources | table_sources("model.embed_tokens.weight", "lm_head.weight", sizes.tied))

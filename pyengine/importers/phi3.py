@@ -17,7 +17,7 @@ from pyengine.importers.decoder_only import (
     sizes_of,
     table_sources,
 )
-from pyengine.importers.keys import size_or_none, window_of
+from pyengine.importers.keys import activation_of, size_or_none, window_of
 from pyengine.importers.ropes import rope_of, rope_parameters_of
 from pyengine.importers.table import Family, Plan, Source
 
@@ -34,7 +34,7 @@ def _plan(fields: Fields) -> Plan:
     ropes = {"main": rope_of(parameters, head_width=sizes.head_width, max_positions=sizes.positions)}
     window = window_of(size_or_none(fields, "sliding_window"), sizes.positions)
     attentions = [sizes.attention(rope="main", window=window)] * sizes.layers
-    stack = rms_stack(sizes, attentions, fields.text("hidden_act"), "hidden_act")
+    stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_act"))
     sources = module_sources(GATED, sizes.layers) | rope_sources(ropes)
     for i in range(sizes.layers):
         sources |= _parts(sizes, i)
