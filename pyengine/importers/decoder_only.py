@@ -15,17 +15,18 @@ from pyengine.importers.ropes import Rope, rope_of, rope_parameters_of
 from pyengine.importers.table import Source
 
 __all__ = [
-    "FIXED", "GATED", "ROPE_KEYS", "Sizes", "decoder_only", "module_sources", "rms_stack", "rope_of_whole_heads",
-    "rope_sources", "sizes_of", "table_sources", "whole_rope",
+    "FIXED", "GATED", "ROPE_KEYS", "WHOLE_HEADS", "Sizes", "decoder_only", "module_sources", "rms_stack",
+    "rope_of_whole_heads", "rope_sources", "sizes_of", "table_sources", "whole_rope",
 ]  # fmt: skip
 
 # Keys of every config class, which mean another kind of model or of attention.
 FIXED: Mapping[str, Any] = {
     "is_encoder_decoder": False, "add_cross_attention": False, "is_causal": True, "pruned_heads": {},
 }  # fmt: skip
+# Of classes that turn whole heads: rope_of_whole_heads says the same of what stands inside of "rope_parameters".
+WHOLE_HEADS: Mapping[str, Any] = {**FIXED, "partial_rotary_factor": 1.0}
 ROPE_KEYS: Mapping[str, Any] = {
-    "rope_parameters": None, "rope_scaling": None, "rope_theta": 10000.0, "partial_rotary_factor": None,
-    "original_max_position_embeddings": None,
+    "rope_parameters": None, "rope_scaling": None, "rope_theta": 10000.0, "original_max_position_embeddings": None,
 }  # fmt: skip
 # Canonical name -> raw name of a gated feed-forward and of what is around the layers, "*" a layer's number.
 GATED = {

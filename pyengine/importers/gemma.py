@@ -11,8 +11,8 @@ import numpy as np
 from pyengine.canonical import AttentionConfig
 from pyengine.formats.strict_json import Fields, shorten
 from pyengine.importers.decoder_only import (
-    FIXED,
     ROPE_KEYS,
+    WHOLE_HEADS,
     Sizes,
     decoder_only,
     module_sources,
@@ -125,7 +125,7 @@ _KEYS = {
     "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "attention_bias": False,
     "query_pre_attn_scalar": 256, "sliding_window": 4096, "layer_types": None, "final_logit_softcapping": 30.0,
 }  # fmt: skip
-_FIXED = {**FIXED, "use_bidirectional_attention": False}
+_FIXED = {**WHOLE_HEADS, "use_bidirectional_attention": False}
 _OWN = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
 _IGNORED = frozenset({
     "attention_dropout", "initializer_range",
@@ -146,6 +146,7 @@ _GEMMA3 = Family(
     own=_OWN,
     fixed=_FIXED,
     ignored=_IGNORED | {"attn_logit_softcapping"},  # stored by the class, and read nowhere
+    checked="With a rope for the layer with a window and a linear one of another base for the other.",
 )  # fmt: skip
 
 FAMILIES = (
@@ -159,6 +160,7 @@ FAMILIES = (
         own=_OWN,
         fixed=_FIXED,
         ignored=_IGNORED,
+        checked="With a window in the first of two layers, and caps so low that scores and logits reach them.",
     ),
     _GEMMA3,
     replace(
@@ -173,5 +175,7 @@ FAMILIES = (
         ignored=_GEMMA3.ignored | {
             "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index",
         },
+        checked="Logits of texts, with names of tensors as versions 4 and 5 write them; the model of images is passed "
+        "over.",
     ),
 )  # fmt: skip

@@ -102,5 +102,6 @@ FAMILIES = (
             "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
             "reorder_and_upcast_attn",  # the order and type of a computation that is in float32 here
         }),
+        checked="As transformers writes it, and as it was first published: the bare model's names, masks in the file.",
     ),
 )  # fmt: skip

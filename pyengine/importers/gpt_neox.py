@@ -104,5 +104,6 @@ FAMILIES = (
             "attention_dropout", "hidden_dropout", "classifier_dropout", "initializer_range",
             "is_decoder",  # which way it looks is up to the class
         }),
+        checked="Parallel and sequential, with a rope of 6 of 20 dimensions.",
     ),
 )  # fmt: skip

@@ -9,9 +9,9 @@ from typing import Any
 from pyengine.canonical import AttentionConfig
 from pyengine.formats.strict_json import Fields
 from pyengine.importers.decoder_only import (
-    FIXED,
     GATED,
     ROPE_KEYS,
+    WHOLE_HEADS,
     Sizes,
     decoder_only,
     module_sources,
@@ -106,7 +106,7 @@ def sliding_window(fields: Fields) -> int | None:
     return window if fields.flag("use_sliding_window") else None
 
 
-_REST: dict[str, Any] = dict(fixed=FIXED, own=OWN, buffers=BUFFERS)
+_REST: dict[str, Any] = dict(fixed=WHOLE_HEADS, own=OWN, buffers=BUFFERS)
 
 FAMILIES = (
     Family(
@@ -119,7 +119,8 @@ FAMILIES = (
             "pretraining_tp",  # how products were shared out in training
             "is_llama_config", "transformers.js_config", "max_sequence_length",  # of exports; no class reads them
         },
-        **{**_REST, "fixed": {**FIXED, "rope_interleaved": False}},
+        checked="With all biases, six heads on two of keys and values, a width of heads of its own.",
+        **{**_REST, "fixed": {**WHOLE_HEADS, "rope_interleaved": False}},
     ),
     Family(
         architectures=("MistralForCausalLM",),
@@ -132,6 +133,7 @@ FAMILIES = (
         nullable=frozenset({"num_key_value_heads", "sliding_window"}),
         plan=_mistral,
         ignored=IGNORED,
+        checked="With a window of 5, and without one.",
         **_REST,
     ),
     Family(
@@ -147,6 +149,7 @@ FAMILIES = (
         nullable=frozenset({"num_key_value_heads"}),
         plan=_smollm3,
         ignored=IGNORED | {"max_window_layers"},  # which only Qwen reads
+        checked="With a layer that does not turn and has a window, and a tied table.",
         **_REST,
     ),
 )  # fmt: skip

@@ -5,6 +5,8 @@ in tests/oracle.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pyengine.formats.strict_json import Fields
 from pyengine.importers import FAMILIES, open_checkpoint
 from pyengine.importers.table import Family, Plan
 
+ROOT = Path(__file__).resolve().parents[2]
 BY_TYPE = {family.model_type: family for family in FAMILIES}
 SIZES = {
     "vocab_size": 23, "hidden_size": 12, "intermediate_size": 10, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -260,3 +263,16 @@ def test_constants_of_old_files_are_passed_over(tmp_path: Path) -> None:
     tensors["gpt_neox.layers.0.attention.masked_bias"] = np.float32([-1e9])
     tensors["embed_out.weight"] = tensors.pop("lm_head.weight")
     assert any("masked_bias" in note for note in write(tmp_path, "gpt_neox", tensors).notes)
+
+
+def test_the_page_is_what_the_tables_say(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "write_models.py")]
+    done = subprocess.run([*command, "--check"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "models: 0 problems\n"), done
+    (tmp_path / "docs").mkdir()
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    (tmp_path / "docs" / "models.md").write_text(page.replace("rope_theta", "theta"), encoding="utf-8")
+    done = subprocess.run([*command, str(tmp_path), "--check"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout.endswith("models: 1 problems\n")
+    assert subprocess.run([*command, str(tmp_path)]).returncode == 0
+    assert (tmp_path / "docs" / "models.md").read_text(encoding="utf-8") == page
