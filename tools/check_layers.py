@@ -57,7 +57,7 @@ ARROWS: dict[str, str] = {
         "command console cpus errors options output plan version formats canonical checkpoints importers modelfile "
         "text shortlist scheduling tasks"
     ),
-    "tools": "canonical pyengine quantize cli",
+    "tools": "canonical importers pyengine quantize cli",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",
     "tests": "*",

@@ -10,22 +10,23 @@ import numpy as np
 
 from pyengine.canonical import AttentionConfig, FeedForwardConfig, LayerConfig, ModelConfig, StackConfig
 from pyengine.formats.strict_json import Fields, shorten
-from pyengine.importers.keys import head_width_of, known_activation, layer_count, size, size_or, size_or_none
+from pyengine.importers.keys import head_width_of, layer_count, size, size_or, size_or_none
 from pyengine.importers.ropes import Rope, rope_of, rope_parameters_of
 from pyengine.importers.table import Source
 
 __all__ = [
-    "FIXED", "GATED", "ROPE_KEYS", "Sizes", "decoder_only", "module_sources", "rms_stack", "rope_of_whole_heads", "rope_sources",
-    "sizes_of", "table_sources", "whole_rope",
+    "FIXED", "GATED", "ROPE_KEYS", "WHOLE_HEADS", "Sizes", "decoder_only", "module_sources", "rms_stack",
+    "rope_of_whole_heads", "rope_sources", "sizes_of", "table_sources", "whole_rope",
 ]  # fmt: skip
 
 # Keys of every config class, which mean another kind of model or of attention.
 FIXED: Mapping[str, Any] = {
     "is_encoder_decoder": False, "add_cross_attention": False, "is_causal": True, "pruned_heads": {},
 }  # fmt: skip
+# Of classes that turn whole heads: rope_of_whole_heads says the same of what stands inside of "rope_parameters".
+WHOLE_HEADS: Mapping[str, Any] = {**FIXED, "partial_rotary_factor": 1.0}
 ROPE_KEYS: Mapping[str, Any] = {
-    "rope_parameters": None, "rope_scaling": None, "rope_theta": 10000.0, "partial_rotary_factor": None,
-    "original_max_position_embeddings": None,
+    "rope_parameters": None, "rope_scaling": None, "rope_theta": 10000.0, "original_max_position_embeddings": None,
 }  # fmt: skip
 # Canonical name -> raw name of a gated feed-forward and of what is around the layers, "*" a layer's number.
 GATED = {
@@ -77,10 +78,10 @@ def sizes_of(fields: Fields) -> Sizes:
 
 
 def rms_stack(
-    sizes: Sizes, attentions: Sequence[AttentionConfig], activation: str, key: str, *, bias: bool = False, **changes: Any
+    sizes: Sizes, attentions: Sequence[AttentionConfig], activation: str, *, bias: bool = False, **changes: Any
 ) -> StackConfig:
-    """Pre-norm layers with gates, and a norm behind them; ``activation`` is what ``key`` says."""
-    feed_forward = FeedForwardConfig(sizes.ffn_width, known_activation(activation, key), gated=True, bias=bias)
+    """Pre-norm layers with gates, and a norm behind them."""
+    feed_forward = FeedForwardConfig(sizes.ffn_width, activation, gated=True, bias=bias)
     return StackConfig(
         tuple(LayerConfig(attention, feed_forward) for attention in attentions),
         sizes.positions,

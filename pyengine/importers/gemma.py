@@ -11,8 +11,8 @@ import numpy as np
 from pyengine.canonical import AttentionConfig
 from pyengine.formats.strict_json import Fields, shorten
 from pyengine.importers.decoder_only import (
-    FIXED,
     ROPE_KEYS,
+    WHOLE_HEADS,
     Sizes,
     decoder_only,
     module_sources,
@@ -23,7 +23,7 @@ from pyengine.importers.decoder_only import (
     table_sources,
     whole_rope,
 )
-from pyengine.importers.keys import layer_windows, number_or_none, size, size_or_none, window_of
+from pyengine.importers.keys import activation_of, layer_windows, number_or_none, size, size_or_none, window_of
 from pyengine.importers.ropes import Rope
 from pyengine.importers.table import Family, Plan, Source
 
@@ -64,8 +64,7 @@ def _attention(fields: Fields, sizes: Sizes) -> AttentionConfig:
 
 
 def _plan(name: str, fields: Fields, sizes: Sizes, attentions: list[AttentionConfig], ropes: dict[str, Rope]) -> Plan:
-    activation = fields.text("hidden_activation")
-    stack = rms_stack(sizes, attentions, activation, "hidden_activation", after_norms=True)
+    stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_activation"), after_norms=True)
     cap = number_or_none(fields, "final_logit_softcapping")
     scale = math.sqrt(sizes.width)
     config = decoder_only(name, sizes, stack, ropes, embedding_scale=scale, logit_soft_cap=cap)
@@ -113,7 +112,10 @@ def _ropes(fields: Fields, sizes: Sizes) -> dict[str, Rope]:
         if not isinstance(own, dict):
             fields.fail(f"rope_parameters: {kind}", "an object", own)
         own = {"rope_theta": thetas[kind], **own, **(scaling if kind == "full_attention" else {})}
-        ropes[name] = rope_of_whole_heads(own, sizes)
+        try:
+            ropes[name] = rope_of_whole_heads(own, sizes)
+        except ValueError as exc:
+            raise ValueError(f"rope_parameters and rope_scaling: {kind}: {exc}") from None
     return ropes
 
 
@@ -123,7 +125,7 @@ _KEYS = {
     "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "attention_bias": False,
     "query_pre_attn_scalar": 256, "sliding_window": 4096, "layer_types": None, "final_logit_softcapping": 30.0,
 }  # fmt: skip
-_FIXED = {**FIXED, "use_bidirectional_attention": False}
+_FIXED = {**WHOLE_HEADS, "use_bidirectional_attention": False}
 _OWN = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
 _IGNORED = frozenset({
     "attention_dropout", "initializer_range",
@@ -144,6 +146,7 @@ _GEMMA3 = Family(
     own=_OWN,
     fixed=_FIXED,
     ignored=_IGNORED | {"attn_logit_softcapping"},  # stored by the class, and read nowhere
+    checked="With a rope for the layer with a window and a linear one of another base for the other.",
 )  # fmt: skip
 
 FAMILIES = (
@@ -157,6 +160,7 @@ FAMILIES = (
         own=_OWN,
         fixed=_FIXED,
         ignored=_IGNORED,
+        checked="With a window in the first of two layers, and caps so low that scores and logits reach them.",
     ),
     _GEMMA3,
     replace(
@@ -171,5 +175,7 @@ FAMILIES = (
         ignored=_GEMMA3.ignored | {
             "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index",
         },
+        checked="Logits of texts, with names of tensors as versions 4 and 5 write them; the model of images is passed "
+        "over.",
     ),
 )  # fmt: skip

@@ -28,8 +28,11 @@ _SPECIAL = (3, 4)  # token_type: control, user-defined
 
 @dataclass(frozen=True)
 class GgufCheckpoint:
-    """What importers read of a GGUF file: ``config`` as config.json has it, tensors by transformers' names, ``metadata``
-    for what reads the tokenizer.
+    """What importers read of a GGUF file.
+
+    config    as in config.json
+    weights   by the names of transformers' classes
+    metadata  as they are, for what reads the tokenizer
     """
 
     config: dict[str, Any]

@@ -1,8 +1,8 @@
 """What a GGUF file's architecture is to transformers: its class, keys and names, and what the metadata leave out.
 
 Sources, beside those of ``gguf_names`` and ``gguf_ropes``: the gguf package's ``constants`` (Keys) and transformers'
-integrations/ggml.py (GGUF_CONFIG_MAPPING) for keys; llama.cpp's src/models/*.cpp (``load_arch_hparams``) for what is not
-in the metadata:
+integrations/ggml.py (GGUF_CONFIG_MAPPING) for keys; llama.cpp's src/models/*.cpp (``load_arch_hparams``) for what is
+not in the metadata:
 
     gemma2, gemma3  a window in all layers but each 2nd or 6th; the 27B models divide scores by the root of
                     width / heads, the others by that of a head's width; angles of layers with a window have a base

@@ -1,8 +1,8 @@
 """GGUF's names and orders of a model's tensors, by architecture, and transformers' of the same.
 
-Sources: the gguf package's ``constants`` (MODEL_TENSORS) and ``tensor_mapping`` for names; for rows and values llama.cpp's
-conversion/ (llama.py: ``permute``; gemma.py: ``norm_shift``; gpt2.py and gptneox.py: ``modify_tensors``), which is undone
-here, and transformers' modeling_gguf_pytorch_utils.py, which undoes most of it.
+Sources: the gguf package's ``constants`` (MODEL_TENSORS) and ``tensor_mapping`` for names; for rows and values
+llama.cpp's conversion/ (llama.py: ``permute``; gemma.py: ``norm_shift``; gpt2.py and gptneox.py: ``modify_tensors``),
+which is undone here, and transformers' modeling_gguf_pytorch_utils.py, which undoes most of it.
 """
 
 from __future__ import annotations

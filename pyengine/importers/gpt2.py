@@ -9,7 +9,7 @@ import numpy as np
 from pyengine.canonical import AttentionConfig, FeedForwardConfig, LayerConfig, ModelConfig, StackConfig
 from pyengine.formats.strict_json import Fields
 from pyengine.importers.decoder_only import FIXED, module_sources, table_sources
-from pyengine.importers.keys import head_width_of, known_activation, layer_count, size, size_or
+from pyengine.importers.keys import activation_of, head_width_of, layer_count, size, size_or
 from pyengine.importers.table import Family, Plan, Source
 
 __all__ = ["FAMILIES"]
@@ -26,7 +26,7 @@ def _plan(fields: Fields) -> Plan:
     head_width = head_width_of(width, heads, "n_head")
     scale = head_width**-0.5 if fields.flag("scale_attn_weights") else 1.0
     by_layer, tied = fields.flag("scale_attn_by_inverse_layer_idx"), fields.flag("tie_word_embeddings")
-    activation = known_activation(fields.text("activation_function"), "activation_function")
+    activation = activation_of(fields, "activation_function")
     feed_forward = FeedForwardConfig(size_or(fields, "n_inner", 4 * width), activation)
     layers = tuple(
         LayerConfig(AttentionConfig(heads, heads, head_width, scale / (i + 1 if by_layer else 1)), feed_forward)
@@ -102,5 +102,6 @@ FAMILIES = (
             "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
             "reorder_and_upcast_attn",  # the order and type of a computation that is in float32 here
         }),
+        checked="As transformers writes it, and as it was first published: the bare model's names, masks in the file.",
     ),
 )  # fmt: skip

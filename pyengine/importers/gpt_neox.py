@@ -7,7 +7,7 @@ import numpy as np
 from pyengine.canonical import AttentionConfig, FeedForwardConfig, LayerConfig, ModelConfig, StackConfig
 from pyengine.formats.strict_json import Fields
 from pyengine.importers.decoder_only import FIXED, module_sources, rope_sources, table_sources
-from pyengine.importers.keys import equal_layers, head_width_of, known_activation, number_or_none, size
+from pyengine.importers.keys import activation_of, equal_layers, head_width_of, number_or_none, size
 from pyengine.importers.ropes import Rope, rope_of, rope_parameters_of
 from pyengine.importers.table import Family, Plan, Source
 
@@ -28,7 +28,7 @@ def _plan(fields: Fields) -> Plan:
     head_width = head_width_of(width, heads, "num_attention_heads")
     biased, tied = fields.flag("attention_bias"), fields.flag("tie_word_embeddings")
     attention = AttentionConfig(heads, heads, head_width, head_width**-0.5, biased, biased, rope="main")
-    activation = known_activation(fields.text("hidden_act"), "hidden_act")
+    activation = activation_of(fields, "hidden_act")
     layer = LayerConfig(attention, FeedForwardConfig(size(fields, "intermediate_size"), activation))
     stack = StackConfig(
         equal_layers(layer, size(fields, "num_hidden_layers"), "num_hidden_layers"),
@@ -104,5 +104,6 @@ FAMILIES = (
             "attention_dropout", "hidden_dropout", "classifier_dropout", "initializer_range",
             "is_decoder",  # which way it looks is up to the class
         }),
+        checked="Parallel and sequential, with a rope of 6 of 20 dimensions.",
     ),
 )  # fmt: skip

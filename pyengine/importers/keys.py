@@ -9,8 +9,8 @@ from pyengine.canonical.config_checks import MAX_HEAD_WIDTH, MAX_LAYERS
 from pyengine.formats.strict_json import Fields, shorten
 
 __all__ = [
-    "WHOLE", "equal_layers", "head_width_of", "known_activation", "layer_count", "layer_windows", "number_or_none", "size", "size_or",
-    "size_or_none", "window_of",
+    "WHOLE", "activation_of", "equal_layers", "head_width_of", "layer_count", "layer_windows", "number_or_none", "size",
+    "size_or", "size_or_none", "window_of",
 ]  # fmt: skip
 
 WHOLE = (1, 1 << 31)  # of a size in config.json: what the engine takes of these is for ModelConfig to say
@@ -71,7 +71,7 @@ def _check_layers(count: int, name: str) -> None:
 def layer_windows(
     fields: Fields, count: int, window: int | None, slides: Callable[[int], bool]
 ) -> list[int | None]:
-    """The ``window`` of those of ``count`` layers that have one, by "layer_types"; where that is null, if it ``slides``.
+    """The ``window`` of those of ``count`` layers that have one: by "layer_types", or where that is null by ``slides``.
 
     ValueError if some have one and there is none.
     """
@@ -85,7 +85,7 @@ def layer_windows(
         if word not in kinds:
             raise ValueError(f"layer_types: {shorten(word)}; supported: {', '.join(kinds)}")
     if window is None and kinds[1] in words:
-        raise ValueError(f"sliding_window: expected one for the layers that are {kinds[1]}, found none")
+        raise ValueError(f"layer_types: {kinds[1]}, and no sliding_window, or use_sliding_window is false")
     return [window if word == kinds[1] else None for word in words]
 
 
@@ -110,8 +110,9 @@ def equal_layers(layer: LayerConfig, count: int, name: str) -> tuple[LayerConfig
     return (layer,) * count
 
 
-def known_activation(name: str, key: str) -> str:
+def activation_of(fields: Fields, name: str) -> str:
     """The canonical name of an activation of transformers; ValueError, naming its key, for others."""
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"{key} = {shorten(name)}; supported: {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
+    found = fields.text(name)
+    if found not in _ACTIVATIONS:
+        raise ValueError(f"{name} = {shorten(found)}; supported: {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[found]

@@ -1,4 +1,4 @@
-"""Llama 2 and 3, SmolLM 2 (a Llama), SmolLM 3 and Mistral. Reference: transformers 5.24.0, models/llama and the like."""
+"""Llama 2 and 3 (and SmolLM 2), SmolLM 3, Mistral. Reference: transformers 5.24.0, models/llama, smollm3, mistral."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from pyengine.canonical import AttentionConfig
 from pyengine.formats.strict_json import Fields
 from pyengine.importers.decoder_only import (
-    FIXED,
     GATED,
     ROPE_KEYS,
+    WHOLE_HEADS,
     Sizes,
     decoder_only,
     module_sources,
@@ -21,7 +21,7 @@ from pyengine.importers.decoder_only import (
     table_sources,
     whole_rope,
 )
-from pyengine.importers.keys import layer_windows, size, size_or_none, window_of
+from pyengine.importers.keys import activation_of, layer_windows, size, size_or_none, window_of
 from pyengine.importers.table import Family, Plan
 
 __all__ = ["BUFFERS", "FAMILIES", "IGNORED", "KEYS", "OWN", "line_plan", "sliding_window"]
@@ -63,7 +63,7 @@ def line_plan(
         replace(attention, rope="main" if turned[i] else None, window=window_of(windows[i], sizes.positions))
         for i in range(sizes.layers)
     ]
-    stack = rms_stack(sizes, attentions, fields.text("hidden_act"), "hidden_act", bias=bias)
+    stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_act"), bias=bias)
     config = decoder_only(name, sizes, stack, ropes)
     sources = module_sources(_NAMES, sizes.layers) | rope_sources(ropes)
     return Plan(config, sources | table_sources("model.embed_tokens.weight", "lm_head.weight", sizes.tied))
@@ -106,7 +106,7 @@ def sliding_window(fields: Fields) -> int | None:
     return window if fields.flag("use_sliding_window") else None
 
 
-_REST: dict[str, Any] = dict(fixed=FIXED, own=OWN, buffers=BUFFERS)
+_REST: dict[str, Any] = dict(fixed=WHOLE_HEADS, own=OWN, buffers=BUFFERS)
 
 FAMILIES = (
     Family(
@@ -119,7 +119,8 @@ FAMILIES = (
             "pretraining_tp",  # how products were shared out in training
             "is_llama_config", "transformers.js_config", "max_sequence_length",  # of exports; no class reads them
         },
-        **{**_REST, "fixed": {**FIXED, "rope_interleaved": False}},
+        checked="With all biases, six heads on two of keys and values, a width of heads of its own.",
+        **{**_REST, "fixed": {**WHOLE_HEADS, "rope_interleaved": False}},
     ),
     Family(
         architectures=("MistralForCausalLM",),
@@ -132,6 +133,7 @@ FAMILIES = (
         nullable=frozenset({"num_key_value_heads", "sliding_window"}),
         plan=_mistral,
         ignored=IGNORED,
+        checked="With a window of 5, and without one.",
         **_REST,
     ),
     Family(
@@ -147,6 +149,7 @@ FAMILIES = (
         nullable=frozenset({"num_key_value_heads"}),
         plan=_smollm3,
         ignored=IGNORED | {"max_window_layers"},  # which only Qwen reads
+        checked="With a layer that does not turn and has a window, and a tied table.",
         **_REST,
     ),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from pyengine.importers.decoder_only import (
     sizes_of,
     table_sources,
 )
-from pyengine.importers.keys import size_or_none, window_of
+from pyengine.importers.keys import activation_of, size_or_none, window_of
 from pyengine.importers.ropes import rope_of, rope_parameters_of
 from pyengine.importers.table import Family, Plan, Source
 
@@ -34,7 +34,7 @@ def _plan(fields: Fields) -> Plan:
     ropes = {"main": rope_of(parameters, head_width=sizes.head_width, max_positions=sizes.positions)}
     window = window_of(size_or_none(fields, "sliding_window"), sizes.positions)
     attentions = [sizes.attention(rope="main", window=window)] * sizes.layers
-    stack = rms_stack(sizes, attentions, fields.text("hidden_act"), "hidden_act")
+    stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_act"))
     sources = module_sources(GATED, sizes.layers) | rope_sources(ropes)
     for i in range(sizes.layers):
         sources |= _parts(sizes, i)
@@ -73,7 +73,8 @@ FAMILIES = (
             "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
             "num_attention_heads": 32, "num_key_value_heads": None, "head_dim": None, "hidden_act": "silu",
             "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
-            "sliding_window": None, **ROPE_KEYS, "original_max_position_embeddings": 4096,
+            "sliding_window": None, **ROPE_KEYS, "partial_rotary_factor": None,
+            "original_max_position_embeddings": 4096,
         },
         plan=_plan,
         own=("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."),
@@ -86,5 +87,6 @@ FAMILIES = (
             "attention_dropout", "initializer_range", "embd_pdrop", "resid_pdrop",
             "auto_map",  # code beside the first exports, of the class that transformers has now
         }),
+        checked="With a rope of 12 of 20 dimensions and a window of 5.",
     ),
 )  # fmt: skip

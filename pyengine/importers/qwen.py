@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyengine.canonical import AttentionConfig
 from pyengine.formats.strict_json import Fields
-from pyengine.importers.decoder_only import FIXED, Sizes, sizes_of
+from pyengine.importers.decoder_only import WHOLE_HEADS, Sizes, sizes_of
 from pyengine.importers.keys import layer_windows
 from pyengine.importers.llama import BUFFERS, IGNORED, KEYS, OWN, line_plan, sliding_window
 from pyengine.importers.table import Family, Plan
@@ -46,8 +46,9 @@ FAMILIES = (
         plan=_qwen2,
         own=OWN,
         buffers=BUFFERS,
-        fixed={**FIXED, "use_mrope": False},
+        fixed={**WHOLE_HEADS, "use_mrope": False},
         ignored=IGNORED,
+        checked="With a window in the second of two layers, and a width of heads that the class has no key for.",
     ),
     Family(
         architectures=("Qwen3ForCausalLM",),
@@ -58,7 +59,8 @@ FAMILIES = (
         plan=_qwen3,
         own=OWN,
         buffers=BUFFERS,
-        fixed=FIXED,
+        fixed=WHOLE_HEADS,
         ignored=IGNORED,
+        checked="With a window in the second of two layers.",
     ),
 )

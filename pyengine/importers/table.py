@@ -23,12 +23,12 @@ from pyengine.formats.strict_json import Fields, shorten
 from pyengine.importers.generation import GENERATION_KEYS, read_generation
 from pyengine.importers.unknown_keys import pass_over
 
-__all__ = ["Family", "Plan", "RawCheckpoint", "Source", "import_checkpoint"]
+__all__ = ["IGNORED", "Family", "Plan", "RawCheckpoint", "Source", "import_checkpoint"]
 
 _LISTED = 8  # tensors in a note
 
 # Training, bookkeeping, how transformers computes and what it returns: of every family. Keys that begin with "_", too.
-_IGNORED = frozenset({
+IGNORED = frozenset({
     "architectures", "dtype", "finetuning_task", "id2label", "label2id", "model_type", "name_or_path", "num_labels",
     "problem_type", "sep_token_id", "task_specific_params", "tokenizer_class", "torch_dtype", "transformers_version",
     "unk_token_id", "attn_implementation", "chunk_size_feed_forward", "return_dict", "tf_legacy_loss", "torchscript",
@@ -88,6 +88,7 @@ class Family:
     aliases   other names of keys: alias -> key
     fixed     keys that change the forward pass, at the only value that is implemented
     ignored   keys that change nothing, besides those of all families
+    checked   what tests of transformers' own models show beside what they show of each family, for docs/models.md
     """
 
     architectures: tuple[str, ...]
@@ -103,6 +104,7 @@ class Family:
     aliases: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    checked: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _other_values(family: Family, fields: Fields) -> list[str]:
 
 
 def _unknown(family: Family, fields: Fields) -> dict[str, Any]:
-    known = GENERATION_KEYS | _IGNORED | family.ignored
+    known = GENERATION_KEYS | IGNORED | family.ignored
     return {key: value for key, value in fields.remaining().items() if key not in known and key[:1] != "_"}
 
 

@@ -37,7 +37,7 @@ LLAMA = {
 LLAMA_SIZES: dict[str, Any] = dict(
     vocab_size=VOCABULARY, hidden_size=96, intermediate_size=100, num_hidden_layers=2, num_attention_heads=6,
     num_key_value_heads=2, head_dim=20, rms_norm_eps=1e-3, max_position_embeddings=40, attn_implementation="eager",
-    tie_word_embeddings=False,
+    tie_word_embeddings=False, bos_token_id=1, eos_token_id=[2, 7], pad_token_id=0,
 )  # fmt: skip
 LLAMA_STACK = StackConfig(
     layers=(), max_positions=40, norm="rms", norm_epsilon=1e-3, placement="pre", final_norm=True, positions="none"
@@ -95,7 +95,7 @@ def smollm3() -> Family:
     """The second layer does not turn, and has a window."""
     sizes = transformers.SmolLM3Config(
         **{**LLAMA_SIZES, "tie_word_embeddings": True}, no_rope_layer_interval=2, use_sliding_window=True,
-        sliding_window=5, pad_token_id=None,
+        sliding_window=5,
     )  # fmt: skip
     names = {own: theirs for own, theirs in LLAMA.items() if own != "output"}
     still = replace(PLAIN, rope=None, window=(4, 0))
@@ -106,7 +106,7 @@ def smollm3() -> Family:
 def phi3() -> Family:
     """Parts of whole matrices, and rope of a part of each head."""
     sizes = transformers.Phi3Config(
-        **LLAMA_SIZES, sliding_window=5, pad_token_id=None,
+        **LLAMA_SIZES, sliding_window=5,
         rope_parameters={"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.625},
     )  # fmt: skip
     return phi_like(randomized(transformers.Phi3ForCausalLM(sizes)), replace(PLAIN, window=(4, 0)))
@@ -188,7 +188,7 @@ def gemma3() -> Family:
 def gpt2() -> Family:
     sizes = transformers.GPT2Config(
         vocab_size=VOCABULARY, n_positions=40, n_embd=80, n_layer=2, n_head=4, n_inner=100, layer_norm_epsilon=1e-3,
-        attn_implementation="eager",
+        attn_implementation="eager", bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     model = randomized(transformers.GPT2LMHeadModel(sizes))
     state = state_of(model)
