@@ -123,7 +123,7 @@ class RawCheckpoint:
     config: Mapping[str, Any]
     weights: Mapping[str, StoredTensor]
     tokenizer_kind: str | None
-    tokenizer_files: Mapping[str, Path]
+    tokenizer_files: Mapping[str, Path | bytes]
 
 
 def import_checkpoint(family: Family, raw: RawCheckpoint, allowed: Collection[str]) -> CanonicalModel:
