@@ -21,6 +21,7 @@ from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object, shorten
 from pyengine.importers import gemma, gpt2, gpt_neox, llama, marian, phi3, qwen
 from pyengine.importers.gguf import read_gguf
+from pyengine.importers.gguf_tokenizer import tokenizer_files_of
 from pyengine.importers.table import Family, RawCheckpoint, import_checkpoint
 from pyengine.importers.tokenizer_files import EXPECTED, find_tokenizer
 
@@ -40,7 +41,7 @@ def open_checkpoint(path: str | Path, *, allow_unknown_keys: Collection[str] = (
     Tables that may be tied are compared, so those are read once. ``allow_unknown_keys``: names of keys that are passed
     over where they are unknown to the importer; the caller knows that they change no result. Raises CheckpointError
     (missing or damaged files, tensors that do not fit the configuration), UnsupportedError (an architecture, option or
-    format that the engine lacks) or TokenizerError (some of the tokenizer's files are missing).
+    format that the engine lacks) or TokenizerError (the tokenizer is damaged, or some of its files are missing).
     """
     path = usable_path(path, CheckpointError)
     raw = _read_file(path) if is_gguf(path) else _read_directory(path)
@@ -65,7 +66,8 @@ def _read_directory(path: Path) -> RawCheckpoint:
 
 def _read_file(path: Path) -> RawCheckpoint:
     file = read_gguf(path)
-    return RawCheckpoint(path, path, file.config, file.weights, None, {})
+    files = tokenizer_files_of(file.metadata, str(path))
+    return RawCheckpoint(path, path, file.config, file.weights, "tokenizers" if files else None, files)
 
 
 def _architecture(config: Mapping[str, Any], path: Path) -> str:
