@@ -9,7 +9,6 @@ _CHECKPOINT = "the checkpoint says it, and what it says was kept when it was con
 _CPU = "the engine runs on CPUs and has no such choice: leave it out"
 _DIRECTORY = "a model directory is local and holds all that a model needs: give load its path"
 _ROWS = "give a call any number of sentences; max_batch_tokens bounds the rows of a step"
-_SAMPLING = "the engine does not sample: num_beams=1 is greedy search, more are beam search"
 _TYPES = 'load takes compute="int8" or "float32"; how weights are stored is chosen when a checkpoint is converted'
 
 # Of CTranslate2, transformers, and what people write from memory.
@@ -38,8 +37,9 @@ _ADVICE = {
     "model model_path model_name model_id model_dir pretrained_model_name_or_path files tokenizer": _DIRECTORY,
     "use_vmap vmap": "load takes shortlist, the target ids that go with a source",
     # Sampling, and searches that are others.
-    "do_sample temperature top_k top_p min_p top_h typical_p epsilon_cutoff eta_cutoff": _SAMPLING,
-    "sampling_topk sampling_topp sampling_temperature sampling_max_repeats random_seed seed": _SAMPLING,
+    "top_h epsilon_cutoff eta_cutoff tfs_z mirostat_mode mirostat_tau mirostat_eta top_n_sigma": _ABSENT,
+    "random_seed manual_seed": "seed makes samples repeat",
+    "sampling_max_repeats": "no_repeat_ngram_size and repetition_penalty keep tokens from repeating",
     "num_beam_groups diversity_penalty penalty_alpha guidance_scale dola_layers custom_generate": _ABSENT,
     "encoder_no_repeat_ngram_size encoder_repetition_penalty exponential_decay_length_penalty": _ABSENT,
     "coverage_penalty constraints force_words_ids sequence_bias stop_strings stopping_criteria": _ABSENT,
@@ -54,7 +54,7 @@ _ADVICE = {
     "lenpen alpha length_normalization normalize_scores": (
         "length_penalty is the exponent of the length by which a score is divided"
     ),
-    "max_tokens max_len max_gen_len max_output_length max_target_length max_generate_length": (
+    "max_len max_gen_len max_output_length max_target_length max_generate_length": (
         "max_new_tokens bounds the tokens of a hypothesis"
     ),
     "min_tokens min_len min_gen_len min_output_length min_target_length": (

@@ -48,12 +48,24 @@ EXAMPLES = {
     "length_penalty": Example(2, "2", 2.0, ((101, "-101"), ("x", "nan"))),
     "early_stopping": Example("never", "never", "never", ((1, "1"), ("often", "True"))),
     "renormalize_logits": Example(True, "true", True, ((1, "yes"), ("no", "no"))),
+    "do_sample": Example(True, "true", True, ((1, "1"), ("no", "no"))),
+    "temperature": Example(0.5, "0.5", 0.5, ((-1, "-1"), ("x", "x"))),
+    "top_k": Example(9, "9", 9, ((-1, "-1"), (2.5, "2.5"))),
+    "top_p": Example(0.5, "0.5", 0.5, ((1.5, "1.5"), ("x", "nan"))),
+    "min_p": Example(0.5, "0.5", 0.5, ((-0.5, "-0.5"), ("x", "nan"))),
+    "typical_p": Example(0.5, "0.5", 0.5, ((0, "0"), ("x", "2"))),
+    "seed": Example(7, "7", 7, ((-1, "-1"), (1.5, "1.5"))),
     "max_length": Example(17, "17", 17, ((1, "1"), ("x", "x"))),
     "max_new_tokens": Example(5, "5", 5, ((0, "0"), (True, "1e3"))),
     "min_length": Example(3, "3", 3, ((-1, "-1"), (1.0, ""))),
     "min_new_tokens": Example(2, "2", 2, ((-1, "-1"), ("1", "0x1"))),
     "repetition_penalty": Example(1.5, "1.5", 1.5, ((0, "0"), ([1.0], "1,5"))),
+    "presence_penalty": Example(0.5, "0.5", 0.5, ((101, "-101"), ("x", "x"))),
+    "frequency_penalty": Example(-0.5, "-0.5", -0.5, ((101, "-101"), ("x", "x"))),
     "no_repeat_ngram_size": Example(3, "3", 3, ((-1, "-1"), (10**30, "1" * 30))),
+    "logit_bias": Example(
+        [[20, 1.5], [3, -2.0]], "20:1.5,3:-2", ((3, -2.0), (20, 1.5)), (([[1]], "1"), ([[1, 2000]], "1:2000"))
+    ),
     "bad_words_ids": Example([[20], [1, 2]], "20 1,2", ((20,), (1, 2)), (([[]], "1,,2"), ([["a"]], "a"))),
     "suppress_tokens": Example([4, 5], "4,5", (4, 5), (([-1], "-1"), ("4", "4;5"))),
     "begin_suppress_tokens": Example(4, "4", (4,), (([True], "1.0"), ("", ""))),
@@ -91,11 +103,12 @@ def test_keywords_and_words_of_the_command_line(option: Option) -> None:
         keywords = on_the_command_line(spoken, example.word)
         assert list(keywords) == [name] and settled(**keywords) == found
         assert GenerationOptions(**{name: example.value}) == GenerationOptions(**{option.name: example.value})
-    if option.alias:
-        message = f"{option.name} and {option.alias} are one option: give one of them"
+    for alias in option.aliases:
+        message = f"{option.name} and {alias} are one option: give one of them"
+        both = option.name, alias
         with pytest.raises(OptionError, match=f"^{message}$") as caught:
-            GenerationOptions(**dict.fromkeys(option.names, example.value))
-        assert caught.value.keywords == option.names
+            GenerationOptions(**dict.fromkeys(both, example.value))
+        assert caught.value.keywords == both
 
 
 @pytest.mark.parametrize("option", EACH)
@@ -114,7 +127,8 @@ def test_wrong_values(option: Option) -> None:
 def test_defaults_of_a_checkpoint(option: Option, tmp_path: Path) -> None:
     """From generation_config.json, through a directory's JSON, to a search that was told nothing."""
     example = EXAMPLES[option.name]
-    said = json.loads(json.dumps({**IDS, "num_beams": 4, "max_length": 20, option.name: example.value}))
+    beams = 1 if option.name == "do_sample" else 4
+    said = json.loads(json.dumps({**IDS, "num_beams": beams, "max_length": 20, option.name: example.value}))
     directory = handmade.write_checkpoint(tmp_path, handmade.marian_config(), generation_config=said)
     model = open_checkpoint(directory)
     assert getattr(model.generation, option.name) == example.settled

@@ -39,6 +39,11 @@ from tests.oracle.tiny import generation
             {"beam_size": 2, "num_hypotheses": 3},
             "num_hypotheses is 3; expected at most beam_size, which is 2",
         ),
+        ({"num_beams": 2, "top_p": 0.9}, "num_beams is 2, but top_p asks for samples"),
+        ({"num_beams": 2, "do_sample": True}, "num_beams is 2, but do_sample asks for samples"),
+        ({"logit_bias": {-1: 2.0}}, "logit_bias is -1"),
+        ({"logit_bias": {1: "x"}}, "logit_bias is 'x'"),
+        ({"logit_bias": [1, 2]}, "logit_bias is \\[1, 2\\]; expected numbers by ids"),
         ({"max_length": 9, "max_new_tokens": 9}, "max_length and max_new_tokens set the same limit"),
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens"),
         ({"beamsize": 2}, "beamsize: no such option; did you mean beam_size?"),
@@ -215,3 +220,32 @@ def test_a_length_penalty_gives_finite_scores() -> None:
         )):
             with pytest.raises(OptionError, match=f"length_penalty is {penalty}; expected -93..93: the model has 1024"):
                 options.resolve(defaults, 23, 1024)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "keywords", "drawn"),
+    [
+        ({}, {}, False),
+        ({}, {"temperature": 0.7}, True),
+        ({}, {"top_p": 1.0, "num_return_sequences": 3}, True),
+        ({}, {"top_k": 5, "do_sample": False}, False),
+        ({}, {"seed": 7}, False),
+        ({}, {"temperature": 0.0, "top_p": 0.5}, False),
+        ({"do_sample": True}, {}, True),
+        ({"do_sample": True}, {"num_beams": 1}, True),
+        ({"do_sample": True}, {"num_beams": 4}, False),
+        ({"do_sample": True, "temperature": 0.5}, {"temperature": 0}, False),
+        ({"num_beams": 4}, {"do_sample": True, "num_return_sequences": 9}, True),
+    ],
+)
+def test_who_asks_for_samples_gets_them(defaults: dict[str, Any], keywords: dict[str, Any], drawn: bool) -> None:
+    settled = GenerationOptions(**keywords).resolve(generation(**defaults), 23, 40)
+    assert settled.do_sample == drawn
+    assert settled.num_beams == 1 or not drawn
+    assert settled.num_return_sequences == keywords.get("num_return_sequences", 1)
+
+
+def test_options_that_differ_in_the_seed_go_together() -> None:
+    one, other = (GenerationOptions(top_k=3, seed=seed).resolve(generation(), 23, 40) for seed in (1, 2))
+    assert one == other and hash(one) == hash(other) and (one.seed, other.seed) == (1, 2)
+    assert GenerationOptions(seed=1) != GenerationOptions(seed=2)

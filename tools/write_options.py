@@ -20,7 +20,7 @@ KEYWORDS = '''"""What `pyengine/canonical/search.py` says, for type checkers; wr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -51,7 +51,7 @@ def keywords() -> str:
 
 def page(text: str) -> str:
     """`text` of docs/api.md with the table of today between its marks."""
-    heads = "| option | CTranslate2's name | values | default of transformers | |", "|-|-|-|-|-|"
+    heads = "| option | other names | values | default of transformers | |", "|-|-|-|-|-|"
     table = "".join(f"{row}\n" for row in (*heads, *map(_row, OPTIONS.values())))
     return re.sub(f"(?s)(?<={MARKS[0]}).*(?={MARKS[1]})", lambda _: table, text)
 
@@ -59,7 +59,7 @@ def page(text: str) -> str:
 def _row(option: Option) -> str:
     cells = [
         f"`{option.name}`",
-        "" if option.alias is None else f"`{option.alias}`",
+        ", ".join(f"`{alias}`" for alias in option.aliases),
         option.kind.values,
         _default(option),
         option.line,

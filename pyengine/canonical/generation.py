@@ -16,11 +16,17 @@ __all__ = ["GenerationDefaults"]
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationDefaults(SearchSettings):
-    """How the checkpoint asks to be searched, and the ids that a search cannot do without."""
+    """How the checkpoint asks to be searched, and the ids that have a part in it.
 
-    decoder_start_token_id: int
-    eos_token_id: tuple[int, ...]
-    pad_token_id: int | None
+    decoder_start_token_id  what a target begins with; None, of a decoder alone: a prompt begins as it is given
+    eos_token_id            what ends a hypothesis; of a decoder alone there may be none
+    bos_token_id            what the tokenizer's texts begin with, if anything
+    """
+
+    decoder_start_token_id: int | None = None
+    eos_token_id: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to equal defaults; what is None is left out."""
@@ -39,23 +45,25 @@ class GenerationDefaults(SearchSettings):
             raise error(f"{where}: a model without a decoder writes nothing, expected no defaults of a search")
         top = config.target_vocab - 1
         said = {name for name, value in fields.remaining().items() if value is not None}
-        values: dict[str, Any] = {
-            "decoder_start_token_id": fields.integer("decoder_start_token_id", 0, top),
-            "eos_token_id": fields.integers("eos_token_id", 0, top),
-            "pad_token_id": None,
-        }
-        if not values["eos_token_id"]:
+        needed = set() if config.encoder is None else {"decoder_start_token_id", "eos_token_id"}
+        values: dict[str, Any] = {}
+        for name in ("decoder_start_token_id", "pad_token_id", "bos_token_id"):
+            if name in said | needed:
+                values[name] = fields.integer(name, 0, top)
+        if "eos_token_id" in said | needed:
+            values["eos_token_id"] = fields.integers("eos_token_id", 0, top)
+        if "eos_token_id" in needed and not values["eos_token_id"]:
             fields.fail("eos_token_id", "at least one id", values["eos_token_id"])
-        if "pad_token_id" in said:
-            values["pad_token_id"] = fields.integer("pad_token_id", 0, top)
         for name, option in OPTIONS.items():
             if name in said or option.default is dataclasses.MISSING:
                 values[name] = option.kind.take(fields, name, top)
-        for name in {"pad_token_id", *OPTIONS} - said:
+        for name in {"decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", *OPTIONS} - said:
             fields.take(name, None)
         fields.finish()
         found = cls(**values)
-        if found.num_return_sequences > found.num_beams:
+        if found.num_return_sequences > found.most_sequences:
             limit = f"at most num_beams ({found.num_beams})"
             fields.fail("num_return_sequences", limit, found.num_return_sequences)
+        if found.do_sample and found.num_beams > 1:
+            fields.fail("num_beams", "1 with do_sample", found.num_beams)
         return found

@@ -17,7 +17,7 @@ from pyengine.canonical.config import MAX_POSITIONS
 from pyengine.errors import OptionError
 from pyengine.formats.strict_json import Fields, shorten
 
-__all__ = ["Ids", "Kind", "Length", "OneId", "OneOf", "Phrases", "Real", "Whole"]
+__all__ = ["Biases", "Ids", "Kind", "Length", "OneId", "OneOf", "Phrases", "Real", "Whole"]
 
 
 class Kind(ABC):
@@ -288,6 +288,49 @@ class Phrases(Kind):
     def renumbered(self, value: Any, number: Mapping[int, int]) -> Any:
         """A phrase that lacks an id cannot occur."""
         return tuple(tuple(number[id] for id in phrase) for phrase in value if number.keys() >= set(phrase))
+
+
+class Biases(Kind):
+    """A number for each of some token ids."""
+
+    accepts, gives, metavar = "Mapping[int, float]", "tuple[tuple[int, float], ...]", "ID:X"
+    values, words = "numbers by ids, -1000..1000; {}: none", "ids and numbers, such as 3:1.5,4:-2, or none"
+    _number = Real(-1000.0, 1000.0)
+
+    def check(self, name: str, value: Any) -> tuple[tuple[int, float], ...]:
+        pairs = tuple(value.items()) if isinstance(value, Mapping) else value
+        rows = (list, tuple)
+        if not isinstance(pairs, rows) or not all(isinstance(pair, rows) and len(pair) == 2 for pair in pairs):
+            raise OptionError(f"{name} is {shorten(value)}; expected {self.values}")
+        found = {whole(name, id, 0): self._number.check(name, number) for id, number in pairs}
+        return tuple(sorted(found.items()))
+
+    def read(self, name: str, word: str) -> tuple[tuple[int, float], ...]:
+        if word == "none":
+            return ()
+        pairs = re.findall(r"([0-9]{1,18}):([^,:]+)(?:,|$)", word)
+        if ",".join(map(":".join, pairs)) != word or not pairs:
+            raise OptionError(f"{name} is {shorten(word)}; expected {self.words}")
+        return self.check(name, [(int(id), self._number.read(name, number)) for id, number in pairs])
+
+    def take(self, fields: Fields, name: str, top: int) -> tuple[tuple[int, float], ...]:
+        pairs = fields.take(name)
+        rows = (list, tuple)
+        if not isinstance(pairs, rows) or not all(isinstance(pair, rows) and len(pair) == 2 for pair in pairs):
+            fields.fail(name, "a list of pairs of an id and a number", pairs)
+        ids = Fields({f"{name}[{i}][0]": id for i, (id, _) in enumerate(pairs)}, fields.where, fields.error)
+        numbers = Fields({f"{name}[{i}][1]": number for i, (_, number) in enumerate(pairs)}, fields.where, fields.error)
+        found = {
+            ids.integer(f"{name}[{i}][0]", 0, top): numbers.number(f"{name}[{i}][1]", -1000.0, 1000.0)
+            for i in range(len(pairs))
+        }
+        return tuple(sorted(found.items()))
+
+    def ids(self, value: Any) -> tuple[int, ...]:
+        return tuple(id for id, _ in value)
+
+    def renumbered(self, value: Any, number: Mapping[int, int]) -> Any:
+        return tuple(sorted((number[id], bias) for id, bias in value if id in number))
 
 
 def _ids(name: str, value: Any) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
 """The options of a search: each is written once, here.
 
 An entry has the type and the default that a checkpoint's value has, what values there are (`kinds`), what the option
-does in a line, and its names: transformers', and CTranslate2's where that is another. Checks, keywords, aliases,
-defaults of a checkpoint and of a model directory, the command line, `help()` and the page of the documentation come
-from it; `tools/write_options.py` writes down what type checkers and readers need to see
+does in a line, and its names: transformers', and those that CTranslate2 and other engines have instead. Checks,
+keywords, aliases, defaults of a checkpoint and of a model directory, the command line, `help()` and the page of the
+documentation come from it; `tools/write_options.py` writes down what type checkers and readers need to see
 (`pyengine/options/keywords.py` and the table of docs/api.md).
 """
 
@@ -14,13 +14,15 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
 from pyengine.canonical.config import MAX_POSITIONS
-from pyengine.canonical.kinds import Ids, Kind, Length, OneId, OneOf, Phrases, Real, Whole
+from pyengine.canonical.kinds import Biases, Ids, Kind, Length, OneId, OneOf, Phrases, Real, Whole
 
 __all__ = ["MAX_BEAMS", "NAMES", "OPTIONS", "Option", "SearchSettings"]
 
 MAX_BEAMS = 256
 
-SEARCH, LENGTHS, TOKENS = "search", "lengths", "which tokens may occur"
+SEARCH, SAMPLING, LENGTHS, TOKENS = "search", "sampling", "lengths", "which tokens may occur"
+
+MAX_SEED = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,20 @@ class Option:
     kind: Kind
     line: str
     group: str
-    alias: str | None = None
+    aliases: tuple[str, ...] = ()
     at_most: str | None = None
     instead_of: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.name,) if self.alias is None else (self.name, self.alias)
+        return (self.name, *self.aliases)
 
 
-def _option(default: Any, kind: Kind, line: str, group: str, **more: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "line": line, "group": group, **more})
+def _option(
+    default: Any, kind: Kind, line: str, group: str, aliases: tuple[str, ...] = (), compare: bool = True, **more: str
+) -> Any:
+    said = {"kind": kind, "line": line, "group": group, "aliases": aliases, **more}
+    return field(default=default, compare=compare, metadata=said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +59,11 @@ class SearchSettings:
     """A value for each option. Meanings are those of transformers' `GenerationConfig`."""
 
     num_beams: int = _option(
-        1, Whole(1, MAX_BEAMS), "beams of a sentence; 1 is greedy search", SEARCH, alias="beam_size"
+        1, Whole(1, MAX_BEAMS), "beams of a sentence; 1 is greedy search", SEARCH, ("beam_size",)
     )
     num_return_sequences: int = _option(
-        1, Whole(1, MAX_BEAMS), "hypotheses returned, best first; at most as many as beams", SEARCH,
-        alias="num_hypotheses", at_most="num_beams",
+        1, Whole(1, MAX_BEAMS), "hypotheses returned: samples, or at most as many as beams, best first", SEARCH,
+        ("num_hypotheses",), at_most="num_beams",
     )  # fmt: skip
     length_penalty: float = _option(
         1.0, Real(-100.0, 100.0), "exponent of the length by which a score is divided", SEARCH
@@ -70,12 +75,35 @@ class SearchSettings:
     renormalize_logits: bool = _option(
         False, OneOf((True, False)), "beam search: what other options leave of a distribution sums to one again", SEARCH
     )
+    do_sample: bool = _option(
+        False, OneOf((True, False)), "draw tokens by their probability; so does any of the five below that is given",
+        SAMPLING,
+    )  # fmt: skip
+    temperature: float = _option(
+        1.0, Real(0.0, 1e6), "by which logits are divided; 0: the best token, always", SAMPLING,
+        ("sampling_temperature",),
+    )  # fmt: skip
+    top_k: int = _option(50, Whole(0), "draw among so many best tokens; 0: off", SAMPLING, ("sampling_topk",))
+    top_p: float = _option(
+        1.0, Real(0.0, 1.0), "draw among the best tokens that have this probability together; 1: off", SAMPLING,
+        ("sampling_topp",),
+    )  # fmt: skip
+    min_p: float = _option(
+        0.0, Real(0.0, 1.0), "draw among tokens at least as probable as this share of the best one", SAMPLING
+    )
+    typical_p: float = _option(
+        1.0, Real(1e-6, 1.0), "draw among the tokens nearest to the entropy that have this probability; 1: off",
+        SAMPLING,
+    )  # fmt: skip
+    seed: int | None = _option(
+        None, Whole(0, MAX_SEED), "the same seed, the same samples; none: others each time", SAMPLING, compare=False
+    )
     max_length: int = _option(
         MISSING, Length(2, start=True), "tokens of a hypothesis at most, start token and prefix counted", LENGTHS
     )
     max_new_tokens: int | None = _option(
         None, Length(1), "tokens of a hypothesis at most, without start token and prefix", LENGTHS,
-        alias="max_decoding_length", instead_of="max_length",
+        ("max_decoding_length", "max_tokens"), instead_of="max_length",
     )  # fmt: skip
     min_length: int = _option(
         0, Length(0, start=True), "tokens of a hypothesis at least, start token and prefix counted", LENGTHS,
@@ -83,19 +111,31 @@ class SearchSettings:
     )  # fmt: skip
     min_new_tokens: int | None = _option(
         None, Length(0), "tokens of a hypothesis at least, without start token and prefix", LENGTHS,
-        alias="min_decoding_length", at_most="max_new_tokens", instead_of="min_length",
+        ("min_decoding_length",), at_most="max_new_tokens", instead_of="min_length",
     )  # fmt: skip
     repetition_penalty: float = _option(
-        1.0, Real(1e-6, 1e6), "above 1 makes tokens that occurred less likely; 1: off", TOKENS
+        1.0, Real(1e-6, 1e6), "above 1 makes tokens that occurred less likely; 1: off", TOKENS, ("repeat_penalty",)
+    )
+    presence_penalty: float = _option(
+        0.0, Real(-100.0, 100.0), "taken off the logits of tokens that were written before", TOKENS
+    )
+    frequency_penalty: float = _option(
+        0.0, Real(-100.0, 100.0), "taken off the logits of tokens each time that they were written before", TOKENS
     )
     no_repeat_ngram_size: int = _option(
         0, Whole(0, MAX_POSITIONS), "no sequence of so many tokens occurs twice; 0: off", TOKENS
     )
+    logit_bias: tuple[tuple[int, float], ...] = _option((), Biases(), "what is added to the logits of tokens", TOKENS)
     bad_words_ids: tuple[tuple[int, ...], ...] = _option((), Phrases(), "sequences of tokens that never occur", TOKENS)
     suppress_tokens: tuple[int, ...] = _option((), Ids(), "tokens that never occur", TOKENS)
     begin_suppress_tokens: tuple[int, ...] = _option((), Ids(), "tokens that do not occur first", TOKENS)
     forced_bos_token_id: int | None = _option(None, OneId(), "the first token after the start token", TOKENS)
     forced_eos_token_id: tuple[int, ...] = _option((), Ids(), "the last token where the maximum length cuts", TOKENS)
+
+    @property
+    def most_sequences(self) -> int:
+        """Hypotheses that there can be at most."""
+        return MAX_BEAMS if self.do_sample else self.num_beams
 
 
 def _entry(each: dataclasses.Field[Any]) -> Option:

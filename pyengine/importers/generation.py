@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyengine.canonical import GenerationDefaults, ModelConfig
-from pyengine.canonical.kinds import Ids, OneId
+from pyengine.canonical.kinds import Ids, Kind, OneId
 from pyengine.canonical.search import OPTIONS
 from pyengine.errors import CheckpointError
 from pyengine.formats.limits import CONFIG_BYTES
@@ -20,16 +20,22 @@ from pyengine.importers.unknown_keys import pass_over
 
 __all__ = ["GENERATION_KEYS", "read_generation"]
 
-_IDS = ("decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id")
+_IDS: dict[str, Kind] = {
+    "decoder_start_token_id": OneId(),
+    "eos_token_id": Ids(),
+    "pad_token_id": OneId(),
+    "bos_token_id": OneId(),
+}
 # What changes the result and is not implemented: the values at which it does nothing (None always is one).
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "assistant_early_exit": (),
     "constraints": ([],),
     "diversity_penalty": (0.0,),
-    "do_sample": (False,),
     "dola_layers": (),
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1.0,),
+    "epsilon_cutoff": (0.0,),
+    "eta_cutoff": (0.0,),
     "exponential_decay_length_penalty": (),
     "force_bos_token_to_be_generated": (False,),
     "force_words_ids": ([],),
@@ -43,12 +49,12 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "speculation_type": (),
     "stop_strings": ([],),
     "token_healing": (False,),
+    "top_h": (),
     "use_mtp": (False,),
     "watermarking_config": (),
 }
-# No effect without sampling, or only on how transformers computes and what it returns.
+# No effect but on how transformers computes and what it returns.
 _IGNORED = frozenset({
-    "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
     "use_cache", "cache_implementation", "cache_config", "max_cache_len", "return_legacy_cache", "low_memory",
     "prefill_chunk_size", "compile_config", "disable_compile", "continuous_batching_config",
     "remove_invalid_values", "output_attentions", "output_hidden_states", "output_scores", "output_logits",
@@ -61,21 +67,21 @@ GENERATION_KEYS = frozenset({*OPTIONS, *_IDS, *_NEUTRAL, *_IGNORED})
 
 
 def read_generation(
-    directory: Path, model_json: Mapping[str, Any], config: ModelConfig, allowed: Collection[str]
+    checkpoint: Path, place: Path, model_json: Mapping[str, Any], config: ModelConfig, allowed: Collection[str]
 ) -> tuple[GenerationDefaults, tuple[str, ...]]:
-    """The defaults of the checkpoint in ``directory``, whose config.json is ``model_json``, and notes about them.
+    """The defaults of a ``checkpoint`` whose config.json, read from ``place``, is ``model_json``, and notes about them.
 
     As transformers does: generation_config.json alone if it is there, else the generation keys of
     config.json; the start, end and padding ids fall back to config.json. A list of one id is that id. Without a length
     the model's positions are the limit (transformers would stop after 20 tokens). UnsupportedError for a key that asks
     for what the engine lacks or is neither known nor ``allowed``, CheckpointError for a wrong value.
     """
-    path = directory / "generation_config.json"
+    path = checkpoint / "generation_config.json"  # of a file there is none
     if os.path.lexists(path):  # a link to nothing is damage, not absence
         source = load_object(path, CheckpointError, CONFIG_BYTES)
         unknown = {key: value for key, value in source.items() if key not in GENERATION_KEYS and key[:1] != "_"}
     else:
-        path = directory / "config.json"
+        path = place
         unknown, source = {}, {key: value for key, value in model_json.items() if key in GENERATION_KEYS}
     given = {key: value for key, value in source.items() if value is not None}
     lacking = [
@@ -95,6 +101,5 @@ def read_generation(
         if name in given
     }
     values.setdefault("max_length", positions)
-    for key, kind in (("decoder_start_token_id", OneId()), ("pad_token_id", OneId()), ("eos_token_id", Ids())):
-        values[key] = kind.of_checkpoint(token(key))
+    values.update({key: kind.of_checkpoint(token(key)) for key, kind in _IDS.items()})
     return GenerationDefaults.from_json(values, str(path), config, CheckpointError), notes

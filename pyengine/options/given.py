@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["GenerationOptions"]
 
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+"""Whoever gives one of these asks for samples."""
+
 
 @dataclass(frozen=True, init=False)
 class GenerationOptions(GivenOptions):
@@ -60,10 +63,25 @@ class GenerationOptions(GivenOptions):
                 other, _ = given[option.instead_of]
                 raise OptionError(f"{other} and {word} set the same limit: give one of them", keywords=(other, word))
             other, most = given.get(option.at_most or "", ("", None))
-            if other and value > most:
+            if other and value > most and not (name == "num_return_sequences" and self.samples):
                 raise OptionError(
                     f"{word} is {value}; expected at most {other}, which is {most}", keywords=(word, other)
                 )
+
+        if self.samples and (self.num_beams or 1) > 1:
+            asked = next(name for name in ("do_sample", *DRAWING) if name in given)
+            words = given["num_beams"][0], given[asked][0]
+            message = f"{words[0]} is {self.num_beams}, but {words[1]} asks for samples, which need no beams"
+            raise OptionError(f"{message}: give one of them", keywords=words)
+
+    @property
+    def samples(self) -> bool | None:
+        """Whether tokens are to be drawn; None: as the checkpoint says."""
+        if self.temperature == 0.0 or self.do_sample is False:
+            return False
+        if self.do_sample or any(name in self.spelled for name in DRAWING):
+            return True
+        return False if (self.num_beams or 1) > 1 else None
 
     def resolve(self, defaults: GenerationDefaults, target_vocab: int, max_positions: int) -> SearchOptions:
         """Fill in the checkpoint's defaults and check what depends on the model. Raises OptionError."""
@@ -82,7 +100,13 @@ class GenerationOptions(GivenOptions):
                     f"the model has {max_positions} positions"
                 )
             values[name] = option.kind.settled(value)
-        if self.num_return_sequences is None:
+        if self.samples is not None:
+            values["do_sample"] = self.samples
+        if values["temperature"] == 0.0:
+            values["do_sample"] = False
+        if values["do_sample"]:
+            values["num_beams"] = 1
+        elif self.num_return_sequences is None:
             values["num_return_sequences"] = min(values["num_return_sequences"], values["num_beams"])
         elif self.num_return_sequences > values["num_beams"]:
             words = self.spelled["num_return_sequences"], self.spelled.get("num_beams", "num_beams")

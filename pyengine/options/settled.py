@@ -17,12 +17,13 @@ LARGEST_POWER = 280
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(SearchSettings):
-    """`GenerationOptions` with every value settled. `end` holds the end tokens, `start` the start token.
+    """`GenerationOptions` with every value settled. `end` holds the end tokens, `start` a start token or None.
 
-    Limits of new tokens win over those of all tokens. spelled: what the caller gave -> by which of its names.
+    Limits of new tokens win over those of all tokens. spelled: what the caller gave -> by which of its names. Options
+    that differ in nothing but `spelled` and the seed are equal: their requests are searched together.
     """
 
-    start: int
+    start: int | None
     end: tuple[int, ...]
     max_positions: int
     spelled: Mapping[str, str] = field(compare=False)

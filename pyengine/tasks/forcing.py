@@ -19,7 +19,7 @@ LOGIT_ROWS = 64
 
 
 def target_log_probs(
-    session: Session, samples: Sequence[Sample], start: int, *, budget: int, deadline: Deadline
+    session: Session, samples: Sequence[Sample], start: int | None, *, budget: int, deadline: Deadline
 ) -> list[np.ndarray]:
     """float64 log-probability of each token of the targets of `samples`.
 
@@ -50,7 +50,7 @@ def target_log_probs(
 
 
 def target_logits(
-    session: Session, samples: Sequence[Sample], start: int, vocab: int, *, budget: int, deadline: Deadline
+    session: Session, samples: Sequence[Sample], start: int | None, vocab: int, *, budget: int, deadline: Deadline
 ) -> Iterator[np.ndarray]:
     """For each of `samples`, float32 [T, vocab]: raw logits before each of its target's T tokens, given those before.
 
@@ -127,8 +127,9 @@ def _encoded(batch: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def _rows(batch: Sequence[Sample], start: int) -> dict[str, Any]:
+def _rows(batch: Sequence[Sample], start: int | None) -> dict[str, Any]:
     """Parts of a plan: what the decoder reads of the targets, i by sequence i with memory i."""
+    assert start is not None  # of models that have one
     inputs = [target_inputs(_of_decoder(sample), start) for sample in batch]
     of = np.repeat(np.arange(len(batch), dtype=np.int32), [len(each) for each in inputs])
     memories = of if batch[0].source is not None else np.full_like(of, -1)

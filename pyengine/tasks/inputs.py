@@ -107,7 +107,7 @@ class Inputs:
     def target(self, sentence: Sentence, name: str = "the target") -> np.ndarray:
         """int32 ids of a whole target with its end token, which is added where it is missing."""
         ids = self._ids(sentence, "target", name)
-        if not ids or ids[-1] not in self._end:
+        if self._end and (not ids or ids[-1] not in self._end):
             ids.append(self._end[0])
         most = self._config.target_side()[0].max_positions
         if len(ids) > most:

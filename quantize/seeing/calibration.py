@@ -251,7 +251,7 @@ def _translated(engine: Engine, samples: list[Sample]) -> list[Sample]:
     waiting = [source for source, target in samples if source is not None and target is None]
     if not waiting or decoder is None:
         return samples
-    results = iter(Translator(engine, None, {}).translate(waiting, num_beams=1, num_return_sequences=1))
+    results = iter(Translator(engine, None, {}).translate(waiting, num_beams=1, do_sample=False))
     end, most = engine.generation.eos_token_id[0], decoder.max_positions
     return [
         Sample(source, np.array([*next(results).ids, end][:most], np.int32) if target is None else target)

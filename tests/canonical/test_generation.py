@@ -55,8 +55,8 @@ def test_what_is_absent_or_null_has_the_default_of_transformers() -> None:
 
 @pytest.mark.parametrize("value", [1, None])
 def test_unknown_fields(value: object) -> None:
-    with pytest.raises(ModelFileError, match="here: unknown fields: 'top_k'"):
-        GenerationDefaults.from_json({**DEFAULTS.to_json(), "top_k": value}, "here", CONFIG)
+    with pytest.raises(ModelFileError, match="here: unknown fields: 'top_z'"):
+        GenerationDefaults.from_json({**DEFAULTS.to_json(), "top_z": value}, "here", CONFIG)
 
 
 def test_a_model_that_writes_nothing_has_no_search() -> None:
@@ -65,9 +65,27 @@ def test_a_model_that_writes_nothing_has_no_search() -> None:
         GenerationDefaults.from_json(DEFAULTS.to_json(), "here", encoder)
 
 
+def test_a_decoder_alone_needs_no_ids() -> None:
+    layers = tuple(dataclasses.replace(layer, cross_attention=None) for layer in CONFIG.decoder.layers)
+    decoder = dataclasses.replace(CONFIG.decoder, layers=layers)
+    alone = dataclasses.replace(CONFIG, encoder=None, decoder=decoder, source_vocab=None, share_embeddings=False)
+    said = {"max_length": 9}
+    found = GenerationDefaults.from_json(said, "here", alone)
+    assert (found.decoder_start_token_id, found.eos_token_id, found.bos_token_id) == (None, (), None)
+    assert GenerationDefaults.from_json(through_json(found.to_json()), "here", alone) == found
+    some = dataclasses.replace(found, eos_token_id=(2, 3), bos_token_id=1)
+    assert GenerationDefaults.from_json(through_json(some.to_json()), "here", alone) == some
+    with pytest.raises(ModelFileError, match="^here: bos_token_id"):
+        GenerationDefaults.from_json({**said, "bos_token_id": 21}, "here", alone)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     (
+        ("do_sample", True),
+        ("logit_bias", [[21, 1.0]]),
+        ("logit_bias", [[1]]),
+        ("temperature", -1.0),
         ("decoder_start_token_id", 21),
         ("decoder_start_token_id", None),
         ("eos_token_id", []),
@@ -100,5 +118,5 @@ def test_a_model_that_writes_nothing_has_no_search() -> None:
     ),
 )
 def test_a_wrong_default_is_named(name: str, value: Any) -> None:
-    with pytest.raises(ModelFileError, match=f"^here: {name}"):
+    with pytest.raises(ModelFileError, match=f"^here: {'num_beams' if name == 'do_sample' else name}"):
         GenerationDefaults.from_json({**through_json(DEFAULTS.to_json()), name: value}, "here", CONFIG)

@@ -141,7 +141,8 @@ def test_null_is_the_default(tmp_path: Path) -> None:
 
 LACKING = (
     ("num_beam_groups", 2, 1),
-    ("do_sample", True, False),
+    ("top_h", 0.5, None),
+    ("epsilon_cutoff", 0.1, 0.0),
     ("penalty_alpha", 0.6, 0.0),
     ("constraints", [{}], []),
     ("force_words_ids", [[1]], []),
