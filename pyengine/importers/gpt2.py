@@ -100,6 +100,7 @@ FAMILIES = (
         ignored=frozenset({
             "attn_pdrop", "embd_pdrop", "resid_pdrop", "initializer_range", "n_ctx", "summary_type",
             "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
+            "n_special", "predict_special_tokens",  # of the first classes
             "reorder_and_upcast_attn",  # the order and type of a computation that is in float32 here
         }),
         checked="As transformers writes it, and as it was first published: the bare model's names, masks in the file.",

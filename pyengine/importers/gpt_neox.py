@@ -102,6 +102,7 @@ FAMILIES = (
         fixed=FIXED,
         ignored=frozenset({
             "attention_dropout", "hidden_dropout", "classifier_dropout", "initializer_range",
+            "attention_probs_dropout_prob", "hidden_dropout_prob",  # of the first class
             "is_decoder",  # which way it looks is up to the class
         }),
         checked="Parallel and sequential, with a rope of 6 of 20 dimensions.",

@@ -39,7 +39,10 @@ KEYS = {
 }  # fmt: skip
 OWN = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
 BUFFERS = (".rotary_emb.inv_freq",)
-IGNORED = frozenset({"attention_dropout", "initializer_range"})
+IGNORED = frozenset({
+    "attention_dropout", "initializer_range",
+    "pretraining_tp",  # how products were shared out in training
+})  # fmt: skip
 
 
 def line_plan(
@@ -115,10 +118,7 @@ FAMILIES = (
         title="Llama 2 and 3, SmolLM 2",
         keys={**KEYS, "attention_bias": False, "mlp_bias": False},
         plan=_llama,
-        ignored=IGNORED | {
-            "pretraining_tp",  # how products were shared out in training
-            "is_llama_config", "transformers.js_config", "max_sequence_length",  # of exports; no class reads them
-        },
+        ignored=IGNORED | {"is_llama_config", "transformers.js_config", "max_sequence_length"},  # no class reads them
         checked="With all biases, six heads on two of keys and values, a width of heads of its own.",
         **{**_REST, "fixed": {**WHOLE_HEADS, "rope_interleaved": False}},
     ),

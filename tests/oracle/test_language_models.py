@@ -3,6 +3,7 @@ and the ids of a greedy search.
 """
 
 from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
