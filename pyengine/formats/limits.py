@@ -20,6 +20,7 @@ VOCABULARY_BYTES = 64 << 20  # vocab.json, tokenizer.json: 40 MB with 256,000 pi
 SENTENCEPIECE_BYTES = 32 << 20  # *.spm: 5 MB with 256,000 pieces
 TOKENIZER_SETTINGS_BYTES = 8 << 20  # tokenizer_config.json and its like: 1 MB with 6,000 added tokens
 ADDED_TOKENS_TEXT = 500_000  # characters, and 8 a token: 150,000 with 6,000 added tokens
+TEMPLATE_BYTES = 256 << 10  # chat_template.jinja: 30 kB
 CHECKSUMS_BYTES = 64 << 10  # SHA256SUMS: ten lines
 REPORT_BYTES = 16 << 20  # report.json
 

@@ -95,6 +95,20 @@ def read_settings(directory: Path) -> Settings:
     )
 
 
+def special_tokens(directory: Path) -> dict[str, str]:
+    """The special tokens of the files in ``directory`` by name, ``bos_token`` and the like; those that are there.
+
+    Raises TokenizerError that names file and field.
+    """
+    path = directory / CONFIG_FILE
+    values = load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES) if os.path.lexists(path) else {}
+    older = directory / SPECIAL_TOKENS_FILE
+    if "added_tokens_decoder" not in values and os.path.lexists(older):
+        values.update(load_object(older, TokenizerError, TOKENIZER_SETTINGS_BYTES))
+    names = [name for name, value in values.items() if name.endswith("_token") and isinstance(value, (str, dict))]
+    return {name: _content(path, name, values[name]) for name in names if values[name]}
+
+
 def flag(path: Path, fields: dict[str, Any], name: str) -> bool:
     """A field of ``path`` that is true or false; absent and null are false. Raises TokenizerError."""
     value = fields.get(name)

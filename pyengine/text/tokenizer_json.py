@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pyengine.formats.limits import EXPANSION, TOKENIZER_SETTINGS_BYTES, VOCABUL
 from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import check_cost, load_object, parse_object
 from pyengine.native import native
+from pyengine.text.detokenizer import Detokenizer, stages_of
 from pyengine.text.settings import CONFIG_FILE, flag
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 
@@ -24,7 +26,7 @@ _NODE_COST = 300
 
 
 class JsonTokenizer:
-    """A ``Tokenizer`` with one vocabulary for both sides.
+    """A ``TextTokenizer``, and a ``Tokenizer`` with one vocabulary for both sides.
 
     ``size`` is the model's number of ids where it is known: embedding tables are often padded, and the ids
     above the tokenizer's have no piece and no text. A file may be wrong in ways that show only with some texts:
@@ -47,8 +49,16 @@ class JsonTokenizer:
         if size is not None and count > size:
             raise TokenizerError(f"{path}: expected ids below the model's {size}, found the id {count - 1}")
         self._path = path
-        self.source_size = self.target_size = count if size is None else size
+        self.size = self.source_size = self.target_size = count if size is None else size
         self._clean_up_spaces = _reads_clean_up(directory, self._tokenizer)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = {token.content: index for index, token in added.items() if token.special}
+        self._special_ids = frozenset(self._special.values())
+        self._splitting: tokenizers.Tokenizer | None = None  # made when a text first needs it
+        decoder = self._tokenizer.decoder
+        self._stages = stages_of(
+            None if decoder is None else json.loads(decoder.__getstate__()), self._decode_tokens, self._clean_up_spaces
+        )
 
     def encode_source(self, text: str) -> list[int]:
         """See ``Tokenizer``; the end token is the file's to add (its post-processor), and it may add others."""
@@ -58,24 +68,65 @@ class JsonTokenizer:
         """See ``Tokenizer``; with ``end`` as ``encode_source``, without it the text alone."""
         return self._encode(text, special=end)
 
+    def encode(self, text: str, *, special: bool = True, split_special: bool = True) -> list[int]:
+        """See ``TextTokenizer``."""
+        checked_text(text)
+        if split_special and self._splitting is not None:
+            return self._ids(self._run(self._splitting, text, special).ids)
+        found = self._run(self._tokenizer, text, special)
+        ids: list[int] = found.ids
+        if not self._special_ids.isdisjoint(ids):
+            added = found.special_tokens_mask  # the others come from the text
+            if not split_special:
+                begin = next((i for i, mask in enumerate(added) if not mask), len(ids))
+                return self._ids(ids[begin:] if begin and ids[begin : 2 * begin] == ids[:begin] else ids)
+            if any(index in self._special_ids and not mask for index, mask in zip(ids, added)):
+                # The package's setting is one of the whole object, which other threads may use at this moment.
+                with _failures_of(self._path, "cannot be read again"):
+                    splitting = native(tokenizers.Tokenizer.from_str, native(self._tokenizer.to_str))
+                    splitting.encode_special_tokens = True
+                self._splitting = splitting
+                ids = self._run(splitting, text, special).ids
+        return self._ids(ids)
+
     def decode(self, ids: Iterable[int]) -> str:
         """See ``Tokenizer``."""
-        known = checked_ids(ids, self.target_size)
+        known = checked_ids(ids, self.size)
         with _failures_of(self._path, "cannot decode token ids"):
             text = native(self._tokenizer.decode, known, skip_special_tokens=True)
         return clean_up_spaces(text) if self._clean_up_spaces else text
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """See ``Tokenizer``; an id without a piece gives the empty string."""
-        return [self._tokenizer.id_to_token(index) or "" for index in checked_ids(ids, self.target_size)]
+        return [self._tokenizer.id_to_token(index) or "" for index in checked_ids(ids, self.size)]
+
+    def stream(self) -> Detokenizer:
+        """See ``TextTokenizer``."""
+        return Detokenizer(self._token_of, [stage() for stage in self._stages])
+
+    def _token_of(self, index: int) -> str | None:
+        """The piece of an id that is part of the text."""
+        token: str | None = self._tokenizer.id_to_token(*checked_ids((index,), self.size))
+        return None if token in self._special else token
+
+    def _decode_tokens(self, tokens: list[str]) -> str:
+        decoder = self._tokenizer.decoder
+        with _failures_of(self._path, "cannot decode tokens"):
+            text: str = native(decoder.decode, tokens)
+        return text
+
+    def _run(self, tokenizer: tokenizers.Tokenizer, text: str, special: bool) -> tokenizers.Encoding:
+        with _failures_of(self._path, "cannot encode the text"):
+            return native(tokenizer.encode, text, add_special_tokens=special)
+
+    def _ids(self, ids: list[int]) -> list[int]:
+        if ids and max(ids) >= self.size:  # the post-processor has ids of its own
+            raise TokenizerError(f"{self._path}: expected ids below {self.size}, found {max(ids)}")
+        return ids
 
     def _encode(self, text: str, *, special: bool) -> list[int]:
         checked_text(text)
-        with _failures_of(self._path, "cannot encode the text"):
-            ids = native(self._tokenizer.encode, text, add_special_tokens=special).ids
-        if ids and max(ids) >= self.source_size:  # the post-processor has ids of its own
-            raise TokenizerError(f"{self._path}: expected ids below {self.source_size}, found {max(ids)}")
-        return ids
+        return self._ids(self._run(self._tokenizer, text, special).ids)
 
 
 def _count_nodes(path: Path, data: bytes) -> int:
