@@ -21,6 +21,7 @@ from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object, shorten
 from pyengine.importers import gemma, gpt2, gpt_neox, llama, marian, phi3, qwen
 from pyengine.importers.gguf import read_gguf
+from pyengine.importers.gguf_tokenizer import tokenizer_files_of
 from pyengine.importers.table import Family, RawCheckpoint, import_checkpoint
 from pyengine.importers.tokenizer_files import EXPECTED, find_tokenizer
 
@@ -65,7 +66,8 @@ def _read_directory(path: Path) -> RawCheckpoint:
 
 def _read_file(path: Path) -> RawCheckpoint:
     file = read_gguf(path)
-    return RawCheckpoint(path, path, file.config, file.weights, None, {})
+    files = tokenizer_files_of(file.metadata, str(path))
+    return RawCheckpoint(path, path, file.config, file.weights, "tokenizers" if files else None, files)
 
 
 def _architecture(config: Mapping[str, Any], path: Path) -> str:
