@@ -79,6 +79,30 @@ def test_word_pieces_are_the_originals(tmp_path: Path) -> None:
     tokenizer = opened(word_pieces(made), tmp_path)
     for line in LINES:
         assert tokenizer.encode(line) == [first, *made.encode(line).ids, last], line
+    assert tokenizer.decode(tokenizer.encode("Zwei Hunde fährt cities")) == "zwei hunde fahrt cities"
+
+
+@pytest.mark.parametrize("prefix", (False, True))
+def test_spaces_that_are_a_token_of_users(tmp_path: Path, prefix: bool) -> None:
+    metadata = pieces(prefix)
+    spaces = len(metadata["tokenizer.ggml.tokens"])
+    for key, value in (("tokens", "     "), ("scores", 0.0), ("token_type", 4)):
+        metadata[f"tokenizer.ggml.{key}"].append(value)
+    tokenizer = opened(metadata, tmp_path)
+    ids = tokenizer.encode("a      b", special=False)
+    assert spaces in ids and tokenizer.decode(ids) == ("a       b" if prefix else "a      b")
+    # Without a prefix they are looked for as SentencePiece has them.
+    assert (spaces in tokenizer.encode("a\u2581\u2581\u2581\u2581\u2581b")) is not prefix
+
+
+def test_added_tokens_that_take_the_white_space_behind_them(tmp_path: Path) -> None:
+    metadata = pieces(True)
+    end = metadata["tokenizer.ggml.eos_token_id"]
+    for architecture, stripped in (("llama", False), ("phi3", True)):
+        tokenizer = opened({**metadata, "general.architecture": architecture}, tmp_path)
+        word = tokenizer.encode("a", special=False)
+        assert (tokenizer.encode("</s>   a", special=False, split_special=False) == [end, *word]) is stripped
+        assert tokenizer.encode("<s>   a", special=False, split_special=False)[1:] != word
 
 
 def test_special_tokens_are_text_unless_the_caller_says_otherwise(tmp_path: Path) -> None:
