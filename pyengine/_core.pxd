@@ -189,6 +189,7 @@ cdef extern from "ops/ops.h" nogil:
     ctypedef struct pe_ropes:
         int n
         const float **frequencies
+        int *sets
         int64_t *dims
         float *factor
 
@@ -375,6 +376,7 @@ cdef extern from "model/session.h" nogil:
         const int32_t *tokens
         const int32_t *sequences
         const int32_t *memories
+        const int32_t *rope_sets
         const int32_t *logit_rows
         pe_logits_request logits
 

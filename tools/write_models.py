@@ -74,7 +74,7 @@ def section(family: Family) -> str:
         others = ", ".join(f"`{begin}` for `{known}`" for begin, known in family.renamed.items())
         parts.append(filled(f"Other beginnings of tensors' names: {others}."))
     if family.buffers:
-        parts.append(filled(f"Passed over, tensors of old files that a formula gives: those in {code(family.buffers)}."))
+        parts.append(filled(f"Passed over: tensors of old files that a formula gives, {code(family.buffers)}."))
     parts.append(filled(f"Checked: {family.checked}"))
     return "\n".join(parts)
 

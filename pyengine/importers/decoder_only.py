@@ -15,8 +15,8 @@ from pyengine.importers.ropes import Rope, rope_of, rope_parameters_of
 from pyengine.importers.table import Source
 
 __all__ = [
-    "FIXED", "GATED", "ROPE_KEYS", "WHOLE_HEADS", "Sizes", "decoder_only", "module_sources", "rms_stack",
-    "rope_of_whole_heads", "rope_sources", "sizes_of", "table_sources", "whole_rope",
+    "BUFFERS", "FIXED", "GATED", "OWN", "ROPE_KEYS", "WHOLE_HEADS", "Sizes", "decoder_only", "module_sources",
+    "rms_stack", "rope_of_whole_heads", "rope_sources", "sizes_of", "table_sources", "whole_rope",
 ]  # fmt: skip
 
 # Keys of every config class, which mean another kind of model or of attention.
@@ -28,6 +28,9 @@ WHOLE_HEADS: Mapping[str, Any] = {**FIXED, "partial_rotary_factor": 1.0}
 ROPE_KEYS: Mapping[str, Any] = {
     "rope_parameters": None, "rope_scaling": None, "rope_theta": 10000.0, "original_max_position_embeddings": None,
 }  # fmt: skip
+# How the names of tensors of the line of Llama begin, and how those end that a formula gives.
+OWN = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
+BUFFERS = (".rotary_emb.inv_freq",)
 # Canonical name -> raw name of a gated feed-forward and of what is around the layers, "*" a layer's number.
 GATED = {
     "decoder.norm": "model.norm",
@@ -52,6 +55,10 @@ class Sizes:
     vocab: int
     epsilon: float
     tied: bool
+
+    def model(self, family: str, stack: StackConfig, ropes: Mapping[str, Rope], **changes: Any) -> ModelConfig:
+        """``decoder_only`` of this width and vocabulary."""
+        return decoder_only(family, stack, ropes, width=self.width, vocab=self.vocab, tied=self.tied, **changes)
 
     def attention(self, **changes: Any) -> AttentionConfig:
         """Without biases, scores over sqrt(head_width)."""
@@ -95,17 +102,24 @@ def rms_stack(
 
 
 def decoder_only(
-    family: str, sizes: Sizes, stack: StackConfig, ropes: Mapping[str, Rope], **changes: Any
+    family: str,
+    stack: StackConfig,
+    ropes: Mapping[str, Rope],
+    *,
+    width: int,
+    vocab: int,
+    tied: bool,
+    **changes: Any,
 ) -> ModelConfig:
     """A decoder that reads nothing but its own tokens, with an output layer that has no bias."""
     return ModelConfig(
         family,
-        sizes.width,
+        width,
         encoder=None,
         decoder=stack,
         source_vocab=None,
-        target_vocab=sizes.vocab,
-        tie_output=sizes.tied,
+        target_vocab=vocab,
+        tie_output=tied,
         output_bias=False,
         ropes={name: rope.config for name, rope in ropes.items()},
         **changes,

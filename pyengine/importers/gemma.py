@@ -11,10 +11,10 @@ import numpy as np
 from pyengine.canonical import AttentionConfig
 from pyengine.formats.strict_json import Fields, shorten
 from pyengine.importers.decoder_only import (
+    OWN,
     ROPE_KEYS,
     WHOLE_HEADS,
     Sizes,
-    decoder_only,
     module_sources,
     rms_stack,
     rope_of_whole_heads,
@@ -67,7 +67,7 @@ def _plan(name: str, fields: Fields, sizes: Sizes, attentions: list[AttentionCon
     stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_activation"), after_norms=True)
     cap = number_or_none(fields, "final_logit_softcapping")
     scale = math.sqrt(sizes.width)
-    config = decoder_only(name, sizes, stack, ropes, embedding_scale=scale, logit_soft_cap=cap)
+    config = sizes.model(name, stack, ropes, embedding_scale=scale, logit_soft_cap=cap)
     return Plan(config, _sources(sizes, ropes))
 
 
@@ -126,7 +126,6 @@ _KEYS = {
     "query_pre_attn_scalar": 256, "sliding_window": 4096, "layer_types": None, "final_logit_softcapping": 30.0,
 }  # fmt: skip
 _FIXED = {**WHOLE_HEADS, "use_bidirectional_attention": False}
-_OWN = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
 _IGNORED = frozenset({
     "attention_dropout", "initializer_range",
     "hidden_act",  # of an older class; hidden_activation counts
@@ -143,7 +142,7 @@ _GEMMA3 = Family(
     },
     nullable=frozenset({"sliding_window"}),
     plan=_gemma3,
-    own=_OWN,
+    own=OWN,
     fixed=_FIXED,
     ignored=_IGNORED | {"attn_logit_softcapping"},  # stored by the class, and read nowhere
     checked="With a rope for the layer with a window and a linear one of another base for the other.",
@@ -157,7 +156,7 @@ FAMILIES = (
         keys={**_KEYS, **ROPE_KEYS, "attn_logit_softcapping": 50.0},
         nullable=frozenset({"sliding_window", "final_logit_softcapping", "attn_logit_softcapping"}),
         plan=_gemma2,
-        own=_OWN,
+        own=OWN,
         fixed=_FIXED,
         ignored=_IGNORED,
         checked="With a window in the first of two layers, and caps so low that scores and logits reach them.",

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pyengine.canonical import AttentionConfig, FeedForwardConfig, LayerConfig, ModelConfig, StackConfig
+from pyengine.canonical import AttentionConfig, FeedForwardConfig, LayerConfig, StackConfig
 from pyengine.formats.strict_json import Fields
-from pyengine.importers.decoder_only import FIXED, module_sources, table_sources
+from pyengine.importers.decoder_only import FIXED, decoder_only, module_sources, table_sources
 from pyengine.importers.keys import activation_of, head_width_of, layer_count, size, size_or
 from pyengine.importers.table import Family, Plan, Source
 
@@ -32,22 +32,9 @@ def _plan(fields: Fields) -> Plan:
         LayerConfig(AttentionConfig(heads, heads, head_width, scale / (i + 1 if by_layer else 1)), feed_forward)
         for i in range(layer_count(fields, "n_layer"))
     )
-    config = ModelConfig(
-        family="gpt2",
-        width=width,
-        encoder=None,
-        decoder=StackConfig(
-            layers,
-            size(fields, "n_positions"),
-            norm_epsilon=fields.number("layer_norm_epsilon"),
-            placement="pre",
-            final_norm=True,
-        ),
-        source_vocab=None,
-        target_vocab=size(fields, "vocab_size"),
-        tie_output=tied,
-        output_bias=False,
-    )
+    positions, epsilon = size(fields, "n_positions"), fields.number("layer_norm_epsilon")
+    stack = StackConfig(layers, positions, norm_epsilon=epsilon, placement="pre", final_norm=True)
+    config = decoder_only("gpt2", stack, {}, width=width, vocab=size(fields, "vocab_size"), tied=tied)
     sources = module_sources(_NORMS, len(layers)) | {"decoder.positions": Source(("transformer.wpe.weight",))}
     for i in range(len(layers)):
         sources |= _layer(i, width, feed_forward.width)
@@ -100,6 +87,7 @@ FAMILIES = (
         ignored=frozenset({
             "attn_pdrop", "embd_pdrop", "resid_pdrop", "initializer_range", "n_ctx", "summary_type",
             "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
+            "n_special", "predict_special_tokens",  # of the first classes
             "reorder_and_upcast_attn",  # the order and type of a computation that is in float32 here
         }),
         checked="As transformers writes it, and as it was first published: the bare model's names, masks in the file.",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyengine.canonical import AttentionConfig, FeedForwardConfig, LayerConfig, ModelConfig, StackConfig
+from pyengine.canonical import AttentionConfig, FeedForwardConfig, LayerConfig, StackConfig
 from pyengine.formats.strict_json import Fields
-from pyengine.importers.decoder_only import FIXED, module_sources, rope_sources, table_sources
+from pyengine.importers.decoder_only import FIXED, decoder_only, module_sources, rope_sources, table_sources
 from pyengine.importers.keys import activation_of, equal_layers, head_width_of, number_or_none, size
 from pyengine.importers.ropes import Rope, rope_of, rope_parameters_of
 from pyengine.importers.table import Family, Plan, Source
@@ -39,17 +39,8 @@ def _plan(fields: Fields) -> Plan:
         positions="none",
     )
     rope = _rope(fields, head_width, stack.max_positions)
-    config = ModelConfig(
-        family="gpt_neox",
-        width=width,
-        encoder=None,
-        decoder=stack,
-        source_vocab=None,
-        target_vocab=size(fields, "vocab_size"),
-        tie_output=tied,
-        output_bias=False,
-        ropes={"main": rope.config},
-    )
+    vocab = size(fields, "vocab_size")
+    config = decoder_only("gpt_neox", stack, {"main": rope}, width=width, vocab=vocab, tied=tied)
     sources = module_sources(_NAMES, len(stack.layers)) | rope_sources({"main": rope})
     for i in range(len(stack.layers)):
         sources |= _parts(i, width, heads)
@@ -102,6 +93,7 @@ FAMILIES = (
         fixed=FIXED,
         ignored=frozenset({
             "attention_dropout", "hidden_dropout", "classifier_dropout", "initializer_range",
+            "attention_probs_dropout_prob", "hidden_dropout_prob",  # of the first class
             "is_decoder",  # which way it looks is up to the class
         }),
         checked="Parallel and sequential, with a rope of 6 of 20 dimensions.",

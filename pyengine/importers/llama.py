@@ -9,11 +9,12 @@ from typing import Any
 from pyengine.canonical import AttentionConfig
 from pyengine.formats.strict_json import Fields
 from pyengine.importers.decoder_only import (
+    BUFFERS,
     GATED,
+    OWN,
     ROPE_KEYS,
     WHOLE_HEADS,
     Sizes,
-    decoder_only,
     module_sources,
     rms_stack,
     rope_sources,
@@ -24,7 +25,7 @@ from pyengine.importers.decoder_only import (
 from pyengine.importers.keys import activation_of, layer_windows, size, size_or_none, window_of
 from pyengine.importers.table import Family, Plan
 
-__all__ = ["BUFFERS", "FAMILIES", "IGNORED", "KEYS", "OWN", "line_plan", "sliding_window"]
+__all__ = ["FAMILIES", "IGNORED", "KEYS", "line_plan", "sliding_window"]
 
 _NAMES = {
     **GATED,
@@ -37,9 +38,10 @@ KEYS = {
     "num_attention_heads": 32, "num_key_value_heads": None, "head_dim": None, "hidden_act": "silu",
     "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, **ROPE_KEYS,
 }  # fmt: skip
-OWN = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
-BUFFERS = (".rotary_emb.inv_freq",)
-IGNORED = frozenset({"attention_dropout", "initializer_range"})
+IGNORED = frozenset({
+    "attention_dropout", "initializer_range",
+    "pretraining_tp",  # how products were shared out in training
+})  # fmt: skip
 
 
 def line_plan(
@@ -64,7 +66,7 @@ def line_plan(
         for i in range(sizes.layers)
     ]
     stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_act"), bias=bias)
-    config = decoder_only(name, sizes, stack, ropes)
+    config = sizes.model(name, stack, ropes)
     sources = module_sources(_NAMES, sizes.layers) | rope_sources(ropes)
     return Plan(config, sources | table_sources("model.embed_tokens.weight", "lm_head.weight", sizes.tied))
 
@@ -115,10 +117,7 @@ FAMILIES = (
         title="Llama 2 and 3, SmolLM 2",
         keys={**KEYS, "attention_bias": False, "mlp_bias": False},
         plan=_llama,
-        ignored=IGNORED | {
-            "pretraining_tp",  # how products were shared out in training
-            "is_llama_config", "transformers.js_config", "max_sequence_length",  # of exports; no class reads them
-        },
+        ignored=IGNORED | {"is_llama_config", "transformers.js_config", "max_sequence_length"},  # no class reads them
         checked="With all biases, six heads on two of keys and values, a width of heads of its own.",
         **{**_REST, "fixed": {**WHOLE_HEADS, "rope_interleaved": False}},
     ),

@@ -139,6 +139,6 @@ FAMILY = Family(
         "add_bias_logits",       # final_logits_bias is added if it is there
         "extra_pos_embeddings",  # only for learned positions, which static_position_embeddings rules out
     }),
-    checked="Every activation, all ways to tie and share tables, old exports, a real checkpoint (multi30k-de-en): ids and "
-    "scores of whole translations.",
+    checked="Every activation, all ways to tie and share tables, old exports, a real checkpoint (multi30k-de-en); ids "
+    "and scores of whole translations.",
 )  # fmt: skip

@@ -6,11 +6,12 @@ import numpy as np
 
 from pyengine.formats.strict_json import Fields, shorten
 from pyengine.importers.decoder_only import (
+    BUFFERS,
     FIXED,
     GATED,
+    OWN,
     ROPE_KEYS,
     Sizes,
-    decoder_only,
     module_sources,
     rms_stack,
     rope_sources,
@@ -18,6 +19,7 @@ from pyengine.importers.decoder_only import (
     table_sources,
 )
 from pyengine.importers.keys import activation_of, size_or_none, window_of
+from pyengine.importers.llama import KEYS
 from pyengine.importers.ropes import rope_of, rope_parameters_of
 from pyengine.importers.table import Family, Plan, Source
 
@@ -39,7 +41,7 @@ def _plan(fields: Fields) -> Plan:
     for i in range(sizes.layers):
         sources |= _parts(sizes, i)
     sources |= table_sources("model.embed_tokens.weight", "lm_head.weight", sizes.tied)
-    return Plan(decoder_only("phi3", sizes, stack, ropes), sources)
+    return Plan(sizes.model("phi3", stack, ropes), sources)
 
 
 def _parts(sizes: Sizes, layer: int) -> dict[str, Source]:
@@ -70,15 +72,13 @@ FAMILIES = (
         model_type="phi3",
         title="Phi-3, Phi-4-mini",
         keys={
-            "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
-            "num_attention_heads": 32, "num_key_value_heads": None, "head_dim": None, "hidden_act": "silu",
-            "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
-            "sliding_window": None, **ROPE_KEYS, "partial_rotary_factor": None,
-            "original_max_position_embeddings": 4096,
+            **KEYS, "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192,
+            "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "sliding_window": None,
+            "partial_rotary_factor": None, "original_max_position_embeddings": 4096,
         },
         plan=_plan,
-        own=("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."),
-        buffers=(".rotary_emb.inv_freq",),
+        own=OWN,
+        buffers=BUFFERS,
         fixed={
             **FIXED, "attention_bias": False, "mlp_bias": False, "lm_head_bias": False, "full_attn_mod": 1,
             "interpolate_factor": 1,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pyengine.canonical import AttentionConfig
 from pyengine.formats.strict_json import Fields
-from pyengine.importers.decoder_only import WHOLE_HEADS, Sizes, sizes_of
+from pyengine.importers.decoder_only import BUFFERS, OWN, WHOLE_HEADS, Sizes, sizes_of
 from pyengine.importers.keys import layer_windows
-from pyengine.importers.llama import BUFFERS, IGNORED, KEYS, OWN, line_plan, sliding_window
+from pyengine.importers.llama import IGNORED, KEYS, line_plan, sliding_window
 from pyengine.importers.table import Family, Plan
 
 __all__ = ["FAMILIES"]

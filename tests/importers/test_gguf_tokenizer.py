@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 from tokenizers import pre_tokenizers
 
 from pyengine.errors import PyengineError, TokenizerError, UnsupportedError
+from pyengine.importers import open_checkpoint
 from pyengine.importers.gguf_tokenizer import tokenizer_files_of
 from pyengine.importers.gguf_tokenizer.splits import SPLITS
 from pyengine.text.tokenizer_json import JsonTokenizer
 
 from ..text.odd_lines import odd_lines
+from .gguf_files import write_gguf
 from .gguf_vocabularies import TEXT, byte_level, original, pieces, processor, word_pieces, words
+from .test_gguf import CONFIGS, raw_tensors
 
 LINES = (*TEXT, *odd_lines()[::4])
 
@@ -75,6 +79,30 @@ def test_word_pieces_are_the_originals(tmp_path: Path) -> None:
     tokenizer = opened(word_pieces(made), tmp_path)
     for line in LINES:
         assert tokenizer.encode(line) == [first, *made.encode(line).ids, last], line
+    assert tokenizer.decode(tokenizer.encode("Zwei Hunde fährt cities")) == "zwei hunde fahrt cities"
+
+
+@pytest.mark.parametrize("prefix", (False, True))
+def test_spaces_that_are_a_token_of_users(tmp_path: Path, prefix: bool) -> None:
+    metadata = pieces(prefix)
+    spaces = len(metadata["tokenizer.ggml.tokens"])
+    for key, value in (("tokens", "     "), ("scores", 0.0), ("token_type", 4)):
+        metadata[f"tokenizer.ggml.{key}"].append(value)
+    tokenizer = opened(metadata, tmp_path)
+    ids = tokenizer.encode("a      b", special=False)
+    assert spaces in ids and tokenizer.decode(ids) == ("a       b" if prefix else "a      b")
+    # Without a prefix they are looked for as SentencePiece has them.
+    assert (spaces in tokenizer.encode("a\u2581\u2581\u2581\u2581\u2581b")) is not prefix
+
+
+def test_added_tokens_that_take_the_white_space_behind_them(tmp_path: Path) -> None:
+    metadata = pieces(True)
+    end = metadata["tokenizer.ggml.eos_token_id"]
+    for architecture, stripped in (("llama", False), ("phi3", True)):
+        tokenizer = opened({**metadata, "general.architecture": architecture}, tmp_path)
+        word = tokenizer.encode("a", special=False)
+        assert (tokenizer.encode("</s>   a", special=False, split_special=False) == [end, *word]) is stripped
+        assert tokenizer.encode("<s>   a", special=False, split_special=False)[1:] != word
 
 
 def test_special_tokens_are_text_unless_the_caller_says_otherwise(tmp_path: Path) -> None:
@@ -148,6 +176,30 @@ def test_the_other_files() -> None:
     assert files["tokenizer_config.json"] == (
         b'{"bos_token":"<s>","eos_token":"</s>","unk_token":"<unk>","clean_up_tokenization_spaces":false}'
     )
+
+
+def test_a_checkpoint_has_the_tokenizer_of_its_file(tmp_path: Path) -> None:
+    config = CONFIGS["llama"]
+    tokens = ["<unk>", "a", "b", "<s>", "</s>", "<pad>", "ab"]
+    tokens += [f"<unused{i}>" for i in range(config["vocab_size"] - len(tokens))]
+
+    def add(writer: gguf.GGUFWriter) -> None:
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(tokens)
+        writer.add_token_scores([-float(i) for i in range(len(tokens))])
+        writer.add_token_types([2, 1, 1, 3, 3, 3, 1, *[3] * (len(tokens) - 7)])
+        writer.add_unk_token_id(0)
+        writer.add_add_space_prefix(False)
+        writer.add_chat_template("{{ bos_token }}")
+
+    write_gguf(tmp_path / "tiny.gguf", "llama", config, raw_tensors("llama", config), change=add)
+    model = open_checkpoint(tmp_path / "tiny.gguf")
+    assert model.tokenizer_kind == "tokenizers" and model.notes == ()
+    assert set(model.tokenizer_files) == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    for name, content in model.tokenizer_files.items():
+        assert isinstance(content, bytes)
+        (tmp_path / name).write_bytes(content)
+    assert JsonTokenizer(tmp_path, size=config["vocab_size"]).encode("abba") == [3, 6, 2, 1]
 
 
 @pytest.mark.parametrize("model", ({}, {"tokenizer.ggml.model": "none"}, {"tokenizer.ggml.model": "no_vocab"}))

@@ -19,7 +19,7 @@ from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.importers import FAMILIES, open_checkpoint
 from pyengine.importers.generation import GENERATION_KEYS
 
-from .checkpoints import config_of, logits_by, model_of, random_ids, save, theirs_by
+from .checkpoints import config_of, logits_by, model_of, save, theirs_by
 from .families import FAMILIES as MODELS
 
 LENGTH = 19

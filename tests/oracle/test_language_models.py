@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from pyengine.canonical import CanonicalModel
 from pyengine.importers import open_checkpoint
@@ -24,11 +24,12 @@ from ..core.models import TinyModel, new_session, step
 from .checkpoints import floats, logits_by, random_ids, save, theirs_by
 from .families import FAMILIES, VOCABULARY, Family
 from .family import randomized
-from .language_models import GEMMA_SIZES, gpt2
+from .language_models import GEMMA_SIZES, gpt2, phi3
 
 IMPORTED = [family for family in FAMILIES if family.__name__ not in ("bloom", "bert", "electra", "t5")]
 LENGTHS = (1, 16, 17, 33, 39)
 PROMPTS, PROMPT, NEW = 64, 9, 24
+SUFFIXES = (".safetensors", ".bin")
 
 
 @pytest.fixture(scope="module", params=IMPORTED, ids=lambda family: family.__name__)
@@ -119,3 +120,28 @@ def test_names_of_a_bare_model_and_what_old_files_hold(tmp_path: Path) -> None:
     ids = random_ids(found, LENGTHS[-1])
     expected = theirs_by(family.model, ids)
     np.testing.assert_allclose(logits_by(found, ids), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("container", ("bfloat16", "shards", "bin", "shards of bin"))
+def test_containers(tmp_path: Path, container: str) -> None:
+    """Of a model whose tensors are parts of stored ones."""
+    model = phi3().model.float()
+    if container == "bfloat16":
+        model = model.bfloat16()
+    model.save_pretrained(tmp_path, max_shard_size="60KB" if "shards" in container else "1GB")
+    if "bin" in container:
+        files = list(tmp_path.glob("model*.safetensors"))
+        for file in files:
+            torch.save(load_file(file), tmp_path / file.name.replace("model", "pytorch_model").replace(*SUFFIXES))
+            file.unlink()
+        if len(files) > 1:
+            index = tmp_path / "model.safetensors.index.json"
+            text = index.read_text().replace("model-", "pytorch_model-").replace(*SUFFIXES)
+            (tmp_path / "pytorch_model.bin.index.json").write_text(text)
+            index.unlink()
+    assert len(list(tmp_path.glob("*model-*"))) > 2 or "shards" not in container
+    found = open_checkpoint(tmp_path)
+    ids = random_ids(found, LENGTHS[-1])
+    loaded = type(model).from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
+    expected = theirs_by(loaded, ids)
+    np.testing.assert_allclose(logits_by(found, ids), expected, rtol=0, atol=1e-4 * np.abs(expected).max())

@@ -11,15 +11,15 @@ import pytest
 from pyengine.errors import PyengineError
 from pyengine.text import ChatTemplate
 
+from ..real_models import VARIABLE
 from ..text.odd_lines import odd_lines
 from ..text.test_text_tokenizer import opened, streamed
 from ..text.trained import KINDS, trained
 
 transformers = pytest.importorskip("transformers")
 
-VARIABLE = "PYENGINE_LLAMA_CPP"
 FOLDER = os.environ.get(VARIABLE)
-TEMPLATES = sorted(Path(FOLDER, "models", "templates").glob("*.jinja")) if FOLDER else []
+TEMPLATES = sorted(Path(FOLDER, "templates").glob("*.jinja")) if FOLDER else []
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
 
 VARIABLES = {"functions": "[]", "datetime": "today"}  # which one of them asks for
@@ -79,7 +79,7 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[Any] | None]] = {
 }
 
 
-@pytest.mark.skipif(not TEMPLATES, reason=f"no templates: {VARIABLE} names no vendor/llama.cpp of llama-cpp-python")
+@pytest.mark.skipif(not TEMPLATES, reason=f"no templates: {VARIABLE} names no folder that has them")
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_templates(path: Path) -> None:
     """Where transformers gives a text it is ours; where it fails, ours is an error or, for a generator, a text."""

@@ -1,7 +1,7 @@
 """From the metadata of a GGUF file to the files of a tokenizer.
 
-The oracle is llama.cpp, of which such files come: its token ids, not those of the tokenizer that a file was made of,
-where these differ. Some normalize the text (NFC); no GGUF file says so.
+The ids are llama.cpp's, of which such files come: some originals normalize the text as well (NFC), which no GGUF file
+says. Where llama.cpp's patterns approach those of the original, the original's hold (``splits``).
 """
 
 from __future__ import annotations
