@@ -105,8 +105,10 @@ def stored_input(path: str | Path, model: CanonicalModel) -> tuple[dict[str, tup
         directory = open_directory(path)
         matrices = {name: stored_matrix(directory, name) for name in matrix_names(directory.config)}
         return matrices, sum(tensor.nbytes for tensor in directory.tensors.values())
-    widths = {kind: np.dtype(values).itemsize for kind, values in READABLE.items()}
-    sizes = {name: widths[each.dtype] * math.prod(each.shape) for name, each in model.tensors.items()}
+    sizes = {}
+    for name, each in model.tensors.items():
+        elements, size = READABLE[each.dtype]
+        sizes[name] = math.prod(each.shape) // elements * size
     specs = packed_specs(model.config, "float32")
     matrices = {}
     for name in matrix_names(model.config):

@@ -252,7 +252,8 @@ def _open(
     if isinstance(checkpoint, CanonicalModel):
         return checkpoint, None
     model = open_model(checkpoint, requantize=requantize, allow_unknown_keys=allow_unknown_keys)
-    return model, tokenizer_of(model)
+    with model.laid_out() as laid:
+        return model, tokenizer_of(laid)
 
 
 def _usable(model: CanonicalModel, tokenizer: Tokenizer | None, text: Text) -> tuple[Text, list[str]]:

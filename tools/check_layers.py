@@ -35,7 +35,7 @@ ARROWS: dict[str, str] = {
     "arguments": "errors formats foreign",
     "options": "errors arguments canonical",
     "canonical": "errors formats arguments",
-    "checkpoints": "errors formats canonical",
+    "checkpoints": "cpus errors formats canonical",
     "importers": "errors formats canonical checkpoints",
     "modelfile": "errors output formats canonical version",
     "text": "cpus errors native formats threads",
@@ -57,7 +57,7 @@ ARROWS: dict[str, str] = {
         "command console cpus errors options output plan version formats canonical checkpoints importers modelfile "
         "text shortlist scheduling tasks"
     ),
-    "tools": "canonical pyengine quantize cli",
+    "tools": "canonical importers pyengine quantize cli",
     "examples": "pyengine quantize errors",
     "benchmarks": "*",
     "tests": "*",

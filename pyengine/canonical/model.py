@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Callable, Mapping
 
 import numpy as np
@@ -11,17 +14,19 @@ import numpy as np
 from pyengine.canonical.config import ModelConfig
 from pyengine.canonical.generation import GenerationDefaults
 from pyengine.canonical.tensors import mismatches, tensor_specs
-from pyengine.errors import CheckpointError, ModelFileError
+from pyengine.errors import CheckpointError, ModelFileError, TokenizerError
+from pyengine.formats.limits import VOCABULARY_BYTES
+from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import Fields
 
-__all__ = ["REMOVABLE", "CanonicalModel", "LazyTensor", "Removal"]
+__all__ = ["REMOVABLE", "CanonicalModel", "LazyTensor", "Removal", "content_of"]
 
 REMOVABLE = ("heads", "neurons", "layers", "tokens")
 
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor that is read when asked. ``dtype`` is the stored type: float32, float16, bfloat16 or float64."""
+    """A tensor that is read when asked. ``dtype`` is the stored type, float32 or another."""
 
     name: str
     shape: tuple[int, ...]
@@ -74,9 +79,14 @@ class Removal:
         return cls(what, place, removed, total)
 
 
+def content_of(source: Path | bytes) -> bytes:
+    """The content of a tokenizer file that lies somewhere or is made; TokenizerError if it cannot be read."""
+    return source if isinstance(source, bytes) else read_regular(source, TokenizerError, VOCABULARY_BYTES)
+
+
 @dataclass(frozen=True)
 class CanonicalModel:
-    """What an importer returns; ``tokenizer_files`` are by name and lie in the checkpoint.
+    """What an importer returns; ``tokenizer_files`` are by name: they lie in the checkpoint, or are made, as bytes.
 
     ``generation`` is None without a decoder: nothing is searched for then. ``tokenizer_kind`` is None, "sentencepiece"
     or "tokenizers": how the files are to be read. ``removed``: what pruning took from the model that was trained, in
@@ -88,15 +98,29 @@ class CanonicalModel:
     generation: GenerationDefaults | None
     tensors: Mapping[str, LazyTensor]
     tokenizer_kind: str | None = None
-    tokenizer_files: Mapping[str, Path] = field(default_factory=dict)
+    tokenizer_files: Mapping[str, Path | bytes] = field(default_factory=dict)
     removed: tuple[Removal, ...] = ()
     kv: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
-        """Where the tokenizer files lie, which there must be."""
-        return next(iter(self.tokenizer_files.values())).parent
+        """Where the tokenizer files lie, which there must be, all of them (``laid_out``)."""
+        source = next(iter(self.tokenizer_files.values()))
+        assert isinstance(source, Path)
+        return source.parent
+
+    @contextmanager
+    def laid_out(self) -> Iterator[CanonicalModel]:
+        """The model with all tokenizer files in one directory: made ones in one that is gone afterwards."""
+        if all(isinstance(source, Path) for source in self.tokenizer_files.values()):
+            yield self
+            return
+        with TemporaryDirectory(prefix="pyengine-") as scratch:
+            places = {name: Path(scratch) / name for name in self.tokenizer_files}
+            for name, source in self.tokenizer_files.items():
+                places[name].write_bytes(content_of(source))
+            yield replace(self, tokenizer_files=places)
 
     def validate(self) -> None:
         """Raise one CheckpointError that lists every missing, extra and mis-shaped tensor."""

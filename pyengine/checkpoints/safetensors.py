@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyengine.checkpoints.stored import StoredTensor
+from pyengine.checkpoints.stored import MappedTensor, StoredTensor
 from pyengine.errors import CheckpointError
 from pyengine.formats.regular_files import map_regular
 from pyengine.formats.safetensors_header import parse_header
@@ -18,7 +18,7 @@ def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of the file by name. CheckpointError if the file is missing, damaged or hostile."""
     data = map_regular(path, CheckpointError)
     return {
-        name: StoredTensor(
+        name: MappedTensor(
             name=name,
             shape=entry.shape,
             strides=contiguous_strides(entry.shape),

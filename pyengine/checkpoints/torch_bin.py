@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyengine.checkpoints.stored import StoredTensor
+from pyengine.checkpoints.stored import MappedTensor, StoredTensor
 from pyengine.checkpoints.torch_legacy import MAGIC, open_legacy
 from pyengine.checkpoints.torch_pickle import StatePickle, Storage
 from pyengine.errors import CheckpointError, UnsupportedError

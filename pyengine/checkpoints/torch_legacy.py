@@ -14,7 +14,7 @@ import mmap
 from collections.abc import Mapping
 from pathlib import Path
 
-from pyengine.checkpoints.stored import StoredTensor
+from pyengine.checkpoints.stored import MappedTensor, StoredTensor
 from pyengine.checkpoints.torch_pickle import StatePickle, Storage
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.limits import PICKLE_BYTES

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyengine.checkpoints.stored import StoredTensor
+from pyengine.checkpoints.stored import MappedTensor, StoredTensor
 from pyengine.checkpoints.unpickle import Global, Machine, ObjectRefused, PickleError
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.strict_json import shorten
@@ -96,12 +96,12 @@ class StatePickle:
         """
         if not isinstance(state, dict):
             raise CheckpointError(f"{self._where}: expected a dict of tensors, found {type(state).__name__}")
-        found = {}
+        found: dict[str, StoredTensor] = {}
         for name, value in state.items():
             if type(name) is str and isinstance(value, _Tensor):
                 begin = begins[value.storage.key] + value.offset * value.storage.item_bytes
                 source = (value.storage.dtype, self._path, self._data, begin)
-                found[name] = StoredTensor(name, value.shape, value.strides, *source)
+                found[name] = MappedTensor(name, value.shape, value.strides, *source)
         if not found:
             names = ", ".join(shorten(name) for name in list(state)[:8])
             raise CheckpointError(

@@ -11,7 +11,6 @@ __all__ = ["what_else"]
 # As huggingface_hub has it: an owner and a name, which may also be a relative path.
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _CHECKPOINT = "a directory as Hugging Face exports it, with config.json and model.safetensors"
-_GGUF = f"a GGUF file, which llama.cpp reads; begin with the checkpoint that it was made of, {_CHECKPOINT}"
 _CTRANSLATE2 = f"a CTranslate2 model, which only that reads; begin with what it was made of, {_CHECKPOINT}"
 _LFS = "a Git LFS pointer in place of a file; `git lfs pull` fetches the file itself"
 _TORCH = "a file of torch.save; where you trust it, load it with torch, and write a directory with save_pretrained(DIR)"
@@ -38,7 +37,7 @@ def what_else(path: Path) -> str | None:
     if not names:
         return "an empty directory"
     if gguf := [name for name in names if name.endswith(".gguf")]:
-        return f"no config.json in it but {gguf[0]!r:.80}, {_GGUF}"
+        return f"no config.json in it but {gguf[0]!r:.80}, {_gguf(path / gguf[0])}"
     return "no config.json in it"
 
 
@@ -47,12 +46,16 @@ def _file(path: Path) -> str:
         return "something that is no directory"
     start = _start(path)
     if start.startswith(b"GGUF"):
-        return _GGUF
+        return _gguf(path)
     if start.startswith(b"version https://git-lfs"):
         return _LFS
     if (path.parent / "config.json").is_file():
         return f"a file; give its directory, {path.parent}"
     return _TORCH if start.startswith((b"PK\x03\x04", b"\x80")) else "a file"
+
+
+def _gguf(path: Path) -> str:
+    return f"a GGUF file; it is converted by itself: pyengine quantize {path} -o OUT"
 
 
 def _is_ctranslate2(path: Path) -> bool:

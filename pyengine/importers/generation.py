@@ -67,21 +67,21 @@ GENERATION_KEYS = frozenset({*OPTIONS, *_IDS, *_NEUTRAL, *_IGNORED})
 
 
 def read_generation(
-    directory: Path, model_json: Mapping[str, Any], config: ModelConfig, allowed: Collection[str]
+    checkpoint: Path, place: Path, model_json: Mapping[str, Any], config: ModelConfig, allowed: Collection[str]
 ) -> tuple[GenerationDefaults, tuple[str, ...]]:
-    """The defaults of the checkpoint in ``directory``, whose config.json is ``model_json``, and notes about them.
+    """The defaults of a ``checkpoint`` whose config.json, read from ``place``, is ``model_json``, and notes about them.
 
     As transformers does: generation_config.json alone if it is there, else the generation keys of
     config.json; the start, end and padding ids fall back to config.json. A list of one id is that id. Without a length
     the model's positions are the limit (transformers would stop after 20 tokens). UnsupportedError for a key that asks
     for what the engine lacks or is neither known nor ``allowed``, CheckpointError for a wrong value.
     """
-    path = directory / "generation_config.json"
+    path = checkpoint / "generation_config.json"  # of a file there is none
     if os.path.lexists(path):  # a link to nothing is damage, not absence
         source = load_object(path, CheckpointError, CONFIG_BYTES)
         unknown = {key: value for key, value in source.items() if key not in GENERATION_KEYS and key[:1] != "_"}
     else:
-        path = directory / "config.json"
+        path = place
         unknown, source = {}, {key: value for key, value in model_json.items() if key in GENERATION_KEYS}
     given = {key: value for key, value in source.items() if value is not None}
     lacking = [

@@ -9,7 +9,8 @@ import numpy as np
 from pyengine.canonical import AttentionConfig, FeedForwardConfig, LayerConfig, ModelConfig, StackConfig
 from pyengine.formats.strict_json import Fields
 from pyengine.importers.positions import sinusoidal
-from pyengine.importers.table import WHOLE, Family, Plan, Source, equal_layers, head_width_of, known_activation
+from pyengine.importers.keys import WHOLE, activation_of, equal_layers, head_width_of, size_or
+from pyengine.importers.table import Family, Plan, Source
 
 __all__ = ["FAMILY"]
 
@@ -30,21 +31,21 @@ _OUTPUT_TABLE = "lm_head.weight"
 
 
 def _plan(fields: Fields) -> Plan:
-    width = fields.integer("d_model", *WHOLE, 1024)
-    positions = fields.integer("max_position_embeddings", *WHOLE, 1024)
-    activation = known_activation(fields.text("activation_function", "gelu"), "activation_function")
+    width = fields.integer("d_model", *WHOLE)
+    positions = fields.integer("max_position_embeddings", *WHOLE)
+    activation = activation_of(fields, "activation_function")
 
     def stack(name: str) -> StackConfig:
-        heads = fields.integer(f"{name}_attention_heads", *WHOLE, 16)
+        heads = fields.integer(f"{name}_attention_heads", *WHOLE)
         attention = AttentionConfig.plain(heads, head_width_of(width, heads, f"{name}_attention_heads"))
-        feed_forward = FeedForwardConfig(fields.integer(f"{name}_ffn_dim", *WHOLE, 4096), activation)
+        feed_forward = FeedForwardConfig(fields.integer(f"{name}_ffn_dim", *WHOLE), activation)
         layer = LayerConfig(attention, feed_forward, attention if name == "decoder" else None)
-        count = fields.integer(f"{name}_layers", *WHOLE, 12)
+        count = fields.integer(f"{name}_layers", *WHOLE)
         return StackConfig(equal_layers(layer, count, f"{name}_layers"), positions)  # the class knows no other epsilon
 
-    source_vocab = fields.integer("vocab_size", *WHOLE, 58101)
-    target_vocab = fields.integer("decoder_vocab_size", *WHOLE, source_vocab)
-    shared = fields.flag("share_encoder_decoder_embeddings", True)
+    source_vocab = fields.integer("vocab_size", *WHOLE)
+    target_vocab = size_or(fields, "decoder_vocab_size", source_vocab)
+    shared = fields.flag("share_encoder_decoder_embeddings")
     if shared and source_vocab != target_vocab:
         fields.fail("decoder_vocab_size", f"{source_vocab}, the vocab_size of the table that they share", target_vocab)
     config = ModelConfig(
@@ -54,9 +55,9 @@ def _plan(fields: Fields) -> Plan:
         decoder=stack("decoder"),
         source_vocab=source_vocab,
         target_vocab=target_vocab,
-        embedding_scale=math.sqrt(width) if fields.flag("scale_embedding", False) else 1.0,
+        embedding_scale=math.sqrt(width) if fields.flag("scale_embedding") else 1.0,
         share_embeddings=shared,
-        tie_output=fields.flag("tie_word_embeddings", True),
+        tie_output=fields.flag("tie_word_embeddings"),
     )
     return Plan(config, _sources(config))
 
@@ -104,6 +105,14 @@ def _table(config: ModelConfig, own: str) -> Source:
 FAMILY = Family(
     architectures=("MarianMTModel",),
     model_type="marian",
+    title="Marian (opus-mt and its like)",
+    keys={
+        "vocab_size": 58101, "decoder_vocab_size": None, "max_position_embeddings": 1024, "d_model": 1024,
+        "encoder_layers": 12, "encoder_ffn_dim": 4096, "encoder_attention_heads": 16,
+        "decoder_layers": 12, "decoder_ffn_dim": 4096, "decoder_attention_heads": 16,
+        "activation_function": "gelu", "scale_embedding": False, "share_encoder_decoder_embeddings": True,
+        "tie_word_embeddings": True,
+    },
     own=("model.encoder.layers.", "model.decoder.layers.", "model.shared.", "lm_head."),
     plan=_plan,
     aliases={  # attribute_map of MarianConfig
@@ -130,4 +139,6 @@ FAMILY = Family(
         "add_bias_logits",       # final_logits_bias is added if it is there
         "extra_pos_embeddings",  # only for learned positions, which static_position_embeddings rules out
     }),
+    checked="Every activation, all ways to tie and share tables, old exports, a real checkpoint (multi30k-de-en); ids "
+    "and scores of whole translations.",
 )  # fmt: skip

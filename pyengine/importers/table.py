@@ -14,44 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, LayerConfig, LazyTensor, ModelConfig, TensorSpec, tensor_specs
-from pyengine.canonical.config_checks import MAX_HEAD_WIDTH, MAX_LAYERS
+from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig, TensorSpec, tensor_specs
 from pyengine.canonical.tensors import mismatches
 from pyengine.checkpoints import StoredTensor
-from pyengine.checkpoints.stored import READABLE
+from pyengine.checkpoints.stored import NUMBERS, READABLE
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.strict_json import Fields, shorten
 from pyengine.importers.generation import GENERATION_KEYS, read_generation
-from pyengine.importers.tokenizer_files import find_tokenizer
 from pyengine.importers.unknown_keys import pass_over
 
-__all__ = [
-    "WHOLE", "Family", "Plan", "Source", "equal_layers", "head_width_of", "import_checkpoint", "known_activation",
-]  # fmt: skip
+__all__ = ["IGNORED", "Family", "Plan", "RawCheckpoint", "Source", "import_checkpoint"]
 
 _LISTED = 8  # tensors in a note
 
-WHOLE = (1, 1 << 31)  # of a size in config.json: what the engine takes of these is for ModelConfig to say
-
-_ACTIVATIONS = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_accurate": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_python_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "silu": "silu",
-    "swish": "silu",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "linear": "linear",
-}
-
 # Training, bookkeeping, how transformers computes and what it returns: of every family. Keys that begin with "_", too.
-_IGNORED = frozenset({
+IGNORED = frozenset({
     "architectures", "dtype", "finetuning_task", "id2label", "label2id", "model_type", "name_or_path", "num_labels",
     "problem_type", "sep_token_id", "task_specific_params", "tokenizer_class", "torch_dtype", "transformers_version",
     "unk_token_id", "attn_implementation", "chunk_size_feed_forward", "return_dict", "tf_legacy_loss", "torchscript",
@@ -99,82 +76,89 @@ class Family:
     """A family of models, by the names that transformers gives to its classes and keys.
 
     architectures, model_type   of config.json, by which it is known
-    plan      takes the keys that it honours out of the fields, with the defaults of its config class; ValueError for
-              values that the engine lacks
+    title     what people call the models
+    keys      those that are honoured, with the defaults of the config class
+    nullable  of these, where null is a value of its own and not the default; also where the default is None
+    plan      takes all of them out of the fields; ValueError for values that the engine lacks
     own       how names of the model's own tensors begin: one of these that the configuration does not ask for is an
               error. Others, such as an optimizer's, are passed over
+    buffers   how names of tensors end that old files hold and a formula gives: passed over
+    renamed   other beginnings of names -> those that ``plan`` knows
+    nested    the key whose object holds those of the language model, if they are not beside it
     aliases   other names of keys: alias -> key
     fixed     keys that change the forward pass, at the only value that is implemented
     ignored   keys that change nothing, besides those of all families
+    checked   what tests of transformers' own models show beside what they show of each family, for docs/models.md
     """
 
     architectures: tuple[str, ...]
     model_type: str
+    title: str
+    keys: Mapping[str, Any]
     plan: Callable[[Fields], Plan]
     own: tuple[str, ...]
+    nullable: frozenset[str] = frozenset()
+    buffers: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    nested: str | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    checked: str = ""
 
 
-def head_width_of(width: int, heads: int, name: str) -> int:
-    """What ``heads`` heads of a ``width`` have each; ValueError, naming them, if they do not share it out evenly."""
-    if width % heads:
-        raise ValueError(f"{name}: {heads} heads do not divide a width of {width}")
-    if width // heads > MAX_HEAD_WIDTH:
-        found = f"{width // heads} in a width of {width}"
-        raise ValueError(f"{name}: expected heads of a width of at most {MAX_HEAD_WIDTH}, found {found}")
-    return width // heads
+@dataclass(frozen=True)
+class RawCheckpoint:
+    """What there is to import, whatever it was read from.
 
-
-def equal_layers(layer: LayerConfig, count: int, name: str) -> tuple[LayerConfig, ...]:
-    """``count`` equal layers; ValueError, naming them, for more than there may be."""
-    if count > MAX_LAYERS:
-        raise ValueError(f"{name}: expected an integer from 1 to {MAX_LAYERS}, found {count}")
-    return (layer,) * count
-
-
-def known_activation(name: str, key: str) -> str:
-    """The canonical name of an activation of transformers; ValueError, naming its key, for others."""
-    if name not in _ACTIVATIONS:
-        raise ValueError(f"{key} = {shorten(name)}; supported: {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
-
-
-def import_checkpoint(
-    family: Family, path: Path, raw: Mapping[str, Any], weights: Mapping[str, StoredTensor], allowed: Collection[str]
-) -> CanonicalModel:
-    """The model in the checkpoint directory ``path`` with config.json ``raw`` and tensors ``weights``.
-
-    Unknown keys are passed over if they are ``allowed``.
+    path     the directory or file
+    place    the file that ``config`` came out of, for people
+    config   as in config.json
+    weights  by the names of transformers' classes
+    tokenizer_kind, tokenizer_files  of ``CanonicalModel``
     """
-    plan, notes = _read_keys(family, path / "config.json", raw, allowed)
-    weights, others = _used(family, plan, weights)
+
+    path: Path
+    place: Path
+    config: Mapping[str, Any]
+    weights: Mapping[str, StoredTensor]
+    tokenizer_kind: str | None
+    tokenizer_files: Mapping[str, Path | bytes]
+
+
+def import_checkpoint(family: Family, raw: RawCheckpoint, allowed: Collection[str]) -> CanonicalModel:
+    """The model in a checkpoint of ``family``. Unknown keys are passed over if they are ``allowed``."""
+    path, keys = raw.path, raw.config
+    if family.nested is not None:
+        inner = Fields(keys.get(family.nested), f"{raw.place}: {family.nested}", CheckpointError)
+        keys = {**{key: value for key, value in keys.items() if key != family.nested}, **inner.remaining()}
+    plan, notes = _read_keys(family, raw.place, keys, allowed)
+    weights, others = _used(family, plan, _renamed(family, raw.weights))
     if others:
         listed = ", ".join(shorten(name) for name in others[:_LISTED]) + (", ..." if len(others) > _LISTED else "")
         notes += (f"{path}: {len(others)} tensors of no layer or table passed over: {listed}",)
     _check_tensors(path, plan, weights)
     config = _tied(plan, weights)
-    tokenizer, files = find_tokenizer(path)
     tensors = {
         name: _tensor(name, spec, plan.sources[name], weights) for name, spec in tensor_specs(config).items()
     }
-    generation, more = read_generation(path, raw, config, allowed)
-    return CanonicalModel(config, generation, tensors, tokenizer, files, notes=notes + more)
+    generation, more = read_generation(path, raw.place, keys, config, allowed)
+    files = raw.tokenizer_kind, raw.tokenizer_files
+    return CanonicalModel(config, generation, tensors, *files, notes=notes + more)
 
 
 def _read_keys(
     family: Family, path: Path, raw: Mapping[str, Any], allowed: Collection[str]
 ) -> tuple[Plan, tuple[str, ...]]:
     """What the keys ask for, and notes of those that are passed over."""
-    given = {key: value for key, value in raw.items() if value is not None}
+    given = {key: value for key, value in raw.items() if value is not None or key in family.nullable}
     for alias, key in family.aliases.items():
         value = given.pop(alias, None)
         if value is not None and given.setdefault(key, value) != value:
             raise CheckpointError(
                 f"{path}: {key} is {shorten(given[key])} and its other name {alias} is {shorten(value)}"
             )
-    fields = Fields(given, str(path), CheckpointError)
+    fields = Fields({**family.keys, **given}, str(path), CheckpointError)
     lacking = _other_values(family, fields)
     try:
         plan = family.plan(fields)
@@ -194,8 +178,20 @@ def _other_values(family: Family, fields: Fields) -> list[str]:
 
 
 def _unknown(family: Family, fields: Fields) -> dict[str, Any]:
-    known = GENERATION_KEYS | _IGNORED | family.ignored
+    known = GENERATION_KEYS | IGNORED | family.ignored
     return {key: value for key, value in fields.remaining().items() if key not in known and key[:1] != "_"}
+
+
+def _renamed(family: Family, weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """``weights`` by the names that the plan knows; CheckpointError where two are called the same then."""
+    plain: dict[str, StoredTensor] = {}
+    for name, tensor in weights.items():
+        begin = next((begin for begin in family.renamed if name.startswith(begin)), "")
+        known = family.renamed.get(begin, "") + name.removeprefix(begin)
+        if known in plain:
+            raise CheckpointError(f"{tensor.path}: tensors {plain[known].name} and {name}: expected one of them")
+        plain[known] = tensor
+    return plain
 
 
 def _used(
@@ -203,7 +199,8 @@ def _used(
 ) -> tuple[dict[str, StoredTensor], list[str]]:
     """The model's own tensors, and the names of all others, which no result depends on."""
     names = {name for source in plan.sources.values() for name in source.names}
-    used = {name: tensor for name, tensor in weights.items() if name in names or name.startswith(family.own)}
+    own = {name for name in weights if name.startswith(family.own) and not name.endswith(family.buffers)}
+    used = {name: tensor for name, tensor in weights.items() if name in names or name in own}
     return used, [name for name in weights if name not in used]
 
 
@@ -220,10 +217,10 @@ def _check_tensors(path: Path, plan: Plan, weights: Mapping[str, StoredTensor]) 
     found = {name: tensor.shape for name, tensor in weights.items()}
     problem = mismatches({**missing, **expected}, found)
     if problem:
-        raise CheckpointError(f"{path}: the tensors do not match config.json: {problem}")
+        raise CheckpointError(f"{path}: the tensors do not match the configuration: {problem}")
     wrong = [f"{name} ({tensor.dtype})" for name, tensor in weights.items() if tensor.dtype not in READABLE]
     if wrong:
-        known = ", ".join(READABLE)
+        known = ", ".join(NUMBERS)
         raise UnsupportedError(f"{path}: tensors of a type other than {known}: {', '.join(wrong)}")
     for source in plan.sources.values():
         stored = source.find(weights)

@@ -18,6 +18,7 @@ EXPECTED = f"{', '.join(_SENTENCEPIECE)}; or {_TOKENIZERS[0]}"
 _CLASSES = (None, "MarianTokenizer")
 _SETTINGS = "tokenizer_config.json"
 _EXTRAS = (_SETTINGS, "special_tokens_map.json", "added_tokens.json")
+_TEMPLATE = "chat_template.jinja"
 
 
 def find_tokenizer(directory: Path) -> tuple[str | None, dict[str, Path]]:
@@ -39,7 +40,9 @@ def find_tokenizer(directory: Path) -> tuple[str | None, dict[str, Path]]:
         found += present("target_vocab.json")
     elif present(*_TOKENIZERS):
         kind = "tokenizers"
-        found = list(_TOKENIZERS)
+        found = [*_TOKENIZERS, *present(_TEMPLATE)]
+    elif present("merges.txt"):
+        raise UnsupportedError(f"{directory}: merges.txt: expected {_TOKENIZERS[0]}, as transformers writes it")
     elif found:
         missing = ", ".join(name for name in _SENTENCEPIECE if name not in found)
         raise TokenizerError(f"{directory}: {', '.join(found)} without {missing}")

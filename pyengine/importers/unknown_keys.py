@@ -35,4 +35,4 @@ def pass_over(
 
 
 def _shown(key: str) -> str:
-    return key if key.isidentifier() and len(key) <= 80 else shorten(key)
+    return key if key.replace(".", "_").isidentifier() and len(key) <= 80 else shorten(key)

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO, Iterable, Mapping, Sequence
 import numpy as np
 
 from pyengine.canonical import GenerationDefaults, ModelConfig, Removal
-from pyengine.errors import ModelFileError, TokenizerError
-from pyengine.formats.limits import CONFIG_BYTES, VOCABULARY_BYTES
-from pyengine.formats.regular_files import read_regular
+from pyengine.canonical.model import content_of
+from pyengine.errors import ModelFileError
+from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.safetensors_header import build_header
 from pyengine.formats.strict_json import load_object
 from pyengine.modelfile.checksums import SUMS_NAME, build_sums
@@ -58,7 +58,7 @@ def write_directory(
     generation: GenerationDefaults | None,
     tensors: Iterable[tuple[str, np.ndarray]],
     tokenizer: str | None,
-    tokenizer_files: Mapping[str, Path],
+    tokenizer_files: Mapping[str, Path | bytes],
     created_by: str,
     kv: str | None = None,
     removed: Sequence[Removal] = (),
@@ -95,7 +95,7 @@ def write_directory(
         if generation is not None:
             contents[GENERATION_NAME] = _json_bytes(generation.to_json())
         for name, source in tokenizer_files.items():
-            contents[name] = read_regular(source, TokenizerError, VOCABULARY_BYTES)
+            contents[name] = content_of(source)
         sums |= {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         for name, content in contents.items():
             with create_file(scratch / name, path / name) as file:

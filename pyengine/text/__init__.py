@@ -7,7 +7,24 @@
 
 from __future__ import annotations
 
-from pyengine.text.opening import TOKENIZER_KINDS, open_tokenizer, tokenizer_of
-from pyengine.text.tokenizer import Tokenizer
+from pyengine.text.chat import ChatTemplate
+from pyengine.text.opening import (
+    TOKENIZER_KINDS,
+    chat_template_of,
+    open_tokenizer,
+    text_tokenizer_of,
+    tokenizer_of,
+)
+from pyengine.text.tokenizer import Stream, TextTokenizer, Tokenizer
 
-__all__ = ["TOKENIZER_KINDS", "Tokenizer", "open_tokenizer", "tokenizer_of"]
+__all__ = [
+    "TOKENIZER_KINDS",
+    "ChatTemplate",
+    "Stream",
+    "TextTokenizer",
+    "Tokenizer",
+    "chat_template_of",
+    "open_tokenizer",
+    "text_tokenizer_of",
+    "tokenizer_of",
+]

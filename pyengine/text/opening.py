@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from pyengine.errors import TokenizerError
+from pyengine.errors import TokenizerError, UnsupportedError
 from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import shorten
-from pyengine.text.tokenizer import Tokenizer
+from pyengine.text.chat import ChatTemplate, open_chat_template
+from pyengine.text.tokenizer import TextTokenizer, Tokenizer
 
 TOKENIZER_KINDS = ("sentencepiece", "tokenizers")
 
@@ -39,6 +40,26 @@ def tokenizer_of(head: Head) -> Tokenizer | None:
     if kind is None:
         return None
     return open_tokenizer(head.path, kind, source_vocab=config.source_vocab, target_vocab=config.target_vocab)
+
+
+def text_tokenizer_of(head: Head) -> TextTokenizer | None:
+    """The tokenizer of a model that has one stack, None if it has none.
+
+    Raises what ``open_tokenizer`` raises, and UnsupportedError for files that are for the two sides of a translation.
+    """
+    if head.tokenizer_kind is None:
+        return None
+    if head.tokenizer_kind != "tokenizers":
+        raise UnsupportedError(f"{head.path}: expected one tokenizer, found those of two sides, {head.tokenizer_kind}")
+    from pyengine.text.tokenizer_json import JsonTokenizer
+
+    known = [size for size in (head.config.source_vocab, head.config.target_vocab) if size is not None]
+    return JsonTokenizer(usable_path(head.path, TokenizerError), size=min(known, default=None))
+
+
+def chat_template_of(head: Head) -> ChatTemplate | None:
+    """The chat template of a model, None if it has none. Raises TokenizerError: it is no template."""
+    return open_chat_template(usable_path(head.path, TokenizerError))
 
 
 def open_tokenizer(

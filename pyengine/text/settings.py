@@ -54,7 +54,7 @@ def read_settings(directory: Path) -> Settings:
     (sampling among them), which would change the ids.
     """
     path = directory / CONFIG_FILE
-    config = load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES) if os.path.lexists(path) else {}
+    config = read_config(directory)
     options = config.get("sp_model_kwargs")
     if options:
         raise UnsupportedError(f"{path}: sp_model_kwargs: expected none, found {shorten(options)}")
@@ -93,6 +93,25 @@ def read_settings(directory: Path) -> Settings:
         clean_up_spaces=flag(path, config, "clean_up_tokenization_spaces"),
         split_special=flag(path, config, "split_special_tokens"),
     )
+
+
+def special_tokens(directory: Path) -> dict[str, str]:
+    """The special tokens that the files in ``directory`` name, ``bos_token`` and the like, by that name.
+
+    Raises TokenizerError that names file and field.
+    """
+    path = directory / CONFIG_FILE
+    values = read_config(directory)
+    older = directory / SPECIAL_TOKENS_FILE
+    if "added_tokens_decoder" not in values and os.path.lexists(older):
+        values.update(load_object(older, TokenizerError, TOKENIZER_SETTINGS_BYTES))
+    return {name: _content(path, name, values[name]) for name in _NAMED_TOKENS if values.get(name)}
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """``tokenizer_config.json`` in ``directory``, empty where there is none. Raises TokenizerError."""
+    path = directory / CONFIG_FILE
+    return load_object(path, TokenizerError, TOKENIZER_SETTINGS_BYTES) if os.path.lexists(path) else {}
 
 
 def flag(path: Path, fields: dict[str, Any], name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from operator import index
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from pyengine.formats.strict_json import shorten
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back. Immutable, so that several threads may share one.
+    """Text to token ids and back for a translation. Immutable, so that several threads may share one.
 
     The source and the target side may have vocabularies of their own; ids given to ``decode`` and ``pieces``
     are target ids.
@@ -50,6 +50,62 @@ class Tokenizer(Protocol):
 
         Raises InputError: an id outside the vocabulary.
         """
+
+
+class Stream(Protocol):
+    """The text of token ids that come one by one; the pieces joined are ``decode`` of all ids."""
+
+    def push(self, index: int) -> str:
+        """The text that is certain now that ``index`` follows: whole characters, often none.
+
+        Raises InputError: an id outside the vocabulary.
+        """
+
+    def finish(self) -> str:
+        """The rest of the text. Nothing may be pushed after it."""
+
+
+class TextTokenizer(Protocol):
+    """Text to token ids and back where there is one vocabulary. Immutable, so that several threads may share one."""
+
+    @property
+    def size(self) -> int:
+        """Number of ids; every id that ``encode`` returns is below it."""
+
+    def encode(self, text: str, *, special: bool = True, split_special: bool = True) -> list[int]:
+        """The ids of ``text``; ``special``: with the tokens that begin and end a text, those that the files ask for.
+
+        ``split_special``: names of special tokens in the text are text like any other. Without it they are these
+        tokens, and if a text begins with those that begin a text, they are not added again.
+
+        Raises InputError: not a string, lone surrogates.
+        """
+
+    @property
+    def special_tokens(self) -> Collection[str]:
+        """The names of special tokens."""
+
+    def encode_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        """The ids of the text that ``parts`` make together, without tokens that begin or end it.
+
+        Each part comes with whether names of special tokens in it are text; elsewhere they are these tokens. Raises
+        InputError: lone surrogates.
+        """
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; special tokens are skipped.
+
+        Raises InputError: an id outside the vocabulary.
+        """
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The piece of each id, special tokens too.
+
+        Raises InputError: an id outside the vocabulary.
+        """
+
+    def stream(self) -> Stream:
+        """For ids that come one by one."""
 
 
 def checked_text(text: str) -> str:

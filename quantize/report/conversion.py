@@ -101,7 +101,8 @@ class Reporter:
         self._how: dict[str, Any] = {"requantize": True, "allow_unknown_keys": allow_unknown_keys}
         self._model = open_model(checkpoint, **self._how)
         self._stored, self._bytes = stored_input(checkpoint, self._model)
-        self._tokenizer = tokenizer_of(self._model)
+        with self._model.laid_out() as laid:
+            self._tokenizer = tokenizer_of(laid)
         self.skipped = ""
         if text is not None:
             text, skipped = usable_text(text, self._model.config, self._model.generation, self._tokenizer)

@@ -57,7 +57,8 @@ def write_teacher_data(
     model = open_model(checkpoint, requantize=True, allow_unknown_keys=allow_unknown_keys)
     if model.config.encoder is None or model.config.decoder is None:
         raise UnsupportedError(f"{checkpoint}: expected a model with an encoder and a decoder, which translates")
-    tokenizer = tokenizer_of(model)
+    with model.laid_out() as laid:
+        tokenizer = tokenizer_of(laid)
     if tokenizer is None:
         raise UnsupportedError(f"{checkpoint}: expected a model with tokenizer files, found none")
     engine = in_memory_engine(model.config, model.generation, model.tensors)

@@ -76,6 +76,11 @@ def trim_vocabulary(
     InputError: no text, or an id outside the vocabulary; UnsupportedError: no tokenizer, or one of a kind that cannot
     be trimmed; and what ``open_tokenizer`` raises.
     """
+    with model.laid_out() as laid:
+        return _trimmed(laid, text, directory)
+
+
+def _trimmed(model: CanonicalModel, text: Iterable[Pair], directory: Path) -> TrimmedVocabulary:
     tokenizer = tokenizer_of(model)
     if tokenizer is None or model.tokenizer_kind is None:
         raise UnsupportedError("vocabulary: expected a model with tokenizer files, found none")
@@ -84,7 +89,8 @@ def trim_vocabulary(
     config, home = model.config, model.path
     sizes = {"source": config.source_vocab, "target": config.target_vocab}
     source, target = _used(tokenizer, text)
-    files = open_files(model.tokenizer_kind, model.tokenizer_files)
+    places = {name: home / name for name in model.tokenizer_files}
+    files = open_files(model.tokenizer_kind, places)
     beyond = max(files.special, default=0)  # a tokenizer.json opens whatever ids stand in it
     first = next(size for size in sizes.values() if size is not None)
     if beyond >= first:
@@ -95,7 +101,7 @@ def trim_vocabulary(
     else:
         ids = sorted(files.closure(source | target | files.special | files.target_special))
         source_ids, target_ids = ([i for i in ids if size is not None and i < size] for size in sizes.values())
-    write_files(files, model.tokenizer_files, source_ids or target_ids, target_ids or source_ids, directory)
+    write_files(files, places, source_ids or target_ids, target_ids or source_ids, directory)
     _check(tokenizer, directory, model.tokenizer_kind, source_ids, target_ids)
     rows = {name: np.array(source_ids) for name in _SOURCE_TABLES}
     tied = (name for name, head in config.heads.items() if head.out == "vocabulary")

@@ -48,10 +48,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty directory": (directory(), "found an empty directory"),
     "another directory": (directory(readme=b"x"), "found no config.json in it$"),
     "another file": (file(b"hello"), "found a file$"),
-    "a GGUF file": (file(b"GGUF\x03\0\0\0"), "found a GGUF file, .*begin with the checkpoint that it was made of"),
     "a directory of GGUF files": (
         directory(readme=b"x", model__gguf=b"GGUF"),
-        "found no config.json in it but 'model.gguf', a GGUF file, .*begin with the checkpoint",
+        "found no config.json in it but 'model.gguf', a GGUF file; .*: pyengine quantize .*x/model.gguf -o OUT$",
     ),
     "a CTranslate2 model": (
         directory(model__bin=CTRANSLATE2, config__json=b'{"bos_token": "<s>"}', shared_vocabulary__json=b"[]"),
@@ -68,10 +67,18 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_both_sides_say_what_was_found(tmp_path: Path, name: str) -> None:
     make, message = MISTAKES[name]
     make(tmp_path / "x")
-    with pytest.raises(CheckpointError, match=f"x: expected a checkpoint directory, {message}"):
+    with pytest.raises(CheckpointError, match=f"x: expected a checkpoint directory or a GGUF file, {message}"):
         open_checkpoint(tmp_path / "x")
     with pytest.raises(ModelFileError, match=f"x: expected a model directory, {message}"):
         pyengine.load(tmp_path / "x")
+
+
+def test_a_gguf_file_is_to_be_converted(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF\x03\0\0\0")
+    with pytest.raises(ModelFileError, match="found a GGUF file; .*: pyengine quantize .*x.gguf -o OUT$"):
+        pyengine.load(tmp_path / "x.gguf")
+    with pytest.raises(CheckpointError, match="x.gguf: truncated: "):
+        open_checkpoint(tmp_path / "x.gguf")
 
 
 def test_the_commands_say_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -286,8 +286,8 @@ def test_sinusoidal_positions() -> None:
 
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     for path, message in (
-        (tmp_path / "missing", "expected a checkpoint directory, found nothing"),
-        (tmp_path, "expected a checkpoint directory, found an empty directory"),
+        (tmp_path / "missing", "expected a checkpoint directory or a GGUF file, found nothing"),
+        (tmp_path, "expected a checkpoint directory or a GGUF file, found an empty directory"),
     ):
         with pytest.raises(CheckpointError, match=message):
             open_checkpoint(path)

@@ -219,9 +219,9 @@ def test_other_names_of_keys(tmp_path: Path) -> None:
     ("changes", "error", "message"),
     (
         (
-            {"architectures": ["LlamaForCausalLM"]},
+            {"architectures": ["LlamaModel"]},
             UnsupportedError,
-            "'LlamaForCausalLM'; supported: MarianMTModel",
+            "'LlamaModel'; supported: MarianMTModel, LlamaForCausalLM",
         ),
         ({"architectures": ["MarianModel"]}, UnsupportedError, "'MarianModel'"),
         ({"architectures": ["MarianForCausalLM"]}, UnsupportedError, "'MarianForCausalLM'"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pyengine.errors import TokenizerError
+from pyengine.errors import TokenizerError, UnsupportedError
 from pyengine.importers import open_checkpoint
 
 from ..checkpoints import handmade
@@ -29,6 +29,8 @@ SPM = {"source.spm": b"s", "target.spm": b"t", "vocab.json": VOCAB}
 TOKENIZERS = {"tokenizer.json": {"model": {"vocab": VOCAB}, "added_tokens": [{"id": 20, "content": "<pad>"}]}}
 EXTRAS = {"tokenizer_config.json": {}, "special_tokens_map.json": {}, "added_tokens.json": {}}
 
+TEMPLATE = {"chat_template.jinja": b"{{ messages }}"}
+
 
 @pytest.mark.parametrize(
     ("files", "kind", "names"),
@@ -42,6 +44,9 @@ EXTRAS = {"tokenizer_config.json": {}, "special_tokens_map.json": {}, "added_tok
         (TOKENIZERS, "tokenizers", ["tokenizer.json"]),
         ({**TOKENIZERS, **EXTRAS}, "tokenizers", ["tokenizer.json", *EXTRAS]),
         ({**TOKENIZERS, "vocab.json": VOCAB}, "tokenizers", ["tokenizer.json"]),
+        ({**TOKENIZERS, **TEMPLATE}, "tokenizers", ["tokenizer.json", *TEMPLATE]),
+        ({**SPM, **TEMPLATE}, "sentencepiece", list(SPM)),
+        (TEMPLATE, None, []),
     ),
 )
 def test_files(tmp_path: Path, files: dict[str, Any], kind: str | None, names: list[str]) -> None:
@@ -56,3 +61,8 @@ def test_an_incomplete_set(tmp_path: Path, name: str) -> None:
     files = {key: value for key, value in SPM.items() if key != name}
     with pytest.raises(TokenizerError, match=f" without {name}$"):
         open_checkpoint(checkpoint(tmp_path, files))
+
+
+def test_a_vocabulary_with_merges(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="merges.txt: expected tokenizer.json"):
+        open_checkpoint(checkpoint(tmp_path, {"vocab.json": VOCAB, "merges.txt": b"a b"}))

@@ -51,6 +51,13 @@ def test_what_is_written_is_read_back(parts: dict[str, Any], tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_tokenizer_files_that_are_made(parts: dict[str, Any], tmp_path: Path) -> None:
+    files = {**parts["tokenizer_files"], "made.json": b"{}"}
+    write_directory(tmp_path / "out", **{**parts, "tokenizer_files": files})
+    assert (tmp_path / "out" / "made.json").read_bytes() == b"{}"
+    assert open_directory(tmp_path / "out", verify=True).tokenizer_kind == "sentencepiece"
+
+
 def test_the_same_model_gives_the_same_bytes(parts: dict[str, Any], tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_directory(tmp_path / name, **parts)

@@ -16,7 +16,8 @@ transformers = pytest.importorskip("transformers")
 
 from pyengine.canonical import HeadConfig
 
-from .families import BERT_SIZES, SOURCE, VOCABULARY, bert_like, randomized, renamed, state_of
+from .encoders import BERT_SIZES, bert_like
+from .family import SOURCE, VOCABULARY, randomized, renamed, state_of
 from .test_families import compare
 from .transformer import Transformer
 

@@ -90,7 +90,7 @@ def test_report_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["in", "-o", "out", "--prune", "ffn=0.2"], "--prune needs text: --calibrate FILE"),
         (["in", "--report-only", "--prune", "2:4", "--prune-method", "magnitude"], "--prune has no meaning"),
         (["in", "-o", "out", "--prune", "ffn", "--calibrate", "x"], "--prune 'ffn': expected WHAT=SHARE"),
-        (["missing", "-o", "out"], "missing: expected a checkpoint directory, found nothing"),
+        (["missing", "-o", "out"], "missing: expected a checkpoint directory or a GGUF file, found nothing"),
         (["in", "-o", "missing/out"], "missing/out: the directory missing does not exist"),
         (["in", "-o", "in"], "is no model directory"),
         (["in", "-o", "in", "--overwrite"], "is no model directory"),
