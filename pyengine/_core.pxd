@@ -1,6 +1,6 @@
 # The C core as Cython sees it: declarations only, in the order of the floors; contracts are in the headers.
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "base/status.h" nogil:
@@ -189,6 +189,7 @@ cdef extern from "ops/ops.h" nogil:
     ctypedef struct pe_ropes:
         int n
         const float **frequencies
+        int *sets
         int64_t *dims
         float *factor
 
@@ -375,6 +376,7 @@ cdef extern from "model/session.h" nogil:
         const int32_t *tokens
         const int32_t *sequences
         const int32_t *memories
+        const int32_t *rope_sets
         const int32_t *logit_rows
         pe_logits_request logits
 
@@ -447,6 +449,22 @@ cdef extern from "search/beam.h" nogil:
 
     bint_t pe_beam_advance(const pe_beam_search *search, int64_t slot, const pe_candidates *candidates,
                            pe_beam_changes *changes) noexcept
+
+cdef extern from "search/draw.h" nogil:
+    ctypedef struct pe_filters:
+        double temperature
+        int64_t top_k
+        double top_p
+        double min_p
+        double typical_p
+
+    ctypedef struct pe_choice:
+        double weight
+        int32_t place
+
+    int64_t pe_keep(const pe_filters *filters, const double *values, int64_t n, pe_choice *kept, double *total) noexcept
+    int32_t pe_draw(const pe_choice *kept, int64_t n, double total, double number) noexcept
+    double pe_uniform(uint64_t seed, uint32_t sample, uint32_t position) noexcept
 
 cdef extern from "search/ahead.h" nogil:
     ctypedef struct pe_ahead:

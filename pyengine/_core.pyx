@@ -10,7 +10,10 @@ import numpy as np
 from pyengine.errors import CacheFullError, EngineError, ModelFileError, OptionError
 from pyengine.plan import StepResult
 
-__all__ = ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power", "write_tokens"]
+__all__ = [
+    "Beams", "Crews", "Lottery", "Model", "Session", "available_isas", "exp", "log", "power", "uniforms",
+    "write_tokens",
+]
 
 
 def available_isas():
@@ -213,13 +216,15 @@ cdef class Session:
         cdef const int32_t[::1] segment_memories = plan.encode_memories, source_types = plan.encode_types
         cdef const int32_t[::1] list_offsets = plan.list_offsets, list_ids = plan.list_ids
         cdef const int32_t[::1] tokens = plan.tokens, sequences = plan.sequences, memories = plan.memories
+        cdef const int32_t[::1] rope_sets = plan.rope_sets
         cdef const int32_t[::1] logit_rows = plan.logit_rows
         cdef const int32_t[::1] offsets = plan.exclude_offsets, excluded = plan.exclude_ids
         cdef int64_t rows = logit_rows.shape[0], top_k = plan.top_k
         if forks.shape[0] > 0 and forks.shape[1] != 2:
             self._refuse("forks are pairs")
         if not (lengths.shape[0] == segment_memories.shape[0] and tokens.shape[0] == sequences.shape[0]
-                and tokens.shape[0] == memories.shape[0] and offsets.shape[0] == rows + 1
+                and tokens.shape[0] == memories.shape[0] and rope_sets.shape[0] in (0, tokens.shape[0])
+                and offsets.shape[0] == rows + 1
                 and offsets[rows] == excluded.shape[0] and top_k >= 0
                 and source_types.shape[0] in (0, source_tokens.shape[0])
                 and list_offsets.shape[0] in (0, lengths.shape[0] + 1)
@@ -268,6 +273,7 @@ cdef class Session:
         c.tokens = int32_in(tokens)
         c.sequences = int32_in(sequences)
         c.memories = int32_in(memories)
+        c.rope_sets = int32_in(rope_sets)
         c.logit_rows = int32_in(logit_rows)
         c.logits.n_rows = rows
         c.logits.top_k = top_k

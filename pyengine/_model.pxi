@@ -75,7 +75,9 @@ cdef class Model:
             rope = config.ropes[name]
             self.model.ropes.dims[i] = rope.dims
             self.model.ropes.factor[i] = rope.factor
-            self.model.ropes.frequencies[i] = self._floats(tensors, f"rope.{name}.frequencies", rope.dims // 2)
+            self.model.ropes.sets[i] = len(rope.lengths) + 1
+            frequencies = self.model.ropes.sets[i] * (rope.dims // 2)
+            self.model.ropes.frequencies[i] = self._floats(tensors, f"rope.{name}.frequencies", frequencies)
 
     cdef _bind_output(self, config, tensors):
         cdef pe_linear *output = &self.model.output

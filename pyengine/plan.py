@@ -76,6 +76,8 @@ class Plan:
     sequences        [R]     the sequence of each row; an id unseen so far starts empty
     memories         [R]     the memory that the row's cross-attention reads; may be encoded in this step; -1 where
                              there is no encoder
+    rope_sets        [R]     the set of frequencies that the row's sequence keeps to (ModelConfig.rope_set), or empty:
+                             all 0
     logit_rows       [Q]     ascending row indices that need logits
     top_k            how many candidates each of these rows returns
     exclude_offsets  [Q + 1], exclude_ids [exclude_offsets[Q]]  ids left out of a row's candidates, ascending
@@ -99,6 +101,7 @@ class Plan:
     tokens: np.ndarray = field(default_factory=_no_ids)
     sequences: np.ndarray = field(default_factory=_no_ids)
     memories: np.ndarray = field(default_factory=_no_ids)
+    rope_sets: np.ndarray = field(default_factory=_no_ids)
     logit_rows: np.ndarray = field(default_factory=_no_ids)
     top_k: int = 1
     exclude_offsets: np.ndarray = field(default_factory=_no_offsets)

@@ -148,6 +148,7 @@ void pe_kv_fork(const pe_kv_cache *cache, const pe_page_list *parent, pe_page_li
         }
     }
     child->length = parent->length;
+    child->rope_set = parent->rope_set;
     child->live = true;
 }
 

@@ -25,12 +25,13 @@ typedef struct pe_page_list {
     int64_t capacity;
     int groups;
     int32_t length; /* tokens */
+    int32_t rope_set; /* of all its keys */
     bool live;
 
     /* What the plan of step `checked` makes of it, while that is checked; see model/plan.c. */
     int64_t checked;
     struct pe_page_list *origin; /* whose pages it has before its rows: its own, or those of whom it is a fork */
-    int32_t next_length;
+    int32_t next_length, next_rope_set;
     bool next_live, next_listed;
 } pe_page_list;
 

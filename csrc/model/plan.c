@@ -36,6 +36,7 @@ static pe_page_list *find_list(pe_session *s, bool memory, int32_t id) {
         list->checked = s->steps;
         list->origin = list;
         list->next_length = list->length;
+        list->next_rope_set = list->rope_set;
         list->next_live = list->live;
         list->next_listed = memory && pe_shortlist_of(&s->shortlist, id)->n > 0;
     }
@@ -68,6 +69,7 @@ static pe_status check_forks(pe_session *s, const pe_plan *plan) {
         if (!child) return PE_BAD_ARGUMENT;
         child->origin = parent->origin;
         child->next_length = parent->next_length;
+        child->next_rope_set = parent->next_rope_set;
         child->next_live = true;
     }
     return PE_OK;
@@ -141,6 +143,21 @@ static int64_t run_end(const pe_plan *plan, int64_t first) {
     return end;
 }
 
+static int32_t rope_set_of(const pe_plan *plan, int64_t row) { return plan->rope_sets ? plan->rope_sets[row] : 0; }
+
+/* Of rows [first, end), all of a sequence's: keys that turned by another set could not be compared with its queries. */
+static pe_status check_rope_sets(pe_session *s, const pe_plan *plan, int64_t first, int64_t end, pe_page_list *list) {
+    const int32_t set = rope_set_of(plan, first);
+    const int sets = pe_rope_sets(&s->model->ropes);
+    REFUSE_IF(!within(set, sets), "rope set %d is not in [0, %d)", set, sets);
+    for (int64_t r = first; r < end; r++)
+        REFUSE_IF(rope_set_of(plan, r) != set || (list->next_length > 0 && set != list->next_rope_set),
+                  "rope set %d for sequence %d, which has set %d", rope_set_of(plan, r), plan->sequences[r],
+                  list->next_length > 0 ? list->next_rope_set : set);
+    list->next_rope_set = set;
+    return PE_OK;
+}
+
 static pe_status check_rows(pe_session *s, const pe_plan *plan) {
     const pe_stack *decoder = &s->model->decoder;
     REFUSE_IF(plan->n_rows > 0 && decoder->n == 0, "rows for a model without decoder");
@@ -155,6 +172,7 @@ static pe_status check_rows(pe_session *s, const pe_plan *plan) {
         REFUSE_IF(s->written[sequence] == s->steps, "the rows of sequence %d are not adjacent", sequence);
         s->written[sequence] = s->steps;
         s->longest_run = pe_max(s->longest_run, end - first);
+        PE_TRY(check_rope_sets(s, plan, first, end, list));
         const int64_t length = list->next_length + end - first;
         REFUSE_IF(length > decoder->max_positions, "sequence %d would have %lld tokens; the model has %lld positions",
                   sequence, (long long)length, (long long)decoder->max_positions);
@@ -409,13 +427,15 @@ static void commit_rows(pe_session *s, const pe_plan *plan) {
         end = run_end(plan, first);
         pe_page_list *list = s->cache.sequences + plan->sequences[first];
         const int64_t start = list->length;
+        list->rope_set = rope_set_of(plan, first);
         s->n_copies += pe_kv_extend(&s->cache, list, end - first, s->copies + s->n_copies);
         for (int64_t r = first; r < end; r++) {
             const pe_page_list *memory = plan->memories[r] >= 0 ? s->cache.memories + plan->memories[r] : NULL;
             const int32_t position = (int32_t)(start + r - first);
             s->rows[r] = (pe_row){
                 .token = plan->tokens[r], .position = position, .n_keys = position + 1,
-                .n_memory = memory ? memory->length : 0, .stride = (int32_t)list->capacity, .pages = list->pages,
+                .n_memory = memory ? memory->length : 0, .rope_set = list->rope_set,
+                .stride = (int32_t)list->capacity, .pages = list->pages,
                 .memory_pages = memory ? memory->pages : NULL,
             };
         }

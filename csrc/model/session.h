@@ -36,6 +36,7 @@ typedef struct pe_plan {
     const int32_t *tokens;    /* [n_rows] */
     const int32_t *sequences; /* [n_rows] rows of one sequence are adjacent */
     const int32_t *memories;  /* [n_rows] -1 for a model without encoder */
+    const int32_t *rope_sets; /* [n_rows] which the row takes of ropes that have several, or NULL: all 0 */
 
     const int32_t *logit_rows; /* [logits.n_rows] ascending */
     pe_logits_request logits;

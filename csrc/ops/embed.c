@@ -58,6 +58,7 @@ void pe_op_angles(pe_thread *thread, const pe_ropes *ropes, const pe_row *row, i
         for (int i = 0; i < ropes->n; i++) {
             const int64_t half = ropes->dims[i] / 2;
             float *cosines = turns + r * ropes->turns + ropes->offset[i];
-            pe_angles(row[r].position, ropes->frequencies[i], half, ropes->factor[i], cosines, cosines + half);
+            const float *frequencies = ropes->frequencies[i] + (ropes->sets[i] > 1 ? row[r].rope_set * half : 0);
+            pe_angles(row[r].position, frequencies, half, ropes->factor[i], cosines, cosines + half);
         }
 }

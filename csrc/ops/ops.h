@@ -99,6 +99,7 @@ typedef struct pe_row {
     int32_t type;
     int32_t n_keys;   /* keys that its self-attention sees, windows aside */
     int32_t n_memory; /* keys that its cross-attention sees */
+    int32_t rope_set; /* which it takes of ropes that have several */
     int32_t stride;   /* from the pages of a group to those of the next */
     uint8_t *const *pages; /* [groups][stride] of its sequence or segment */
     uint8_t *const *memory_pages;
@@ -136,16 +137,26 @@ typedef struct pe_biases {
     const float *slopes; /* [heads] times j - i, or NULL */
 } pe_biases;
 
-/* Rotary positions: sets of frequencies. A row has its cosines and sines of all sets: `turns` floats, set i from
-   offset[i] on, dims[i] / 2 cosines and as many sines. */
+/* Rotary positions. A row has its cosines and sines of all ropes: `turns` floats, those of rope i from offset[i] on,
+   dims[i] / 2 cosines and as many sines. Ropes whose frequencies depend on a sequence's length have several sets of
+   them, all of these as many, and a row says which one it takes. */
 enum { PE_MAX_ROPES = 8 };
 typedef struct pe_ropes {
     int n;
-    const float *frequencies[PE_MAX_ROPES]; /* [dims / 2] */
+    const float *frequencies[PE_MAX_ROPES]; /* [sets, dims / 2] */
+    int sets[PE_MAX_ROPES];
     int64_t dims[PE_MAX_ROPES], offset[PE_MAX_ROPES];
     float factor[PE_MAX_ROPES];
     int64_t turns;
 } pe_ropes;
+
+/* How many sets rows choose from. */
+static inline int pe_rope_sets(const pe_ropes *ropes) {
+    int sets = 1;
+    for (int i = 0; i < ropes->n; i++)
+        if (ropes->sets[i] > 1) sets = sets > 1 && sets < ropes->sets[i] ? sets : ropes->sets[i];
+    return sets;
+}
 
 /* Which norms make what is read next of the residual stream. NULL: it is read as it is, or there is none beside. */
 typedef struct pe_nexts {

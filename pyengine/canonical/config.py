@@ -14,6 +14,7 @@ feed-forwards are a value where all layers agree, or else a list with one a laye
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -40,11 +41,17 @@ class RopeConfig:
     """Rotary positions (Su et al., 2021): of each head the first ``dims`` turn, dimension i with i + dims / 2.
 
     The frequencies are a tensor, ``rope.NAME.frequencies`` float32 [dims / 2]; cosines and sines are multiplied by
-    ``factor``.
+    ``factor``. ``lengths``: ascending; sequences of up to lengths[i] tokens, that being the first that is enough, turn
+    by set i of the frequencies, which are [len(lengths) + 1, dims / 2] then, and longer ones by the last.
     """
 
     dims: int
     factor: float = 1.0
+    lengths: tuple[int, ...] = ()
+
+    def frequencies_shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        return (len(self.lengths) + 1, self.dims // 2) if self.lengths else (self.dims // 2,)
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,13 @@ class ModelConfig:
             stacks[name] = dataclasses.replace(stack, layers=tuple(layers))
         return dataclasses.replace(self, **stacks)
 
+    def rope_set(self, length: int) -> int:
+        """Which set of frequencies the rows of a sequence take (``Plan.rope_sets``) that may come to ``length`` tokens.
+
+        One for all ropes, whose ``lengths`` agree. A sequence keeps it: keys of another have turned otherwise.
+        """
+        return bisect_left(next((rope.lengths for rope in self.ropes.values() if rope.lengths), ()), length)
+
     def source_side(self) -> tuple[StackConfig, int]:
         """The encoder, and how many ids it reads. UnsupportedError where there is none."""
         return self._side("encoder", self.encoder, self.source_vocab)
@@ -263,8 +277,9 @@ def _values(config: Any) -> dict[str, Any]:
     values = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
     if values.get("window") is not None:
         values["window"] = dict(zip(("before", "after"), values["window"], strict=True))
-    if "labels" in values:
-        values["labels"] = list(values["labels"])
+    for name in ("labels", "lengths"):
+        if name in values:
+            values[name] = list(values[name])
     return values
 
 
@@ -336,6 +351,14 @@ def _outputs(fields: Fields, name: str) -> int | str:
     return known
 
 
+def _integers(fields: Fields, name: str) -> tuple[int, ...]:
+    """Of any size: the configuration knows the limits."""
+    value = fields.take(name)
+    if not isinstance(value, list) or any(type(each) is not int for each in value):
+        fields.fail(name, "a list of integers", value)
+    return tuple(value)
+
+
 def _texts(fields: Fields, name: str) -> tuple[str, ...]:
     value = fields.take(name)
     if not isinstance(value, list):
@@ -352,6 +375,7 @@ _READERS: dict[str, Callable[[Fields, str], Any]] = {  # by the annotation of a 
     "tuple[int, int]": _window,
     "int | str": _outputs,
     "tuple[str, ...]": _texts,
+    "tuple[int, ...]": _integers,
 }
 _Config = TypeVar("_Config")
 

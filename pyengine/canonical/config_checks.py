@@ -32,6 +32,7 @@ MAX_TYPES = 1024
 MAX_WINDOWS = 8  # groups of pages of the core's cache
 SMALLEST, LARGEST = 2.0**-126, 3.4e38  # of float32
 MAX_ROPES = 8
+MAX_ROPE_SETS = 64  # of frequencies of one
 MAX_HEADS = 64
 MAX_NAME = 32
 
@@ -126,6 +127,17 @@ def _ropes(config: ModelConfig) -> Iterator[Complaint]:
         if rope.dims % 2:
             yield f"ropes.{name}.dims", f"expected an even number, found {rope.dims}"
         yield from _positive(f"ropes.{name}.factor", rope.factor)
+        yield from ((f"ropes.{name}.lengths", wrong) for wrong in _lengths(rope.lengths))
+    if len({rope.lengths for rope in config.ropes.values() if rope.lengths}) > 1:
+        yield "ropes", "expected the same lengths of all ropes that have any: a sequence keeps to one set"
+
+
+def _lengths(lengths: tuple[int, ...]) -> Iterator[str]:
+    if len(lengths) >= MAX_ROPE_SETS:
+        yield f"expected at most {MAX_ROPE_SETS - 1}, found {len(lengths)}"
+    limits = (0, *lengths, MAX_POSITIONS)
+    if any(one >= next_one for one, next_one in zip(limits, limits[1:], strict=False)):
+        yield f"expected integers from 1 on that ascend, below {MAX_POSITIONS}, found {shorten(lengths)}"
 
 
 def _heads(config: ModelConfig) -> Iterator[Complaint]:
@@ -187,8 +199,7 @@ def _layers(
     wrong: dict[Complaint, list[int]] = {}
     for i, layer in enumerate(stack.layers):
         found = [*_attention(config, "self_attention", layer.self_attention)]
-        if causal:
-            found += _causal(layer.self_attention)
+        found += _causal(layer.self_attention) if causal else _both_ways(config, layer.self_attention)
         if layer.cross_attention is not None:
             found += _attention(config, "cross_attention", layer.cross_attention)
             found += _cross(stack, layer.cross_attention)
@@ -235,6 +246,12 @@ def _attention(config: ModelConfig, name: str, attention: AttentionConfig) -> It
 def _causal(attention: AttentionConfig) -> Iterator[Complaint]:
     if attention.window is not None and attention.window[1] > 0:
         yield "self_attention.window", f"expected no keys behind a decoder's own, found {shorten(attention.window[1])}"
+
+
+def _both_ways(config: ModelConfig, attention: AttentionConfig) -> Iterator[Complaint]:
+    rope = None if attention.rope is None else config.ropes.get(attention.rope)
+    if rope is not None and rope.lengths:
+        yield "self_attention.rope", f"expected one without lengths, of an encoder, found {shorten(attention.rope)}"
 
 
 def _cross(stack: StackConfig, attention: AttentionConfig) -> Iterator[Complaint]:

@@ -103,7 +103,9 @@ def _head(name: str, head: HeadConfig, config: ModelConfig, encoder: StackConfig
 
 def tensor_specs(config: ModelConfig) -> dict[str, TensorSpec]:
     """Every tensor of a model with ``config``, by name, in the order in which the model uses them."""
-    specs = {f"rope.{name}.frequencies": TensorSpec((rope.dims // 2,), "table") for name, rope in config.ropes.items()}
+    specs = {
+        f"rope.{name}.frequencies": TensorSpec(rope.frequencies_shape(), "table") for name, rope in config.ropes.items()
+    }
     width = config.embedding_width or config.width
     vocabularies = {"encoder": config.source_vocab, "decoder": config.target_vocab}
     for name, stack in config.stacks():

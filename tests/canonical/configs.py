@@ -51,7 +51,7 @@ def decoder_only(**changes: Any) -> ModelConfig:
     values: dict[str, Any] = {
         "family": "tiny", "width": 80, "encoder": None, "decoder": stack, "source_vocab": None, "target_vocab": 333,
         "tie_output": True, "output_bias": False, "logit_soft_cap": 30.0,
-        "ropes": {"far": RopeConfig(20), "near": RopeConfig(10, 1.25)}, **changes,
+        "ropes": {"far": RopeConfig(20, lengths=(4096, 8192)), "near": RopeConfig(10, 1.25)}, **changes,
     }  # fmt: skip
     return ModelConfig(**values)
 
@@ -68,7 +68,10 @@ def random_config(seed: int) -> ModelConfig:
 
     encoder, decoder = one((True, False), (False, True), (True, True))
     both = encoder and decoder
-    ropes = {name: RopeConfig(one(2, 6, 12), one(1.0, 1.5)) for name in ("near", "far")[: rng.integers(3)]}
+    lengths = one((), (20,), (7, 8, 30)) if not encoder else ()
+    ropes = {
+        name: RopeConfig(one(2, 6, 12), one(1.0, 1.5), one((), lengths)) for name in ("near", "far")[: rng.integers(3)]
+    }
 
     def attention(heads: int, own: bool, causal: bool) -> AttentionConfig:
         return AttentionConfig(

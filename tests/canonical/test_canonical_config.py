@@ -64,7 +64,7 @@ def test_the_form_of_a_stack() -> None:
     assert stack["feed_forward"] == {"width": 100, "activation": "silu", "gated": True, "bias": False}
     alike = decoder_only(decoder=replace(decoder_only().decoder, layers=decoder_only().decoder.layers[1:])).to_json()
     assert alike["decoder"]["self_attention"]["window"] == {"before": 4, "after": 0}
-    assert alike["encoder"] is None and alike["ropes"]["near"] == {"dims": 10, "factor": 1.25}
+    assert alike["encoder"] is None and alike["ropes"]["near"] == {"dims": 10, "factor": 1.25, "lengths": []}
 
 
 def test_the_default_scale_is_that_of_float32() -> None:
@@ -241,6 +241,21 @@ REFUSED: dict[str, tuple[Callable[[], ModelConfig], str]] = {
         model(ropes={"far": RopeConfig(20, 0.0), "near": RopeConfig(10)}),
         "ropes.far.factor: expected a positive",
     ),
+    **{
+        f"lengths {lengths}": (
+            model(ropes={"far": RopeConfig(20, lengths=lengths), "near": RopeConfig(10)}),
+            f"ropes.far.lengths: expected integers from 1 on that ascend, below 1048576, found {lengths}",
+        )
+        for lengths in ((0,), (7, 7), (9, 8), (1 << 20,))
+    },
+    "too many lengths": (
+        model(ropes={"far": RopeConfig(20, lengths=tuple(range(1, 65))), "near": RopeConfig(10)}),
+        "ropes.far.lengths: expected at most 63, found 64",
+    ),
+    "lengths that differ": (
+        model(ropes={"far": RopeConfig(20, lengths=(5,)), "near": RopeConfig(10, lengths=(6,))}),
+        "ropes: expected the same lengths of all ropes that have any",
+    ),
     "too many ropes": (model(ropes={f"r{i}": RopeConfig(4) for i in range(9)}), "ropes: expected at most 8, found 9"),
     "a rope with a bad name": (model(ropes={"../x": RopeConfig(4)}), "ropes: expected names of up to 32 letters"),
     "a rope that is not there": (
@@ -310,6 +325,13 @@ REFUSED: dict[str, tuple[Callable[[], ModelConfig], str]] = {
         "self_attention.window: expected no keys behind a decoder's own",
     ),
     "a window without end": (attention(window=(1 << 20, 0)), "self_attention.window: expected the own key and 0 to"),
+    "a rope with lengths in an encoder": (
+        lambda: replace(
+            encoder_only(ropes={"r": RopeConfig(4, lengths=(8,))}),
+            **of_layers(encoder_only(), "self_attention", rope="r"),
+        ),
+        "self_attention.rope: expected one without lengths, of an encoder, found 'r'",
+    ),
     "a rope of a memory": (
         lambda: replace(CONFIG, ropes={"r": RopeConfig(4)}, **of_layers(CONFIG, "cross_attention", rope="r")),
         "cross_attention.rope: expected none, found 'r'",

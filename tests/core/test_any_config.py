@@ -22,7 +22,7 @@ from ..oracle.perturbed import float32_bound, float32_bounds
 from ..oracle.random_config import random_config, random_tensors
 from ..oracle.rounded import RoundedTransformer
 from ..oracle.transformer import Transformer
-from .models import TinyModel, new_session, step
+from .models import TinyModel, make_plan, new_session, step
 
 SEEDS = [seed for seed in range(24) if random_config(seed).decoder is not None]
 COMPUTE = (("float32", "float32"), ("int8", "int8"), ("int4g32", "float32"))
@@ -42,6 +42,10 @@ class Case:
         self.targets = [rng.randint(0, config.target_vocab, n) for n in TARGETS]
         self.rows = [(i, i if self.sources else -1, ids) for i, ids in enumerate(self.targets)]
 
+    def rope_sets(self, rows: list[tuple[int, int, np.ndarray]]) -> list[int]:
+        """Of these texts or parts of them."""
+        return [self.tiny.config.rope_set(len(self.targets[i])) for i, _, ids in rows for _ in ids]
+
     def oracle(self, model: Transformer) -> list[np.ndarray]:
         """Logits of every text."""
         memories = {i: model.encode(ids) for i, ids in self.sources.items()}
@@ -50,7 +54,8 @@ class Case:
     def core(self, kv: str, isa: str | None = None) -> list[np.ndarray]:
         """The same by the core, in one step."""
         session = new_session(self.tiny.core(kv, isa))
-        logits = step(session, sources=self.sources, rows=self.rows, full_logits=True).logits
+        plan = make_plan(sources=self.sources, rows=self.rows, rope_sets=self.rope_sets(self.rows), full_logits=True)
+        logits = session.step(plan).logits
         assert logits is not None
         return np.split(logits, np.cumsum(TARGETS)[:-1])
 
@@ -113,8 +118,8 @@ def test_alone_and_in_chunks_of_any_size(seed: int, weights: str, kv: str) -> No
         if memory >= 0:
             step(session, sources={memory: case.sources[memory]})
         for start in range(0, len(ids), chunk):
-            part = ids[start : start + chunk]
-            logits = step(session, rows=[(0, memory, part)], full_logits=True).logits
+            rows = [(text, memory, ids[start : start + chunk])]
+            logits = session.step(make_plan(rows=rows, rope_sets=case.rope_sets(rows), full_logits=True)).logits
             assert logits is not None
             assert logits.tobytes() == batch[text][start : start + chunk].tobytes(), (text, chunk, start)
 

@@ -233,7 +233,7 @@ def test_names_and_shapes_of_a_decoder_alone() -> None:
     gate_up = specs[f"{layer}.ffn.gate_up.weight"]
     assert gate_up.shape == (14, 20, 16, 4) and gate_up.form == "alternating"  # 7 panels each, of 100 rows
     assert gate_up.sources == (f"{layer}.ffn.gate.weight", f"{layer}.ffn.up.weight")
-    assert specs["rope.near.frequencies"].shape == (16,)
+    assert specs["rope.near.frequencies"].shape == (16,) and specs["rope.far.frequencies"].shape == (32,)
     assert [name for name in specs if ".layers." not in name] == [
         "rope.far.frequencies", "rope.near.frequencies", "decoder.embed.weight", "decoder.embed.scale",
         "decoder.norm.weight",

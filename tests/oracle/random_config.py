@@ -35,6 +35,7 @@ HEAD_WIDTHS = (12, 20, 80)
 FFN_WIDTHS = (100, 33)
 VOCABULARY = 333
 WINDOWS = ((5, 0), (4, 0), (0, 0), (17, 0))
+LENGTHS = (8, 20)
 WINDOWS_BOTH_WAYS = ((5, 5), (2, 7), (0, 3), (16, 0))
 
 
@@ -55,6 +56,8 @@ def random_config(seed: int) -> ModelConfig:
     stacks = (("decoder",), ("encoder", "decoder"), ("encoder",))[seed % 3]
     width = draw.of(*WIDTHS)
     ropes = _ropes(draw) if draw.chance(0.6) else {}
+    if ropes and seed % 6 == 0:  # decoders alone
+        ropes |= {name: replace(ropes[name], lengths=LENGTHS) for name in ("whole", "part")}
     both = len(stacks) == 2
     encoder = _stack(draw, ropes, causal=False, cross=False) if "encoder" in stacks else None
     decoder = _stack(draw, ropes, causal=True, cross=both) if "decoder" in stacks else None
@@ -196,7 +199,7 @@ def _shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
 
     vocabularies = {"encoder": config.source_vocab, "decoder": config.target_vocab}
     for name, rope in config.ropes.items():
-        yield f"rope.{name}.frequencies", (rope.dims // 2,)
+        yield f"rope.{name}.frequencies", (*([len(rope.lengths) + 1] if rope.lengths else []), rope.dims // 2)
     for side, stack in config.stacks():
         if side == "decoder" or not config.share_embeddings:
             yield f"{side}.embed.weight", (vocabularies[side] or 0, narrow)
@@ -258,7 +261,7 @@ def random_tensors(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
 
 def _values(rng: np.random.RandomState, config: ModelConfig, name: str, shape: tuple[int, ...]) -> Any:
     if name.endswith("frequencies"):  # a turn in 6 to some thousand positions
-        return 1.1 * 1000.0 ** -(np.arange(shape[0]) / shape[0]) * rng.uniform(0.9, 1.1, shape)
+        return 1.1 * 1000.0 ** -(np.arange(shape[-1]) / shape[-1]) * rng.uniform(0.9, 1.1, shape)
     if name.endswith("slopes"):
         return rng.uniform(0.02, 0.5, shape)
     if name.endswith("norm.weight") or name.endswith("after.weight"):

@@ -238,9 +238,11 @@ class Transformer:
         return ACTIVATIONS[activation](x)
 
     def _turn(self, rope: str, x: np.ndarray) -> np.ndarray:
-        """x [heads, n, D], row t by t times the frequencies, a product that is rounded to float32."""
+        """x [heads, n, D], row t by t times the frequencies of texts of n, a product that is rounded to float32."""
         half = self.config.ropes[rope].dims // 2
         frequencies = self._tensors[f"rope.{rope}.frequencies"].astype(np.float32)
+        if self.config.ropes[rope].lengths:
+            frequencies = frequencies[self.config.rope_set(x.shape[1])]
         angle = (np.arange(x.shape[1], dtype=np.float32)[:, None] * frequencies).astype(np.float64)
         cos, sin = ((f(angle) * self.config.ropes[rope].factor).astype(self.dtype) for f in (np.cos, np.sin))
         a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
