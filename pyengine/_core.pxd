@@ -463,6 +463,7 @@ cdef extern from "search/draw.h" nogil:
         int32_t place
 
     int64_t pe_keep(const pe_filters *filters, const double *values, int64_t n, pe_choice *kept, double *total) noexcept
+    int64_t pe_best(pe_choice *kept, int64_t n, int64_t k) noexcept
     int32_t pe_draw(const pe_choice *kept, int64_t n, double total, double number) noexcept
     double pe_uniform(uint64_t seed, uint32_t sample, uint32_t position) noexcept
 

@@ -107,6 +107,20 @@ cdef class Lottery:
         places = np.array([kept[i].place for i in range(n)], np.int64)
         return places, np.array([kept[i].weight / total for i in range(n)])
 
+    def best(self, const double[::1] values, int64_t k):
+        """Of one row, the k best that may be drawn, best first: int32 places and float64 log-probabilities [k]; -1 and
+        minus infinity where there are fewer.
+        """
+        cdef pe_choice *kept = self._make_room(values.shape[0])
+        cdef double total = 0.0
+        cdef int64_t i, n = pe_keep(&self.filters, &values[0], values.shape[0], kept, &total) if values.shape[0] else 0
+        places, log_probs = np.full(k, -1, np.int32), np.full(k, -np.inf)
+        for i in range(pe_best(kept, n, k)):
+            places[i] = kept[i].place
+            if kept[i].weight > 0.0:
+                log_probs[i] = pe_logd(kept[i].weight) - pe_logd(total)
+        return places, log_probs
+
     def draw(self, const double[:, ::1] values, const int64_t[::1] rows, const double[::1] numbers):
         """int64 [n]: for each of these rows [n] of values [Q, m] the place that its number in [0, 1) falls on; the
         first of a row that has none but minus infinity.

@@ -55,6 +55,14 @@ static double sum_of(const pe_choice *choices, int64_t n) {
     return sum;
 }
 
+/* Those with at least this weight, in their order: how many. */
+static int64_t keep_above(pe_choice *kept, int64_t n, double least) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (kept[i].weight >= least) kept[count++] = kept[i];
+    return count;
+}
+
 /* Those nearest to the entropy: |-log p - entropy| = |mean of the scores - score|. */
 static int64_t keep_typical(pe_choice *kept, int64_t n, double share) {
     const double total = sum_of(kept, n);
@@ -77,17 +85,19 @@ int64_t pe_keep(const pe_filters *filters, const double *values, int64_t n, pe_c
     if (filters->top_k > 0 && filters->top_k < count)
         count = take_best(kept, count, filters->top_k, INFINITY, by_score);
     for (int64_t i = 0; i < count; i++) kept[i].weight = pe_expd(kept[i].score);
-    if (filters->top_p < 1.0) count = take_best(kept, count, count, filters->top_p * sum_of(kept, count), by_score);
-    if (filters->min_p > 0.0) {
-        int64_t probable = 0;
-        for (int64_t i = 0; i < count; i++)
-            if (kept[i].weight >= filters->min_p) kept[probable++] = kept[i];
-        count = probable;
+    if (filters->top_p < 1.0) {
+        const double sum = sum_of(kept, count);
+        /* What is below has less than half of 1 - top_p together, so that the best ones end above: few are sorted. */
+        count = keep_above(kept, count, 0.5 * (1.0 - filters->top_p) * sum / (double)count);
+        count = take_best(kept, count, count, filters->top_p * sum, by_score);
     }
+    if (filters->min_p > 0.0) count = keep_above(kept, count, filters->min_p);
     if (filters->typical_p < 1.0) count = keep_typical(kept, count, filters->typical_p);
     *total = sum_of(kept, count);
     return count;
 }
+
+int64_t pe_best(pe_choice *kept, int64_t n, int64_t k) { return take_best(kept, n, k, INFINITY, by_score); }
 
 int32_t pe_draw(const pe_choice *kept, int64_t n, double total, double number) {
     const double target = number * total;

@@ -1,6 +1,6 @@
-/* Which token is drawn from the scores of a row: those that the filters keep, in transformers' order, and one of them by
-   a number that depends on nothing but a seed, a sample and a position. All sums have one order, so that the same number
-   takes the same token in any batch and on every instruction set. */
+/* Which token is drawn from the scores of a row: those that the filters keep, in transformers' order, and one of them
+   by a number that depends on nothing but a seed, a sample and a position. All sums have one order, so that the same
+   number takes the same token in any batch and on every instruction set. */
 #ifndef PE_SEARCH_DRAW_H
 #define PE_SEARCH_DRAW_H
 
@@ -30,8 +30,11 @@ int64_t pe_keep(const pe_filters *filters, const double *values, int64_t n, pe_c
 /* The place of the token that a number in [0, 1) falls on; `n` at least 1. */
 int32_t pe_draw(const pe_choice *kept, int64_t n, double total, double number);
 
-/* A number in [0, 1) with 53 bits: Philox 4x32-10 (Salmon and others, Parallel random numbers, 2011) with the key `seed`
-   and the counter {position, sample, 0, 0}. */
+/* Moves the `k` best of n choices to the front, best first: how many there are. */
+int64_t pe_best(pe_choice *kept, int64_t n, int64_t k);
+
+/* A number in [0, 1) with 53 bits: Philox 4x32-10 (Salmon and others, Parallel random numbers, 2011) with the key
+   `seed` and the counter {position, sample, 0, 0}. */
 double pe_uniform(uint64_t seed, uint32_t sample, uint32_t position);
 
 #endif

@@ -5,23 +5,14 @@ Processors act on raw logits; a sentence ends at its first end token or at the m
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from pyengine.decoding.histories import Histories
-from pyengine.decoding.search import Finish, Finished, Found, IdPool, Search
+from pyengine.decoding.search import Finish, Finished, Found, IdPool, Search, Written
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
 __all__ = ["GreedySearch"]
-
-
-class Written(NamedTuple):
-    """int32 ids, and float64 log-probabilities of them."""
-
-    ids: np.ndarray
-    log_probs: np.ndarray
 
 
 class GreedySearch(Search):
@@ -63,16 +54,16 @@ class GreedySearch(Search):
         new = slice(int(self._prompt[slot]), int(self._length[slot]))
         return Written(self._histories[slot][0, new].copy(), self._histories.values(slot)[new].copy())
 
-    def scored(self, ids: np.ndarray, log_probs: np.ndarray, finish: Finish) -> Found:
-        """The hypothesis of new `ids` with these `log_probs`; one of none has the score 0."""
-        if not len(ids):
-            return Found(ids, 0.0, finish, log_probs)
-        total = np.cumsum(log_probs)[-1]  # one by one: a sum must not depend on how many are added at once
-        length = self._power(np.array([len(ids)]), self.options.length_penalty)[0]
-        return Found(ids, float(total / length), finish, log_probs)
+    def scored(self, written: Written, finish: Finish) -> Found:
+        """The hypothesis of these new ids; one of none has the score 0."""
+        if not len(written.ids):
+            return Found(written.ids, 0.0, finish, written.log_probs, written.best)
+        total = np.cumsum(written.log_probs)[-1]  # one by one: a sum must not depend on how many are added at once
+        length = self._power(np.array([len(written.ids)]), self.options.length_penalty)[0]
+        return Found(written.ids, float(total / length), finish, written.log_probs, written.best)
 
     def _found(self, slot: int) -> Found:
-        return self.scored(*self.written(slot), self._finish_of(slot, self._histories[slot][0, : self._length[slot]]))
+        return self.scored(self.written(slot), self._finish_of(slot, self._histories[slot][0, : self._length[slot]]))
 
     def _write(self, tokens: np.ndarray, log_probs: np.ndarray) -> None:
         """Every sentence goes on with int tokens [n, m]."""

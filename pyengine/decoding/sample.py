@@ -14,11 +14,11 @@ import numpy as np
 
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.processors import Candidates
-from pyengine.decoding.search import Finished, IdPool, Process, Start
+from pyengine.decoding.search import Best, Finished, IdPool, Process, Start, Written
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
-__all__ = ["MOST_CANDIDATES", "ProcessedSearch", "SampleSearch"]
+__all__ = ["MOST_CANDIDATES", "SampleSearch", "WholeRowSearch"]
 
 MOST_CANDIDATES = 64
 """Above this top-k, and without one, whole rows of logits are looked at."""
@@ -103,7 +103,8 @@ class SampleSearch(GreedySearch):
         for slot, parent in zip(joined.tolist(), parents.tolist(), strict=True):
             length = self._length[parent]
             self._histories[slot][0, :length] = self._histories[parent][0, :length]
-        for each in (self._length, self._prompt, self._minimum, self._maximum, self._memories, self._last):
+        limits, places = (self._length, self._prompt, self._minimum, self._maximum), (self._memories, self._rope_sets)
+        for each in (*limits, *places, self._last):
             each[joined] = each[parents]
         self._sequences[joined, 0] = self._pool.take(len(joined))
         pairs = np.stack([self._sequences[parents, 0], self._sequences[joined, 0]], axis=1)
@@ -112,36 +113,70 @@ class SampleSearch(GreedySearch):
         return np.concatenate([rows, rows[begun:].repeat(self._samples - 1)])
 
 
-class ProcessedSearch(SampleSearch):
-    """Sentences with processors of their own; without `do_sample` each takes its best token."""
+class WholeRowSearch(SampleSearch):
+    """Sentences whose whole rows are looked at: by processors of their own, and for the best tokens of each place.
+
+    Without `do_sample` each takes its best token.
+    """
 
     def __init__(self, options: SearchOptions, sequences: IdPool, *, slots: int, vocab: int) -> None:
         super().__init__(options, sequences, slots=slots, vocab=vocab)
+        from pyengine._core import Lottery  # converting needs no core
+
         self._few = 0
         self._process: dict[int, Process] = {}
         self._failed: list[tuple[int, Exception]] = []
+        self._best: dict[int, list[Best]] = {}  # of each slot, one a place
+        self._plain = Lottery(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0)
 
     def add(self, starts: Sequence[Start]) -> np.ndarray:
         slots = super().add(starts)
         for own, start in zip(slots.tolist(), starts, strict=True):
-            assert start.process is not None  # that is why they are here
-            self._process.update(dict.fromkeys(own, start.process))
+            for slot in own:
+                self._best[slot] = []
+                if start.process is not None:
+                    self._process[slot] = start.process
         return slots
 
     def failures(self) -> list[tuple[int, Exception]]:
         failed, self._failed = self._failed, []
         return failed
 
+    def written(self, slot: int) -> Written:
+        ids, log_probs, _ = super().written(slot)
+        if not self.options.logprobs:
+            return Written(ids, log_probs)
+        return Written(ids, log_probs, Best(*map(np.array, zip(*self._best[slot], strict=True))))
+
     def _whole(self, scores: StepResult) -> Candidates:
         candidates = super()._whole(scores)
         for row, slot in enumerate(self._live.tolist()):
             values = candidates.values[row]
             try:
-                ids = self._histories[slot][0, : self._length[slot]].copy()
-                found = np.asarray(self._process[slot](ids, values.copy()), np.float64)
-                if found.shape != values.shape:
-                    raise ValueError(f"a processor gave an array of shape {found.shape}; expected {values.shape}")
-                values[:] = found
+                if slot in self._process:
+                    ids = self._histories[slot][0, : self._length[slot]].copy()
+                    values[:] = self._processed(self._process[slot], ids, values)
             except Exception as error:  # the caller's: whoever runs this search ends the sentence
                 self._failed.append((slot, error))
+            if self.options.logprobs:
+                best = self._best_of(candidates.unprocessed[row], values)
+                for sample in (slot, *self._others.get(slot, ())):
+                    self._best[int(sample)].append(best)
         return candidates
+
+    def _processed(self, process: Process, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+        found = np.asarray(process(ids, values.copy()), np.float64)
+        if found.shape != values.shape:
+            raise ValueError(f"a processor gave an array of shape {found.shape}; expected {values.shape}")
+        return found
+
+    def _best_of(self, logits: np.ndarray, values: np.ndarray) -> Best:
+        left = self._lottery if self.options.do_sample else self._plain
+        count = self.options.logprobs
+        return Best(*self._plain.best(logits, count), *left.best(values, count))
+
+    def _drop(self, done: np.ndarray) -> None:
+        for slot in self._live[done].tolist():
+            self._process.pop(slot, None)
+            self._best.pop(slot, None)
+        super()._drop(done)

@@ -18,7 +18,7 @@ from pyengine.decoding.processors import Candidates, Context, Edits, Processors
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
-__all__ = ["Finish", "Finished", "Found", "IdPool", "Process", "Rows", "Search", "Start"]
+__all__ = ["Best", "Finish", "Finished", "Found", "IdPool", "Process", "Rows", "Search", "Start", "Written"]
 
 
 NO_IDS, NO_PAIRS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
@@ -30,6 +30,32 @@ take their place."""
 Finish = Literal["end", "length", "stop"]
 
 
+class Best(NamedTuple):
+    """The best k tokens at each of n places, best first; -1 and minus infinity where there are fewer.
+
+    ids, log_probs            int32, float64 [n, k]: of the model's own distribution
+    left_ids, left_log_probs  likewise, of what processors and filters left of it
+    """
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    left_ids: np.ndarray
+    left_log_probs: np.ndarray
+
+
+class Written(NamedTuple):
+    """int32 ids, float64 log-probabilities of them, and the best tokens at each."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    best: Best | None = None
+
+    def first(self, count: int) -> Written:
+        """The first so many of them."""
+        best = None if self.best is None else Best(*(each[:count] for each in self.best))
+        return Written(self.ids[:count], self.log_probs[:count], best)
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """A hypothesis: int32 ids behind the prompt, the end token among them if it ended.
@@ -38,23 +64,27 @@ class Found:
                counts neither in the sum nor in the length, the end token in both
     finish     "end": by an end token; "length": the maximum length cut it; "stop": whoever watched it ended it
     log_probs  float64, the model's own log-probability of each id; None from beam search
+    best       the `logprobs` best tokens at each id, if they were asked for
     """
 
     ids: np.ndarray
     score: float
     finish: Finish
     log_probs: np.ndarray | None = None
+    best: Best | None = None
 
 
 class Start(NamedTuple):
     """A sentence that begins with the int32 ids `prompt`, the first `ran` of which are in `sequence` already, and whose
-    rows read `memory`, or -1. Samples are drawn by `seed`, None for any; `process` is the sentence's own processor.
+    rows read `memory`, or -1, and take the set `rope_set` of frequencies. Samples are drawn by `seed`, None for any;
+    `process` is the sentence's own processor.
     """
 
     prompt: np.ndarray
     ran: int
     sequence: int
     memory: int
+    rope_set: int = 0
     seed: int | None = None
     process: Process | None = None
 
@@ -76,6 +106,7 @@ class Rows:
     memories: np.ndarray
     logit_rows: np.ndarray
     edits: Edits
+    rope_sets: np.ndarray
 
 
 class IdPool:
@@ -120,7 +151,8 @@ class Search(ABC):
         self._histories = histories
         self._last, self._sequences = np.zeros((2, slots, self.beams), np.int32)
         self._length, self._prompt, self._minimum, self._maximum = np.zeros((4, slots), np.int32)
-        self._ran, self._memories = np.zeros((2, slots), np.int32)
+        self._ran, self._memories, self._rope_sets = np.zeros((3, slots), np.int32)
+        self._turns = False  # whether some sentence has taken another set than the first
         self._forks = NO_PAIRS
         self._freed = NO_IDS
         self._edits = Edits(np.zeros(1, np.int32), NO_IDS)
@@ -169,11 +201,13 @@ class Search(ABC):
         """Begin these sentences; the slots of each, [n, samples]."""
         slots, lengths = self._slots.take(len(starts)), np.array([len(each.prompt) for each in starts])
         self._histories.reserve(slots, lengths + 1)
-        for slot, (prompt, ran, sequence, memory, _, _) in zip(slots.tolist(), starts, strict=True):
+        for slot, (prompt, ran, sequence, memory, rope_set, _, _) in zip(slots.tolist(), starts, strict=True):
             self._histories[slot][: self.beams, : len(prompt)] = prompt
             self._last[slot] = prompt[-1]
             self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
             self._ran[slot], self._sequences[slot], self._memories[slot] = ran, sequence, memory
+            self._rope_sets[slot] = rope_set
+            self._turns |= rope_set > 0
         self._length[slots] = self._prompt[slots] = lengths
         self._live = np.concatenate([self._live, slots])
         self._fresh += len(starts)
@@ -192,9 +226,13 @@ class Search(ABC):
             tokens = np.concatenate([tokens, *begun])
             sequences = np.concatenate([sequences, self._sequences[fresh, 0].repeat(left)])
             memories = np.concatenate([memories, self._memories[fresh].repeat(left)])
+        rope_sets = NO_IDS
+        if self._turns:
+            begun_sets = self._rope_sets[fresh].repeat((self._prompt - self._ran)[fresh])
+            rope_sets = np.concatenate([self._rope_sets[old].repeat(self.beams), begun_sets])
         self._edits = self._processors.edits(self._context(old, fresh))
         forks, self._forks = self._forks, NO_PAIRS
-        return Rows(forks, tokens, sequences, memories, logit_rows, self._edits)
+        return Rows(forks, tokens, sequences, memories, logit_rows, self._edits, rope_sets)
 
     def released(self) -> np.ndarray:
         """int32 ids of sequences that are needed no longer; told once. Forks that `rows` gives may still read them."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.decoding.search import NO_PAIRS, Rows, Search
+from pyengine.decoding.search import NO_IDS, NO_PAIRS, Rows, Search
 from pyengine.plan import StepResult
 
 __all__ = ["join", "split"]
@@ -19,7 +19,7 @@ def join(parts: Sequence[Rows], more: Rows | None) -> dict[str, Any]:
     if len(rows) == 1:
         [own] = rows
         forks, tokens, sequences, memories = own.forks, own.tokens, own.sequences, own.memories
-        logit_rows, offsets, ids = own.logit_rows, own.edits.offsets, own.edits.ids
+        logit_rows, offsets, ids, rope_sets = own.logit_rows, own.edits.offsets, own.edits.ids, own.rope_sets
     else:
         forks = np.concatenate([NO_PAIRS, *(each.forks for each in rows)])
         tokens, sequences, memories = (
@@ -30,11 +30,16 @@ def join(parts: Sequence[Rows], more: Rows | None) -> dict[str, Any]:
         ends = _ascending([each.edits.offsets[1:] for each in rows], excluded)
         offsets = np.concatenate([np.zeros(1, np.int32), *ends])
         ids = np.concatenate([each.edits.ids for each in rows])
+        rope_sets = NO_IDS
+        if any(len(each.rope_sets) for each in rows):
+            sets = (each.rope_sets if len(each.rope_sets) else np.zeros_like(each.tokens) for each in rows)
+            rope_sets = np.concatenate([NO_IDS, *sets])
     return {
         "forks": forks,
         "tokens": tokens,
         "sequences": sequences,
         "memories": memories,
+        "rope_sets": rope_sets,
         "logit_rows": logit_rows,
         "exclude_offsets": offsets,
         "exclude_ids": ids,

@@ -39,8 +39,8 @@ class Request:
     process: Process | None = None
 
     def __post_init__(self) -> None:
-        if self.options.num_beams > 1 and not (self.watch is None and self.process is None):
-            message = f"num_beams is {self.options.num_beams}; a request with a watch or a processor takes 1"
+        if self.options.num_beams > 1 and (self.watch or self.process or self.options.logprobs):
+            message = f"num_beams is {self.options.num_beams}; a request with a watch, a processor or logprobs takes 1"
             raise OptionError(message, keywords=("num_beams",))
 
     @property

@@ -21,8 +21,8 @@ import numpy as np
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.processors import Edits
-from pyengine.decoding.sample import MOST_CANDIDATES, ProcessedSearch, SampleSearch
-from pyengine.decoding.search import NO_IDS, NO_PAIRS, Finished, Found, IdPool, Rows, Search, Start
+from pyengine.decoding.sample import MOST_CANDIDATES, SampleSearch, WholeRowSearch
+from pyengine.decoding.search import NO_IDS, NO_PAIRS, Finished, Found, IdPool, Rows, Start, Written
 from pyengine.errors import OptionError
 from pyengine.options import SearchOptions
 from pyengine.plan import Plan, Session
@@ -43,6 +43,7 @@ class _Running:
 
     room              bytes of the cache that it may come to need
     sequence, memory  what its prompt runs in, and what it reads, or -1
+    rope_set          the frequencies that its rows take
     ran               tokens of its prompt that have had a step
     shown             new ids of each hypothesis that were shown to whoever looks
     found             hypothesis -> what was found
@@ -54,6 +55,7 @@ class _Running:
     room: int
     sequence: int
     memory: int
+    rope_set: int
     ran: int = 0
     shown: Counter[int] = field(default_factory=Counter)
     found: dict[int, Found] = field(default_factory=dict)
@@ -62,10 +64,10 @@ class _Running:
 class _Group:
     """Requests with the same options, and their search."""
 
-    def __init__(self, options: SearchOptions, processed: bool, sequences: IdPool, *, budget: int, vocab: int) -> None:
+    def __init__(self, options: SearchOptions, whole: bool, sequences: IdPool, *, budget: int, vocab: int) -> None:
         kind: type[BeamSearch | GreedySearch] = BeamSearch if options.num_beams > 1 else GreedySearch
-        if options.do_sample or processed:
-            kind = ProcessedSearch if processed else SampleSearch
+        if options.do_sample or whole:
+            kind = WholeRowSearch if whole else SampleSearch
         self.samples = kind.samples_of(options)  # hypotheses that grow by themselves
         self.rows, self.sequences = kind.rows_of(options), kind.sequences_of(options)
         slots = max(1, budget // self.rows) * self.samples
@@ -85,17 +87,20 @@ class Scheduler:
         budget: int,
         deadline: Deadline | None = None,
         allowed: Callable[[np.ndarray], np.ndarray] | None = None,
+        rope_set: Callable[[int], int] = lambda length: 0,
     ) -> None:
         """`budget`: rows of a step, all in all.
 
         `allowed`: gives the ids that hypotheses of int32 source ids may take, int32, ascending; None: all of them.
+        `rope_set`: the model's `ModelConfig.rope_set`.
         """
         self._session = session
         self._vocab = vocab
         self._budget = budget
         self._deadline = deadline or Deadline()
         self._allowed = allowed
-        self._groups: dict[tuple[SearchOptions, bool], _Group] = {}  # by options, and whether processors are their own
+        self._rope_set = rope_set
+        self._groups: dict[tuple[SearchOptions, bool], _Group] = {}  # by options, and whether whole rows are looked at
         self._running: dict[int, _Running] = {}  # by index
         self._prompt: _Running | None = None  # whose prompt has begun and goes on
         self._cancelled: set[int] = set()
@@ -227,7 +232,9 @@ class Scheduler:
             queue.waiting.popleft()
             self._low = max(1, self._budget // group.rows)
             memory = int(self._memories.take(1)[0]) if encoded else -1
-            running = _Running(index, request, group, room, int(self._sequences.take(1)[0]), memory)
+            sequence = int(self._sequences.take(1)[0])
+            # A last token is never read.
+            running = _Running(index, request, group, room, sequence, memory, self._rope_set(longest - 1))
             self._running[index] = running
             group.members += 1
             self._watched += request.watch is not None
@@ -244,14 +251,14 @@ class Scheduler:
             self._events.append(Event(index, 0, NO_IDS, None, found))
 
     def _group_of(self, request: Request) -> _Group:
-        key = request.options, request.process is not None
+        key = request.options, request.process is not None or request.options.logprobs > 0
         group = self._groups.get(key)
         if group is None:
             group = _Group(*key, self._sequences, budget=self._budget, vocab=self._vocab)
             if self._allowed is not None and group.search.full_logits:
                 raise OptionError(
                     f"top_k is {request.options.top_k}; with a shortlist, samples need 1..{MOST_CANDIDATES}, and no "
-                    "processors of their own",
+                    "logprobs or processors of their own",
                     keywords=("top_k",),
                 )
             self._groups[key] = group
@@ -281,8 +288,8 @@ class Scheduler:
                 self._prompt = running
                 break
             request = running.request
-            seed, process = request.options.seed, request.process
-            start = Start(prompt, running.ran, running.sequence, running.memory, seed, process)
+            place = running.ran, running.sequence, running.memory, running.rope_set
+            start = Start(prompt, *place, request.options.seed, request.process)
             starting.setdefault(running.group, []).append((running, start))
         if not rows:
             return None
@@ -359,11 +366,9 @@ class Scheduler:
         """Shows a hypothesis to whoever wants to see what each step brings, and keeps it once it has ended."""
         watch = running.request.watch
         if self._events is not None or watch is not None:
-            whole = search.written(slot) if found is None else found
-            first, ids, log_probs = running.shown[number], whole.ids, whole.log_probs
-            assert log_probs is not None  # there are no beams
+            written, first = _written(found) if found is not None else search.written(slot), running.shown[number]
             try:
-                kept = None if watch is None else watch(number, ids[first:])
+                kept = None if watch is None else watch(number, written.ids[first:])
             except Exception as error:  # the caller's: the other requests go on
                 self._abandon(running, error)
                 return
@@ -371,15 +376,21 @@ class Scheduler:
                 if found is None:
                     search.drop(slot)
                     del running.group.owners[slot]
-                found = search.scored(ids[: first + kept], log_probs[: first + kept], "stop")
-                ids, log_probs = found.ids, log_probs[: first + kept]
-            running.shown[number] = len(ids)
+                written = written.first(first + kept)
+                found = search.scored(written, "stop")
+            running.shown[number] = len(written.ids)
             if self._events is not None:
-                self._events.append(Event(running.index, number, ids[first:], log_probs[first:], found))
+                new = written.ids[first:], written.log_probs[first:]
+                self._events.append(Event(running.index, number, *new, found))
         if found is not None:
             running.found[number] = found
             if len(running.found) == running.group.samples:
                 self._leave(running, [running.found[i] for i in range(running.group.samples)])
+
+def _written(found: Found) -> Written:
+    assert found.log_probs is not None  # there are no beams
+    return Written(found.ids, found.log_probs, found.best)
+
 
 def _source(running: _Running) -> np.ndarray:
     assert running.request.source is not None  # it is encoded
@@ -389,5 +400,7 @@ def _source(running: _Running) -> np.ndarray:
 def _prompt_rows(running: _Running, count: int) -> Rows:
     """The next `count` tokens of a prompt that goes on afterwards."""
     tokens = running.request.prompt[running.ran : running.ran + count]
-    sequences, memories = (np.full(count, id, np.int32) for id in (running.sequence, running.memory))
-    return Rows(NO_PAIRS, tokens, sequences, memories, NO_IDS, Edits(np.zeros(1, np.int32), NO_IDS))
+    sequences, memories, rope_sets = (
+        np.full(count, id, np.int32) for id in (running.sequence, running.memory, running.rope_set)
+    )
+    return Rows(NO_PAIRS, tokens, sequences, memories, NO_IDS, Edits(np.zeros(1, np.int32), NO_IDS), rope_sets)

@@ -230,7 +230,10 @@ class Translator(Task):
         @contextmanager
         def scheduler() -> Iterator[Scheduler]:
             with self._engine.session(deadline, replicas, opener=opener) as session:
-                own = Scheduler(session, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
+                own = Scheduler(
+                    session, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed,
+                    rope_set=self._engine.config.rope_set,
+                )  # fmt: skip
                 self._engine.schedulers.add(own)
                 yield own
 

@@ -12,6 +12,7 @@ from pyengine import EngineError, _core
 from pyengine.decoding.search import Found
 from pyengine.options import SearchOptions
 from pyengine.scheduling.scheduler import Request, Scheduler
+from tests.core.models import make_plan, new_session
 from tests.scheduling.test_requests import MODELS, PAIR, VOCAB, Watched, mixture, plain, run, settled
 
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
@@ -196,3 +197,41 @@ def test_penalties_and_biases_of_written_tokens() -> None:
     assert once.ids[:3].tolist() == [11, 12, 11] or once.ids[:2].tolist() == [11, 12]
     [[often]] = drawn(settled("decoder", logit_bias={11: 500.0, 12: 450.0}, frequency_penalty=20.0), prompt=11)
     assert often.ids[:5].tolist() == [11, 11, 11, 12, 11]
+
+
+def log_softmax(row: np.ndarray) -> np.ndarray:
+    return row - row.max() - np.log(np.exp(row - row.max()).sum())
+
+
+@pytest.mark.parametrize("drawing", [{}, {"top_k": 4, "temperature": 2.0, "seed": 4, "num_return_sequences": 3}])
+def test_best_tokens_before_and_after_processors(drawing: dict[str, Any]) -> None:
+    """Of the model's own distribution, and of what may be drawn; in company, and cut where a watch ends a text."""
+    options = settled("decoder", logprobs=5, suppress_tokens=[3], min_new_tokens=9, **drawing)
+    prompt = np.array([3, 5], np.int32)
+    found = run("decoder", [*mixture("decoder", 6), Request(None, prompt, options)])[0][-1]
+    assert len(found) == options.num_return_sequences
+    for each in found:
+        assert each.best is not None and each.log_probs is not None
+        assert each.best.ids.shape == each.best.left_log_probs.shape == (len(each.ids), 5)
+        tokens = np.concatenate([prompt, each.ids])
+        rows = np.arange(1, len(tokens) - 1, dtype=np.int32)
+        plan = make_plan(rows=[(0, -1, tokens[:-1])], logit_rows=rows, full_logits=True)
+        logits = new_session(MODELS["decoder"]).step(plan).logits
+        assert logits is not None
+        for place, row in enumerate(logits.astype(np.float64)):
+            own, left = log_softmax(row), row.copy()
+            left[[3, 0, 7] if place < 9 else [3]] = -np.inf
+            if drawing:
+                left = np.where(left >= np.sort(left)[-4], left / 2.0, -np.inf)
+            left = log_softmax(left)
+            best = np.argsort(-own)[:5], np.argsort(-left, kind="stable")[:5]
+            assert each.best.ids[place].tolist() == best[0].tolist()
+            assert each.best.log_probs[place] == pytest.approx(own[best[0]], abs=1e-6)
+            count = 4 if drawing else 5
+            assert each.best.left_ids[place, :count].tolist() == best[1][:count].tolist()
+            assert each.best.left_log_probs[place, :count] == pytest.approx(left[best[1][:count]], abs=1e-6)
+            assert not drawing or (each.best.left_ids[place, 4], each.best.left_log_probs[place, 4]) == (-1, -np.inf)
+            assert each.log_probs[place] == pytest.approx(own[each.ids[place]], abs=1e-6)
+    request = Request(None, prompt, options, watch=lambda sample, ids: 0 if len(ids) == 1 and ids[0] >= 0 else None)
+    for each in run("decoder", [request])[0][0]:
+        assert each.best is not None and each.best.ids.shape == (0, 5) and each.score == 0.0

@@ -179,7 +179,7 @@ def test_what_a_watch_raises_ends_its_request_alone() -> None:
 
 
 def test_beams_cannot_be_watched() -> None:
-    with pytest.raises(OptionError, match="num_beams is 2; a request with a watch or a processor takes 1"):
+    with pytest.raises(OptionError, match="num_beams is 2; a request with a watch, a processor or logprobs takes 1"):
         Request(None, np.ones(1, np.int32), settled("decoder", num_beams=2), lambda sample, ids: None)
 
 
