@@ -1,6 +1,6 @@
 # The C core as Cython sees it: declarations only, in the order of the floors; contracts are in the headers.
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "base/status.h" nogil:
@@ -449,6 +449,23 @@ cdef extern from "search/beam.h" nogil:
 
     bint_t pe_beam_advance(const pe_beam_search *search, int64_t slot, const pe_candidates *candidates,
                            pe_beam_changes *changes) noexcept
+
+cdef extern from "search/draw.h" nogil:
+    ctypedef struct pe_filters:
+        double temperature
+        int64_t top_k
+        double top_p
+        double min_p
+        double typical_p
+
+    ctypedef struct pe_choice:
+        double weight
+        int32_t place
+
+    int64_t pe_keep(const pe_filters *filters, const double *values, int64_t n, pe_choice *kept, double *total) noexcept
+    int64_t pe_best(pe_choice *kept, int64_t n, int64_t k) noexcept
+    int32_t pe_draw(const pe_choice *kept, int64_t n, double total, double number) noexcept
+    double pe_uniform(uint64_t seed, uint32_t sample, uint32_t position) noexcept
 
 cdef extern from "search/ahead.h" nogil:
     ctypedef struct pe_ahead:

@@ -10,7 +10,10 @@ import numpy as np
 from pyengine.errors import CacheFullError, EngineError, ModelFileError, OptionError
 from pyengine.plan import StepResult
 
-__all__ = ["Beams", "Crews", "Model", "Session", "available_isas", "exp", "log", "power", "write_tokens"]
+__all__ = [
+    "Beams", "Crews", "Lottery", "Model", "Session", "available_isas", "exp", "log", "power", "uniforms",
+    "write_tokens",
+]
 
 
 def available_isas():

@@ -1,6 +1,6 @@
-# What comes after a step. The functions that scores are made of. Greedy search: steps that need no decision. Beam
-# search (csrc/search/beam.h): the arrays of all slots, one call for the live sentences, and steps in which none of
-# them is done.
+# What comes after a step. The functions that scores are made of. Sampling (csrc/search/draw.h). Greedy search: steps
+# that need no decision. Beam search (csrc/search/beam.h): the arrays of all slots, one call for the live sentences, and
+# steps in which none of them is done.
 
 
 ctypedef double real_function(double x) noexcept nogil
@@ -37,21 +37,112 @@ def power(bases, double exponent):
     return found
 
 
-def write_tokens(histories, const int64_t[::1] slots, const int32_t[::1] lengths, const int32_t[:, :] tokens):
-    """Write tokens [n, m] into the first row of these slots [n] of Histories, behind the first `lengths` [n] ones."""
-    cdef const uintptr_t[::1] addresses = histories.addresses
+def write_tokens(histories, const int64_t[::1] slots, const int32_t[::1] lengths, const int32_t[:, :] tokens,
+                 const double[:, :] values):
+    """Write tokens and their values [n, m] into the first row of these slots [n] of Histories, behind the first
+    `lengths` [n] ones.
+    """
+    cdef const uintptr_t[::1] addresses = histories.addresses, value_addresses = histories.value_addresses
     cdef const int64_t[::1] capacity = histories.capacity
     cdef int64_t i, j, slot
     cdef int32_t *end
+    cdef double *value
     if lengths.shape[0] != slots.shape[0] or tokens.shape[0] != slots.shape[0]:
         raise EngineError(f"{slots.shape[0]} slots, {lengths.shape[0]} lengths, tokens of {tokens.shape[0]}")
+    if values.shape[0] != tokens.shape[0] or values.shape[1] != tokens.shape[1]:
+        raise EngineError(f"{tokens.shape[0]} x {tokens.shape[1]} tokens, {values.shape[0]} x {values.shape[1]} values")
+    if value_addresses.shape[0] != capacity.shape[0]:
+        raise EngineError("histories without values")
     for i in range(slots.shape[0]):
         slot = slots[i]
         if not 0 <= slot < capacity.shape[0] or not 0 <= lengths[i] <= capacity[slot] - tokens.shape[1]:
             raise EngineError(f"slot {slot} has no room for {tokens.shape[1]} tokens behind {lengths[i]}")
         end = <int32_t *>addresses[slot] + lengths[i]
+        value = <double *>value_addresses[slot] + lengths[i]
         for j in range(tokens.shape[1]):
             end[j] = tokens[i, j]
+            value[j] = values[i, j]
+
+
+def uniforms(const uint64_t[::1] seeds, const int32_t[::1] samples, const int32_t[::1] positions):
+    """float64 [n] in [0, 1): of each seed, sample and position always the same number."""
+    cdef int64_t i, n = seeds.shape[0]
+    if samples.shape[0] != n or positions.shape[0] != n:
+        raise EngineError(f"{n} seeds, {samples.shape[0]} samples, {positions.shape[0]} positions")
+    found = np.empty(n)
+    cdef double[::1] numbers = found
+    for i in range(n):
+        numbers[i] = pe_uniform(seeds[i], <uint32_t>samples[i], <uint32_t>positions[i])
+    return found
+
+
+cdef class Lottery:
+    """Draws tokens from rows of scores, after filters: temperature (more than 0), top_k, top_p, min_p and typical_p as
+    transformers has them.
+    """
+
+    cdef pe_filters filters
+    cdef object room
+
+    def __init__(self, *, double temperature, int64_t top_k, double top_p, double min_p, double typical_p):
+        if not temperature > 0.0:
+            raise EngineError(f"a temperature of {temperature}; expected more than 0")
+        self.filters.temperature = temperature
+        self.filters.top_k = top_k
+        self.filters.top_p = top_p
+        self.filters.min_p = min_p
+        self.filters.typical_p = typical_p
+        self.room = np.empty(0, np.uint8)
+
+    cdef pe_choice *_make_room(self, int64_t width):
+        if len(self.room) < width * <int64_t>sizeof(pe_choice):
+            self.room = np.empty(max(width, 1) * sizeof(pe_choice), np.uint8)
+        return <pe_choice *>data_of(self.room)
+
+    def kept(self, const double[::1] values):
+        """Of one row, the places that may be drawn and their probabilities."""
+        cdef pe_choice *kept = self._make_room(values.shape[0])
+        cdef double total = 0.0
+        cdef int64_t i, n = pe_keep(&self.filters, &values[0], values.shape[0], kept, &total) if values.shape[0] else 0
+        places = np.array([kept[i].place for i in range(n)], np.int64)
+        return places, np.array([kept[i].weight / total for i in range(n)])
+
+    def best(self, const double[::1] values, int64_t k):
+        """Of one row, the k best that may be drawn, best first: int32 places and float64 log-probabilities [k]; -1 and
+        minus infinity where there are fewer.
+        """
+        cdef pe_choice *kept = self._make_room(values.shape[0])
+        cdef double total = 0.0
+        cdef int64_t i, n = pe_keep(&self.filters, &values[0], values.shape[0], kept, &total) if values.shape[0] else 0
+        places, log_probs = np.full(k, -1, np.int32), np.full(k, -np.inf)
+        for i in range(pe_best(kept, n, k)):
+            places[i] = kept[i].place
+            if kept[i].weight > 0.0:
+                log_probs[i] = pe_logd(kept[i].weight) - pe_logd(total)
+        return places, log_probs
+
+    def draw(self, const double[:, ::1] values, const int64_t[::1] rows, const double[::1] numbers):
+        """int64 [n]: for each of these rows [n] of values [Q, m] the place that its number in [0, 1) falls on; the
+        first of a row that has none but minus infinity.
+        """
+        cdef int64_t width = values.shape[1], i, row = -1, n = 0
+        cdef double total = 0.0
+        cdef pe_choice *kept = self._make_room(width)
+        if numbers.shape[0] != rows.shape[0]:
+            raise EngineError(f"{rows.shape[0]} rows, {numbers.shape[0]} numbers")
+        places = np.zeros(rows.shape[0], np.int64)
+        cdef int64_t[::1] found = places
+        for i in range(rows.shape[0]):
+            if not 0 <= rows[i] < values.shape[0] or width == 0:
+                raise EngineError(f"row {rows[i]} of {values.shape[0]} with {width} values")
+        with nogil:
+            for i in range(rows.shape[0]):
+                if i == 0 or rows[i] != row:
+                    row = rows[i]
+                    n = pe_keep(&self.filters, &values[row, 0], width, kept, &total)
+                if n > 0:
+                    found[i] = pe_draw(kept, n, total, numbers[i])
+        return places
 
 
 cdef pe_ahead steps_ahead(pe_session *session, pe_plan *plan, int64_t steps, double seconds):

@@ -98,6 +98,9 @@ class SearchSettings:
     seed: int | None = _option(
         None, Whole(0, MAX_SEED), "the same seed, the same samples; none: others each time", SAMPLING, compare=False
     )
+    logprobs: int = _option(
+        0, Whole(0, 1000), "so many best tokens come with each that is written, without beams; 0: none", SEARCH
+    )
     max_length: int = _option(
         MISSING, Length(2, start=True), "tokens of a hypothesis at most, start token and prefix counted", LENGTHS
     )

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pyengine.decoding.search import NO_IDS, Finished, Found, Search
+from pyengine.decoding.histories import Histories
+from pyengine.decoding.search import NO_IDS, Finished, Found, IdPool, Search, Start
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
@@ -30,8 +31,9 @@ NEVER = -1e30
 class BeamSearch(Search):
     """B beams a sentence."""
 
-    def __init__(self, options: SearchOptions, *, slots: int, vocab: int) -> None:
-        super().__init__(options, slots=slots, vocab=vocab, rows=2 * options.num_beams)
+    def __init__(self, options: SearchOptions, sequences: IdPool, *, slots: int, vocab: int) -> None:
+        histories = Histories(slots, 2 * options.num_beams)
+        super().__init__(options, sequences, slots=slots, vocab=vocab, histories=histories)
         from pyengine._core import Beams  # converting needs no core
 
         self._beams = Beams(
@@ -41,7 +43,7 @@ class BeamSearch(Search):
             length=self._length,
             prompt=self._prompt,
             maximum=self._maximum,
-            used=self._free_sequences.used,
+            used=sequences.used,
             end=options.end,
             never=NEVER,
             length_penalty=options.length_penalty,
@@ -49,9 +51,18 @@ class BeamSearch(Search):
             flattering=options.early_stopping == "never" and options.length_penalty > 0.0,
         )
 
-    def add(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
-        slots = super().add(prompts)
-        self._beams.begin(slots)
+    @classmethod
+    def rows_of(cls, options: SearchOptions) -> int:
+        return options.num_beams
+
+    @classmethod
+    def sequences_of(cls, options: SearchOptions) -> int:
+        """Children take new ones while dropped beams still hold theirs."""
+        return 2 * options.num_beams
+
+    def add(self, starts: Sequence[Start]) -> np.ndarray:
+        slots = super().add(starts)
+        self._beams.begin(slots[:, 0])
         return slots
 
     def ahead(self, most: int, seconds: float) -> Ahead | None:
@@ -70,19 +81,20 @@ class BeamSearch(Search):
             self._histories.reserve(live, self._length[live] + 1)
             begun = len(live) - self._fresh
             done, self._forks, freed = self._beams.advance(live, begun, candidates.ids, candidates.values)
-        self._free(freed)
+        self.free(freed)
         finished = [Finished(slot, self._best(slot)) for slot in live[done].tolist()]
         self._drop(done)
         return finished
 
     def _best(self, slot: int) -> list[Found]:
         """The hypotheses of a finished sentence, best first: fewer than asked for if fewer exist."""
-        beams, history = self._beams, self._histories[slot]
+        beams, history, prompt = self._beams, self._histories[slot], int(self._prompt[slot])
         hypotheses = []
         for rank in range(self.options.num_return_sequences):
             if beams.ended[slot, rank]:
                 ids = history[self.beams + rank, : beams.ended_lengths[slot, rank]]
-                hypotheses.append(self._found(slot, ids, float(beams.ended_scores[slot, rank])))
+                score = float(beams.ended_scores[slot, rank])
+                hypotheses.append(Found(ids[prompt:].copy(), score, self._finish_of(slot, ids)))
         if not hypotheses:
-            hypotheses.append(Found(history[0, 1 : self._prompt[slot]].copy(), -np.inf, cut=True))
+            hypotheses.append(Found(NO_IDS, -np.inf, "length"))
         return hypotheses

@@ -2,15 +2,16 @@
 
 The core returns the best candidates outside a row's edited ids, and the raw logits at those ids. So nothing
 here ever sees a whole row of logits; an edit costs as much as the ids that it names. Semantics and order are
-those of transformers 5.24.0's `GenerationMixin._get_logits_processor`: repetition penalty, no-repeat n-grams,
-bad words, minimum length, forced first token, forced last token, suppressed tokens; the later wins where two
-meet. Last comes the normalization of what they leave.
+those of transformers 5.24.0's `GenerationMixin._get_logits_processor`: biases, repetition penalty (and behind it those
+for tokens that were written, which transformers has not), no-repeat n-grams, bad words, minimum length, forced first
+token, forced last token, suppressed tokens; the later wins where two meet. Last comes the normalization of what they
+leave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from pyengine.options import SearchOptions
 __all__ = ["Candidates", "Context", "Edits", "Processors"]
 
 # What an edit makes of a row's value at an id; where several name one id, the greatest wins.
-PENALISE = 0  # repetition penalty
+CHANGE = 0  # biases and penalties
 BAN = 1  # minus infinity
 FORCE = 2  # zero, and minus infinity at every id of the row that is not forced
 SUPPRESS = 3  # minus infinity, even if forced
@@ -49,12 +50,17 @@ class Edits:
     """The edited ids of Q rows, ascending in each row: row q has offsets[q] <= entry < offsets[q + 1].
 
     offsets int32 [Q + 1], ids int32 [E], kinds int8 [E]; None: all are bans. forced: bool [Q]; None: no row.
+    What a change changes, [E] each: float64 `bias` is added, the repetition penalty applied where bool `repeated`,
+    float64 `penalty` taken off; None: 0, everywhere, 0.
     """
 
     offsets: np.ndarray
     ids: np.ndarray
     kinds: np.ndarray | None = None
     forced: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    repeated: np.ndarray | None = None
+    penalty: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +93,11 @@ class Processors:
         self._phrases = _by_length([word for word in words if len(word) > 1])
         self._forced_end = _ascending(options.forced_eos_token_id)
         self._kept: tuple[tuple[int, bool], Edits] | None = None  # of the last step: most are like it
+        self._biased = np.array([id for id, _ in options.logit_bias], np.int64)
+        self._biases = np.array([bias for _, bias in options.logit_bias])
+        self._counts = bool(options.presence_penalty or options.frequency_penalty)
         self.needs_history = bool(
-            self._phrases or options.no_repeat_ngram_size or options.repetition_penalty != 1.0
+            self._phrases or options.no_repeat_ngram_size or options.repetition_penalty != 1.0 or self._counts
         )
 
     def edits(self, context: Context) -> Edits:
@@ -101,13 +110,14 @@ class Processors:
         if self._begin.size:
             _cross(found, context.length == self._begin_index(context.prompt), self._begin, SUPPRESS)
         short = context.length < context.minimum
-        if not found and forced is None and (short.all() or not short.any()):
+        if not found and not self._biased.size and forced is None and (short.all() or not short.any()):
             return self._same_bans(rows, bool(short.any()))
         _cross(found, short, self._end, BAN)
         everywhere = np.ones(rows, bool)
         _cross(found, everywhere, self._banned, BAN)
         _cross(found, everywhere, self._suppressed, SUPPRESS)
-        return self._combine(rows, found, forced)
+        _cross(found, everywhere, self._biased, CHANGE)
+        return self._with_changes(context, self._combine(rows, found, forced))
 
     def _same_bans(self, rows: int, short: bool) -> Edits:
         """Every row has the bans that always hold, and those of end tokens if all are `short`."""
@@ -130,21 +140,11 @@ class Processors:
         if edits.forced is not None:
             top_values = np.where(edits.forced[:, None], -np.inf, top_values)
         row_of = np.repeat(np.arange(len(top_ids)), np.diff(edits.offsets))
-        usable = edits.kinds == FORCE
-        if edits.forced is None:
-            usable |= edits.kinds == PENALISE
-        else:
-            usable |= (edits.kinds == PENALISE) & ~edits.forced[row_of]
-        entries = np.flatnonzero(usable)
+        entries, processed = self._processed(edits, row_of, edited_values)
         if not entries.size:
             return Candidates(ids, top_values, top_values)
         entry_rows = row_of[entries]
         column = np.arange(len(entries)) - np.searchsorted(entry_rows, entry_rows)
-        values = edited_values[entries]
-        penalty = self._options.repetition_penalty
-        processed = np.where(values < 0, values * penalty, values / penalty)
-        processed = np.where(edits.kinds[entries] == FORCE, 0.0, processed)
-
         def beside(top: np.ndarray, fill: float, extra: np.ndarray) -> np.ndarray:
             block = np.full((len(top), int(column.max()) + 1), fill, top.dtype)
             block[entry_rows, column] = extra
@@ -153,8 +153,37 @@ class Processors:
         return Candidates(
             beside(ids, 0, edits.ids[entries]),
             beside(top_values, -np.inf, processed),
-            beside(top_values, -np.inf, values),
+            beside(top_values, -np.inf, edited_values[entries]),
         )
+
+    def whole(self, edits: Edits, logits: np.ndarray) -> np.ndarray:
+        """float64 [Q, vocab]: whole rows of raw logits after the processors."""
+        values = logits.copy()
+        row_of = np.repeat(np.arange(len(values)), np.diff(edits.offsets))
+        values[row_of, edits.ids] = -np.inf
+        if edits.kinds is not None:
+            if edits.forced is not None:
+                values[edits.forced] = -np.inf
+            entries, processed = self._processed(edits, row_of, logits[row_of, edits.ids])
+            values[row_of[entries], edits.ids[entries]] = processed
+        return values
+
+    def _processed(self, edits: Edits, row_of: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The edits that leave an id to be taken, and what they make of its value."""
+        usable = edits.kinds == CHANGE
+        if edits.forced is not None:
+            usable &= ~edits.forced[row_of]
+        entries = np.flatnonzero(usable | (edits.kinds == FORCE))
+        values = values[entries]
+        if edits.bias is not None:
+            values = values + edits.bias[entries]
+        penalty = self._options.repetition_penalty
+        penalised = np.where(values < 0, values * penalty, values / penalty)
+        values = penalised if edits.repeated is None else np.where(edits.repeated[entries], penalised, values)
+        if edits.penalty is not None:
+            values = values - edits.penalty[entries]
+        assert edits.kinds is not None  # else there is nothing to process
+        return entries, np.where(edits.kinds[entries] == FORCE, 0.0, values)
 
     def renormalize(
         self, edits: Edits, edited_values: np.ndarray, candidates: Candidates, top_k: int
@@ -185,8 +214,8 @@ class Processors:
         assert history is not None
         ends = np.cumsum(length)
         row_of = np.repeat(np.arange(len(length)), length)
-        if self._options.repetition_penalty != 1.0:
-            found.append((row_of, history, PENALISE))
+        if self._options.repetition_penalty != 1.0 or self._counts:
+            found.append((row_of, history, CHANGE))
         size = self._options.no_repeat_ngram_size
         if size > 0:
             starts = np.flatnonzero(np.arange(len(history)) <= ends[row_of] - size)  # of n-grams within a row
@@ -234,6 +263,33 @@ class Processors:
         return Edits(
             offsets, (places % self._vocab).astype(np.int32), (keys % _KINDS).astype(np.int8), forced
         )
+
+    def _with_changes(self, context: Context, edits: Edits) -> Edits:
+        """`edits` with what their changes change."""
+        if not (self._biased.size or self._counts):
+            return edits
+        row_of = np.repeat(np.arange(len(context.length)), np.diff(edits.offsets))
+        bias = repeated = penalty = None
+        if self._biased.size:
+            at = np.minimum(np.searchsorted(self._biased, edits.ids), len(self._biased) - 1)
+            bias = np.where(self._biased[at] == edits.ids, self._biases[at], 0.0)
+        if context.history is not None:
+            owner = np.repeat(np.arange(len(context.length)), context.length)
+            begins = np.cumsum(context.length) - context.length
+            written = np.arange(len(owner)) - begins[owner] >= context.prompt[owner]
+            places, own = row_of * self._vocab + edits.ids, owner * self._vocab + context.history
+            repeated = _count(own, places) > 0
+            if self._counts:
+                count = _count(own[written], places)
+                options = self._options
+                penalty = np.where(count > 0, options.presence_penalty, 0.0) + options.frequency_penalty * count
+        return replace(edits, bias=bias, repeated=repeated, penalty=penalty)
+
+
+def _count(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """How often each `of` [E] is among the values."""
+    values = np.sort(values)
+    return np.searchsorted(values, of, side="right") - np.searchsorted(values, of, side="left")
 
 
 def _ascending(ids: Iterable[int]) -> np.ndarray:

@@ -1,14 +1,15 @@
 """The state that greedy and beam search share: slots of sentences, their beams, histories and sequences.
 
-A search holds up to `slots` sentences. Each has a slot, which is also the id of its cross-attention memory,
-and one row per beam and step. All bookkeeping is done for all live sentences at once.
+A search holds up to `slots` sentences with the same options, each with one row per beam and step. All bookkeeping is
+done for all live sentences at once. Ids of sequences come out of a pool that all searches of a session share.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,28 +18,78 @@ from pyengine.decoding.processors import Candidates, Context, Edits, Processors
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
-__all__ = ["Finished", "Found", "IdPool", "Rows", "Search", "sequences_per_slot"]
+__all__ = ["Best", "Finish", "Finished", "Found", "IdPool", "Process", "Rows", "Search", "Start", "Written"]
 
 
 NO_IDS, NO_PAIRS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
 
+Process = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Given a hypothesis, int32 ids from its prompt on, and float64 logits [vocab] after all other processors, those that
+take their place."""
+
+Finish = Literal["end", "length", "stop"]
+
+
+class Best(NamedTuple):
+    """The best k tokens at each of n places, best first; -1 and minus infinity where there are fewer.
+
+    ids, log_probs            int32, float64 [n, k]: of the model's own distribution
+    left_ids, left_log_probs  likewise, of what processors and filters left of it
+    """
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    left_ids: np.ndarray
+    left_log_probs: np.ndarray
+
+
+class Written(NamedTuple):
+    """int32 ids, float64 log-probabilities of them, and the best tokens at each."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+    best: Best | None = None
+
+    def first(self, count: int) -> Written:
+        """The first so many of them."""
+        best = None if self.best is None else Best(*(each[:count] for each in self.best))
+        return Written(self.ids[:count], self.log_probs[:count], best)
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A hypothesis: int32 ids after the start token; the prefix is among them, and the end token if it ended.
+    """A hypothesis: int32 ids behind the prompt, the end token among them if it ended.
 
-    score is the sum of log-probabilities over length**length_penalty, as transformers' `sequences_scores`:
-    the prefix counts neither in the sum nor in the length, the end token in both. `cut`: stopped by the
-    maximum length.
+    score      the sum of log-probabilities over length**length_penalty, as transformers' `sequences_scores`: the prompt
+               counts neither in the sum nor in the length, the end token in both
+    finish     "end": by an end token; "length": the maximum length cut it; "stop": whoever watched it ended it
+    log_probs  float64, the model's own log-probability of each id; None from beam search
+    best       the `logprobs` best tokens at each id, if they were asked for
     """
 
     ids: np.ndarray
     score: float
-    cut: bool
+    finish: Finish
+    log_probs: np.ndarray | None = None
+    best: Best | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Finished:
+class Start(NamedTuple):
+    """A sentence that begins with the int32 ids `prompt`, the first `ran` of which are in `sequence` already, and whose
+    rows read `memory`, or -1, and take the set `rope_set` of frequencies. Samples are drawn by `seed`, None for any;
+    `process` is the sentence's own processor.
+    """
+
+    prompt: np.ndarray
+    ran: int
+    sequence: int
+    memory: int
+    rope_set: int = 0
+    seed: int | None = None
+    process: Process | None = None
+
+
+class Finished(NamedTuple):
     """A sentence's slot and its hypotheses, best first."""
 
     slot: int
@@ -47,15 +98,15 @@ class Finished:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The next step's rows, and what happens to sequences before; arrays as in `pyengine.plan.Plan`."""
+    """The next step's rows, and the forks before; arrays as in `pyengine.plan.Plan`."""
 
     forks: np.ndarray
-    free_sequences: np.ndarray
     tokens: np.ndarray
     sequences: np.ndarray
-    slots: np.ndarray
+    memories: np.ndarray
     logit_rows: np.ndarray
     edits: Edits
+    rope_sets: np.ndarray
 
 
 class IdPool:
@@ -82,27 +133,54 @@ class IdPool:
 class Search(ABC):
     """Base of `GreedySearch` and `BeamSearch`, which choose among candidates in `advance`."""
 
-    def __init__(self, options: SearchOptions, *, slots: int, vocab: int, rows: int) -> None:
-        """`rows` of a slot's history: the first `num_beams` are the running hypotheses."""
+    def __init__(
+        self, options: SearchOptions, sequences: IdPool, *, slots: int, vocab: int, histories: Histories
+    ) -> None:
+        """Takes ids of sequences out of the pool `sequences`; who gives them back is told by `released`.
+
+        The first `num_beams` rows of a slot's history are the running hypotheses.
+        """
         self.options = options
         self.beams = options.num_beams
-        self.slots = IdPool(slots)
-        self._free_sequences = IdPool(slots * sequences_per_slot(self.beams))
+        self._slots = IdPool(slots)
+        self._pool = sequences
         self._processors = Processors(options, vocab)
-        self._end = np.array(options.end)
+        self._end = np.array(options.end, np.int32)
         self._live = np.zeros(0, np.intp)
         self._fresh = 0  # the last so many of _live have not had a step yet
-        self._histories = Histories(slots, rows)
+        self._histories = histories
         self._last, self._sequences = np.zeros((2, slots, self.beams), np.int32)
         self._length, self._prompt, self._minimum, self._maximum = np.zeros((4, slots), np.int32)
+        self._ran, self._memories, self._rope_sets = np.zeros((3, slots), np.int32)
+        self._turns = False  # whether some sentence has taken another set than the first
         self._forks = NO_PAIRS
         self._freed = NO_IDS
         self._edits = Edits(np.zeros(1, np.int32), NO_IDS)
+
+    @classmethod
+    def samples_of(cls, options: SearchOptions) -> int:
+        """Slots that a sentence needs."""
+        return 1
+
+    @classmethod
+    def rows_of(cls, options: SearchOptions) -> int:
+        """Rows of a step that a sentence needs."""
+        return 1
+
+    @classmethod
+    def sequences_of(cls, options: SearchOptions) -> int:
+        """Ids of sequences that a sentence needs, at most."""
+        return cls.rows_of(options)
 
     @property
     def top_k(self) -> int:
         """Candidates that a row offers: even if every end token is among them, as many go on as beams."""
         return 1 if self.beams == 1 else self.beams + len(self._end)
+
+    @property
+    def full_logits(self) -> bool:
+        """Whether whole rows of logits are needed."""
+        return False
 
     @property
     def live(self) -> int:
@@ -115,42 +193,55 @@ class Search(ABC):
         return self._histories.nbytes
 
     @property
-    def rows_next(self) -> int:
-        """Decoder rows of the next step."""
-        fresh = self._live[self.live - self._fresh :]
-        return (self.live - self._fresh) * self.beams + int(self._prompt[fresh].sum())
+    def rows_alive(self) -> int:
+        """Rows of the next step, but for sentences that are added before it."""
+        return len(self._live) * self.beams
 
-    def add(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
-        """Begin sentences whose first tokens, the start token among them, are these, int [n] each; their slots."""
-        slots, lengths = self.slots.take(len(prompts)), np.array([len(prompt) for prompt in prompts])
+    def add(self, starts: Sequence[Start]) -> np.ndarray:
+        """Begin these sentences; the slots of each, [n, samples]."""
+        slots, lengths = self._slots.take(len(starts)), np.array([len(each.prompt) for each in starts])
         self._histories.reserve(slots, lengths + 1)
-        for slot, prompt in zip(slots.tolist(), prompts, strict=True):
+        for slot, (prompt, ran, sequence, memory, rope_set, _, _) in zip(slots.tolist(), starts, strict=True):
             self._histories[slot][: self.beams, : len(prompt)] = prompt
             self._last[slot] = prompt[-1]
             self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
+            self._ran[slot], self._sequences[slot], self._memories[slot] = ran, sequence, memory
+            self._rope_sets[slot] = rope_set
+            self._turns |= rope_set > 0
         self._length[slots] = self._prompt[slots] = lengths
-        self._sequences[slots] = self._free_sequences.take(len(prompts))[:, None]
         self._live = np.concatenate([self._live, slots])
-        self._fresh += len(prompts)
-        return slots
+        self._fresh += len(starts)
+        return slots[:, None]
 
     def rows(self) -> Rows:
-        """The next step: a row for each beam of a sentence under way, the prompt's rows of one just added."""
+        """The next step: a row for each beam of a sentence under way, what is left of the prompt of one just added."""
         old, fresh = self._live[: self.live - self._fresh], self._live[self.live - self._fresh :]
         tokens = self._last[old].ravel()
-        sequences, slots = self._sequences[old].ravel(), old.repeat(self.beams).astype(np.int32)
+        sequences, memories = self._sequences[old].ravel(), self._memories[old].repeat(self.beams)
         logit_rows = np.arange(len(tokens) + len(fresh), dtype=np.int32)
         if len(fresh):
-            prompts = self._prompt[fresh]
-            logit_rows[len(tokens) :] += np.cumsum(prompts - 1, dtype=np.int32)
-            begun = (self._histories[slot][0, : self._prompt[slot]] for slot in fresh)
+            left = self._prompt[fresh] - self._ran[fresh]
+            logit_rows[len(tokens) :] += np.cumsum(left - 1, dtype=np.int32)
+            begun = (self._histories[slot][0, self._ran[slot] : self._prompt[slot]] for slot in fresh)
             tokens = np.concatenate([tokens, *begun])
-            sequences = np.concatenate([sequences, self._sequences[fresh, 0].repeat(prompts)])
-            slots = np.concatenate([slots, fresh.repeat(prompts).astype(np.int32)])
+            sequences = np.concatenate([sequences, self._sequences[fresh, 0].repeat(left)])
+            memories = np.concatenate([memories, self._memories[fresh].repeat(left)])
+        rope_sets = NO_IDS
+        if self._turns:
+            begun_sets = self._rope_sets[fresh].repeat((self._prompt - self._ran)[fresh])
+            rope_sets = np.concatenate([self._rope_sets[old].repeat(self.beams), begun_sets])
         self._edits = self._processors.edits(self._context(old, fresh))
         forks, self._forks = self._forks, NO_PAIRS
+        return Rows(forks, tokens, sequences, memories, logit_rows, self._edits, rope_sets)
+
+    def released(self) -> np.ndarray:
+        """int32 ids of sequences that are needed no longer; told once. Forks that `rows` gives may still read them."""
         freed, self._freed = self._freed, NO_IDS
-        return Rows(forks, freed, tokens, sequences, slots, logit_rows, self._edits)
+        return freed
+
+    def drop(self, slot: int) -> None:
+        """Forget a sentence that has had a step."""
+        self._drop(self._live == slot)
 
     @abstractmethod
     def ahead(self, most: int, seconds: float) -> Ahead | None:
@@ -196,8 +287,11 @@ class Search(ABC):
 
     def _ends(self, tokens: np.ndarray) -> np.ndarray:
         """Which of `tokens` are end tokens."""
-        ends: np.ndarray = tokens == self._end[0]
-        for end in self._end[1:]:
+        if len(self._end) == 1:
+            one: np.ndarray = tokens == self._end[0]
+            return one
+        ends = np.zeros(len(tokens), bool)
+        for end in self._end:
             ends |= tokens == end
         return ends
 
@@ -205,24 +299,21 @@ class Search(ABC):
         """Forget the sentences on the mask `done` over `_live`; all others have begun from here on."""
         if done.any():
             slots = self._live[done]
-            self._free(np.array(sorted(set(self._sequences[slots].ravel().tolist())), np.int32))
+            self.free(np.array(sorted(set(self._sequences[slots].ravel().tolist())), np.int32))
             self._histories.release(slots)
-            self.slots.give(slots)
+            self._slots.give(slots)
             self._live = self._live[~done]
+            if not len(self._live):
+                self._forks = NO_PAIRS  # of a sentence that was dropped
         self._fresh = 0
 
-    def _free(self, sequences: np.ndarray) -> None:
+    def free(self, sequences: np.ndarray) -> None:
+        """These are needed no longer."""
         if len(sequences):
-            self._free_sequences.give(sequences)
             self._freed = np.concatenate([self._freed, sequences])
 
-    def _found(self, slot: int, ids: np.ndarray, score: float) -> Found:
-        """`ids` [n] with the start token."""
+    def _finish_of(self, slot: int, ids: np.ndarray) -> Finish:
+        """Why the hypothesis `ids` [n], prompt and all, has ended."""
         at_limit = len(ids) >= self._maximum[slot]
         cut = at_limit and (bool(self.options.forced_eos_token_id) or not bool(self._ends(ids[-1:])[0]))
-        return Found(ids[1:].copy(), score, bool(cut))
-
-
-def sequences_per_slot(beams: int) -> int:
-    """Sequence ids that a sentence needs: children take new ones while dropped beams still hold theirs."""
-    return 2 * beams if beams > 1 else 1
+        return "length" if cut else "end"

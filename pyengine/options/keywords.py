@@ -29,6 +29,7 @@ class GenerationKeywords(TypedDict, total=False):
     min_p: float | None
     typical_p: float | None
     seed: int | None
+    logprobs: int | None
     max_length: int | None
     max_new_tokens: int | None
     max_decoding_length: int | None
@@ -65,6 +66,7 @@ class GivenOptions:
     min_p: float | None = None
     typical_p: float | None = None
     seed: int | None = None
+    logprobs: int | None = None
     max_length: int | None = None
     max_new_tokens: int | None = None
     min_length: int | None = None

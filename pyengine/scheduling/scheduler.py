@@ -1,106 +1,167 @@
-"""Continuous batching: sentences enter the running batch as others leave it, results come out in order.
+"""Continuous batching: requests enter the running batch as others leave it, results come out in order.
 
-A step runs the rows of all live sentences and encodes new ones beside them, at most `budget` rows in all
-where one sentence does not need more by itself. A sentence comes in when the key-value cache has room for all that it
-may come to need, so that no step finds the cache full, but for a sentence that alone is too large. There is no padding,
-so sentences of any lengths go together; longer ones go first, so that no long one is left to run alone at the end.
+A step runs one row for every beam that is searching, then what it can of prompts, the oldest first, and encodes new
+sources beside them, at most `budget` rows in all where one request does not need more by itself. A prompt that is
+longer than what is left of a step goes on in the next one, so that it keeps nobody waiting for more than a step. A
+request comes in when the key-value cache has room for all that it may come to need, so that no step finds the cache
+full, but for one that alone is too large. There is no padding, so requests of any lengths go together.
+
+Requests with the same options are searched together: there is a search for each set of options, and the rows of all of
+them are one plan. A result depends on the request alone.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
-from pyengine.decoding.search import NO_IDS, Found, Search, sequences_per_slot
+from pyengine.decoding.processors import Edits
+from pyengine.decoding.sample import MOST_CANDIDATES, SampleSearch, WholeRowSearch
+from pyengine.decoding.search import NO_IDS, NO_PAIRS, Finished, Found, IdPool, Rows, Start, Written
+from pyengine.errors import OptionError
 from pyengine.options import SearchOptions
 from pyengine.plan import Plan, Session
 from pyengine.scheduling.deadline import Deadline
+from pyengine.scheduling.joining import join, split
+from pyengine.scheduling.requests import Event, Queue, Request
 from pyengine.scheduling.slicing import run_plan
 
-__all__ = ["Request", "Scheduler"]
+__all__ = ["Event", "Request", "Scheduler"]
 
 STEPS_AHEAD, SECONDS_AHEAD = 32, 0.02
 """How many steps may run without coming back to Python, and how long: a deadline or Ctrl-C need not wait."""
 
 
-@dataclass(frozen=True, eq=False)
-class Request:
-    """A sentence: int32 source ids, end token included, and int32 target ids that its hypotheses begin with.
+@dataclass(eq=False)
+class _Running:
+    """A request under way.
 
-    An empty source has one hypothesis, empty, of score 0.
+    room              bytes of the cache that it may come to need
+    sequence, memory  what its prompt runs in, and what it reads, or -1
+    rope_set          the frequencies that its rows take
+    ran               tokens of its prompt that have had a step
+    shown             new ids of each hypothesis that were shown to whoever looks
+    found             hypothesis -> what was found
     """
 
-    source: np.ndarray
-    prefix: np.ndarray
+    index: int
+    request: Request
+    group: _Group
+    room: int
+    sequence: int
+    memory: int
+    rope_set: int
+    ran: int = 0
+    shown: Counter[int] = field(default_factory=Counter)
+    found: dict[int, Found] = field(default_factory=dict)
+
+
+class _Group:
+    """Requests with the same options, and their search."""
+
+    def __init__(self, options: SearchOptions, whole: bool, sequences: IdPool, *, budget: int, vocab: int) -> None:
+        kind: type[BeamSearch | GreedySearch] = BeamSearch if options.num_beams > 1 else GreedySearch
+        if options.do_sample or whole:
+            kind = WholeRowSearch if whole else SampleSearch
+        self.samples = kind.samples_of(options)  # hypotheses that grow by themselves
+        self.rows, self.sequences = kind.rows_of(options), kind.sequences_of(options)
+        slots = max(1, budget // self.rows) * self.samples
+        self.search = kind(options, sequences, slots=slots, vocab=vocab)
+        self.owners: dict[int, tuple[_Running, int]] = {}  # slot -> request, and which of its hypotheses
+        self.members = 0  # requests, those whose prompts are running among them
 
 
 class Scheduler:
-    """Runs one search on one session, which it leaves empty, however it ends."""
+    """Runs searches on one session, which it leaves empty, however it ends."""
 
     def __init__(
         self,
         session: Session,
-        options: SearchOptions,
         *,
         vocab: int,
         budget: int,
         deadline: Deadline | None = None,
         allowed: Callable[[np.ndarray], np.ndarray] | None = None,
+        rope_set: Callable[[int], int] = lambda length: 0,
     ) -> None:
         """`budget`: rows of a step, all in all.
 
         `allowed`: gives the ids that hypotheses of int32 source ids may take, int32, ascending; None: all of them.
+        `rope_set`: the model's `ModelConfig.rope_set`.
         """
-        beams = options.num_beams
-        slots = min(budget // beams, session.max_memories, session.max_sequences // sequences_per_slot(beams))
-        kind = GreedySearch if beams == 1 else BeamSearch
-        self._slots = max(1, slots)
-        self._options = options
-        self._beams = beams
-        self._search: Search = kind(options, slots=self._slots, vocab=vocab)
         self._session = session
-        self._start = np.array([options.start], np.int32)
+        self._vocab = vocab
         self._budget = budget
         self._deadline = deadline or Deadline()
         self._allowed = allowed
+        self._rope_set = rope_set
+        self._groups: dict[tuple[SearchOptions, bool], _Group] = {}  # by options, and whether whole rows are looked at
+        self._running: dict[int, _Running] = {}  # by index
+        self._prompt: _Running | None = None  # whose prompt has begun and goes on
+        self._cancelled: set[int] = set()
+        self._done: dict[int, list[Found] | Exception] = {}
+        self._events: list[Event] | None = None  # None: nobody listens
+        self._sequences, self._memories = IdPool(session.max_sequences), IdPool(session.max_memories)
+        self._freed_sequences = NO_IDS  # that the next plan frees
         self._freed_memories: list[int] = []
-        self._index_of: dict[int, int] = {}  # slot -> index of the request
-        self._room_of: dict[int, int] = {}  # slot -> bytes of the cache that it may come to need
-        self._room = 0  # of all slots
+        self._watched = 0  # requests under way
+        self._wide = self._held = self._room = 0  # rows, sequences and bytes that the requests under way may need
+        self._low = 1  # so many requests should wait
 
     @property
     def history_bytes(self) -> int:
         """Bytes that the tokens of its sentences take, and those that are kept for them."""
-        return self._search.history_bytes
+        return sum(group.search.history_bytes for group in list(self._groups.values()))
 
     def run(
         self, requests: Iterable[Request], window: int | None = None
     ) -> Generator[list[Found], None, None]:
-        """The hypotheses of each request, best first, in the order of the requests.
+        """The hypotheses of each request, best first, in the order of the requests; none of one that was cancelled.
 
         Reads `requests` lazily, up to `window` at a time, longest first among these, and never more than four
         windows ahead of what it has yielded; None: all at once. What `requests` raises is raised here once
-        the requests before it are done. Closing the generator cancels the rest.
+        the requests before it are done, and so is what a request's own function raises. Closing the generator cancels
+        the rest.
         """
-        queue = _Queue(requests, window, low=self._slots)
-        done: dict[int, list[Found]] = {}
-        following = 0
+        queue = Queue(requests, window)
+        for _ in self._steps(queue):
+            while queue.passed_on in self._done:
+                found = self._done.pop(queue.passed_on)
+                if isinstance(found, Exception):
+                    raise found
+                yield found
+                queue.passed_on += 1
+
+    def events(self, requests: Iterable[Request]) -> Generator[Event, None, None]:
+        """What each step brings to each request, as they come; requests begin in their order. What `requests` raises is
+        raised once those before it are done. Closing the generator cancels the rest.
+        """
+        self._events = []
+        for _ in self._steps(Queue(requests, None, by_length=False)):
+            events, self._events = self._events, []
+            self._done.clear()
+            yield from events
+
+    def cancel(self, index: int) -> None:
+        """End a request before the next step, which is at most SECONDS_AHEAD away; from any thread."""
+        self._cancelled.add(index)
+
+    def _steps(self, queue: Queue) -> Iterator[None]:
+        """Runs step after step, and returns after each of them."""
         try:
             while True:
-                queue.refill(following)
-                admitted = self._admit(queue, done)
-                if self._search.live:
-                    self._step(self._plan(admitted, 1 if queue.waiting else STEPS_AHEAD), done)
-                while following in done:
-                    yield done.pop(following)
-                    following += 1
-                if not self._search.live and queue.exhausted:
+                queue.refill(self._low)
+                self._drop_cancelled()
+                plan = self._plan(queue)
+                if plan is not None:
+                    self._step(*plan)
+                yield
+                if not self._running and queue.exhausted:
                     break
             if queue.error is not None:
                 raise queue.error
@@ -108,98 +169,238 @@ class Scheduler:
             # Not by ids: an interrupt may come between a step and its bookkeeping.
             self._session.clear()
 
-    def _admit(self, queue: _Queue, done: dict[int, list[Found]]) -> list[tuple[int, np.ndarray]]:
-        """Add requests to the search as budget and slots allow: (slot, source ids) of each."""
-        chosen: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # index, bytes, source, prompt
-        rows, left, free = self._search.rows_next, self._session.max_bytes - self._room, self._search.slots.free
+    def _drop_cancelled(self) -> None:
+        for index in self._cancelled & self._running.keys():
+            self._abandon(self._running[index], [])
+
+    def _abandon(self, running: _Running, result: list[Found] | Exception) -> None:
+        """The request ends as it is."""
+        group = running.group
+        if self._events is not None and isinstance(result, Exception):
+            self._events.append(Event(running.index, 0, NO_IDS, error=result))
+        for slot in [slot for slot, (owner, _) in group.owners.items() if owner is running]:
+            del group.owners[slot]
+            group.search.drop(slot)
+        if running is self._prompt:
+            self._prompt = None
+            group.search.free(np.array([running.sequence], np.int32))
+        self._leave(running, result)
+
+    def _leave(self, running: _Running, result: list[Found] | Exception) -> None:
+        group = running.group
+        if running.memory >= 0:
+            self._freed_memories.append(running.memory)
+            self._memories.give(np.array([running.memory]))
+        self._watched -= running.request.watch is not None
+        self._wide -= group.rows
+        self._held -= group.sequences
+        self._room -= running.room
+        group.members -= 1
+        del self._running[running.index]
+        self._cancelled.discard(running.index)
+        self._done[running.index] = result
+
+    def _admit(self, queue: Queue, rows: int) -> _Running | None:
+        """The next request, if a step that has so many rows already, and the cache, have room for it."""
         while queue.waiting:
             index, request = queue.waiting[0]
-            if len(request.source) == 0:
+            if index in self._cancelled:
                 queue.waiting.popleft()
-                done[index] = [Found(np.zeros(0, np.int32), 0.0, cut=False)]
+                self._cancelled.discard(index)
+                self._done[index] = []
                 continue
-            prompt = np.concatenate([self._start, request.prefix])
-            rows += len(request.source) + len(prompt)
-            longest = self._options.length_limits(len(prompt))[1]
-            room = self._session.memory_bytes(len(request.source)) + self._beams * self._session.sequence_bytes(longest)
-            left -= room
-            full = rows > self._budget or left < 0
-            if len(chosen) == free or (full and (self._search.live or chosen)):
-                break
+            source, prompt, options = request.source, request.prompt, request.options
+            if source is not None and not len(source):
+                queue.waiting.popleft()
+                self._finish_empty(index)
+                continue
+            group = self._group_of(request)
+            encoded = 0 if source is None else len(source)
+            longest = options.length_limits(len(prompt))[1]
+            room = group.rows * self._session.sequence_bytes(longest)
+            if encoded:
+                room += self._session.memory_bytes(encoded)
+            full = (
+                rows + encoded >= self._budget
+                or self._wide + group.rows > self._budget
+                or self._room + room > self._session.max_bytes
+                or self._held + group.sequences > self._session.max_sequences
+                or (encoded and not self._memories.free)
+            )
+            if full and self._running:
+                return None
             queue.waiting.popleft()
-            chosen.append((index, room, request.source, prompt))
-        if not chosen:
-            return []
-        slots = self._search.add([prompt for _, _, _, prompt in chosen]).tolist()
-        for slot, (index, room, _, _) in zip(slots, chosen, strict=True):
-            self._index_of[slot], self._room_of[slot] = index, room
+            self._low = max(1, self._budget // group.rows)
+            memory = int(self._memories.take(1)[0]) if encoded else -1
+            sequence = int(self._sequences.take(1)[0])
+            # A last token is never read.
+            running = _Running(index, request, group, room, sequence, memory, self._rope_set(longest - 1))
+            self._running[index] = running
+            group.members += 1
+            self._watched += request.watch is not None
+            self._wide += group.rows
+            self._held += group.sequences
             self._room += room
-        return [(slot, source) for slot, (_, _, source, _) in zip(slots, chosen, strict=True)]
+            return running
+        return None
 
-    def _plan(self, admitted: list[tuple[int, np.ndarray]], ahead: int) -> Plan:
-        """The next step, and leave to run up to `ahead` without coming back."""
-        rows = self._search.rows()
-        freed = np.array(self._freed_memories, np.int32)
-        self._freed_memories = []
-        lists = [] if self._allowed is None else [self._allowed(source) for _, source in admitted]
-        return Plan(
-            forks=rows.forks,
-            free_sequences=rows.free_sequences,
-            free_memories=freed,
-            encode_tokens=np.concatenate([np.zeros(0, np.int32), *(source for _, source in admitted)]),
-            encode_lengths=np.array([len(source) for _, source in admitted], np.int32),
-            encode_memories=np.array([slot for slot, _ in admitted], np.int32),
+    def _finish_empty(self, index: int) -> None:
+        found = Found(NO_IDS, 0.0, "end")
+        self._done[index] = [found]
+        if self._events is not None:
+            self._events.append(Event(index, 0, NO_IDS, None, found))
+
+    def _group_of(self, request: Request) -> _Group:
+        key = request.options, request.process is not None or request.options.logprobs > 0
+        group = self._groups.get(key)
+        if group is None:
+            group = _Group(*key, self._sequences, budget=self._budget, vocab=self._vocab)
+            if self._allowed is not None and group.search.full_logits:
+                raise OptionError(
+                    f"top_k is {request.options.top_k}; with a shortlist, samples need 1..{MOST_CANDIDATES}, and no "
+                    "logprobs or processors of their own",
+                    keywords=("top_k",),
+                )
+            self._groups[key] = group
+        return group
+
+    def _plan(self, queue: Queue) -> tuple[Plan, list[_Group], list[Rows]] | None:
+        """The next step, and whose rows it has; None if nobody has any."""
+        self._release()
+        rows = sum(group.search.rows_alive for group in self._groups.values())
+        starting: dict[_Group, list[tuple[_Running, Start]]] = {}
+        sources: list[_Running] = []
+        more = None
+        while rows < self._budget:
+            running, self._prompt = self._prompt or self._admit(queue, rows), None
+            if running is None:
+                break
+            prompt, source = running.request.prompt, running.request.source
+            if source is not None and not running.ran:
+                sources.append(running)
+                rows += len(source)
+            left = len(prompt) - running.ran
+            count = min(left, max(self._budget - rows, 1))
+            rows += count
+            if count < left:
+                more = _prompt_rows(running, count)
+                running.ran += count
+                self._prompt = running
+                break
+            request = running.request
+            place = running.ran, running.sequence, running.memory, running.rope_set
+            start = Start(prompt, *place, request.options.seed, request.process)
+            starting.setdefault(running.group, []).append((running, start))
+        if not rows:
+            return None
+        for group, begun in starting.items():
+            slots = group.search.add([start for _, start in begun]).tolist()
+            for (running, _), own in zip(begun, slots, strict=True):
+                group.owners.update((slot, (running, number)) for number, slot in enumerate(own))
+        live = [group for group in self._groups.values() if group.search.live]
+        parts = [group.search.rows() for group in live]
+        lists = [] if self._allowed is None else [self._allowed(_source(each)) for each in sources]
+        ahead = None
+        if len(live) == 1 and more is None and not queue.waiting:
+            ahead = live[0].search.ahead(STEPS_AHEAD, SECONDS_AHEAD)
+        freed, self._freed_sequences = self._freed_sequences, NO_IDS
+        freed_memories, self._freed_memories = self._freed_memories, []
+        plan = Plan(
+            **join(parts, more),
+            free_sequences=freed,
+            free_memories=np.array(freed_memories, np.int32),
+            encode_tokens=np.concatenate([NO_IDS, *map(_source, sources)]),
+            encode_lengths=np.array([len(_source(each)) for each in sources], np.int32),
+            encode_memories=np.array([each.memory for each in sources], np.int32),
             list_offsets=np.cumsum([0, *map(len, lists)], dtype=np.int32) if lists else NO_IDS,
             list_ids=np.concatenate(lists) if lists else NO_IDS,
-            tokens=rows.tokens,
-            sequences=rows.sequences,
-            memories=rows.slots,
-            logit_rows=rows.logit_rows,
-            top_k=self._search.top_k,
-            exclude_offsets=rows.edits.offsets,
-            exclude_ids=rows.edits.ids,
-            ahead=self._search.ahead(ahead, SECONDS_AHEAD),
+            top_k=max([group.search.top_k for group in live], default=0),
+            full_logits=any(group.search.full_logits for group in live),
+            ahead=ahead,
         )
+        return plan, live, parts
 
-    def _step(self, plan: Plan, done: dict[int, list[Found]]) -> None:
+    def _release(self) -> None:
+        """Takes back the ids of sequences that no search needs. Not sooner: a plan forks before it frees, so that an id
+        of this step cannot be the child of one of its forks.
+        """
+        freed = [group.search.released() for group in self._groups.values()]
+        ids = freed[0] if len(freed) == 1 else np.concatenate([NO_IDS, *freed])
+        if len(ids):
+            self._sequences.give(ids)
+            self._freed_sequences = np.concatenate([self._freed_sequences, ids])
+        if len(self._groups) > 1:
+            self._groups = {key: group for key, group in self._groups.items() if group.members}
+
+    def _step(self, plan: Plan, live: list[_Group], parts: list[Rows]) -> None:
         self._deadline.check()
-        for finished in self._search.advance(run_plan(self._session, plan)):
-            self._freed_memories.append(finished.slot)
-            self._room -= self._room_of.pop(finished.slot)
-            done[self._index_of.pop(finished.slot)] = finished.hypotheses
+        result = run_plan(self._session, plan)
+        for group, own in zip(live, split(result, [group.search for group in live], parts), strict=True):
+            finished = group.search.advance(own)
+            if isinstance(group.search, BeamSearch):
+                self._finish_beams(group, finished)
+            else:
+                self._learn(group, group.search, finished)
 
+    def _finish_beams(self, group: _Group, finished: list[Finished]) -> None:
+        for slot, hypotheses in finished:
+            running, _ = group.owners.pop(slot)
+            if self._events is not None:
+                self._events += [Event(running.index, i, each.ids, None, each) for i, each in enumerate(hypotheses)]
+            self._leave(running, hypotheses)
 
-class _Queue:
-    """Requests that wait, with their indices; each window of them longest first."""
+    def _learn(self, group: _Group, search: GreedySearch, finished: list[Finished]) -> None:
+        """What a step brought to hypotheses that grow token by token."""
+        for slot, error in search.failures():
+            if slot in group.owners:
+                self._abandon(group.owners[slot][0], error)
+        for slot, [found] in finished:
+            if slot in group.owners:  # unless what its request called for another hypothesis has just ended it
+                self._look(search, slot, *group.owners.pop(slot), found)
+        if self._events is not None or self._watched:
+            for slot in list(group.owners):
+                if slot in group.owners:
+                    self._look(search, slot, *group.owners[slot], None)
 
-    def __init__(self, requests: Iterable[Request], window: int | None, low: int) -> None:
-        """Refills when fewer than `low` wait."""
-        self._requests = enumerate(requests)
-        self._window = window
-        self._low = low
-        self._read = 0
-        self._ended = False
-        self.error: Exception | None = None
-        self.waiting: deque[tuple[int, Request]] = deque()
-
-    @property
-    def exhausted(self) -> bool:
-        return self._ended and not self.waiting
-
-    def refill(self, yielded: int) -> None:
-        """Read another window unless enough wait, or too many were read since the `yielded`-th."""
-        while not self._ended and len(self.waiting) < self._low:
-            if self._window is not None and self._read + self._window > yielded + 4 * self._window:
-                return
-            chunk: list[tuple[int, Request]] = []
+    def _look(self, search: GreedySearch, slot: int, running: _Running, number: int, found: Found | None) -> None:
+        """Shows a hypothesis to whoever wants to see what each step brings, and keeps it once it has ended."""
+        watch = running.request.watch
+        if self._events is not None or watch is not None:
+            written, first = _written(found) if found is not None else search.written(slot), running.shown[number]
             try:
-                for item in itertools.islice(self._requests, self._window):
-                    chunk.append(item)
-            except Exception as error:  # raised again by Scheduler.run after the requests before it
-                self.error = error
-                self._ended = True
-            if self._window is None or len(chunk) < self._window:
-                self._ended = True
-            self._read += len(chunk)
-            chunk.sort(key=lambda item: -len(item[1].source))
-            self.waiting.extend(chunk)
+                kept = None if watch is None else watch(number, written.ids[first:])
+            except Exception as error:  # the caller's: the other requests go on
+                self._abandon(running, error)
+                return
+            if kept is not None:
+                if found is None:
+                    search.drop(slot)
+                    del running.group.owners[slot]
+                written = written.first(first + kept)
+                found = search.scored(written, "stop")
+            running.shown[number] = len(written.ids)
+            if self._events is not None:
+                new = written.ids[first:], written.log_probs[first:]
+                self._events.append(Event(running.index, number, *new, found))
+        if found is not None:
+            running.found[number] = found
+            if len(running.found) == running.group.samples:
+                self._leave(running, [running.found[i] for i in range(running.group.samples)])
+
+def _written(found: Found) -> Written:
+    assert found.log_probs is not None  # there are no beams
+    return Written(found.ids, found.log_probs, found.best)
+
+
+def _source(running: _Running) -> np.ndarray:
+    assert running.request.source is not None  # it is encoded
+    return running.request.source
+
+
+def _prompt_rows(running: _Running, count: int) -> Rows:
+    """The next `count` tokens of a prompt that goes on afterwards."""
+    tokens = running.request.prompt[running.ran : running.ran + count]
+    sequences, memories, rope_sets = (
+        np.full(count, id, np.int32) for id in (running.sequence, running.memory, running.rope_set)
+    )
+    return Rows(NO_PAIRS, tokens, sequences, memories, NO_IDS, Edits(np.zeros(1, np.int32), NO_IDS), rope_sets)

@@ -70,6 +70,7 @@ def slice_plan(plan: Plan, max_rows: int) -> Iterator[Plan]:
             tokens=plan.tokens[start:stop],
             sequences=plan.sequences[start:stop],
             memories=plan.memories[start:stop],
+            rope_sets=plan.rope_sets[start:stop],
             logit_rows=plan.logit_rows[first:last] - np.int32(start),
             top_k=plan.top_k,
             exclude_offsets=offsets - offsets[0],

@@ -54,7 +54,7 @@ def _run_window(
     requests: list[Request],
     deadline: Deadline,
 ) -> list[list[Found]]:
-    order = sorted(range(len(requests)), key=lambda i: -len(requests[i].source))
+    order = sorted(range(len(requests)), key=lambda i: -requests[i].length)
     found: list[list[Found]] = [[] for _ in requests]
     errors: list[BaseException] = []
 

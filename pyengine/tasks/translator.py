@@ -140,7 +140,7 @@ class Translator(Task):
             cut.append(read.truncated)
         replicas = min(self._replicas, max(1, len(requests)))
         with self._searching(requests, settled, budget, deadline, replicas) as found:
-            results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
+            results = [self._result(*each) for each in zip(requests, found, cut, strict=True)]
         warn(hint(zip(sentences, results, strict=True)))
         return results[0] if one else results
 
@@ -189,7 +189,7 @@ class Translator(Task):
         limit: float | None,
     ) -> Iterator[TranslationResult]:
         deadline = Deadline(limit)
-        begun: deque[tuple[Sentence, bool]] = deque()  # and whether it was cut
+        begun: deque[tuple[Sentence, Request, bool]] = deque()  # and whether it was cut
         said = None
 
         def requests() -> Iterator[Request]:
@@ -199,13 +199,13 @@ class Translator(Task):
                 name = f"input {number + 1}"
                 read = self._inputs.source(text, truncate=truncate, name=name)
                 request = self._request(read.ids, prefix, settled, name)
-                begun.append((text, read.truncated))
+                begun.append((text, request, read.truncated))
                 yield request
 
         with self._searching(requests(), settled, budget, deadline, self._replicas, WINDOW) as found:
             for each in found:
-                text, truncated = begun.popleft()
-                result = self._result(each, truncated)
+                text, request, truncated = begun.popleft()
+                result = self._result(request, each, truncated)
                 if not said:
                     warn(said := hint([(text, result)]))
                 with deadline.held():
@@ -230,7 +230,10 @@ class Translator(Task):
         @contextmanager
         def scheduler() -> Iterator[Scheduler]:
             with self._engine.session(deadline, replicas, opener=opener) as session:
-                own = Scheduler(session, settled, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed)
+                own = Scheduler(
+                    session, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed,
+                    rope_set=self._engine.config.rope_set,
+                )  # fmt: skip
                 self._engine.schedulers.add(own)
                 yield own
 
@@ -277,7 +280,7 @@ class Translator(Task):
                 requests.append(self._request(read.ids, prefix, settled, f"line {number}"))
                 cut.append(read.truncated)
             with self._searching(requests, settled, budget, deadline, replicas) as found:
-                results = [self._result(each, truncated) for each, truncated in zip(found, cut, strict=True)]
+                results = [self._result(*each) for each in zip(requests, found, cut, strict=True)]
             said[0] = said[0] or hint(zip(lines, results, strict=True))
             return results
 
@@ -377,20 +380,21 @@ class Translator(Task):
                 keywords=("target_prefix",),
             )
         settled.check_lengths(prompt)
-        return Request(source, prefix)
+        return Request(source, np.concatenate([np.array([settled.start], np.int32), prefix]), settled)
 
-    def _result(self, found: list[Found], truncated: bool) -> TranslationResult:
-        return TranslationResult(tuple(self._hypothesis(each, truncated) for each in found))
+    def _result(self, request: Request, found: list[Found], truncated: bool) -> TranslationResult:
+        prefix = request.prompt[1:].tolist() if request.source is not None and len(request.source) else []
+        return TranslationResult(tuple(self._hypothesis(prefix, each, truncated) for each in found))
 
-    def _hypothesis(self, found: Found, truncated: bool) -> Hypothesis:
-        ids = found.ids.tolist()
+    def _hypothesis(self, prefix: list[int], found: Found, truncated: bool) -> Hypothesis:
+        ids = prefix + found.ids.tolist()
         if ids and ids[-1] in self._engine.generation.eos_token_id:
             ids.pop()
         words = self._tokenizer
         return Hypothesis(
             ids=tuple(ids),
             score=found.score,
-            finish_reason="length" if found.cut else "end",
+            finish_reason="length" if found.finish == "length" else "end",
             truncated=truncated,
             decoded=None if words is None else Decoded(words.decode(ids), tuple(words.pieces(ids))),
         )

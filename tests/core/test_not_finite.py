@@ -70,10 +70,10 @@ def test_steps_ahead_stop(beams: int) -> None:
     defaults = generation(bad_words_ids=(), forced_eos_token_id=())
     options = GenerationOptions(num_beams=beams, min_new_tokens=15, max_new_tokens=16, suppress_tokens=(0,))
     settled = options.resolve(defaults, 23, 40)
-    requests = [Request(np.array(SOURCE, np.int32), np.zeros(0, np.int32))]
+    requests = [Request(np.array(SOURCE, np.int32), np.array([settled.start], np.int32), settled)]
 
     def found(model: _core.Model) -> list[int]:
-        scheduler = Scheduler(new_session(model), settled, vocab=23, budget=64)
+        scheduler = Scheduler(new_session(model), vocab=23, budget=64)
         [[best, *_]] = scheduler.run(requests)
         return best.ids.tolist()
 

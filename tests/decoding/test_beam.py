@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pyengine.decoding.beam import BeamSearch
-from pyengine.decoding.search import Finished, Found
+from pyengine.decoding.search import Finished, Found, IdPool, Start
 from pyengine.options import GenerationOptions
 from pyengine.plan import StepResult
 from tests.oracle.reference import ReferenceModel
@@ -19,7 +19,12 @@ VOCAB = 12
 def beam_search(beams: int = 2, slots: int = 2, **options: object) -> BeamSearch:
     defaults = generation(decoder_start_token_id=11, bad_words_ids=(), forced_eos_token_id=())
     settled = GenerationOptions(num_beams=beams, **options).resolve(defaults, VOCAB, 40)
-    return BeamSearch(settled, slots=slots, vocab=VOCAB)
+    return BeamSearch(settled, IdPool(2 * beams * slots), slots=slots, vocab=VOCAB)
+
+
+def begin(beams: BeamSearch, *prompts: list[int]) -> None:
+    ids = beams._pool.take(len(prompts)).tolist()
+    beams.add([Start(np.array(prompt), 0, id, 10 + id) for id, prompt in zip(ids, prompts, strict=True)])
 
 
 def scored(*rows: dict[int, float]) -> StepResult:
@@ -41,41 +46,41 @@ def step(beams: BeamSearch, *rows: dict[int, float]) -> list[Finished]:
 
 def test_first_step_has_one_row_then_one_a_beam() -> None:
     beams = beam_search(beams=3)
-    beams.add([np.array([11])])
+    begin(beams, [11])
     assert beams.rows().tokens.tolist() == [11]
     beams.advance(scored({3: -1, 4: -2, 5: -3, 6: -4}))
     rows = beams.rows()
     assert rows.tokens.tolist() == [3, 4, 5]
     # The first child keeps its parent's sequence; the others fork it.
     assert rows.sequences.tolist() == [0, 1, 2]
-    assert rows.forks.tolist() == [[0, 1], [0, 2]] and rows.free_sequences.tolist() == []
+    assert rows.forks.tolist() == [[0, 1], [0, 2]] and beams.released().tolist() == []
 
 
 def test_a_sequence_without_children_is_freed_after_the_forks() -> None:
     beams = beam_search()
-    beams.add([np.array([11])])
+    begin(beams, [11])
     step(beams, {3: -1, 4: -1.5, 5: -9})
     step(beams, {6: -1, 7: -1.1}, {8: -5, 9: -6})
     rows = beams.rows()
     assert rows.tokens.tolist() == [6, 7]
     assert rows.forks.tolist() == [[0, 2]]  # id 1 is in use until after the forks
-    assert rows.free_sequences.tolist() == [1]
+    assert beams.released().tolist() == [1]
     assert rows.sequences.tolist() == [0, 2]
 
 
 def test_a_prompt_is_several_rows_of_which_the_last_needs_logits() -> None:
     beams = beam_search()
-    beams.add([np.array([11, 4, 5])])
-    beams.add([np.array([11])])
+    begin(beams, [11, 4, 5])
+    begin(beams, [11])
     rows = beams.rows()
     assert rows.tokens.tolist() == [11, 4, 5, 11]
-    assert rows.sequences.tolist() == [0, 0, 0, 1] and rows.slots.tolist() == [0, 0, 0, 1]
+    assert rows.sequences.tolist() == [0, 0, 0, 1] and rows.memories.tolist() == [10, 10, 10, 11]
     assert rows.logit_rows.tolist() == [2, 3]
 
 
 def test_ties_go_to_the_lower_beam_and_the_lower_id() -> None:
     beams = beam_search()
-    beams.add([np.array([11])])
+    begin(beams, [11])
     step(beams, {5: -1, 3: -1, 4: -1})
     assert beams.rows().tokens.tolist() == [3, 4]
     beams.advance(scored({6: -1, 7: -1}, {8: -1, 9: -1}))
@@ -84,18 +89,18 @@ def test_ties_go_to_the_lower_beam_and_the_lower_id() -> None:
 
 def test_score_counts_the_end_token() -> None:
     beams = beam_search(early_stopping=True, num_return_sequences=2)
-    beams.add([np.array([11])])
+    begin(beams, [11])
     assert step(beams, {0: -0.5, 3: -1, 4: -3}) == []
     (finished,) = step(beams, {0: -0.1, 5: -1}, {0: -5, 5: -6})
     first, second = finished.hypotheses
     assert (first.ids.tolist(), first.score) == ([0], -0.5)
     assert second.ids.tolist() == [3, 0] and abs(second.score - (-1.1 / 2)) < 1e-6
-    assert beams.live == 0 and beams.slots.free == 2
+    assert beams.live == 0 and beams.released().tolist() == [0, 1]
 
 
 def test_an_end_below_the_best_beams_is_ignored() -> None:
     beams = beam_search(early_stopping=True)
-    beams.add([np.array([11])])
+    begin(beams, [11])
     step(beams, {3: -1, 4: -2, 0: -3})
     assert not beams._beams.ended.any()
 

@@ -22,9 +22,15 @@ def dense(
 ) -> np.ndarray:
     """The rules in transformers' order on one row of values; minus infinity: not to be taken."""
     row = row.copy()
+    for id, bias in options.logit_bias:
+        row[id] += bias
     for id in set(ids):
         penalty = options.repetition_penalty
         row[id] = row[id] * penalty if row[id] < 0 else row[id] / penalty
+    for id in ids[prompt:]:
+        row[id] -= options.frequency_penalty
+    for id in set(ids[prompt:]):
+        row[id] -= options.presence_penalty
     size = options.no_repeat_ngram_size
     if size:
         for i in range(len(ids) - size + 1):
@@ -68,6 +74,12 @@ def sparse(rows: np.ndarray, context: Context, processors: Processors, k: int) -
     ]
 
 
+CHANGES: tuple[dict[str, object], ...] = (
+    {},
+    {"logit_bias": {0: 2.5, 5: -1.0, 22: 3.0}},
+    {"presence_penalty": 0.7, "frequency_penalty": -0.4},
+    {"logit_bias": {4: -2.0}, "repetition_penalty": 1.7, "frequency_penalty": 0.9},
+)
 CASES = [*PLAIN.values(), *(mixture(seed) for seed in range(60))]
 
 
@@ -76,7 +88,7 @@ CASES = [*PLAIN.values(), *(mixture(seed) for seed in range(60))]
 def test_edits_do_what_the_rules_say(number: int, count: int) -> None:
     """Of one row, too, in which processors may find nothing to edit."""
     case = CASES[number]
-    options = settled(case.options, **case.generation)
+    options = settled({**case.options, **CHANGES[number % len(CHANGES)]}, **case.generation)
     rng = np.random.default_rng(number)
     prompt = rng.integers(1, 4, count)
     length = prompt + rng.integers(0, 9, count)
@@ -89,12 +101,14 @@ def test_edits_do_what_the_rules_say(number: int, count: int) -> None:
     history = np.concatenate([row[:n] for row, n in zip(tokens, length, strict=True)])
     context = Context(history if processors.needs_history else None, length, prompt, minimum, maximum)
     k = 5
+    whole = processors.whole(processors.edits(context), rows)
     for q, found in enumerate(sparse(rows, context, processors, k)):
         ids = tokens[q, : length[q]].tolist()
         expected = dense(rows[q], ids, int(prompt[q]), (int(minimum[q]), int(maximum[q])), options)
         best = [int(id) for id in np.argsort(-expected, kind="stable")[:k] if expected[id] > -np.inf]
         assert sorted(found, key=lambda id: -found[id])[: len(best)] == best
         assert [found[id] for id in best] == pytest.approx(expected[best].tolist())
+        assert whole[q].tolist() == pytest.approx(expected.tolist())
 
 
 def test_no_edits_but_bans_need_no_history() -> None:

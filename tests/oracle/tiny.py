@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -164,8 +164,9 @@ def search(
     prefix: Iterable[int] = (),
     budget: int = 64,
 ) -> list[list[Found]]:
-    """Run `sources` through the scheduler."""
+    """Run `sources` through the scheduler; the prefix is among the ids that come back."""
     settled = GenerationOptions(**options).resolve(defaults, config.target_vocab, config.decoder.max_positions)
-    scheduler = Scheduler(session, settled, vocab=config.target_vocab, budget=budget)
-    given = np.array(list(prefix), np.int32)
-    return list(scheduler.run([Request(np.array(source, np.int32), given) for source in sources]))
+    scheduler = Scheduler(session, vocab=config.target_vocab, budget=budget)
+    prompt = np.array([settled.start, *prefix], np.int32)
+    found = scheduler.run([Request(np.array(source, np.int32), prompt, settled) for source in sources])
+    return [[replace(each, ids=np.concatenate([prompt[1:], each.ids])) for each in best] for best in found]

@@ -78,6 +78,15 @@ def test_an_empty_text_translates_to_an_empty_text() -> None:
         assert (only.text, only.tokens, only.ids, only.score, only.finish_reason) == ("", (), (), 0.0, "end")
 
 
+def test_samples_of_a_translation() -> None:
+    tiny = translator()
+    drawn = {"temperature": 3.0, "min_new_tokens": 4, "num_return_sequences": 3, "seed": 4}
+    alone = tiny.translate("abc", **drawn)
+    assert len(alone.hypotheses) == 3 and len({each.ids for each in alone.hypotheses}) > 1
+    assert tiny.translate(["b", "abc", "ca"], **drawn)[1] == alone
+    assert tiny.translate("abc", **{**drawn, "seed": 5}) != alone
+
+
 def test_options_and_aliases() -> None:
     tiny = translator()
     options = GenerationOptions(num_beams=3, num_return_sequences=3, max_new_tokens=4)
