@@ -41,7 +41,7 @@ def open_checkpoint(path: str | Path, *, allow_unknown_keys: Collection[str] = (
     Tables that may be tied are compared, so those are read once. ``allow_unknown_keys``: names of keys that are passed
     over where they are unknown to the importer; the caller knows that they change no result. Raises CheckpointError
     (missing or damaged files, tensors that do not fit the configuration), UnsupportedError (an architecture, option or
-    format that the engine lacks) or TokenizerError (some of the tokenizer's files are missing).
+    format that the engine lacks) or TokenizerError (the tokenizer is damaged, or some of its files are missing).
     """
     path = usable_path(path, CheckpointError)
     raw = _read_file(path) if is_gguf(path) else _read_directory(path)

@@ -1,7 +1,7 @@
 """From the metadata of a GGUF file to the files of a tokenizer.
 
-The oracle is llama.cpp, of which such files come: its token ids, not those of the tokenizer that a file was made of,
-where these differ. Some normalize the text (NFC); no GGUF file says so.
+The ids are llama.cpp's, of which such files come: some originals normalize the text as well (NFC), which no GGUF file
+says. Where llama.cpp's patterns approach those of the original, the original's hold (``splits``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyengine.errors import TokenizerError, UnsupportedError
-from pyengine.formats.limits import TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
+from pyengine.formats.limits import TEMPLATE_BYTES, TOKENIZER_SETTINGS_BYTES, VOCABULARY_BYTES
 from pyengine.formats.strict_json import shorten
 from pyengine.importers.gguf_tokenizer.kinds import KINDS, Parts
 from pyengine.importers.gguf_tokenizer.metadata import Metadata, TokenType, Vocabulary
@@ -44,7 +44,9 @@ def tokenizer_files_of(metadata: Mapping[str, Any], where: str = "metadata") -> 
         "tokenizer_config.json": _encoded(config, where, TOKENIZER_SETTINGS_BYTES),
     }
     if (template := values.text(_TEMPLATE)) is not None:
-        files["chat_template.jinja"] = template.encode()
+        if len(data := template.encode()) > TEMPLATE_BYTES:
+            values.fail(_TEMPLATE, f"a text of at most {TEMPLATE_BYTES} bytes", f"{len(data)} bytes")
+        files["chat_template.jinja"] = data
     return files
 
 
