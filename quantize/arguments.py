@@ -91,7 +91,7 @@ def list_methods() -> list[str]:
 def _parser(program: str) -> Parser:
     parser = Parser(
         prog=program,
-        description="Convert a training checkpoint, as Hugging Face exports it, to a model directory.",
+        description="Convert a training checkpoint, as Hugging Face exports it, or a GGUF file to a model directory.",
     )
     parser.set_defaults(program=program)
     add = parser.add_argument
@@ -99,7 +99,7 @@ def _parser(program: str) -> Parser:
         "checkpoint",
         metavar="CHECKPOINT",
         nargs="?",
-        help="directory with config.json and the weights; or a model directory in float32",
+        help="directory with config.json and the weights; a GGUF file; or a model directory in float32",
     )
     add("-o", "--output", metavar="OUT", help="model directory to write")
     add("--overwrite", action="store_true", help="replace OUT if it is a model directory, and the report")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,10 @@ class Sizes:
     vocab: int
     epsilon: float
     tied: bool
+
+    def turning(self, ropes: Mapping[str, Rope]) -> Sizes:
+        """With as many positions as its ``ropes`` allow."""
+        return replace(self, positions=min((rope.max_positions for rope in ropes.values()), default=self.positions))
 
     def model(self, family: str, stack: StackConfig, ropes: Mapping[str, Rope], **changes: Any) -> ModelConfig:
         """``decoder_only`` of this width and vocabulary."""

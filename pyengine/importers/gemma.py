@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -63,7 +63,20 @@ def _attention(fields: Fields, sizes: Sizes) -> AttentionConfig:
     return sizes.attention(qkv_bias=biased, output_bias=biased, scale=scalar**-0.5)
 
 
-def _plan(name: str, fields: Fields, sizes: Sizes, attentions: list[AttentionConfig], ropes: dict[str, Rope]) -> Plan:
+def _plan(
+    name: str,
+    fields: Fields,
+    sizes: Sizes,
+    attentions: Sequence[AttentionConfig],
+    windows: Sequence[int | None],
+    ropes: Mapping[str, Rope],
+) -> Plan:
+    """``attentions`` and their ``windows``, one a layer."""
+    sizes = sizes.turning(ropes)
+    attentions = [
+        replace(each, window=window_of(window, sizes.positions))
+        for each, window in zip(attentions, windows, strict=True)
+    ]
     stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_activation"), after_norms=True)
     cap = number_or_none(fields, "final_logit_softcapping")
     scale = math.sqrt(sizes.width)
@@ -77,8 +90,8 @@ def _gemma2(fields: Fields) -> Plan:
     cap = number_or_none(fields, "attn_logit_softcapping")
     plain = replace(_attention(fields, sizes), rope="main", soft_cap=cap)
     windows = layer_windows(fields, sizes.layers, window, lambda i: i % 2 == 0)
-    attentions = [replace(plain, window=window_of(each, sizes.positions)) for each in windows]
-    return _plan("gemma2", fields, sizes, attentions, {"main": whole_rope(fields, sizes)})
+    ropes = {"main": whole_rope(fields, sizes)}
+    return _plan("gemma2", fields, sizes, [plain] * sizes.layers, windows, ropes)
 
 
 def _gemma3(fields: Fields) -> Plan:
@@ -86,13 +99,10 @@ def _gemma3(fields: Fields) -> Plan:
     window, pattern = size_or_none(fields, "sliding_window"), size(fields, "sliding_window_pattern")
     plain = replace(_attention(fields, sizes), qk_norm=True)
     windows = layer_windows(fields, sizes.layers, window, lambda i: (i + 1) % pattern != 0)
-    attentions = [
-        replace(plain, rope="full" if each is None else "local", window=window_of(each, sizes.positions))
-        for each in windows
-    ]
+    attentions = [replace(plain, rope="full" if each is None else "local") for each in windows]
     ropes = _ropes(fields, sizes)
     used = {name: ropes[name] for name in ropes if any(each.rope == name for each in attentions)}
-    return _plan("gemma3", fields, sizes, attentions, used)
+    return _plan("gemma3", fields, sizes, attentions, windows, used)
 
 
 def _ropes(fields: Fields, sizes: Sizes) -> dict[str, Rope]:

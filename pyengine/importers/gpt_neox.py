@@ -30,15 +30,15 @@ def _plan(fields: Fields) -> Plan:
     attention = AttentionConfig(heads, heads, head_width, head_width**-0.5, biased, biased, rope="main")
     activation = activation_of(fields, "hidden_act")
     layer = LayerConfig(attention, FeedForwardConfig(size(fields, "intermediate_size"), activation))
+    rope = _rope(fields, head_width, size(fields, "max_position_embeddings"))
     stack = StackConfig(
         equal_layers(layer, size(fields, "num_hidden_layers"), "num_hidden_layers"),
-        size(fields, "max_position_embeddings"),
+        rope.max_positions,
         norm_epsilon=fields.number("layer_norm_eps"),
         placement="parallel" if fields.flag("use_parallel_residual") else "pre",
         final_norm=True,
         positions="none",
     )
-    rope = _rope(fields, head_width, stack.max_positions)
     vocab = size(fields, "vocab_size")
     config = decoder_only("gpt_neox", stack, {"main": rope}, width=width, vocab=vocab, tied=tied)
     sources = module_sources(_NAMES, len(stack.layers)) | rope_sources({"main": rope})

@@ -61,6 +61,7 @@ def line_plan(
     turned = [True] * sizes.layers if roped is None else roped
     rope = whole_rope(fields, sizes)
     ropes = {"main": rope} if any(turned) else {}
+    sizes = sizes.turning(ropes)
     attentions = [
         replace(attention, rope="main" if turned[i] else None, window=window_of(windows[i], sizes.positions))
         for i in range(sizes.layers)

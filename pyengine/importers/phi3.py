@@ -29,11 +29,12 @@ __all__ = ["FAMILIES"]
 def _plan(fields: Fields) -> Plan:
     sizes = sizes_of(fields)
     parameters = rope_parameters_of(fields, ROPE_KEYS["rope_theta"])
-    if parameters["rope_type"] in ("su", "yarn"):  # as older files call it
+    if parameters["rope_type"] == "yarn":  # as some older files call it
         parameters["rope_type"] = "longrope"
-    if parameters["rope_type"] not in ("default", "longrope"):
+    if parameters["rope_type"] not in ("default", "longrope", "su"):
         raise ValueError(f"rope_type = {shorten(parameters['rope_type'])}; supported: default, longrope")
     ropes = {"main": rope_of(parameters, head_width=sizes.head_width, max_positions=sizes.positions)}
+    sizes = sizes.turning(ropes)
     window = window_of(size_or_none(fields, "sliding_window"), sizes.positions)
     attentions = [sizes.attention(rope="main", window=window)] * sizes.layers
     stack = rms_stack(sizes, attentions, activation_of(fields, "hidden_act"))

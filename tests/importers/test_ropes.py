@@ -72,7 +72,7 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_f
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rope_type": "yarn", "factor": 2, "beta_fast": "fast"}, "beta_fast: expected a positive number, found 'fast'"),
+        ({"rope_type": "yarn", "factor": 2, "beta_fast": "2"}, "beta_fast: expected a positive number, found '2'"),
         ({"rope_type": "yarn", "factor": 2, "truncate": 1}, "truncate: expected true or false, found 1"),
         ({"rope_type": "yarn", "factor": 2, "rope_theta": 1.0}, "rope_theta: expected more than 1"),
         ({"rope_type": "yarn", "short_factor": [1]}, "'short_factor': not of this rope_type"),

@@ -17,8 +17,10 @@ from .language_models import (
     gpt_neox,
     gpt_neox_sequential,
     llama,
+    llama3,
     mistral,
     phi3,
+    phi4,
     qwen2,
     qwen3,
     smollm3,
@@ -27,6 +29,6 @@ from .language_models import (
 __all__ = ["FAMILIES", "LENGTH", "SOURCE", "VOCABULARY", "Family"]
 
 FAMILIES: tuple[Callable[[], Family], ...] = (
-    llama, mistral, smollm3, qwen2, qwen3, gemma2, gemma3, phi3, gpt2, gpt_neox, gpt_neox_sequential, bloom, bert,
-    electra, t5,
+    llama, llama3, mistral, smollm3, qwen2, qwen3, gemma2, gemma3, phi3, phi4, gpt2, gpt_neox, gpt_neox_sequential,
+    bloom, bert, electra, t5,
 )  # fmt: skip

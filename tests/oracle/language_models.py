@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import transformers
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from pyengine.canonical.config import (
     AttentionConfig,
@@ -49,14 +50,14 @@ def llama_like(
     *attentions: AttentionConfig,
     bias: bool = False,
     names: dict[str, str] = LLAMA,
-    width: int = 20,
+    rope: RopeConfig = RopeConfig(20),
     **changes: Any,
 ) -> Family:
-    """``attentions``: of both layers, or of each; the first ``width`` dimensions of a head turn."""
+    """``attentions``: of both layers, or of each."""
     feed_forward = FeedForwardConfig(100, "silu", gated=True, bias=bias)
     layers = tuple(LayerConfig(each, feed_forward) for each in attentions)
     stack = replace(LLAMA_STACK, layers=layers if len(layers) == 2 else layers * 2)
-    config = decoder_only(96, stack, ropes={"main": RopeConfig(width)}, **changes)
+    config = decoder_only(model.config.hidden_size, stack, ropes={"main": rope}, **changes)
     tensors = renamed(state_of(model), names)
     tensors["rope.main.frequencies"] = model.model.rotary_emb.inv_freq.numpy()
     return Family(model, config, tensors, single=True)
@@ -71,6 +72,17 @@ def llama() -> Family:
 
 PLAIN = attention(6, 2, 20, rope="main", qkv_bias=False, output_bias=False)
 LAST = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+
+
+def llama3() -> Family:
+    """With the rope of Llama 3.1."""
+    turn = {
+        "rope_type": "llama3", "rope_theta": 50.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 20,
+    }  # fmt: skip
+    return llama_like(
+        randomized(transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA_SIZES, rope_parameters=turn))), PLAIN
+    )
 
 
 def mistral() -> Family:
@@ -109,11 +121,30 @@ def phi3() -> Family:
         **LLAMA_SIZES, sliding_window=5,
         rope_parameters={"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.625},
     )  # fmt: skip
-    return phi_like(randomized(transformers.Phi3ForCausalLM(sizes)), replace(PLAIN, window=(4, 0)))
+    return phi_like(randomized(transformers.Phi3ForCausalLM(sizes)), replace(PLAIN, window=(4, 0)), RopeConfig(12))
 
 
-def phi_like(model: Any, plain: AttentionConfig, **changes: Any) -> Family:
-    family = llama_like(model, plain, width=12, **changes)
+def phi4() -> Family:
+    """With other frequencies for texts of more than 8 tokens."""
+    turn = {
+        "rope_type": "longrope", "rope_theta": 100.0, "partial_rotary_factor": 0.625,
+        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.5, 1.7], "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
+        "original_max_position_embeddings": 8,
+    }  # fmt: skip
+    sizes = transformers.Phi3Config(
+        **{**LLAMA_SIZES, "tie_word_embeddings": True, "hidden_size": 120}, original_max_position_embeddings=8,
+        rope_parameters=turn,
+    )  # fmt: skip
+    model = randomized(transformers.Phi3ForCausalLM(sizes))
+    frequencies, scale = zip(*(ROPE_INIT_FUNCTIONS["longrope"](sizes, seq_len=n) for n in (8, 9)), strict=True)
+    names = {own: theirs for own, theirs in LLAMA.items() if own != "output"}
+    family = phi_like(model, PLAIN, RopeConfig(12, scale[0], (8,)), names=names, tie_output=True)
+    family.tensors["rope.main.frequencies"] = np.stack([each.numpy() for each in frequencies])
+    return family
+
+
+def phi_like(model: Any, plain: AttentionConfig, rope: RopeConfig, **changes: Any) -> Family:
+    family = llama_like(model, plain, rope=rope, **changes)
     state = state_of(model)
     for i in range(2):
         own, theirs = f"decoder.layers.{i}", f"model.layers.{i}"

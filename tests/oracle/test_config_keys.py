@@ -23,12 +23,22 @@ from .checkpoints import config_of, logits_by, model_of, save, theirs_by
 from .families import FAMILIES as MODELS
 
 LENGTH = 19
-# By architecture: which of the models has its config.
-BASES = {case.model.__class__.__name__: case for case in (make() for make in MODELS) if case.config.encoder is None}
+# By architecture: the first of the models that has its config.
+BASES = {
+    case.model.__class__.__name__: case
+    for case in (make() for make in reversed(MODELS)) if case.config.encoder is None
+}  # fmt: skip
 TABLES = {family.model_type: family for family in FAMILIES if family.architectures[0] in BASES}
 QUICK = ("llama",)
 
-TURNS = [{"rope_type": "linear", "factor": 3.0, "rope_theta": 77.0}, {"rope_type": "default", "rope_theta": 77.0}]
+TURNS: list[dict[str, Any]] = [
+    {"rope_type": "default", "rope_theta": 77.0},
+    {"rope_type": "linear", "factor": 3.0, "rope_theta": 77.0},
+    {"rope_type": "dynamic", "factor": 3.0, "rope_theta": 77.0},
+    {"rope_type": "yarn", "factor": 2.0, "rope_theta": 77.0, "original_max_position_embeddings": 20},
+    {"rope_type": "llama3", "factor": 2.0, "rope_theta": 77.0, "original_max_position_embeddings": 20,
+     "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+]  # fmt: skip
 OTHERS: dict[str, list[Any]] = {
     "vocab_size": [301],
     "hidden_size": [84, 88],

@@ -27,7 +27,7 @@ from .family import randomized
 from .language_models import GEMMA_SIZES, gpt2, phi3
 
 IMPORTED = [family for family in FAMILIES if family.__name__ not in ("bloom", "bert", "electra", "t5")]
-LENGTHS = (1, 16, 17, 33, 39)
+LENGTHS = (1, 8, 16, 17, 33, 39)
 PROMPTS, PROMPT, NEW = 64, 9, 24
 SUFFIXES = (".safetensors", ".bin")
 
@@ -57,7 +57,9 @@ def test_logits(case: tuple[Family, CanonicalModel]) -> None:
     family, model = case
     session = new_session(core_of(model))
     texts = [random_ids(model, length) for length in LENGTHS]
-    found = step(session, rows=[(i, -1, text) for i, text in enumerate(texts)], full_logits=True).logits
+    sets = [model.config.rope_set(len(text)) for text in texts for _ in text]
+    rows = [(i, -1, text) for i, text in enumerate(texts)]
+    found = step(session, rows=rows, rope_sets=sets, full_logits=True).logits
     assert found is not None
     expected = np.concatenate([theirs_by(family.model, text) for text in texts])
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
@@ -71,7 +73,9 @@ def test_greedy_ids(case: tuple[Family, CanonicalModel]) -> None:
     found = []
     for _ in range(NEW):
         last = np.arange(PROMPTS) * rows.shape[1] + rows.shape[1] - 1
-        best = step(session, rows=[(i, -1, text) for i, text in enumerate(rows)], logit_rows=last).top_ids
+        sets = [model.config.rope_set(PROMPT + NEW)] * rows.size
+        texts = [(i, -1, text) for i, text in enumerate(rows)]
+        best = step(session, rows=texts, rope_sets=sets, logit_rows=last).top_ids
         found.append(best[:, 0])
         rows = best
     with torch.no_grad():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pyengine import _core
+from pyengine.canonical import ModelConfig
 from pyengine.importers.ropes import Rope, rope_of
 
 torch = pytest.importorskip("torch")
@@ -16,6 +18,9 @@ transformers = pytest.importorskip("transformers")
 
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding  # noqa: E402
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding  # noqa: E402
+
+from .families import LLAMA_SIZES, VOCABULARY, attention, llama_like, randomized  # noqa: E402
+from .transformer import Transformer  # noqa: E402
 
 POSITIONS = 8192
 LONG = {
@@ -96,3 +101,34 @@ def test_positions_to_8191(name: str) -> None:
         for expected, found in zip(*both, strict=True):
             units = units_between(found, expected)
             assert units.max() <= 1, length
+
+
+BY_LENGTH: dict[str, dict[str, Any]] = {
+    "longrope": {
+        "rope_type": "longrope", "rope_theta": 50.0, "short_factor": [1.1] * 10, "factor": 3.0,
+        "long_factor": np.linspace(1, 9, 10).tolist(), "original_max_position_embeddings": 20,
+    },
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 50.0, "factor": 2.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_LENGTH)
+def test_logits_of_texts_on_both_sides_of_the_boundary(name: str) -> None:
+    """A model of 40 positions: of 20 and 21 tokens the one kind's frequencies differ, beyond 40 the other's."""
+    parameters = BY_LENGTH[name]
+    rope = rope_of(parameters, head_width=20, max_positions=40)
+    model = randomized(
+        transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA_SIZES, rope_parameters=dict(parameters)))
+    )
+    case = llama_like(model, attention(6, 2, 20, rope="main", qkv_bias=False, output_bias=False))
+    config: ModelConfig = replace(case.config, ropes={"main": rope.config})
+    oracle = Transformer(config, {**case.tensors, "rope.main.frequencies": rope.frequencies()})
+    ids = np.random.RandomState(1).randint(0, VOCABULARY, 80)
+    seen = set()
+    for length in {"longrope": (7, 20, 21, 39), "dynamic": (7, 40, 45, 60, 80)}[name]:
+        with torch.no_grad():
+            expected = model(torch.tensor(ids[:length])[None]).logits[0].numpy()
+        found = oracle.decode(ids[:length])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+        seen.add(config.rope_set(length))
+    assert len(seen) > 1
