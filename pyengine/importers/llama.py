@@ -119,7 +119,8 @@ FAMILIES = (
         keys={**KEYS, "attention_bias": False, "mlp_bias": False},
         plan=_llama,
         ignored=IGNORED | {"is_llama_config", "transformers.js_config", "max_sequence_length"},  # no class reads them
-        checked="With all biases, six heads on two of keys and values, a width of heads of its own.",
+        checked="With all biases, six heads on two of keys and values, a width of heads of its own; and with the "
+        "rope of Llama 3.1.",
         **{**_REST, "fixed": {**WHOLE_HEADS, "rope_interleaved": False}},
     ),
     Family(

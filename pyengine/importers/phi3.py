@@ -88,6 +88,7 @@ FAMILIES = (
             "attention_dropout", "initializer_range", "embd_pdrop", "resid_pdrop",
             "auto_map",  # code beside the first exports, of the class that transformers has now
         }),
-        checked="With a rope of 12 of 20 dimensions and a window of 5.",
+        checked="With a rope of 12 of 20 dimensions and a window of 5; with LongRoPE, on both sides of the "
+        "original context.",
     ),
 )  # fmt: skip

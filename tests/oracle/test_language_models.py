@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from pyengine.canonical import CanonicalModel
 from pyengine.importers import open_checkpoint
+from pyengine.options import GenerationOptions
+from pyengine.scheduling.scheduler import Request, Scheduler
 
 from ..core.models import TinyModel, new_session, step
 from .checkpoints import floats, logits_by, random_ids, save, theirs_by
@@ -28,7 +30,7 @@ from .language_models import GEMMA_SIZES, gpt2, phi3
 
 IMPORTED = [family for family in FAMILIES if family.__name__ not in ("bloom", "bert", "electra", "t5")]
 LENGTHS = (1, 8, 16, 17, 33, 39)
-PROMPTS, PROMPT, NEW = 64, 9, 24
+PROMPTS, PROMPT, NEW, BEAM_NEW = 64, 9, 24, 12
 SUFFIXES = (".safetensors", ".bin")
 
 
@@ -80,8 +82,9 @@ def test_greedy_ids(case: tuple[Family, CanonicalModel]) -> None:
         rows = best
     with torch.no_grad():
         theirs = family.model.generate(
-            torch.tensor(prompts), do_sample=False, max_new_tokens=NEW, eos_token_id=None, pad_token_id=0
-        )
+            torch.tensor(prompts), attention_mask=torch.ones(prompts.shape), do_sample=False, max_new_tokens=NEW,
+            eos_token_id=None, pad_token_id=5,
+        )  # fmt: skip
     np.testing.assert_array_equal(np.stack(found, axis=1), theirs[:, PROMPT:].numpy())
 
 
@@ -149,3 +152,26 @@ def test_containers(tmp_path: Path, container: str) -> None:
     loaded = type(model).from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager").eval()
     expected = theirs_by(loaded, ids)
     np.testing.assert_allclose(logits_by(found, ids), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_beams(case: tuple[Family, CanonicalModel]) -> None:
+    """The best of four, with the checkpoint's end tokens: ids and scores."""
+    family, model = case
+    config, defaults = model.config, model.generation
+    stack, vocab = config.target_side()
+    assert defaults is not None and defaults.eos_token_id
+    options = GenerationOptions(num_beams=4, max_new_tokens=BEAM_NEW).resolve(defaults, vocab, stack.max_positions)
+    prompts = random_ids(model, PROMPTS * PROMPT).reshape(PROMPTS, PROMPT)
+    scheduler = Scheduler(new_session(core_of(model)), vocab=vocab, budget=64, rope_set=config.rope_set)
+    found = [best[0] for best in scheduler.run([Request(None, prompt.astype(np.int32), options) for prompt in prompts])]
+    with torch.no_grad():
+        theirs = family.model.generate(
+            torch.tensor(prompts), attention_mask=torch.ones(prompts.shape), num_beams=4, do_sample=False,
+            max_new_tokens=BEAM_NEW, pad_token_id=5,
+            output_scores=True, return_dict_in_generate=True,
+        )  # fmt: skip
+    for own, ids in zip(found, theirs.sequences[:, PROMPT:].numpy(), strict=True):
+        np.testing.assert_array_equal(own.ids, ids[: len(own.ids)])
+        assert (ids[len(own.ids) :] == 5).all()
+    scores = [own.score for own in found]
+    np.testing.assert_allclose(scores, theirs.sequences_scores.numpy(), rtol=0, atol=1e-3)
