@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import pytest
 from pyengine.canonical import GenerationDefaults
 from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.importers import open_checkpoint
+from pyengine.importers.generation import read_generation
 
 from ..checkpoints import handmade
+from ..oracle.random_config import random_config
 
+DECODER = random_config(0)
+POSITIONS = DECODER.target_side()[0].max_positions
 IDS = {"decoder_start_token_id": 20, "eos_token_id": 0, "pad_token_id": 20}
 
 
@@ -242,3 +247,17 @@ def test_wrong_values_are_named(tmp_path: Path, given: dict[str, Any], name: str
 def test_ids_that_are_nowhere(tmp_path: Path, key: str) -> None:
     with pytest.raises(CheckpointError, match=f"config.json: {key}"):
         old(tmp_path, **{key: None})
+
+
+@pytest.mark.parametrize(
+    ("said", "lengths"),
+    [
+        ({}, (POSITIONS, min(256, POSITIONS))),  # else it would go on to the end of the context
+        ({"max_length": 30}, (30, None)),
+        ({"max_new_tokens": 9}, (POSITIONS, 9)),
+    ],
+)
+def test_lengths_of_a_decoder_alone(tmp_path: Path, said: dict[str, int], lengths: tuple[int, int | None]) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps(said))
+    found, _ = read_generation(tmp_path, tmp_path, {}, DECODER, ())
+    assert (found.max_length, found.max_new_tokens) == lengths
