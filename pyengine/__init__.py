@@ -4,6 +4,9 @@
 >>> translator = pyengine.load("de-en-int8", threads=2)
 >>> translator.translate("Ein Mann fährt Fahrrad.", beam_size=4).text
 'A man riding a bicycle.'
+>>> generator = pyengine.load("language-int8")
+>>> for piece in generator.stream("The capital of France is", max_new_tokens=16):
+...     print(piece.text, end="", flush=True)
 """
 
 from __future__ import annotations
@@ -24,12 +27,25 @@ from pyengine.errors import (
     UnsupportedError,
 )
 from pyengine.options import GenerationOptions
-from pyengine.results import Decoded, FileResult, Hypothesis, ScoreResult, TranslationResult, Trial
+from pyengine.results import (
+    Best,
+    Decoded,
+    FileResult,
+    GenerationResult,
+    Hypothesis,
+    Piece,
+    ScoreResult,
+    TranslationResult,
+    Trial,
+    Usage,
+)
+from pyengine.tasks.generator import Generator
 from pyengine.tasks.loading import load
 from pyengine.tasks.translator import Translator
 from pyengine.version import __version__
 
 __all__ = [
+    "Best",
     "CacheFullError",
     "CheckpointError",
     "ClosedError",
@@ -38,11 +54,14 @@ __all__ = [
     "EngineError",
     "FileResult",
     "GenerationOptions",
+    "GenerationResult",
+    "Generator",
     "Hypothesis",
     "InputError",
     "ModelFileError",
     "OptionError",
     "OutputError",
+    "Piece",
     "PyengineError",
     "ScoreResult",
     "TokenizerError",
@@ -50,6 +69,7 @@ __all__ = [
     "Translator",
     "Trial",
     "UnsupportedError",
+    "Usage",
     "__version__",
     "load",
 ]

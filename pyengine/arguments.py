@@ -18,15 +18,24 @@ from pyengine.foreign import FOREIGN
 
 __all__ = ["KEYWORDS", "choice", "flag", "real", "scalar", "unknown_option", "whole"]
 
+_TRANSLATING = "translate, translate_iter, translate_file"
+_WRITING = "generate, stream, chat and chat_stream"
+
 KEYWORDS = {
     "target_prefix": "translate, translate_iter and translate_file",
-    "options": "translate, translate_iter and translate_file",
-    "max_batch_tokens": "translate, translate_iter, translate_file, score and logits_iter",
-    "truncate": "translate, translate_iter, translate_file and score",
-    "timeout": "translate, translate_iter, translate_file, score and logits",
+    "options": f"{_TRANSLATING}, {_WRITING}",
+    "max_batch_tokens": f"{_TRANSLATING}, logits_iter, score, perplexity, {_WRITING}",
+    "truncate": f"{_TRANSLATING}, score, {_WRITING}",
+    "timeout": f"{_TRANSLATING}, score, logits, perplexity, {_WRITING}",
+    "stop": _WRITING,
+    "processor": _WRITING,
+    "split_special_tokens": "generate and stream",
+    "tools": "chat and chat_stream",
+    "chat_template_kwargs": "chat and chat_stream",
+    "window": "perplexity",
     "overwrite": "translate_file",
     "render": "translate_file",
-    **dict.fromkeys(("threads", "replicas", "compute", "kv", "load", "shortlist", "cache_bytes", "verify"),
+    **dict.fromkeys(("task", "threads", "replicas", "compute", "kv", "load", "shortlist", "cache_bytes", "verify"),
                     "pyengine.load"),
 }
 """Keywords beside those of `GenerationOptions` -> the calls that take them."""

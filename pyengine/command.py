@@ -43,6 +43,7 @@ _OPTIONS = {
     "replicas": "--replicas",
     "requantize": "--requantize",
     "sparse": "--prune",
+    "stop": "--stop",
     "target_bytes": "--target-size",
     "target_prefix": "--target-prefix",
     "tensors": "--tensor",
@@ -50,6 +51,7 @@ _OPTIONS = {
     "timeout": "--timeout",
     "truncate": "--truncate",
     "vocabulary": "--vocabulary",
+    "window": "--window",
     **{name: f"--{name.replace('_', '-')}" for name in NAMES},
 }
 """A keyword of Python -> the option of the command line that sets it."""

@@ -1,6 +1,7 @@
 """How the commands speak: what they print goes through here, so that no text of a file reaches a terminal raw.
 
-Not through here go translations, which are the answer itself, and progress bars, which show no text of a file.
+Not through here go translations, which are the answer itself, and progress bars, which show no text of a file. What a
+model writes token by token does: to a terminal without what one would act on, to anything else as it is.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import json
 import sys
 from typing import NoReturn, TextIO
 
-from pyengine.printing import printable
+from pyengine.printing import harmless, printable
 
-__all__ = ["ERROR", "Parser", "note", "say", "say_json"]
+__all__ = ["ERROR", "Parser", "note", "say", "say_json", "write"]
 
 ERROR = 2  # the exit status after one
 
@@ -25,6 +26,14 @@ def say(*lines: str) -> None:
 def say_json(value: object) -> None:
     """Write JSON to standard output, whole: it is ASCII, with nothing that a terminal would act on."""
     print(json.dumps(value, indent=2))
+
+
+def write(text: str) -> None:
+    """Write text of a model to standard output, at once and in UTF-8; to a terminal as `harmless` gives it."""
+    shown = harmless(text) if sys.stdout.isatty() else text
+    sys.stdout.flush()
+    sys.stdout.buffer.write(shown.encode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.flush()
 
 
 def note(line: str) -> None:

@@ -22,7 +22,9 @@ _ADVICE = {
         "load takes threads, of all streams together"
     ),
     "asynchronous max_queued_batches": "calls of several Python threads run beside each other, and wait by themselves",
-    "callback streamer stream": "translate_iter gives each result as soon as it is there",
+    "callback streamer": (
+        "translate_iter gives each result as soon as it is there, and a language model's `stream` text as it is written"
+    ),
     "max_time time_limit": "timeout takes seconds, after which the call ends in a DeadlineError",
     # Types and devices.
     "compute_type quantization quantize dtype torch_dtype precision load_in_8bit load_in_4bit": _TYPES,
@@ -42,11 +44,13 @@ _ADVICE = {
     "sampling_max_repeats": "no_repeat_ngram_size and repetition_penalty keep tokens from repeating",
     "num_beam_groups diversity_penalty penalty_alpha guidance_scale dola_layers custom_generate": _ABSENT,
     "encoder_no_repeat_ngram_size encoder_repetition_penalty exponential_decay_length_penalty": _ABSENT,
-    "coverage_penalty constraints force_words_ids sequence_bias stop_strings stopping_criteria": _ABSENT,
-    "logits_processor prefix_allowed_tokens_fn assistant_model prompt_lookup_num_tokens": _ABSENT,
+    "coverage_penalty constraints force_words_ids sequence_bias stopping_criteria": _ABSENT,
+    "prefix_allowed_tokens_fn assistant_model prompt_lookup_num_tokens": _ABSENT,
     "watermarking_config token_healing remove_invalid_values replace_unknowns": _ABSENT,
     "return_alternatives min_alternative_expansion_prob prefix_bias_beta": _ABSENT,
     "output_attentions output_hidden_states return_attention": _ABSENT,
+    "logits_processor logit_processor": "processor takes a function of ids and logits",
+    "stop_strings stop_sequences stopping_strings": "stop takes the strings that end a text",
     "patience stop_early": "early_stopping says when a beam search is done",
     # Options that are here under another name, in another form.
     "beams beam beam_width n_beams": "num_beams is the number of beams",

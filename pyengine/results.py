@@ -7,7 +7,18 @@ from typing import Literal
 
 from pyengine.errors import UnsupportedError
 
-__all__ = ["Decoded", "FileResult", "Hypothesis", "ScoreResult", "TranslationResult", "Trial"]
+__all__ = [
+    "Best",
+    "Decoded",
+    "FileResult",
+    "GenerationResult",
+    "Hypothesis",
+    "Piece",
+    "ScoreResult",
+    "TranslationResult",
+    "Trial",
+    "Usage",
+]
 
 
 @dataclass(frozen=True)
@@ -18,23 +29,43 @@ class Decoded:
     tokens: tuple[str, ...]
 
 
+FinishReason = Literal["end", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best tokens at a place, best first, as (id, log-probability): by the model alone, and of what processors and
+    filters left of its distribution.
+    """
+
+    before: tuple[tuple[int, float], ...]
+    after: tuple[tuple[int, float], ...]
+
+
 @dataclass(frozen=True)
 class Hypothesis:
-    """One translation of one sentence.
+    """One translation of a sentence, or continuation of a prompt.
 
-    ids            target ids, a target prefix among them, without start and end token
-    score          sum of the log-probabilities of the tokens after the prefix, the end token among them, over
+    ids            of a translation: target ids, a target prefix among them, without start token; of a continuation: the
+                   new ones. Both without the end token
+    score          sum of the log-probabilities of the tokens after the prefix or prompt, the end token among them, over
                    their number to the length penalty
-    finish_reason  "end": the model wrote the end token; "length": the maximum length cut it
-    truncated      whether the source was cut to fit the model
-    decoded        its text and tokens; None where the model has no tokenizer
+    finish_reason  "end": the model wrote an end token; "stop": a stop string; "length": the maximum length cut it, or
+                   the context was full
+    truncated      whether the source or prompt was cut to fit the model
+    decoded        its text and tokens; None where the model has no tokenizer. The text ends before a stop string, whose
+                   tokens are among the others
+    log_probs      the model's own log-probability of each new token, the end token among them; None from beam search
+    best           the `logprobs` best tokens at each of these, if they were asked for
     """
 
     ids: tuple[int, ...]
     score: float
-    finish_reason: Literal["end", "length"]
+    finish_reason: FinishReason
     truncated: bool
     decoded: Decoded | None
+    log_probs: tuple[float, ...] | None = None
+    best: tuple[Best, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -53,11 +84,8 @@ class Hypothesis:
 
 
 @dataclass(frozen=True)
-class TranslationResult:
-    """The hypotheses of a sentence, best first; at least one. The other attributes are the best one's.
-
-    There are fewer than asked for where the search found fewer.
-    """
+class _Hypotheses:
+    """Hypotheses, best first; at least one. The other attributes are the best one's."""
 
     hypotheses: tuple[Hypothesis, ...]
 
@@ -80,7 +108,7 @@ class TranslationResult:
         return self.hypotheses[0].score
 
     @property
-    def finish_reason(self) -> Literal["end", "length"]:
+    def finish_reason(self) -> FinishReason:
         return self.hypotheses[0].finish_reason
 
     @property
@@ -89,10 +117,51 @@ class TranslationResult:
 
 
 @dataclass(frozen=True)
-class ScoreResult:
-    """How probable the model finds a given target.
+class TranslationResult(_Hypotheses):
+    """The hypotheses of a sentence, best first; at least one. The other attributes are the best one's.
 
-    ids        the target's ids and the end token
+    There are fewer than asked for where the search found fewer.
+    """
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that were read and written: of the prompt as the model read it, and of all hypotheses, their end tokens
+    left out.
+    """
+
+    prompt_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class GenerationResult(_Hypotheses):
+    """How a prompt goes on: hypotheses of beam search best first, samples as they were drawn; at least one. The other
+    attributes are the first one's.
+    """
+
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What `stream` gives after a step: the new ids, and the whole characters that they complete.
+
+    A text that may be the beginning of a stop string comes when it is none. The last piece has the `result`: its text
+    is that of all pieces, and so are its ids.
+    """
+
+    text: str
+    ids: tuple[int, ...]
+    result: GenerationResult | None = None
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """How probable the model finds a given text.
+
+    ids        of a translation: the target's ids and the end token. Of a text: its ids; without the first where the
+               model has no start token to read before it
     tokens     their pieces; None where the model has no tokenizer
     log_probs  the natural logarithm of each one's probability, given the source and the ones before it
     total      their sum

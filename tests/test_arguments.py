@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from pyengine import Translator, load
+from pyengine import Generator, Translator, load
 from pyengine.arguments import KEYWORDS
 from pyengine.canonical.search import NAMES
 from pyengine.errors import OptionError
@@ -38,17 +38,19 @@ def test_names_of_other_libraries_get_advice(name: str) -> None:
 
 def test_advice_names_what_there_is() -> None:
     """What looks like an option or a call of ours in the advice is one; no foreign name is an option here."""
-    ours = {*NAMES, *KEYWORDS} | {"load", "score", "logits", "translate_iter", "GenerationOptions", "DeadlineError"}
+    ours = {*NAMES, *KEYWORDS} | {"load", "score", "logits", "stream", "translate_iter"} | {
+        "GenerationOptions", "DeadlineError"
+    }  # fmt: skip
     for advice in FOREIGN.values():
         assert set(re.findall(r"\b\w+_\w+\b|\b\w+(?==)", advice)) <= ours, advice
     assert not FOREIGN.keys() & ours
 
 
 def test_keywords_are_those_of_the_calls() -> None:
-    calls = {name: getattr(Translator, name) for name in
-             ("translate", "translate_iter", "translate_file", "score", "logits", "logits_iter")}
+    tasks = [each for task in (Translator, Generator) for each in inspect.getmembers(task, inspect.isfunction)]
+    calls = [(name, function) for name, function in tasks if name[0] != "_"]
     taken: dict[str, set[str]] = {}
-    for call, function in {**calls, "pyengine.load": load}.items():
+    for call, function in [*calls, ("pyengine.load", load)]:
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in NAMES:
                 taken.setdefault(parameter.name, set()).add(call)
@@ -75,7 +77,7 @@ def test_what_is_said_of_an_unknown_name(name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("beam_size", "beam_size: no such option here; it is one of translate, translate_iter and translate_file"),
+        ("beam_size", "beam_size: no such option here; it is one of translate, translate_iter, translate_file, gen"),
         ("num_beams", "num_beams: no such option here; it is one of translate"),
         ("thread", "thread: no such option; did you mean threads?"),
     ],

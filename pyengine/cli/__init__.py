@@ -1,5 +1,6 @@
-"""The command line: `pyengine quantize CHECKPOINT -o DIR`, `pyengine translate -m DIR [TEXT ...]` and the others that
-`pyengine --help` lists; `python -m pyengine` is the same. Exit status: see `pyengine.command`.
+"""The command line: `pyengine quantize CHECKPOINT -o DIR`, `pyengine translate -m DIR [TEXT ...]`, `pyengine generate
+-m DIR [PROMPT ...]` and the others that `pyengine --help` lists; `python -m pyengine` is the same. Exit status: see
+`pyengine.command`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from pyengine.cli import bench, compare, info, shortlist, translate
+from pyengine.cli import bench, chat, compare, generate, info, perplexity, shortlist, translate
 from pyengine.command import run_command
 from pyengine.console import Parser
 from pyengine.version import __version__
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--version", action="version", version=f"pyengine {__version__}")
         commands = parser.add_subparsers(metavar="COMMAND", required=True)
         commands.add_parser("quantize", help="convert a training checkpoint to a model directory")
-        for module in (translate, info, bench, compare, shortlist):
+        for module in (translate, generate, chat, perplexity, info, bench, compare, shortlist):
             module.add_command(commands)
         options = parser.parse_args(words)
         options.command = shlex.join(["pyengine", *words])

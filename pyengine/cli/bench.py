@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.cli.translate import threads
+from pyengine.cli.ways import threads
 from pyengine.console import note, say, say_json
 from pyengine.cpus import usable_cpus
 from pyengine.errors import InputError
@@ -75,11 +75,11 @@ def run(options: argparse.Namespace) -> None:
     with tqdm(total=len(counts) * len(BEAMS) * len(BATCHES), leave=False, disable=not sys.stderr.isatty()) as bar:
         for count in counts:
             start = time.perf_counter()
-            engines = [load(options.model, threads=count)]
+            engines = [load(options.model, task=Translator, threads=count)]
             seconds = time.perf_counter() - start
             about = engines[0].info()
             if about["compute"] == "int8":
-                engines.append(load(options.model, threads=count, compute="float32"))
+                engines.append(load(options.model, task=Translator, threads=count, compute="float32"))
             for beams, batch in itertools.product(BEAMS, BATCHES):
                 found.append(_measure(engines, lines, count, beams, batch))
                 bar.update()

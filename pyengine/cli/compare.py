@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from pyengine.cli.translate import threads
+from pyengine.cli.ways import threads
 from pyengine.console import note, say, say_json
 from pyengine.errors import OptionError
 from pyengine.modelfile import ModelDirectory, open_directory

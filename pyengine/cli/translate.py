@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import math
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 from pyengine.canonical.kinds import Ids
 from pyengine.canonical.search import NAMES
+from pyengine.cli.answers import answer_line
 from pyengine.cli.lines import LineReader
 from pyengine.cli.searching import add_search_options
+from pyengine.cli.ways import add_ways, loaded_with
 from pyengine.command import target_of
 from pyengine.console import note
 from pyengine.errors import OptionError
 from pyengine.options import GenerationOptions
 from pyengine.results import TranslationResult
 from pyengine.tasks.loading import load
-from pyengine.tasks.translator import BATCH_TOKENS, Translator
+from pyengine.tasks.translator import Translator
 
 __all__ = ["add_command"]
 
@@ -40,7 +40,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("-m", "--model", required=True, metavar="DIR", help="model directory")
     parser.add_argument("texts", nargs="*", metavar="TEXT")
     _add_files(parser)
-    _add_ways(parser)
+    ways = add_ways(parser, "for all TEXTs, a file, or lines that came together")
+    ways.add_argument(
+        "--shortlist", metavar="FILE", help="of pyengine shortlist: take only ids that it lists (default: any)"
+    )
     add_search_options(parser)
     parser.set_defaults(run=run)
 
@@ -62,34 +65,6 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_ways(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how it runs")
-    group.add_argument(
-        "--threads", type=threads, default="auto", metavar="N", help="(default: auto, every CPU that may be used)"
-    )
-    group.add_argument(
-        "--replicas", type=int, metavar="N", help="streams that share the threads, for many texts (default: 1)"
-    )
-    group.add_argument(
-        "--max-batch-tokens", type=int, default=BATCH_TOKENS, metavar="N", help="rows of a step (default: %(default)s)"
-    )
-    group.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="for all TEXTs, a file, or lines that came together"
-    )
-    group.add_argument(
-        "--load", default="copy", metavar="HOW", help="copy the weights to huge pages, or mmap the file (default: copy)"
-    )
-    group.add_argument(
-        "--shortlist", metavar="FILE", help="of pyengine shortlist: take only ids that it lists (default: any)"
-    )
-    group.add_argument("--compute", metavar="KIND", help="int8 or float32 (default: as DIR holds)")
-
-
-def threads(text: str) -> int | Literal["auto"]:
-    """What --threads takes."""
-    return "auto" if text == "auto" else int(text)
-
-
 def run(options: argparse.Namespace) -> None:
     """Write a line for each text, in order and flushed, as soon as it is there."""
     if (options.input is None) != (options.output is None) or (options.texts and options.input is not None):
@@ -99,9 +74,8 @@ def run(options: argparse.Namespace) -> None:
     GenerationOptions(**options.search)  # checks them before a model is loaded
     keywords = {**options.search, **_other_keywords(options)}
     render = _render(options)
-    how = {"threads": options.threads, "compute": options.compute, "load": options.load}
-    replicas = 1 if options.replicas is None else options.replicas
-    with load(options.model, shortlist=options.shortlist, replicas=replicas, **how) as translator:
+    how = {"shortlist": options.shortlist, **loaded_with(options)}
+    with load(options.model, task=Translator, **how) as translator:
         if options.input is not None:
             _translate_file(translator, options, render, keywords)
             return
@@ -167,19 +141,4 @@ def _render(options: argparse.Namespace) -> Callable[[int, TranslationResult], s
 
     if options.json and options.scores:
         raise OptionError("--json has the scores: leave --scores out")
-    return _object if options.json else columns
-
-
-def _object(number: int, result: TranslationResult) -> str:
-    """ASCII, in one line. JSON knows no infinity, the score where nothing could be written: it is null."""
-    hypotheses = [
-        {
-            "text": each.text,
-            "score": each.score if math.isfinite(each.score) else None,
-            "finish_reason": each.finish_reason,
-            "ids": each.ids,
-            "tokens": each.tokens,
-        }
-        for each in result.hypotheses
-    ]
-    return json.dumps({"truncated": result.truncated, "hypotheses": hypotheses})
+    return (lambda _, result: answer_line(result)) if options.json else columns

@@ -3,7 +3,7 @@
 Where torch computes 32 at once (AVX-512; fewer on other machines), it is SLEEF's powf, here in its order of operations
 (Shibata and Petrogalli, 2020; Boost Software License 1.0): a logarithm and an exponential in pairs of floats, high +
 low. The rest goes through the C library, whose powf rounds nearly always as float64 does. Of 19,680 powers of 16 bases
-and heads of 2 to 1,024 all but one agree with torch 2.13; rounded from float64 one of 80 does not, NumPy's own one of 6.
+and heads of 2 to 1,024 all but one agree with torch 2.13; rounded from float64 one of 80 does not, NumPy's one of 6.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from pyengine.plan import Observer, Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Scheduler
 
-__all__ = ["Engine", "make_engine", "open_engine"]
+__all__ = ["Engine", "Opened", "make_engine", "open_engine"]
 
 STEP_ROWS = 1024
 """Rows that a session has working memory for; longer plans run in several steps."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pyengine.canonical import ModelConfig
 from pyengine.plan import Plan, Session
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.slicing import run_plan
@@ -19,23 +20,30 @@ LOGIT_ROWS = 64
 
 
 def target_log_probs(
-    session: Session, samples: Sequence[Sample], start: int | None, *, budget: int, deadline: Deadline
+    session: Session,
+    config: ModelConfig,
+    samples: Sequence[Sample],
+    start: int | None,
+    *,
+    budget: int,
+    deadline: Deadline,
 ) -> list[np.ndarray]:
     """float64 log-probability of each token of the targets of `samples`.
 
-    Runs as many samples in a step as `budget` rows take, one at least; `start` is the start token.
+    Runs as many samples in a step as `budget` rows take, one at least. `start` is the start token; None: the first
+    token of a target takes its place, and is not among the others.
     """
     found = []
     try:
         for batch in _batches(samples, budget, session):
             deadline.check()
-            targets = [_of_decoder(sample) for sample in batch]
+            targets = [_judged(sample, start) for sample in batch]
             labels = np.concatenate(targets)
             result = run_plan(
                 session,
                 Plan(
                     **_encoded(batch),
-                    **_rows(batch, start),
+                    **_rows(config, batch, start),
                     logit_rows=np.arange(len(labels), dtype=np.int32),
                     exclude_offsets=np.arange(len(labels) + 1, dtype=np.int32),
                     exclude_ids=labels,
@@ -50,21 +58,28 @@ def target_log_probs(
 
 
 def target_logits(
-    session: Session, samples: Sequence[Sample], start: int | None, vocab: int, *, budget: int, deadline: Deadline
+    session: Session,
+    config: ModelConfig,
+    samples: Sequence[Sample],
+    start: int | None,
+    *,
+    budget: int,
+    deadline: Deadline,
 ) -> Iterator[np.ndarray]:
     """For each of `samples`, float32 [T, vocab]: raw logits before each of its target's T tokens, given those before.
 
-    Encodes as many samples in a step as `budget` rows take, one at least; `start` is the start token.
+    Encodes as many samples in a step as `budget` rows take, one at least; `start` as of `target_log_probs`.
     """
+    _, vocab = config.target_side()
     try:
         for batch in _batches(samples, budget, session):
             deadline.check()
             if batch[0].source is not None:
                 run_plan(session, Plan(**_encoded(batch)))
-            pieces = _logit_pieces(session, _rows(batch, start), deadline)
+            pieces = _logit_pieces(session, _rows(config, batch, start), deadline)
             piece = np.empty((0, vocab), np.float32)
             for sample in batch:
-                logits = np.empty((len(_of_decoder(sample)), vocab), np.float32)
+                logits = np.empty((len(_judged(sample, start)), vocab), np.float32)
                 filled = 0
                 while filled < len(logits):
                     piece = piece if len(piece) else next(pieces)
@@ -92,9 +107,9 @@ def source_states(
         yield from np.split(states, np.cumsum(plan.encode_lengths)[:-1])
 
 
-def target_inputs(target: np.ndarray, start: int) -> np.ndarray:
-    """The decoder's input before each token of `target`."""
-    return np.concatenate([np.array([start], np.int32), target[:-1]])
+def target_inputs(target: np.ndarray, start: int | None) -> np.ndarray:
+    """The decoder's input before each token of `target`, of which the first takes the place of a missing `start`."""
+    return target[:-1] if start is None else np.concatenate([np.array([start], np.int32), target[:-1]])
 
 
 def _logit_pieces(session: Session, rows: dict[str, np.ndarray], deadline: Deadline) -> Iterator[np.ndarray]:
@@ -127,18 +142,25 @@ def _encoded(batch: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def _rows(batch: Sequence[Sample], start: int | None) -> dict[str, Any]:
+def _rows(config: ModelConfig, batch: Sequence[Sample], start: int | None) -> dict[str, Any]:
     """Parts of a plan: what the decoder reads of the targets, i by sequence i with memory i."""
-    assert start is not None  # of models that have one
     inputs = [target_inputs(_of_decoder(sample), start) for sample in batch]
-    of = np.repeat(np.arange(len(batch), dtype=np.int32), [len(each) for each in inputs])
+    lengths = [len(each) for each in inputs]
+    of = np.repeat(np.arange(len(batch), dtype=np.int32), lengths)
     memories = of if batch[0].source is not None else np.full_like(of, -1)
-    return {"tokens": np.concatenate(inputs), "sequences": of, "memories": memories}
+    rope_sets = np.array([config.rope_set(length) for length in lengths], np.int32).repeat(lengths)
+    return {"tokens": np.concatenate(inputs), "sequences": of, "memories": memories, "rope_sets": rope_sets}
 
 
 def _of_decoder(sample: Sample) -> np.ndarray:
     assert sample.target is not None  # whoever asks for an opinion gives a target
     return sample.target
+
+
+def _judged(sample: Sample, start: int | None) -> np.ndarray:
+    """Ids of the tokens of a target that something comes before."""
+    target = _of_decoder(sample)
+    return target[1:] if start is None else target
 
 
 def _batches(samples: Sequence[Sample], budget: int, session: Session) -> Iterator[list[Sample]]:

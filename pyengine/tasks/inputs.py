@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import index
 from typing import Any, NamedTuple, TypeGuard, Union
 
@@ -18,7 +19,7 @@ from pyengine.formats.strict_json import shorten
 from pyengine.scheduling.deadline import Deadline
 from pyengine.text.tokenizer import Tokenizer, checked_ids
 
-__all__ = ["Inputs", "Sample", "Sentence", "Sentences", "Source", "is_one", "prefixes", "seconds"]
+__all__ = ["Inputs", "Sample", "Sentence", "Sentences", "Source", "is_one", "prefixes", "read_ids", "seconds"]
 
 Sentence = Union[str, Sequence[int], np.ndarray]
 """Text, or token ids that stand for it."""
@@ -50,13 +51,16 @@ PIECE = re.compile(r"\s*\u2581+\w")
 """How a text begins that is a piece of SentencePiece: no one writes this for a space."""
 
 
-def is_one(value: object) -> bool:
-    """Whether `value` is one sentence, rather than a collection of them. An empty list or array is no sentences."""
+def is_one(value: object, advice: str = "") -> bool:
+    """Whether `value` is one sentence, rather than a collection of them. An empty list or array is no sentences.
+
+    `advice`: what an InputError adds.
+    """
     if isinstance(value, (str, bytes)):
         return True
     if not _is_row(value):
         kind = type(value).__name__
-        raise InputError(f"expected text, token ids or a list of these, found {kind} (see translate_iter)")
+        raise InputError(f"expected text, token ids or a list of these, found {kind}{advice}")
     if isinstance(value, np.ndarray):
         return value.ndim == 1 and len(value) > 0 and value.dtype.kind not in "OUS"
     return len(value) > 0 and _is_id(value[0])
@@ -149,30 +153,20 @@ class Inputs:
 
     def _ids(self, sentence: Sentence, role: str, name: str) -> list[int]:
         _, size = self._config.source_side() if role == "source" else self._config.target_side()
-        if isinstance(sentence, str):
-            if self._tokenizer is None:
-                raise InputError(f"{name} is text, but the model has no tokenizer; give token ids")
-            if PIECE.match(sentence):
-                raise InputError(
-                    f"{name} is {shorten(str(sentence))}, a piece of a text; give the text itself, or token ids"
-                )
-            try:
-                if role == "source":
-                    return list(self._tokenizer.encode_source(sentence))
-                return list(self._tokenizer.encode_target(sentence, end=role == "target"))
-            except InputError as error:
-                raise InputError(f"{name}: {error}") from None
-        if not _is_row(sentence):
-            raise InputError(f"{name}: expected text or token ids, found {type(sentence).__name__}")
-        try:
-            ids = checked_ids(sentence, size)
-        except InputError as error:
-            if any(isinstance(each, str) for each in sentence):
-                raise InputError(
-                    f"{name}: expected text or token ids, found a list of str; words and pieces are joined to one text"
-                ) from None
-            raise InputError(f"{name}: {error}") from None
-        return self._without_padding(ids, name)
+        if isinstance(sentence, str) and self._tokenizer is not None and PIECE.match(sentence):
+            raise InputError(
+                f"{name} is {shorten(str(sentence))}, a piece of a text; give the text itself, or token ids"
+            )
+        ids = read_ids(sentence, size, self._encode(role), name)
+        return ids if isinstance(sentence, str) else self._without_padding(ids, name)
+
+    def _encode(self, role: str) -> Callable[[str], list[int]] | None:
+        """How text of a source, a target or a prefix becomes ids."""
+        if self._tokenizer is None:
+            return None
+        return self._tokenizer.encode_source if role == "source" else partial(
+            self._tokenizer.encode_target, end=role == "target"
+        )
 
     def _without_padding(self, ids: list[int], name: str) -> list[int]:
         """Cuts pads behind an end token, as rows of a padded array have them. InputError for any others."""
@@ -190,6 +184,27 @@ class Inputs:
                 "before; give ids without padding and without start token"
             )
         return ids[:kept]
+
+
+def read_ids(sentence: Sentence, size: int, encode: Callable[[str], list[int]] | None, name: str) -> list[int]:
+    """Ids in [0, size) of a text, by `encode`, or those that stand for it. InputError, which calls it `name`."""
+    if isinstance(sentence, str):
+        if encode is None:
+            raise InputError(f"{name} is text, but the model has no tokenizer; give token ids")
+        try:
+            return list(encode(sentence))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    if not _is_row(sentence):
+        raise InputError(f"{name}: expected text or token ids, found {type(sentence).__name__}")
+    try:
+        return checked_ids(sentence, size)
+    except InputError as error:
+        if any(isinstance(each, str) for each in sentence):
+            raise InputError(
+                f"{name}: expected text or token ids, found a list of str; words and pieces are joined to one text"
+            ) from None
+        raise InputError(f"{name}: {error}") from None
 
 
 def prefixes(target_prefix: Any, sentences: Sequence[Any], one: bool) -> Iterable[Any]:

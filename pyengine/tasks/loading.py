@@ -1,27 +1,65 @@
-"""Opening a model directory: weights bound to the core, tokenizer and settings, as a Translator."""
+"""Opening a model directory: weights bound to the core, tokenizer and settings, as the task that fits the model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 from pyengine.arguments import KEYWORDS, choice, flag, unknown_option
+from pyengine.canonical import ModelConfig
 from pyengine.cpus import started_cpus
-from pyengine.errors import EngineError
+from pyengine.errors import EngineError, OptionError, UnsupportedError
 from pyengine.modelfile import open_head, open_weights
 from pyengine.options import GenerationKeywords
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import open_engine
+from pyengine.tasks.generator import Generator
+from pyengine.tasks.task import Task
 from pyengine.tasks.translator import Translator
-from pyengine.text import tokenizer_of
+from pyengine.text import chat_template_of, text_tokenizer_of, tokenizer_of
 from pyengine.threads import side_by_side
 
 __all__ = ["load"]
 
+TASKS: tuple[type[Task], ...] = (Translator, Generator)
 
+T = TypeVar("T", bound=Task)
+
+
+@overload
 def load(
     path: str | Path,
     *,
+    task: None = ...,
+    threads: int | Literal["auto"] = ...,
+    replicas: int = ...,
+    compute: str | None = ...,
+    kv: str | None = ...,
+    load: Literal["copy", "mmap"] = ...,
+    shortlist: str | Path | None = ...,
+    cache_bytes: int | None = ...,
+    verify: bool = ...,
+    **unknown: NoReturn,
+) -> Translator | Generator: ...
+@overload
+def load(
+    path: str | Path,
+    *,
+    task: type[T],
+    threads: int | Literal["auto"] = ...,
+    replicas: int = ...,
+    compute: str | None = ...,
+    kv: str | None = ...,
+    load: Literal["copy", "mmap"] = ...,
+    shortlist: str | Path | None = ...,
+    cache_bytes: int | None = ...,
+    verify: bool = ...,
+    **unknown: NoReturn,
+) -> T: ...
+def load(
+    path: str | Path,
+    *,
+    task: type[T] | None = None,
     threads: int | Literal["auto"] = "auto",
     replicas: int = 1,
     compute: str | None = None,
@@ -31,9 +69,11 @@ def load(
     cache_bytes: int | None = None,
     verify: bool = False,
     **unknown: NoReturn,
-) -> Translator:
-    """Open the model directory `path`, as `pyengine quantize` writes it.
+) -> Any:
+    """Open the model directory `path`, as `pyengine quantize` writes it: a Translator for an encoder and a decoder, a
+    Generator for a decoder alone.
 
+    task     Translator or Generator: what it has to be; an UnsupportedError names the one that fits
     threads  "auto": the CPUs that the process may use, by affinity mask and cgroup quota
     replicas streams that a call of many sentences runs in, each with its share of the threads, on one copy of the
              weights; a call of one sentence has all threads
@@ -55,11 +95,11 @@ def load(
     choice("load", load, ("copy", "mmap"))
     try:
         head = open_head(path, verify=flag("verify", verify))
-        _, source_vocab = head.config.source_side()
-        _, target_vocab = head.config.target_side()
-        opened = None if shortlist is None else Shortlist.open(shortlist, source_vocab, target_vocab)
+        fitting = _fitting(head.config, str(path), task)
+        listed = None if shortlist is None else _shortlist(shortlist, head.config)
         # Opening a tokenizer takes as long as reading the weights.
-        directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), lambda: tokenizer_of(head))
+        words = tokenizer_of if fitting is Translator else text_tokenizer_of
+        directory, tokenizer = side_by_side(lambda: open_weights(head, copy=load == "copy"), lambda: words(head))
         engine, settings = open_engine(
             directory, threads=threads, replicas=replicas, compute=compute, kv=kv, cache_bytes=cache_bytes
         )
@@ -76,4 +116,23 @@ def load(
         }
     except MemoryError as error:
         raise EngineError(f"{path}: out of memory while it was opened") from error
-    return Translator(engine, tokenizer, about, opened)
+    if fitting is Generator:
+        return Generator(engine, tokenizer, about, lambda: chat_template_of(head))
+    return Translator(engine, tokenizer, about, listed)
+
+
+def _fitting(config: ModelConfig, name: str, wanted: type[Task] | None) -> type[Task]:
+    """The task that a model fits. UnsupportedError if there is none, or another is `wanted`."""
+    found = next((task for task in TASKS if task.fits(config)), None)
+    if found is None:
+        raise UnsupportedError(f"{name}: the model has an encoder alone; there is no task for it")
+    if wanted is not None and found is not wanted:
+        raise UnsupportedError(f"{name}: expected a model to {wanted.purpose}; found one to {found.purpose}")
+    return found
+
+
+def _shortlist(path: str | Path, config: ModelConfig) -> Shortlist:
+    if not Translator.fits(config):
+        raise OptionError(f"shortlist is {path}; expected none: it is for a model to {Translator.purpose}")
+    (_, source_vocab), (_, target_vocab) = config.source_side(), config.target_side()
+    return Shortlist.open(path, source_vocab, target_vocab)

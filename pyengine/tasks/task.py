@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
+import numpy as np
+
+from pyengine.canonical import ModelConfig
+from pyengine.decoding.search import Found
 from pyengine.errors import OptionError, UnsupportedError
 from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
-from pyengine.tasks.engine import Engine
-from pyengine.text import Tokenizer
+from pyengine.scheduling.deadline import Deadline
+from pyengine.scheduling.scheduler import Request, Scheduler
+from pyengine.scheduling.streams import run_streams
+from pyengine.tasks.engine import Engine, Opened
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Task"]
+__all__ = ["BATCH_TOKENS", "Task"]
+
+BATCH_TOKENS = 1024
+"""Rows of a step, unless the caller says otherwise."""
 
 
 class Task:
     """Base of the tasks. about: what `info` says beside what the engine knows."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer | None, about: dict[str, object]) -> None:
+    purpose: ClassVar[str]
+    """What a model is loaded for, and by which command and calls: behind "a model to"."""
+
+    @classmethod
+    def fits(cls, config: ModelConfig) -> bool:
+        """Whether it is the task of such models."""
+        raise NotImplementedError
+
+    def __init__(self, engine: Engine, about: dict[str, object]) -> None:
         self._engine = engine
-        self._tokenizer = tokenizer
         self._about = about
 
     def info(self) -> dict[str, object]:
@@ -60,3 +79,38 @@ class Task:
         asked = GenerationOptions(**keywords) if options is None else options
         decoder, vocab = self._engine.config.target_side()
         return asked.resolve(self._engine.generation, vocab, decoder.max_positions)
+
+    @contextmanager
+    def _scheduler(
+        self,
+        budget: int,
+        deadline: Deadline,
+        replicas: int,
+        opener: Callable[[int], Opened],
+        allowed: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Iterator[Scheduler]:
+        """One on a session of its own, for the thread that enters the block; what it runs ends with the block."""
+        config = self._engine.config
+        _, vocab = config.target_side()
+        with self._engine.session(deadline, replicas, opener=opener) as session:
+            own = Scheduler(
+                session, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed, rope_set=config.rope_set
+            )
+            self._engine.schedulers.add(own)
+            yield own
+
+    @contextmanager
+    def _searching(
+        self,
+        requests: Iterable[Request],
+        budget: int,
+        deadline: Deadline,
+        replicas: int,
+        window: int | None = None,
+        allowed: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Iterator[Iterator[list[Found]]]:
+        """What the schedulers find; the end of the block cancels the rest, whoever still refers to it."""
+        opener = self._engine.opener()  # closing the model ends no call that has begun
+        scheduler = partial(self._scheduler, budget, deadline, replicas, opener, allowed)
+        with closing(run_streams(scheduler, replicas, requests, window, deadline)) as found:
+            yield found

@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from pyengine.arguments import flag, whole
+from pyengine.canonical import ModelConfig
 from pyengine.decoding.search import Found
 from pyengine.errors import InputError
 from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
@@ -27,24 +28,21 @@ from pyengine.options.listing import lists_options
 from pyengine.output import Target
 from pyengine.results import Decoded, FileResult, Hypothesis, ScoreResult, TranslationResult
 from pyengine.scheduling.deadline import Deadline
-from pyengine.scheduling.scheduler import Request, Scheduler
-from pyengine.scheduling.streams import run_streams
+from pyengine.scheduling.scheduler import Request
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.files import text_line, translate_lines
 from pyengine.tasks.forcing import target_log_probs, target_logits
 from pyengine.tasks.hints import hint, warn
 from pyengine.tasks.inputs import Inputs, Sample, Sentence, Sentences, is_one, prefixes, seconds
-from pyengine.tasks.task import Task
+from pyengine.tasks.opinions import opinions
+from pyengine.tasks.task import BATCH_TOKENS, Task
 from pyengine.text import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["Translator"]
-
-BATCH_TOKENS = 1024
-"""Rows of a step, unless the caller says otherwise."""
 
 WINDOW = 1024
 """Sentences that `translate_iter` reads ahead at a time, to run the longest of them first."""
@@ -69,6 +67,12 @@ class Translator(Task):
     A text with line breaks, or with more sentences than its translation, is worth a warning (`warnings`), one a call.
     """
 
+    purpose = "translate with, an encoder and a decoder (pyengine translate, Translator.translate)"
+
+    @classmethod
+    def fits(cls, config: ModelConfig) -> bool:
+        return config.encoder is not None and config.decoder is not None
+
     def __init__(
         self,
         engine: Engine,
@@ -76,7 +80,8 @@ class Translator(Task):
         about: dict[str, object],
         shortlist: Shortlist | None = None,
     ) -> None:
-        super().__init__(engine, tokenizer, about)
+        super().__init__(engine, about)
+        self._tokenizer = tokenizer
         self._shortlist = shortlist
         self._replicas = engine.replicas
         generation = engine.generation
@@ -128,7 +133,7 @@ class Translator(Task):
         deadline = Deadline(seconds(timeout))
         settled = self._settle(options, keywords)
         budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
-        one = is_one(source)
+        one = is_one(source, " (see translate_iter)")
         sentences = [source] if one else source
         given = prefixes(target_prefix, sentences, one)
         requests, cut = [], []
@@ -139,7 +144,7 @@ class Translator(Task):
             requests.append(self._request(read.ids, self._inputs.prefix(prefix), settled, name))
             cut.append(read.truncated)
         replicas = min(self._replicas, max(1, len(requests)))
-        with self._searching(requests, settled, budget, deadline, replicas) as found:
+        with self._translations(requests, settled, budget, deadline, replicas) as found:
             results = [self._result(*each) for each in zip(requests, found, cut, strict=True)]
         warn(hint(zip(sentences, results, strict=True)))
         return results[0] if one else results
@@ -202,7 +207,7 @@ class Translator(Task):
                 begun.append((text, request, read.truncated))
                 yield request
 
-        with self._searching(requests(), settled, budget, deadline, self._replicas, WINDOW) as found:
+        with self._translations(requests(), settled, budget, deadline, self._replicas, WINDOW) as found:
             for each in found:
                 text, request, truncated = begun.popleft()
                 result = self._result(request, each, truncated)
@@ -210,35 +215,6 @@ class Translator(Task):
                     warn(said := hint([(text, result)]))
                 with deadline.held():
                     yield result
-
-    @contextmanager
-    def _searching(
-        self,
-        requests: Iterable[Request],
-        settled: SearchOptions,
-        budget: int,
-        deadline: Deadline,
-        replicas: int,
-        window: int | None = None,
-    ) -> Iterator[Iterator[list[Found]]]:
-        """What the schedulers find; the end of the block cancels the rest, whoever still refers to it."""
-        _, vocab = self._engine.config.target_side()
-        allowed = None if self._shortlist is None else self._shortlist.lists(settled.always)
-
-        opener = self._engine.opener()  # closing the model ends no call that has begun
-
-        @contextmanager
-        def scheduler() -> Iterator[Scheduler]:
-            with self._engine.session(deadline, replicas, opener=opener) as session:
-                own = Scheduler(
-                    session, vocab=vocab, budget=budget, deadline=deadline, allowed=allowed,
-                    rope_set=self._engine.config.rope_set,
-                )  # fmt: skip
-                self._engine.schedulers.add(own)
-                yield own
-
-        with closing(run_streams(scheduler, replicas, requests, window, deadline)) as found:
-            yield found
 
     @lists_options
     def translate_file(
@@ -279,7 +255,7 @@ class Translator(Task):
                 read = self._inputs.source(line, truncate=truncate, name=f"line {number} of {source}")
                 requests.append(self._request(read.ids, prefix, settled, f"line {number}"))
                 cut.append(read.truncated)
-            with self._searching(requests, settled, budget, deadline, replicas) as found:
+            with self._translations(requests, settled, budget, deadline, replicas) as found:
                 results = [self._result(*each) for each in zip(requests, found, cut, strict=True)]
             said[0] = said[0] or hint(zip(lines, results, strict=True))
             return results
@@ -333,7 +309,9 @@ class Translator(Task):
         with self._engine.session(deadline, 1) as session:
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)
-            found = target_log_probs(session, pairs, start, budget=rows, deadline=deadline)
+            found = target_log_probs(
+                session, self._engine.config, pairs, start, budget=rows, deadline=deadline
+            )
         asked = [target for _, target in pairs if target is not None]
         results = [
             ScoreResult(
@@ -366,10 +344,22 @@ class Translator(Task):
     def _logits_stream(
         self, pairs: list[Sample], budget: int, deadline: Deadline
     ) -> Iterator[np.ndarray]:
-        start, (_, vocab) = self._engine.generation.decoder_start_token_id, self._engine.config.target_side()
+        start = self._engine.generation.decoder_start_token_id
         with self._engine.session(deadline, 1) as session:
             rows = min(budget, session.max_rows)
-            yield from target_logits(session, pairs, start, vocab, budget=rows, deadline=deadline)
+            yield from target_logits(session, self._engine.config, pairs, start, budget=rows, deadline=deadline)
+
+    def _translations(
+        self,
+        requests: Iterable[Request],
+        settled: SearchOptions,
+        budget: int,
+        deadline: Deadline,
+        replicas: int,
+        window: int | None = None,
+    ) -> AbstractContextManager[Iterator[list[Found]]]:
+        allowed = None if self._shortlist is None else self._shortlist.lists(settled.always)
+        return self._searching(requests, budget, deadline, replicas, window, allowed)
 
     def _request(self, source: np.ndarray, prefix: np.ndarray, settled: SearchOptions, name: str) -> Request:
         prompt = len(prefix) + 1
@@ -394,7 +384,8 @@ class Translator(Task):
         return Hypothesis(
             ids=tuple(ids),
             score=found.score,
-            finish_reason="length" if found.finish == "length" else "end",
+            finish_reason=found.finish,
             truncated=truncated,
             decoded=None if words is None else Decoded(words.decode(ids), tuple(words.pieces(ids))),
+            **opinions(found),
         )

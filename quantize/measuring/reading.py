@@ -57,11 +57,10 @@ class Reader:
 
     def logits(self, text: Text) -> Iterator[np.ndarray]:
         """Of each line, float32 [T, vocab]: raw logits before each of the target's T tokens, its end token included."""
-        start, vocab = self.engine.generation.decoder_start_token_id, self.config.target_vocab
-        assert vocab is not None  # else there are no defaults of a search
+        start = self.engine.generation.decoder_start_token_id
         with self.engine.session(Deadline(), 1) as session:
             yield from target_logits(
-                session, self.samples(text), start, vocab, budget=min(ROWS, session.max_rows), deadline=Deadline()
+                session, self.config, self.samples(text), start, budget=min(ROWS, session.max_rows), deadline=Deadline()
             )
 
     def log_probs(self, text: Text) -> list[np.ndarray]:
@@ -69,7 +68,8 @@ class Reader:
         start = self.engine.generation.decoder_start_token_id
         with self.engine.session(Deadline(), 1) as session:
             budget = min(ROWS, session.max_rows)
-            return target_log_probs(session, self.samples(text), start, budget=budget, deadline=Deadline())
+            samples = self.samples(text)
+            return target_log_probs(session, self.config, samples, start, budget=budget, deadline=Deadline())
 
     def states(self, text: Text) -> Iterator[np.ndarray]:
         """Of each line, float32 [S, width]: what an encoder without a decoder makes of the S tokens."""

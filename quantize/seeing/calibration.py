@@ -264,7 +264,7 @@ def _run(engine: Engine, session: Session, samples: Sequence[Sample]) -> list[np
     if engine.config.decoder is None:
         return list(source_states(session, samples, budget=BATCH_ROWS, deadline=Deadline()))
     start = engine.generation.decoder_start_token_id
-    return target_log_probs(session, samples, start, budget=BATCH_ROWS, deadline=Deadline())
+    return target_log_probs(session, engine.config, samples, start, budget=BATCH_ROWS, deadline=Deadline())
 
 
 def _identity(engine: Engine, samples: Sequence[Sample], reservoir: int, seed: int) -> dict[str, object]:

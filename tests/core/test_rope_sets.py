@@ -99,7 +99,9 @@ def test_others_are_refused_and_change_nothing(
         step(each, rows=[(0, -1, [5, 6])], rope_sets=[1, 1])
     with pytest.raises(EngineError, match=message):
         step(session, rows=[(sequence, -1, [7, 8])], rope_sets=sets)
-    found, wanted = (step(each, rows=[(0, -1, [7])], rope_sets=[1], full_logits=True).logits for each in (session, other))
+    found, wanted = (
+        step(each, rows=[(0, -1, [7])], rope_sets=[1], full_logits=True).logits for each in (session, other)
+    )
     assert found is not None and wanted is not None and found.tobytes() == wanted.tobytes()
 
 

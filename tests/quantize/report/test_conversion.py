@@ -166,7 +166,7 @@ def test_output_errors_are_of_what_the_layer_reads(int4: Path, pairs: list[tuple
         engine = translator._engine
         with engine.session(Deadline(), 1, lambda name, x: seen.append(x.copy()) if name == LAYER else None) as session:
             start = model.generation.decoder_start_token_id
-            target_log_probs(session, ids, start, budget=512, deadline=Deadline())
+            target_log_probs(session, config, ids, start, budget=512, deadline=Deadline())
     x = np.concatenate(seen).astype(np.float64)
     matrix = model.tensors[f"{LAYER}.weight"].read()
     stored = read_matrix(open_directory(int4 / "out"), LAYER)

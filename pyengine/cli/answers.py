@@ -1,0 +1,42 @@
+"""Results as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from pyengine.results import GenerationResult, TranslationResult
+
+__all__ = ["answer_line"]
+
+
+def answer_line(result: TranslationResult | GenerationResult) -> str:
+    """An object, ASCII, in one line. JSON knows no infinity, the score where nothing could be written: it is null."""
+    hypotheses: list[dict[str, Any]] = [
+        {
+            "text": each.text,
+            "score": _finite(each.score),
+            "finish_reason": each.finish_reason,
+            "ids": each.ids,
+            "tokens": each.tokens,
+        }
+        for each in result.hypotheses
+    ]
+    about: dict[str, Any] = {"truncated": result.truncated, "hypotheses": hypotheses}
+    if isinstance(result, GenerationResult):
+        about["usage"] = asdict(result.usage)
+        for own, each in zip(hypotheses, result.hypotheses, strict=True):
+            given = each.log_probs
+            own["log_probs"] = None if given is None else [_finite(value) for value in given]
+            if each.best is not None:
+                own["best"] = [
+                    {name: [(id, _finite(value)) for id, value in pairs] for name, pairs in asdict(best).items()}
+                    for best in each.best
+                ]
+    return json.dumps(about)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

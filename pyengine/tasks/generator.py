@@ -1,0 +1,367 @@
+"""Generation: the task around a model that is a decoder alone.
+
+>>> import pyengine
+>>> generator = pyengine.load("language-int8", threads=2)
+>>> generator.generate("The capital of France is", max_new_tokens=16).text
+>>> for piece in generator.stream("Once upon a time"):
+...     print(piece.text, end="", flush=True)
+>>> generator.chat([{"role": "user", "content": "Who are you?"}], stop=["\\n\\n"]).text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from pyengine.arguments import flag, whole
+from pyengine.canonical import ModelConfig
+from pyengine.decoding.search import Found, Process
+from pyengine.errors import InputError, OptionError, UnsupportedError
+from pyengine.formats.strict_json import shorten
+from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
+from pyengine.options.listing import lists_options
+from pyengine.results import Decoded, GenerationResult, Hypothesis, Piece, Usage
+from pyengine.scheduling.deadline import Deadline
+from pyengine.scheduling.scheduler import Request
+from pyengine.tasks.engine import Engine
+from pyengine.tasks.inputs import Sentence, Sentences, is_one, seconds
+from pyengine.tasks.judge import Judge
+from pyengine.tasks.opinions import opinions
+from pyengine.tasks.task import BATCH_TOKENS
+from pyengine.tasks.writing import Writer, watch
+from pyengine.text import ChatTemplate, TextTokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["Generator"]
+
+Message = Mapping[str, Any]
+
+_OWN = {"tokenizer", "messages", "tools", "add_generation_prompt", "split_special"}
+"""What a chat template is told in another way."""
+
+
+@dataclass(frozen=True)
+class _How:
+    """What a call says of all of its prompts."""
+
+    stop: tuple[str, ...]
+    processor: Process | None
+    truncate: bool
+    split_special: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A prompt as the scheduler runs it, and what is known of it when its hypotheses are there."""
+
+    request: Request
+    truncated: bool
+    stop: tuple[str, ...]
+
+
+class Generator(Judge):
+    """A loaded model; `loading.load` makes one. May be used from several threads at once, and as a context manager.
+
+    A prompt is a text, or a list or array of token ids in its place: a text begins as the tokenizer begins one, ids are
+    read as they are. One prompt in gives one result, a list of prompts gives a list of results in the same order. A
+    result never depends on the prompts around it.
+
+    Search options are keywords, named as in transformers (the help of `generate` lists them), or one
+    `options=GenerationOptions(...)`; for a list of prompts also a list with one for each. The checkpoint's hold where
+    none is given; where it has no length either, 256 new tokens. Other keywords of several methods:
+
+    stop                  strings that end a text, before they are in it; they may lie across tokens
+    split_special_tokens  names of special tokens in a text are text; False: they are these tokens
+    processor             a function of yours, given int32 ids from the prompt on and float64 logits [vocab], which
+                          returns those that take their place; after all other processors, and slow
+    max_batch_tokens      rows of a step
+    truncate              of a prompt that is longer than the model's positions keep the end, instead of an InputError
+    timeout               seconds after which the call ends in a DeadlineError, checked between steps; time that the
+                          caller of stream takes between two pieces does not count
+    """
+
+    purpose = "generate text with, a decoder alone (pyengine generate, Generator.generate)"
+
+    @classmethod
+    def fits(cls, config: ModelConfig) -> bool:
+        return config.encoder is None and config.decoder is not None
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: TextTokenizer | None,
+        about: dict[str, object],
+        open_template: Callable[[], ChatTemplate | None] = lambda: None,
+    ) -> None:
+        """`open_template` opens the chat template, if there is one, when it is needed first."""
+        super().__init__(engine, tokenizer, about)
+        self._open_template = open_template
+        self._template: ChatTemplate | None = None
+
+    @overload
+    def generate(
+        self,
+        prompt: Sentence,
+        *,
+        stop: str | Sequence[str] = ...,
+        split_special_tokens: bool = ...,
+        processor: Process | None = ...,
+        max_batch_tokens: int = ...,
+        truncate: bool = ...,
+        timeout: float | None = ...,
+        options: GenerationOptions | None = ...,
+        **keywords: Unpack[GenerationKeywords],
+    ) -> GenerationResult: ...
+    @overload
+    def generate(
+        self,
+        prompt: Sentences,
+        *,
+        stop: str | Sequence[str] = ...,
+        split_special_tokens: bool = ...,
+        processor: Process | None = ...,
+        max_batch_tokens: int = ...,
+        truncate: bool = ...,
+        timeout: float | None = ...,
+        options: GenerationOptions | Sequence[GenerationOptions] | None = ...,
+        **keywords: Unpack[GenerationKeywords],
+    ) -> list[GenerationResult]: ...
+
+    @lists_options
+    def generate(
+        self,
+        prompt: Any,
+        *,
+        stop: str | Sequence[str] = (),
+        split_special_tokens: bool = True,
+        processor: Process | None = None,
+        max_batch_tokens: int = BATCH_TOKENS,
+        truncate: bool = False,
+        timeout: float | None = None,
+        options: GenerationOptions | Sequence[GenerationOptions] | None = None,
+        **keywords: Unpack[GenerationKeywords],
+    ) -> Any:
+        """How a prompt, or each of a list of them, goes on: a GenerationResult, or a list of them."""
+        deadline = Deadline(seconds(timeout))
+        how = self._how(stop, processor, truncate, split_special_tokens)
+        budget = whole("max_batch_tokens", max_batch_tokens, 1)
+        one = is_one(prompt)
+        prompts = [prompt] if one else prompt
+        settled = self._settled(options, keywords, len(prompts), one)
+        asked = []
+        for number, (each, own) in enumerate(zip(prompts, settled, strict=True), 1):
+            deadline.check()
+            asked.append(self._asked(each, own, how, "the prompt" if one else f"prompt {number}"))
+        results = self._run(asked, budget, deadline)
+        return results[0] if one else results
+
+    @lists_options
+    def stream(
+        self,
+        prompt: Sentence,
+        *,
+        stop: str | Sequence[str] = (),
+        split_special_tokens: bool = True,
+        processor: Process | None = None,
+        max_batch_tokens: int = BATCH_TOKENS,
+        truncate: bool = False,
+        timeout: float | None = None,
+        options: GenerationOptions | None = None,
+        **keywords: Unpack[GenerationKeywords],
+    ) -> Iterator[Piece]:
+        """How a prompt goes on, piece by piece as it is written; the last one has the result. Of one hypothesis.
+
+        Leaving the loop, or closing the iterator, cancels the request. Until then it holds a session.
+        """
+        how = self._how(stop, processor, truncate, split_special_tokens)
+        budget, limit = whole("max_batch_tokens", max_batch_tokens, 1), seconds(timeout)
+        if not is_one(prompt):
+            raise InputError("stream takes one prompt, found a list of them")
+        asked = self._asked(prompt, self._settle(options, keywords), how, "the prompt")
+        if asked.request.options.num_return_sequences > 1:
+            raise OptionError("num_return_sequences is more than 1; expected 1: stream gives one text as it is written")
+        writer = None if self._tokenizer is None else Writer(self._tokenizer, asked.request.prompt, asked.stop)
+        if writer is not None and asked.request.watch is not None:
+            asked = replace(asked, request=replace(asked.request, watch=lambda _, ids: writer.push(ids.tolist())))
+        return self._pieces(asked, writer, budget, limit)
+
+    @lists_options
+    def chat(
+        self,
+        messages: Any,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        stop: str | Sequence[str] = (),
+        processor: Process | None = None,
+        max_batch_tokens: int = BATCH_TOKENS,
+        truncate: bool = False,
+        timeout: float | None = None,
+        options: GenerationOptions | Sequence[GenerationOptions] | None = None,
+        **keywords: Unpack[GenerationKeywords],
+    ) -> Any:
+        """The answer to a conversation, or to each of a list of them: a GenerationResult, or a list of them.
+
+        messages: [{"role": "user", "content": "..."}, ...], as the model's chat template reads them; tools: those that
+        it is told of; chat_template_kwargs: its own variables, such as {"enable_thinking": False}. Names of special
+        tokens in all of these are text. InputError: what the template has against them. UnsupportedError: the model
+        has no chat template.
+        """
+        one = _is_conversation(messages)
+        names = ["the conversation"] if one else [f"conversation {i + 1}" for i in range(len(messages))]
+        conversations = [messages] if one else messages
+        prompts = [
+            self._conversation(each, tools, chat_template_kwargs, name)
+            for each, name in zip(conversations, names, strict=True)
+        ]
+        results = self.generate(
+            prompts,
+            stop=stop, processor=processor, max_batch_tokens=max_batch_tokens, truncate=truncate, timeout=timeout,
+            options=options, **keywords,
+        )  # fmt: skip
+        return results[0] if one else results
+
+    @lists_options
+    def chat_stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        stop: str | Sequence[str] = (),
+        processor: Process | None = None,
+        max_batch_tokens: int = BATCH_TOKENS,
+        truncate: bool = False,
+        timeout: float | None = None,
+        options: GenerationOptions | None = None,
+        **keywords: Unpack[GenerationKeywords],
+    ) -> Iterator[Piece]:
+        """What `stream` gives, of the answer to a conversation as `chat` takes one."""
+        if not _is_conversation(messages):
+            raise InputError("chat_stream takes one conversation, found a list of them")
+        prompt = self._conversation(messages, tools, chat_template_kwargs, "the conversation")
+        return self.stream(
+            prompt,
+            stop=stop, processor=processor, max_batch_tokens=max_batch_tokens, truncate=truncate, timeout=timeout,
+            options=options, **keywords,
+        )  # fmt: skip
+
+    def _conversation(self, messages: Any, tools: Any, variables: Any, name: str) -> list[int]:
+        """The ids of a conversation, up to where the answer begins."""
+        self._template = self._template or self._open_template()
+        if self._template is None or self._tokenizer is None:
+            raise UnsupportedError("the model has no chat template: give generate a prompt")
+        if variables is not None and not (isinstance(variables, Mapping) and variables.keys().isdisjoint(_OWN)):
+            message = f"chat_template_kwargs is {shorten(variables)}; expected a template's own variables by name"
+            raise OptionError(message)
+        try:
+            return self._template.encode(self._tokenizer, messages, tools, **(variables or {}))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+
+    def _how(self, stop: Any, processor: Any, truncate: Any, split_special: Any) -> _How:
+        stops = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, (list, tuple)) else (None,)
+        if not all(isinstance(each, str) and each for each in stops):
+            raise OptionError(f"stop is {shorten(stop)}; expected a string, or strings, that are not empty")
+        if stops and self._tokenizer is None:
+            raise OptionError("stop is for texts, but the model has no tokenizer")
+        if not (processor is None or callable(processor)):
+            raise OptionError(f"processor is {shorten(processor)}; expected a function of ids and logits")
+        return _How(stops, processor, flag("truncate", truncate), flag("split_special_tokens", split_special))
+
+    def _settled(
+        self, options: Any, keywords: GenerationKeywords, count: int, one: bool
+    ) -> list[SearchOptions]:
+        """The options of each of `count` prompts."""
+        if one or not isinstance(options, (list, tuple)):
+            return [self._settle(options, keywords)] * count
+        if len(options) != count:
+            raise OptionError(f"options: expected one, or one for each of {count} prompts, found {len(options)}")
+        return [self._settle(each, keywords) for each in options]
+
+    def _asked(self, prompt: Sentence, settled: SearchOptions, how: _How, name: str) -> _Asked:
+        read = self._prompts.prompt(
+            prompt, settled, truncate=how.truncate, split_special=how.split_special, name=name
+        )
+        longest = settled.length_limits(len(read.ids))[1]
+        if longest <= len(read.ids):
+            raise OptionError(
+                f"max_length is {longest}; expected more than the {len(read.ids)} tokens of {name}",
+                keywords=("max_length",),
+            )
+        if settled.num_beams > 1 and (how.stop or how.processor is not None):
+            raise OptionError(
+                f"num_beams is {settled.num_beams}; expected 1 with {'stop' if how.stop else 'a processor'}",
+                keywords=("num_beams",),
+            )
+        look = None
+        if how.stop and self._tokenizer is not None:
+            look = watch(partial(Writer, self._tokenizer, read.ids, how.stop))
+        return _Asked(Request(None, read.ids, settled, look, how.processor), read.truncated, how.stop)
+
+    def _run(self, asked: list[_Asked], budget: int, deadline: Deadline) -> list[GenerationResult]:
+        replicas = min(self._engine.replicas, max(1, len(asked)))
+        with self._searching([each.request for each in asked], budget, deadline, replicas) as found:
+            return [self._result(own, each) for own, each in zip(asked, found, strict=True)]
+
+    def _pieces(
+        self, asked: _Asked, writer: Writer | None, budget: int, limit: float | None
+    ) -> Iterator[Piece]:
+        deadline = Deadline(limit)
+        opener = self._engine.opener()
+        with (
+            self._scheduler(budget, deadline, 1, opener) as scheduler,
+            closing(scheduler.events([asked.request])) as events,
+        ):
+            for event in events:
+                if event.error is not None:
+                    raise event.error
+                ids, text, result = event.ids.tolist(), "", None
+                if writer is not None:
+                    if asked.request.watch is None:
+                        writer.push(ids)
+                    text = writer.take()
+                if event.found is not None:
+                    result = self._result(asked, [event.found])
+                    ids = ids[: len(ids) - len(event.found.ids) + len(result.ids)]
+                    text += "" if writer is None else writer.finish()
+                with deadline.held():
+                    yield Piece(text, tuple(ids), result)
+
+    def _result(self, asked: _Asked, found: list[Found]) -> GenerationResult:
+        hypotheses = tuple(self._hypothesis(asked, each) for each in found)
+        usage = Usage(len(asked.request.prompt), sum(len(each.ids) for each in hypotheses))
+        return GenerationResult(hypotheses, usage)
+
+    def _hypothesis(self, asked: _Asked, found: Found) -> Hypothesis:
+        ids = found.ids.tolist()
+        if found.finish == "end" and ids and ids[-1] in self._engine.generation.eos_token_id:
+            ids.pop()
+        decoded = None
+        if self._tokenizer is not None:
+            writer = Writer(self._tokenizer, asked.request.prompt, asked.stop)
+            writer.push(ids)
+            writer.finish()
+            decoded = Decoded(writer.text, tuple(self._tokenizer.pieces(ids)))
+        return Hypothesis(
+            ids=tuple(ids),
+            score=found.score,
+            finish_reason=found.finish,
+            truncated=asked.truncated,
+            decoded=decoded,
+            **opinions(found),
+        )
+
+
+def _is_conversation(messages: Any) -> bool:
+    """Whether these are the messages of one, rather than a list of conversations."""
+    if not isinstance(messages, (list, tuple)) or not messages:
+        raise InputError("expected messages, [{\"role\": ..., \"content\": ...}, ...], or a list of such lists")
+    return isinstance(messages[0], Mapping)
