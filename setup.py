@@ -61,7 +61,7 @@ NUMERIC_FLAGS = "-fno-fast-math -fno-rounding-math -ffp-contract=off -fno-math-e
 NUMERIC_FLAGS_OF_SOME = ("-fno-single-precision-constant", "-mfpmath=sse")  # gcc; x86
 # With -ffast-math or -Ofast a linker adds code that flushes subnormal numbers to zero in the whole process.
 NUMERIC_LINK_FLAGS = "-fno-fast-math -fno-unsafe-math-optimizations -O2"
-# Functions begin on a cache line: else what the linker puts before a kernel decides how its loops lie, 4 % of a product.
+# Functions begin on a cache line: else what the linker puts before a kernel says how its loops lie, 4 % of its time.
 FAST_FLAGS = "-O3 -DNDEBUG -falign-functions=64"
 WARNING_FLAGS = "-Wall -Wextra"
 HARDENED_LINK = ("-Wl,-z,noexecstack", "-Wl,-z,relro", "-Wl,-z,now")
