@@ -1,11 +1,14 @@
-"""Model directories of the real checkpoint, made once a run."""
+"""How tests share out the processors, and model directories of the real checkpoint, made once a process."""
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: threads of small products only wait
 
 from pyengine.quantize import convert
 
@@ -15,6 +18,14 @@ CHECKPOINT = Path(__file__).parents[1] / "examples" / "multi30k-de-en"
 # A shell that starts a job in the background, or nohup, has it ignore these; tests send them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file share fixtures, and those of tests/kernels count together what ran: each in one process."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "kernels" else item.path.stem))
 
 
 @pytest.fixture(scope="session")
