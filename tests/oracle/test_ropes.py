@@ -19,7 +19,8 @@ transformers = pytest.importorskip("transformers")
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding  # noqa: E402
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding  # noqa: E402
 
-from .families import LLAMA_SIZES, VOCABULARY, attention, llama_like, randomized  # noqa: E402
+from .family import VOCABULARY, attention, randomized  # noqa: E402
+from .language_models import LLAMA_SIZES, llama_like  # noqa: E402
 from .transformer import Transformer  # noqa: E402
 
 POSITIONS = 8192
