@@ -126,7 +126,14 @@ class IdPool:
         self.used[ids] = True
         return ids
 
-    def give(self, ids: np.ndarray) -> None:
+    def take_one(self) -> int:
+        """There must be one."""
+        id = int(self.used.argmin())
+        assert not self.used[id]
+        self.used[id] = True
+        return id
+
+    def give(self, ids: np.ndarray | int) -> None:
         self.used[ids] = False
 
 

@@ -190,7 +190,7 @@ class Scheduler:
         group = running.group
         if running.memory >= 0:
             self._freed_memories.append(running.memory)
-            self._memories.give(np.array([running.memory]))
+            self._memories.give(running.memory)
         self._watched -= running.request.watch is not None
         self._wide -= group.rows
         self._held -= group.sequences
@@ -225,14 +225,14 @@ class Scheduler:
                 or self._wide + group.rows > self._budget
                 or self._room + room > self._session.max_bytes
                 or self._held + group.sequences > self._session.max_sequences
-                or (encoded and not self._memories.free)
+                or (encoded > 0 and self._memories.used.all())
             )
             if full and self._running:
                 return None
             queue.waiting.popleft()
             self._low = max(1, self._budget // group.rows)
-            memory = int(self._memories.take(1)[0]) if encoded else -1
-            sequence = int(self._sequences.take(1)[0])
+            memory = self._memories.take_one() if encoded else -1
+            sequence = self._sequences.take_one()
             # A last token is never read.
             running = _Running(index, request, group, room, sequence, memory, self._rope_set(longest - 1))
             self._running[index] = running
