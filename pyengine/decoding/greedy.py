@@ -24,6 +24,7 @@ class GreedySearch(Search):
         from pyengine._core import power, write_tokens  # converting needs no core
 
         self._power, self._write_tokens = power, write_tokens
+        self._divisors: dict[int, float] = {}  # by length
 
     def ahead(self, most: int, seconds: float) -> Ahead | None:
         steps = self._steps_alike(most)
@@ -59,8 +60,12 @@ class GreedySearch(Search):
         if not len(written.ids):
             return Found(written.ids, 0.0, finish, written.log_probs, written.best)
         total = np.cumsum(written.log_probs)[-1]  # one by one: a sum must not depend on how many are added at once
-        length = self._power(np.array([len(written.ids)]), self.options.length_penalty)[0]
-        return Found(written.ids, float(total / length), finish, written.log_probs, written.best)
+        return Found(written.ids, float(total / self._divisor(len(written.ids))), finish, written.log_probs, written.best)
+
+    def _divisor(self, length: int) -> float:
+        if length not in self._divisors:
+            self._divisors[length] = float(self._power(np.array([length]), self.options.length_penalty)[0])
+        return self._divisors[length]
 
     def _found(self, slot: int) -> Found:
         return self.scored(self.written(slot), self._finish_of(slot, self._histories[slot][0, : self._length[slot]]))

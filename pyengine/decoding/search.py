@@ -208,13 +208,15 @@ class Search(ABC):
         """Begin these sentences; the slots of each, [n, samples]."""
         slots, lengths = self._slots.take(len(starts)), np.array([len(each.prompt) for each in starts])
         self._histories.reserve(slots, lengths + 1)
-        for slot, (prompt, ran, sequence, memory, rope_set, _, _) in zip(slots.tolist(), starts, strict=True):
+        for slot, start in zip(slots.tolist(), starts, strict=True):
+            prompt = start.prompt
             self._histories[slot][: self.beams, : len(prompt)] = prompt
             self._last[slot] = prompt[-1]
             self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
-            self._ran[slot], self._sequences[slot], self._memories[slot] = ran, sequence, memory
-            self._rope_sets[slot] = rope_set
-            self._turns |= rope_set > 0
+        placed = np.array([start[1:5] for start in starts], np.int32)
+        self._ran[slots], sequences, self._memories[slots], self._rope_sets[slots] = placed.T
+        self._sequences[slots] = sequences[:, None]
+        self._turns |= bool(placed[:, 3].any())
         self._length[slots] = self._prompt[slots] = lengths
         self._live = np.concatenate([self._live, slots])
         self._fresh += len(starts)

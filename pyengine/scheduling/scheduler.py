@@ -12,7 +12,6 @@ them are one plan. A result depends on the request alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -57,7 +56,7 @@ class _Running:
     memory: int
     rope_set: int
     ran: int = 0
-    shown: Counter[int] = field(default_factory=Counter)
+    shown: dict[int, int] = field(default_factory=dict)
     found: dict[int, Found] = field(default_factory=dict)
 
 
@@ -101,6 +100,7 @@ class Scheduler:
         self._allowed = allowed
         self._rope_set = rope_set
         self._groups: dict[tuple[SearchOptions, bool], _Group] = {}  # by options, and whether whole rows are looked at
+        self._latest: tuple[SearchOptions, bool, _Group] | None = None  # most requests have the options of the last one
         self._running: dict[int, _Running] = {}  # by index
         self._prompt: _Running | None = None  # whose prompt has begun and goes on
         self._cancelled: set[int] = set()
@@ -109,7 +109,7 @@ class Scheduler:
         self._sequences, self._memories = IdPool(session.max_sequences), IdPool(session.max_memories)
         self._freed_sequences = NO_IDS  # that the next plan frees
         self._freed_memories: list[int] = []
-        self._watched = 0  # requests under way
+        self._watched = self._remembered = 0  # requests under way that are watched, and that have a memory
         self._wide = self._held = self._room = 0  # rows, sequences and bytes that the requests under way may need
         self._low = 1  # so many requests should wait
 
@@ -191,6 +191,7 @@ class Scheduler:
         if running.memory >= 0:
             self._freed_memories.append(running.memory)
             self._memories.give(running.memory)
+            self._remembered -= 1
         self._watched -= running.request.watch is not None
         self._wide -= group.rows
         self._held -= group.sequences
@@ -225,12 +226,13 @@ class Scheduler:
                 or self._wide + group.rows > self._budget
                 or self._room + room > self._session.max_bytes
                 or self._held + group.sequences > self._session.max_sequences
-                or (encoded > 0 and self._memories.used.all())
+                or (encoded > 0 and self._remembered == self._session.max_memories)
             )
             if full and self._running:
                 return None
             queue.waiting.popleft()
             self._low = max(1, self._budget // group.rows)
+            self._remembered += encoded > 0
             memory = self._memories.take_one() if encoded else -1
             sequence = self._sequences.take_one()
             # A last token is never read.
@@ -251,17 +253,22 @@ class Scheduler:
             self._events.append(Event(index, 0, NO_IDS, None, found))
 
     def _group_of(self, request: Request) -> _Group:
-        key = request.options, request.process is not None or request.options.logprobs > 0
+        options = request.options
+        whole = request.process is not None or options.logprobs > 0
+        if self._latest is not None and self._latest[0] is options and self._latest[1] == whole:
+            return self._latest[2]
+        key = options, whole
         group = self._groups.get(key)
         if group is None:
             group = _Group(*key, self._sequences, budget=self._budget, vocab=self._vocab)
             if self._allowed is not None and group.search.full_logits:
                 raise OptionError(
-                    f"top_k is {request.options.top_k}; with a shortlist, samples need 1..{MOST_CANDIDATES}, and no "
+                    f"top_k is {options.top_k}; with a shortlist, samples need 1..{MOST_CANDIDATES}, and no "
                     "logprobs or processors of their own",
                     keywords=("top_k",),
                 )
             self._groups[key] = group
+        self._latest = options, whole, group
         return group
 
     def _plan(self, queue: Queue) -> tuple[Plan, list[_Group], list[Rows]] | None:
@@ -331,6 +338,7 @@ class Scheduler:
             self._freed_sequences = np.concatenate([self._freed_sequences, ids])
         if len(self._groups) > 1:
             self._groups = {key: group for key, group in self._groups.items() if group.members}
+            self._latest = None
 
     def _step(self, plan: Plan, live: list[_Group], parts: list[Rows]) -> None:
         self._deadline.check()
@@ -366,7 +374,8 @@ class Scheduler:
         """Shows a hypothesis to whoever wants to see what each step brings, and keeps it once it has ended."""
         watch = running.request.watch
         if self._events is not None or watch is not None:
-            written, first = _written(found) if found is not None else search.written(slot), running.shown[number]
+            written = _written(found) if found is not None else search.written(slot)
+            first = running.shown.get(number, 0)
             try:
                 kept = None if watch is None else watch(number, written.ids[first:])
             except Exception as error:  # the caller's: the other requests go on
