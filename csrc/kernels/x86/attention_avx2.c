@@ -40,17 +40,15 @@ ALWAYS_INLINE void add_sum(query *of, float unit, int64_t i, __m256i sum) {
     _mm256_store_ps(y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(unit), before));
 }
 
-/* The products of n queries with the keys of a page, half of it at a time: more sums do not fit into registers. */
-ALWAYS_INLINE void dot_keys(const side_by_side *side, int64_t d, const uint8_t *keys, const int n,
-                            __m256i dot[SIDE][2]) {
+/* The products of a query with the keys of a page. */
+ALWAYS_INLINE void dot_keys(const side_by_side *side, int64_t d, const uint8_t *keys, __m256i dot[2]) {
     for (int half = 0; half < 2; half++) {
-        __m256i sum[SIDE];
-        for (int k = 0; k < n; k++) sum[k] = _mm256_setzero_si256();
+        __m256i sum = _mm256_setzero_si256();
         for (int64_t i = 0; i < d; i += 4) {
-            const __m256i key = load(keys + i * 16 + half * 32), positive = _mm256_abs_epi8(key);
-            for (int k = 0; k < n; k++) sum[k] = dot4(sum[k], positive, _mm256_sign_epi8(quad_of(side->q[k] + i), key));
+            const __m256i key = load(keys + i * 16 + half * 32);
+            sum = dot4(sum, _mm256_abs_epi8(key), _mm256_sign_epi8(quad_of(side->q[0] + i), key));
         }
-        for (int k = 0; k < n; k++) dot[k][half] = sum[k];
+        dot[half] = sum;
     }
 }
 
@@ -84,95 +82,232 @@ ALWAYS_INLINE void add_alone(query *of, const weights *w, const strip *seen, int
     }
 }
 
-/* Several queries: values are widened to 16 bits once for all, so that products with any weights fit. */
+/* Blocks of four queries go through a strip together: bytes are widened to 16 bits once for four, 256 times
+   themselves, so that products with any query and any weights fit: 256 * 127 * 127 * 256 and 256 * 255 * 127 * 64 are
+   below 2^31. */
 
-/* n weights in pairs of 16 bits: of each four the first and third, the second and fourth. */
-ALWAYS_INLINE void widen(const uint8_t *bytes, int64_t n, int32_t pairs[][2]) {
-    for (int64_t i = 0; i < n; i += 16) {
-        const __m128i b = _mm_load_si128((const __m128i *)(const void *)(bytes + i));
-        const __m128i even = _mm_and_si128(b, _mm_set1_epi16(255)), odd = _mm_srli_epi16(b, 8);
-        _mm_store_si128((__m128i *)(void *)pairs[i / 4], _mm_unpacklo_epi32(even, odd));
-        _mm_store_si128((__m128i *)(void *)pairs[i / 4 + 2], _mm_unpackhi_epi32(even, odd));
-    }
-}
-
-/* sum[k] += two vectors of four bytes each times the pairs of query k, which lie `ld` of them apart. */
-ALWAYS_INLINE void dot_shared(const uint8_t *bytes, int32_t (*pairs)[2], const int64_t ld, __m256i sum[SIDE][2]) {
+/* sum[k] += 64 bytes times the pairs of query k, which lie `ld` pairs apart. */
+ALWAYS_INLINE void dot_line(const uint8_t *bytes, const pairs *with, const int64_t ld, __m256i sum[SIDE][2]) {
     __m256i even[2], odd[2];
     for (int j = 0; j < 2; j++) {
         const __m256i b = load(bytes + j * 32);
-        even[j] = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8);
-        odd[j] = _mm256_srai_epi16(b, 8);
+        even[j] = _mm256_slli_epi16(b, 8);
+        odd[j] = _mm256_and_si256(b, _mm256_set1_epi16((short)0xff00));
     }
+    /* Else the compiler takes up the next query before this one's sums are done, and has not registers enough. */
     for (int k = 0; k < SIDE; k++) {
-        const __m256i first = _mm256_set1_epi32(pairs[k * ld][0]), second = _mm256_set1_epi32(pairs[k * ld][1]);
+        const __m256i first = _mm256_set1_epi32(with[k * ld][0]), second = _mm256_set1_epi32(with[k * ld][1]);
         for (int j = 0; j < 2; j++) {
-            const __m256i both = _mm256_add_epi32(_mm256_madd_epi16(even[j], first), _mm256_madd_epi16(odd[j], second));
-            sum[k][j] = _mm256_add_epi32(sum[k][j], both);
+            sum[k][j] = _mm256_add_epi32(sum[k][j], _mm256_madd_epi16(even[j], first));
+            __asm__("" : "+x"(sum[k][j]));
+        }
+        for (int j = 0; j < 2; j++) {
+            sum[k][j] = _mm256_add_epi32(sum[k][j], _mm256_madd_epi16(odd[j], second));
+            __asm__("" : "+x"(sum[k][j]));
         }
     }
 }
 
-static __attribute__((noinline)) void add_shared(side_by_side *side, const strip *seen, int64_t offset, int64_t d16,
-                                                 unsigned seers) {
-    _Alignas(32) int32_t pairs[SIDE][PE_STRIP / 4][2];
-    for (int k = 0; k < SIDE; k++) widen(side->w[k].bytes, seen->pages * PE_PAGE, pairs[k]);
-    for (int64_t i = 0; i < d16; i++) {
-        __m256i sum[SIDE][2];
-        for (int k = 0; k < SIDE; k++) sum[k][0] = sum[k][1] = _mm256_setzero_si256();
-        for (int t = 0; t < seen->pages * 4; t++) { /* one loop: unrolled, it has not registers enough */
-            const uint8_t *v = seen->page[t / 4] + offset + (t % 4 * d16 + i) * 64;
-            dot_shared(v, pairs[0] + t, PE_STRIP / 4, sum);
+/* The scaled products of queries with the keys of a strip. */
+static __attribute__((noinline)) void score_shared(const side_by_side *side, const int blocks, int64_t d,
+                                                   const strip *seen, const float *const scales[],
+                                                   __m256 s[BLOCKS][SIDE][PAGES][2]) {
+    for (int p = 0; p < seen->pages; p++) {
+        const __m256 scale[2] = {_mm256_loadu_ps(scales[p]), _mm256_loadu_ps(scales[p] + 8)};
+        for (int b = 0; b < blocks; b++) {
+            __m256i sum[SIDE][2];
+            for (int k = 0; k < SIDE; k++) sum[k][0] = sum[k][1] = _mm256_setzero_si256();
+            const pairs *with = side[b].pairs[0];
+            for (const uint8_t *line = seen->page[p], *end = line + pe_page_keys_q8(d); line < end; line += 64, with++)
+                dot_line(line, with, PE_MAX_HEAD_DIM / 4, sum);
+            for (int k = 0; k < SIDE; k++)
+                for (int half = 0; half < 2; half++) {
+                    const __m256 dot = _mm256_cvtepi32_ps(_mm256_srai_epi32(sum[k][half], 8));
+                    const __m256 q_scale = _mm256_set1_ps(side[b].q_scale[k]);
+                    s[b][k][p][half] = _mm256_mul_ps(dot, _mm256_mul_ps(q_scale, scale[half]));
+                }
         }
-        for (int k = 0; k < SIDE; k++)
-            for (int j = 0; j < 2 && seers >> k & 1; j++) add_sum(side->of + k, side->w[k].unit, i * 2 + j, sum[k][j]);
     }
 }
 
-ALWAYS_INLINE void add_pages(side_by_side *side, const pe_attend *a, const strip *seen, const int n, const int pages,
-                             const bool plain) {
+/* From the scores of four queries to the weights of their values in three steps, each of which ends in a chain, behind
+   which there had better be something else to do. `whole`: all of the keys are seen by all of them. */
+
+ALWAYS_INLINE void find_max(side_by_side *side, const strip *seen, __m256 s[SIDE][PAGES][2], const bool whole) {
+    __m256 top[SIDE];
+    float max[SIDE], earlier[SIDE];
+    side->seers = 0;
+    for (int k = 0; k < SIDE; k++) {
+        const query *of = side->of + k;
+        side->seers |= (unsigned)(whole || sees(of, seen, seen->pages)) << k;
+        max[k] = of->span.max;
+        top[k] = _mm256_set1_ps(-INFINITY);
+        for (int p = 0; p < seen->pages; p++)
+            for (int half = 0; half < 2; half++) {
+                __m256 each = s[k][p][half];
+                if (!whole) {
+                    const __m256i live = live_of(of->sight, seen->first + p * PE_PAGE + half * 8);
+                    each = _mm256_blendv_ps(top[k], each, _mm256_castsi256_ps(live));
+                }
+                top[k] = _mm256_max_ps(each, top[k]);
+            }
+    }
+    const __m128 before = _mm_loadu_ps(max), all = _mm_max_ps(pe_max8x4(top), before);
+    side->earlier = _mm256_castps256_ps128(pe_exp8(_mm256_castps128_ps256(_mm_sub_ps(before, all))));
+    _mm_storeu_ps(max, all);
+    _mm_storeu_ps(earlier, side->earlier);
+    for (int k = 0; k < SIDE; k++) {
+        query *of = side->of + k;
+        if (!(side->seers >> k & 1)) continue;
+        of->old = _mm256_set1_epi32(of->span.sum == 0.0f ? 0 : -1);
+        of->earlier = _mm256_set1_ps(earlier[k]);
+        of->span.max = max[k];
+    }
+}
+
+ALWAYS_INLINE void exponentiate(side_by_side *side, const strip *seen, const float *const scales[],
+                                __m256 s[SIDE][PAGES][2], const bool whole) {
+    __m256 low[SIDE], high[SIDE], most[SIDE];
+    float sum[SIDE];
+    for (int k = 0; k < SIDE; k++) {
+        const __m256 max = _mm256_set1_ps(side->of[k].span.max);
+        __m256 lanes[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        most[k] = _mm256_setzero_ps();
+        for (int p = 0; p < seen->pages; p++)
+            for (int half = 0; half < 2; half++) {
+                __m256 e = pe_exp_below8(_mm256_sub_ps(s[k][p][half], max));
+                __m256 scale = _mm256_loadu_ps(scales[p] + PE_PAGE + half * 8);
+                if (!whole) {
+                    const __m256i live = live_of(side->of[k].sight, seen->first + p * PE_PAGE + half * 8);
+                    e = _mm256_and_ps(_mm256_castsi256_ps(live), e);
+                    scale = _mm256_and_ps(_mm256_castsi256_ps(live), scale);
+                }
+                lanes[half] = _mm256_add_ps(lanes[half], e);
+                s[k][p][half] = _mm256_mul_ps(e, scale);
+                most[k] = pe_larger8(s[k][p][half], most[k]);
+            }
+        low[k] = lanes[0];
+        high[k] = lanes[1];
+        sum[k] = side->of[k].span.sum;
+    }
+    _mm_storeu_ps(sum, _mm_fmadd_ps(_mm_loadu_ps(sum), side->earlier, pe_sum8x2x4(low, high)));
+    for (int k = 0; k < SIDE; k++)
+        if (side->seers >> k & 1) side->of[k].span.sum = sum[k];
+    const __m128 largest = pe_largest8x4(most);
+    _mm_storeu_ps(side->inverse, pe_weight_factor4(largest));
+    _mm_storeu_ps(side->unit, pe_weight_scale4(largest));
+}
+
+ALWAYS_INLINE void round_shared(side_by_side *side, const strip *seen, __m256 s[SIDE][PAGES][2]) {
+    const __m256 limit = _mm256_set1_ps(255.0f);
+    for (int k = 0; k < SIDE; k++) {
+        const __m256 inverse = _mm256_set1_ps(side->inverse[k]);
+        for (int p = 0; p < seen->pages; p++) {
+            __m256i w[2];
+            for (int half = 0; half < 2; half++)
+                w[half] = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(s[k][p][half], inverse), limit));
+            store_pairs(_mm256_permute4x64_epi64(_mm256_packus_epi32(w[0], w[1]), 0xd8), side->shared[k] + p * 4);
+        }
+    }
+}
+
+ALWAYS_INLINE void weigh(side_by_side *side, const int blocks, const strip *seen, const float *const scales[],
+                         __m256 s[BLOCKS][SIDE][PAGES][2], const bool whole) {
+    for (int b = 0; b < blocks; b++) find_max(side + b, seen, s[b], whole);
+    for (int b = 0; b < blocks; b++) exponentiate(side + b, seen, scales, s[b], whole);
+    for (int b = 0; b < blocks; b++) round_shared(side + b, seen, s[b]);
+}
+
+static __attribute__((noinline)) void weigh_whole(side_by_side *side, const int blocks, const strip *seen,
+                                                  const float *const scales[], __m256 s[BLOCKS][SIDE][PAGES][2]) {
+    weigh(side, blocks, seen, scales, s, true);
+}
+
+static __attribute__((noinline)) void weigh_some(side_by_side *side, const int blocks, const strip *seen,
+                                                 const float *const scales[], __m256 s[BLOCKS][SIDE][PAGES][2]) {
+    weigh(side, blocks, seen, scales, s, false);
+}
+
+static __attribute__((noinline)) void add_shared(side_by_side *side, const int blocks, const strip *seen,
+                                                 int64_t offset, int64_t d16) {
+    for (int64_t i = 0; i < d16; i++)
+        for (int b = 0; b < blocks; b++) {
+            __m256i sum[SIDE][2];
+            for (int k = 0; k < SIDE; k++) sum[k][0] = sum[k][1] = _mm256_setzero_si256();
+            const pairs *with = side[b].shared[0];
+            for (int p = 0; p < seen->pages; p++) {
+                const uint8_t *v = seen->page[p] + offset + i * 64;
+                for (int t = 0; t < 4; t++, v += d16 * 64, with++) dot_line(v, with, PE_STRIP / 4, sum);
+            }
+            for (int k = 0; k < SIDE; k++)
+                for (int j = 0; j < 2 && side[b].seers >> k & 1; j++)
+                    add_sum(side[b].of + k, side[b].unit[k], i * 2 + j, _mm256_srai_epi32(sum[k][j], 8));
+        }
+}
+
+/* Each step for all blocks. */
+ALWAYS_INLINE void add_strip_shared(side_by_side *side, const pe_attend *a, task what, const strip *seen,
+                                    const int blocks, const bool plain) {
     const int64_t d = a->head_dim, values = pe_page_keys_q8(d), d16 = (d + 15) / 16;
     const float *scales[PAGES];
-    __m256 s[SIDE][PAGES][2];
+    __m256 s[BLOCKS][SIDE][PAGES][2];
+    for (int p = 0; p < seen->pages; p++)
+        scales[p] = (const float *)(const void *)(seen->page[p] + values + pe_page_values_q8(d));
+    for (int b = 0; b < blocks && blocks > 1; b++)
+        prefetch_page(a, what.end + b * PE_PAGE, what.last, what.offset, pe_page_bytes_q8(d));
+    score_shared(side, blocks, d, seen, scales, s);
+    for (int b = 0; b < blocks && !plain; b++)
+        for (int p = 0; p < seen->pages; p++)
+            for (int k = 0; k < SIDE; k++) add_biases(a, side[b].of + k, seen->first + p * PE_PAGE, s[b][k][p]);
+    const pe_sight *one = side->of[0].sight, *last = side[blocks - 1].of[SIDE - 1].sight;
+    if (last->first <= seen->first && one->end >= seen->first + seen->pages * PE_PAGE)
+        weigh_whole(side, blocks, seen, scales, s);
+    else
+        weigh_some(side, blocks, seen, scales, s);
+    add_shared(side, blocks, seen, values, d16);
+}
+
+ALWAYS_INLINE void add_strip_alone(side_by_side *side, const pe_attend *a, const strip *seen, const int pages,
+                                   const bool plain) {
+    const int64_t d = a->head_dim, values = pe_page_keys_q8(d), d16 = (d + 15) / 16;
+    const float *scales[PAGES];
+    __m256 s[PAGES][2];
     for (int p = 0; p < pages; p++) {
         scales[p] = (const float *)(const void *)(seen->page[p] + values + pe_page_values_q8(d));
-        __m256i dot[SIDE][2];
-        dot_keys(side, d, seen->page[p], n, dot);
-        for (int k = 0; k < n; k++) {
-            for (int half = 0; half < 2; half++) {
-                const __m256 scale = _mm256_loadu_ps(scales[p] + half * 8), q_scale = _mm256_set1_ps(side->q_scale[k]);
-                s[k][p][half] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[k][half]), _mm256_mul_ps(q_scale, scale));
-            }
-            if (!plain) add_biases(a, side->of + k, seen->first + p * PE_PAGE, s[k][p]);
+        __m256i dot[2];
+        dot_keys(side, d, seen->page[p], dot);
+        for (int half = 0; half < 2; half++) {
+            const __m256 scale = _mm256_loadu_ps(scales[p] + half * 8), q_scale = _mm256_set1_ps(side->q_scale[0]);
+            s[p][half] = _mm256_mul_ps(_mm256_cvtepi32_ps(dot[half]), _mm256_mul_ps(q_scale, scale));
         }
+        if (!plain) add_biases(a, side->of, seen->first + p * PE_PAGE, s[p]);
     }
-    unsigned seers = 0;
-    for (int k = 0; k < n; k++) {
-        if (n > 1 && !sees(side->of + k, seen, pages)) continue;
-        seers |= 1u << k;
-        __m256i live[PAGES][2];
-        softmax(side->of + k, s[k], seen, pages, live);
-        for (int p = 0; p < pages; p++)
-            for (int half = 0; half < 2; half++) {
-                const __m256 scale = _mm256_maskload_ps(scales[p] + PE_PAGE + half * 8, live[p][half]);
-                s[k][p][half] = _mm256_mul_ps(s[k][p][half], scale);
-            }
-        round_weights(s[k], pages, side->w + k);
-    }
-    if (n == 1)
-        add_alone(side->of, side->w, seen, values, d16, pages);
-    else
-        add_shared(side, seen, values, d16, seers);
+    __m256i live[PAGES][2];
+    softmax(side->of, s, seen, pages, live);
+    for (int p = 0; p < pages; p++)
+        for (int half = 0; half < 2; half++) {
+            const __m256 scale = _mm256_maskload_ps(scales[p] + PE_PAGE + half * 8, live[p][half]);
+            s[p][half] = _mm256_mul_ps(s[p][half], scale);
+        }
+    round_weights(s, pages, &side->w);
+    add_alone(side->of, &side->w, seen, values, d16, pages);
 }
 
 /* One query has loops of its own for the few pages of short sentences. */
-ALWAYS_INLINE void add_strip(side_by_side *side, const pe_attend *a, const strip *seen, const int n, const bool plain) {
-    if (n == 1 && seen->pages == 1)
-        add_pages(side, a, seen, n, 1, plain);
-    else if (n == 1 && seen->pages == 2)
-        add_pages(side, a, seen, n, 2, plain);
+ALWAYS_INLINE void add_strip(side_by_side *side, const pe_attend *a, task what, const int n, const int blocks,
+                             const bool plain) {
+    strip seen;
+    const int64_t key = pe_max(what.key, side[0].of[0].sight->first);
+    const int64_t end = pe_min(what.end, side[blocks - 1].of[n - 1].sight->end);
+    if (!take_strip(a, key, end, what.offset, &seen)) return;
+    if (n > 1)
+        add_strip_shared(side, a, what, &seen, blocks, plain);
+    else if (seen.pages == 1)
+        add_strip_alone(side, a, &seen, 1, plain);
+    else if (seen.pages == 2)
+        add_strip_alone(side, a, &seen, 2, plain);
     else
-        add_pages(side, a, seen, n, seen->pages, plain);
+        add_strip_alone(side, a, &seen, seen.pages, plain);
 }
 
 /* The plain case has a loop of its own. Not inlined: constants hoisted out of the loop over heads would take all

@@ -142,6 +142,9 @@ static inline void finish(int64_t d, const sums *all, float *y) {
     for (int64_t i = 0; i < d; i++) y[i] = all->y[i] / all->sum;
 }
 
+/* What a query or its weights are multiplied as: of each four bytes the first and third, the second and fourth. */
+typedef int32_t pairs[2];
+
 /* Weights 0..255 of a strip. */
 typedef struct weights {
     float unit; /* what 1 of them weighs */
@@ -153,33 +156,53 @@ typedef struct side_by_side {
     query of[SIDE];
     _Alignas(32) int8_t q[SIDE][PE_MAX_HEAD_DIM]; /* of int8 pages, as are these */
     float q_scale[SIDE];
-    weights w[SIDE];
+    weights w; /* of one query */
+    _Alignas(32) pairs pairs[SIDE][PE_MAX_HEAD_DIM / 4], shared[SIDE][PE_STRIP / 4]; /* several: as pairs */
+    unsigned seers;             /* bit k: query k sees keys of the strip */
+    __m128 earlier;
+    float inverse[SIDE], unit[SIDE];
     _Alignas(32) float exact[SIDE][PE_STRIP]; /* the weights of float32 pages */
 } side_by_side;
 
+/* 16 values in 16 bits, four by four, as pairs. */
+ALWAYS_INLINE void store_pairs(__m256i words, pairs *to) {
+    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, /* */
+                                           0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+    _mm256_store_si256((__m256i *)(void *)to, _mm256_shuffle_epi8(words, order));
+}
+
 /* Rounds a query of int8 pages. */
-ALWAYS_INLINE void begin(const pe_attend *a, side_by_side *side, int k) {
+ALWAYS_INLINE void begin(const pe_attend *a, side_by_side *side, int k, const bool paired) {
     const int64_t d = a->head_dim;
     pe_quantize_q8r_f32__avx2(side->of[k].q, d, (d + 3) / 4 * 4, 0, side->q[k], side->q_scale + k);
     side->q_scale[k] *= a->scale;
+    for (int64_t i = 0; i < d && paired; i += 16) {
+        const __m128i bytes = _mm_load_si128((const __m128i *)(const void *)(side->q[k] + i));
+        store_pairs(_mm256_cvtepi8_epi16(bytes), side->pairs[k] + i / 4);
+    }
 }
 
-/* The next strip onto the sums of n queries. */
-typedef void add_strip_function(side_by_side *side, const pe_attend *a, const strip *seen, const int n,
+/* A strip onto the sums of `blocks` times n queries. */
+typedef struct task {
+    int64_t key, end, last; /* keys [key, end) of the strip; where the queries' keys end */
+    int64_t offset;         /* from a page's start to the head's part */
+} task;
+
+typedef void add_strip_function(side_by_side *side, const pe_attend *a, task what, const int n, const int blocks,
                                 const bool plain);
 
 /* `blocks` times n queries of a head from `at` on, which stay together for a strip, which is in the first-level cache.
    Returns the query behind them. */
 ALWAYS_INLINE place attend_some(const pe_attend *a, int64_t head, place at, const int n, const int blocks,
                                 const bool q8, const bool plain, add_strip_function *add_strip) {
-    const int64_t d = a->head_dim, head_bytes = q8 ? pe_page_bytes_q8(d) : pe_page_bytes_f32(d);
-    const int64_t offset = a->offset + head * head_bytes;
+    const int64_t d = a->head_dim;
+    const int64_t offset = a->offset + head * (q8 ? pe_page_bytes_q8(d) : pe_page_bytes_f32(d));
     side_by_side side[BLOCKS];
     for (int i = 0; i < blocks * n; i++, at = next_of(a, at)) {
         side_by_side *own = side + i / n;
         take_query(a, head, at, own->of + i % n);
         begin_span(&own->of[i % n].all);
-        if (q8) begin(a, own, i % n);
+        if (q8) begin(a, own, i % n, n > 1);
     }
     const int64_t first_key = side[0].of[0].sight->first, end_key = side[blocks - 1].of[n - 1].sight->end;
     const bool several = pe_span_end(first_key) < end_key;
@@ -188,13 +211,7 @@ ALWAYS_INLINE place attend_some(const pe_attend *a, int64_t head, place at, cons
         for (int i = 0; i < blocks * n; i++) begin_span(&side[i / n].of[i % n].span);
         for (int64_t end; key < span_end; key = end) {
             end = pe_min(span_end, pe_strip_end(key));
-            for (int b = 0; b < blocks; b++) {
-                if (blocks > 1) prefetch_page(a, end + b * PE_PAGE, end_key, offset, head_bytes);
-                strip seen;
-                const query *of = side[b].of;
-                if (take_strip(a, pe_max(key, of->sight->first), pe_min(end, of[n - 1].sight->end), offset, &seen))
-                    add_strip(side + b, a, &seen, n, plain);
-            }
+            add_strip(side, a, (task){key, end, end_key, offset}, n, blocks, plain);
         }
         for (int i = 0; i < blocks * n && several; i++) {
             query *of = side[i / n].of + i % n;

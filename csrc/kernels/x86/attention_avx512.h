@@ -65,6 +65,7 @@ typedef struct strip {
     int64_t first; /* key of the first page's slot 0 */
     int pages;     /* 1 to 4 */
     const uint8_t *page[PAGES];
+    bool whole;                  /* four pages, of which all queries see everything */
     __mmask16 live[PAGES][SIDE]; /* what each query sees of it */
 } strip;
 
@@ -87,13 +88,20 @@ ALWAYS_INLINE bool take_strip(const queries *of, int64_t key, int64_t end, const
     s->pages = 0;
     for (int64_t first = s->first; first < end; first += PE_PAGE)
         s->page[s->pages++] = of->a->pages[first / PE_PAGE] + of->offset;
-    if (of->sight[n - 1]->first <= s->first && of->sight[0]->end >= s->first + s->pages * PE_PAGE) {
+    s->whole = of->sight[n - 1]->first <= s->first && of->sight[0]->end >= s->first + s->pages * PE_PAGE;
+    if (s->whole) {
         memset(s->live, 0xff, sizeof s->live);
     } else {
         for (int p = 0; p < s->pages; p++)
             for (int i = 0; i < n; i++) s->live[p][i] = live_of(of->sight[i], s->first + p * PE_PAGE);
     }
+    s->whole &= s->pages == PAGES;
     return key < end;
+}
+
+/* Of an int8 page's keys, in front of those of its values. */
+static inline const float *scales_of(const strip *seen, int p, int64_t d) {
+    return (const float *)(const void *)(seen->page[p] + pe_page_keys_q8(d) + pe_page_values_q8(d));
 }
 
 /* From a page's scaled products to its scores; it begins with key `first`. */

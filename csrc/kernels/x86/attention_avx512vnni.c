@@ -17,6 +17,7 @@ typedef struct side_by_side {
     __mmask8 sees;  /* queries that see keys of this one */
     __m128 earlier; /* what a strip multiplies the sums of those before it with */
     __m128 unit;    /* what 1 of the weights 0..255 of a strip's values weighs */
+    __m128 inverse; /* what its values' weights are multiplied with */
 } side_by_side;
 
 static inline __m128 exp4(__m128 x) { return _mm512_castps512_ps128(pe_exp16(_mm512_zextps128_ps512(x))); }
@@ -104,9 +105,9 @@ static __attribute__((noinline)) void dot_more(const int8_t *q, int32_t start, i
     }
 }
 
-/* Four queries times the keys of `pages` pages from p on that they share. */
-ALWAYS_INLINE void dot_shared_pages(const side_by_side *side, int64_t d, const strip *seen, int p, const int pages,
-                                    __m512i dot[PAGES][SIDE]) {
+/* The scaled products of four queries with the keys of `pages` pages from p on that they share. */
+ALWAYS_INLINE void score_pages(const side_by_side *side, int64_t d, const strip *seen, int p, const int pages,
+                               __m512 s[PAGES][SIDE]) {
     __m512i sum[PAGES][SIDE];
     for (int j = 0; j < pages; j++)
         for (int i = 0; i < SIDE; i++) sum[j][i] = _mm512_set1_epi32(side->start[i]);
@@ -118,51 +119,70 @@ ALWAYS_INLINE void dot_shared_pages(const side_by_side *side, int64_t d, const s
             for (int i = 0; i < SIDE; i++) sum[j][i] = _mm512_dpbusd_epi32(sum[j][i], keys, q[i]);
         }
     }
-    for (int j = 0; j < pages; j++)
-        for (int i = 0; i < SIDE; i++) dot[p + j][i] = sum[j][i];
+    for (int j = 0; j < pages; j++) {
+        const __m512 key_scale = _mm512_loadu_ps(scales_of(seen, p + j, d));
+        for (int i = 0; i < SIDE; i++) {
+            const __m512 scale = _mm512_mul_ps(lane_ps(side->q_scale, i), key_scale);
+            s[p + j][i] = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[j][i]), scale);
+        }
+    }
 }
 
-static __attribute__((noinline)) void dot_shared(const side_by_side *side, int64_t d, const strip *seen,
-                                                 __m512i dot[PAGES][SIDE]) {
-    if (seen->pages == PAGES)
-        dot_shared_pages(side, d, seen, 0, PAGES, dot);
-    else
-        for (int p = 0; p < seen->pages; p++) dot_shared_pages(side, d, seen, p, 1, dot);
+static __attribute__((noinline)) void score_shared(const side_by_side *side, int64_t d, const strip *seen,
+                                                   __m512 s[PAGES][SIDE]) {
+    int p = 0;
+    for (; p + 2 <= seen->pages; p += 2) score_pages(side, d, seen, p, 2, s);
+    if (p < seen->pages) score_pages(side, d, seen, p, 1, s);
 }
 
-/* From scores s[page][query] to the weights of their values, 0..255 of a strip's largest. `scales` of a page's first
-   head, `floats` from one query's to the next one's. */
-ALWAYS_INLINE void weigh(side_by_side *side, __m512 s[][SIDE], const strip *seen, const float *const scales[],
-                         int64_t floats, const int n, const int pages, uint8_t weights[SIDE][PE_STRIP]) {
-    __m512 top[SIDE], sum[SIDE], most[SIDE];
-    __mmask8 sees = 0;
+/* From scores s[page][query] to the weights of their values, 0..255 of a strip's largest, in three steps, each of which
+   ends in a chain, behind which there had better be something else to do. `whole`: every query sees all of the keys. */
+
+ALWAYS_INLINE void find_max(side_by_side *side, __m512 s[][SIDE], const strip *seen, const int n, const int pages,
+                            const bool whole) {
+    __m512 top[SIDE];
+    __mmask8 sees = whole ? (1 << n) - 1 : 0;
     for (int i = 0; i < SIDE; i++) top[i] = _mm512_set1_ps(-INFINITY);
     for (int p = 0; p < pages; p++)
         for (int i = 0; i < n; i++) {
-            top[i] = _mm512_mask_max_ps(top[i], seen->live[p][i], s[p][i], top[i]);
-            sees |= (__mmask8)((seen->live[p][i] != 0) << i);
+            const __mmask16 live = whole ? 0xffff : seen->live[p][i];
+            top[i] = whole ? _mm512_max_ps(s[p][i], top[i]) : _mm512_mask_max_ps(top[i], live, s[p][i], top[i]);
+            sees |= (__mmask8)((live != 0) << i);
         }
     const __m128 max = _mm_max_ps(pe_max16x4(top), side->span.max);
     side->sees = sees;
     side->old = _mm_cmp_ps_mask(side->span.sum, _mm_setzero_ps(), _CMP_NEQ_UQ);
     side->earlier = exp4(_mm_sub_ps(side->span.max, max));
     side->span.max = max;
+}
+
+/* `floats` from a page's values' scales of one query to those of the next. */
+ALWAYS_INLINE void exponentiate(side_by_side *side, __m512 s[][SIDE], const strip *seen, int64_t d, int64_t floats,
+                                const int n, const int pages, const bool whole) {
+    __m512 sum[SIDE], most[SIDE];
     for (int i = 0; i < SIDE; i++) sum[i] = most[i] = _mm512_setzero_ps();
     for (int p = 0; p < pages; p++)
         for (int i = 0; i < n; i++) {
-            const __mmask16 live = seen->live[p][i];
-            const __m512 e = _mm512_maskz_mov_ps(live, pe_exp16(_mm512_sub_ps(s[p][i], lane_ps(max, i))));
+            const __m512 scale = _mm512_loadu_ps(scales_of(seen, p, d) + i * floats + PE_PAGE);
+            __m512 e = pe_exp_below16(_mm512_sub_ps(s[p][i], lane_ps(side->span.max, i)));
+            if (!whole) e = _mm512_maskz_mov_ps(seen->live[p][i], e);
             sum[i] = _mm512_add_ps(sum[i], e);
-            s[p][i] = _mm512_maskz_mul_ps(live, e, _mm512_loadu_ps(scales[p] + i * floats + PE_PAGE));
+            s[p][i] = whole ? _mm512_mul_ps(e, scale) : _mm512_maskz_mul_ps(seen->live[p][i], e, scale);
             most[i] = pe_larger16(s[p][i], most[i]);
         }
-    side->span.sum = _mm_mask_fmadd_ps(side->span.sum, sees, side->earlier, pe_sum16x4(sum));
-    const __m128 largest = pe_largest16x4(most), inverse = pe_factor4(largest, 255);
+    side->span.sum = _mm_mask_fmadd_ps(side->span.sum, side->sees, side->earlier, pe_sum16x4(sum));
+    const __m128 largest = pe_largest16x4(most);
+    side->inverse = pe_factor4(largest, 255);
     side->unit = pe_scale4(largest, 255);
+}
+
+/* What is above 255, and NaN, is 255. */
+ALWAYS_INLINE void round_weights(const side_by_side *side, __m512 s[][SIDE], const int n, const int pages,
+                                 uint8_t weights[SIDE][PE_STRIP]) {
     for (int p = 0; p < pages; p++)
         for (int i = 0; i < n; i++) {
-            const __m512 w = _mm512_min_ps(_mm512_mul_ps(s[p][i], lane_ps(inverse, i)), _mm512_set1_ps(255.0f));
-            _mm_store_si128((__m128i *)(void *)(weights[i] + p * PE_PAGE), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(w)));
+            const __m512i w = _mm512_cvtps_epi32(_mm512_mul_ps(s[p][i], lane_ps(side->inverse, i)));
+            _mm_store_si128((__m128i *)(void *)(weights[i] + p * PE_PAGE), _mm512_cvtusepi32_epi8(w));
         }
 }
 
@@ -235,40 +255,78 @@ static __attribute__((noinline)) void add_shared(side_by_side *side, uint8_t wei
     for (; i < d16; i++) add_shared_lines(side, weights, seen, values, d16, i, 1);
 }
 
-/* `shared`: four queries read the same pages. `known`: how many there are, 1 or 2, as in short sentences; or 0. */
-ALWAYS_INLINE void add_strip(side_by_side *side, const strip *seen, const int n, const bool shared, const bool plain,
-                             const int known) {
+static __attribute__((noinline)) void max_shared(side_by_side *side, __m512 s[][SIDE], const strip *seen) {
+    if (seen->whole)
+        find_max(side, s, seen, SIDE, PAGES, true);
+    else
+        find_max(side, s, seen, SIDE, seen->pages, false);
+}
+
+static __attribute__((noinline)) void exponentiate_shared(side_by_side *side, __m512 s[][SIDE], const strip *seen,
+                                                          int64_t d) {
+    if (seen->whole)
+        exponentiate(side, s, seen, d, 0, SIDE, PAGES, true);
+    else
+        exponentiate(side, s, seen, d, 0, SIDE, seen->pages, false);
+}
+
+/* Blocks of four queries that share pages, each step for all of them. `last`: where their keys end. */
+ALWAYS_INLINE void add_strip_shared(side_by_side *side, int64_t key, int64_t end, int64_t last, const int blocks,
+                                    const bool plain) {
+    const pe_attend *a = side->of.a;
+    const int64_t d = a->head_dim, d16 = (d + 15) / 16, values = pe_page_keys_q8(d);
+    __m512 s[BLOCKS][PAGES][SIDE];
+    strip seen[BLOCKS];
+    bool any[BLOCKS];
+    for (int b = 0; b < blocks; b++) {
+        const queries *of = &side[b].of;
+        if (blocks > 1) prefetch_page(a, end + b * PE_PAGE, last, of->offset, pe_page_bytes_q8(d));
+        if (!(any[b] = take_strip(of, key, end, SIDE, seen + b))) continue;
+        score_shared(side + b, d, seen + b, s[b]);
+        for (int p = 0; p < seen[b].pages && !plain; p++)
+            for (int i = 0; i < SIDE; i++)
+                s[b][p][i] = biased(a, of->head[i], of->sight[i]->position, seen[b].first + p * PE_PAGE, s[b][p][i]);
+    }
+    if (blocks == 1 && any[0]) { /* nothing else to do: no calls */
+        find_max(side, s[0], seen, SIDE, seen->pages, false);
+        exponentiate(side, s[0], seen, d, 0, SIDE, seen->pages, false);
+    }
+    for (int b = 0; b < blocks && blocks > 1; b++)
+        if (any[b]) max_shared(side + b, s[b], seen + b);
+    for (int b = 0; b < blocks && blocks > 1; b++)
+        if (any[b]) exponentiate_shared(side + b, s[b], seen + b, d);
+    _Alignas(64) uint8_t weights[BLOCKS][SIDE][PE_STRIP];
+    for (int b = 0; b < blocks; b++)
+        if (any[b]) round_weights(side + b, s[b], SIDE, seen[b].pages, weights[b]);
+    for (int b = 0; b < blocks; b++)
+        if (any[b]) add_shared(side + b, weights[b], seen + b, values, d16);
+}
+
+/* `known`: how many pages there are, 1 or 2, as in short sentences; or 0. */
+ALWAYS_INLINE void add_strip(side_by_side *side, const strip *seen, const int n, const bool plain, const int known) {
     const queries *of = &side->of;
     const int64_t d = of->a->head_dim, d16 = (d + 15) / 16, values = pe_page_keys_q8(d), stride = of->stride;
+    const int64_t floats = stride / (int64_t)sizeof(float);
     const int pages = known ? known : seen->pages;
-    const float *scales[PAGES];
     __m512 s[PAGES][SIDE];
     _Alignas(64) uint8_t weights[SIDE][PE_STRIP];
-    for (int p = 0; p < pages; p++)
-        scales[p] = (const float *)(const void *)(seen->page[p] + values + pe_page_values_q8(d));
-    const int64_t floats = stride / (int64_t)sizeof(float);
-    __m512i all[PAGES][SIDE];
-    if (shared) dot_shared(side, d, seen, all);
     for (int i = 0; i < n; i++) {
         __m512i dot[PAGES];
-        if (shared)
-            for (int p = 0; p < pages; p++) dot[p] = all[p][i];
-        else if (known)
+        if (known)
             dot_pages(side->q[i], side->start[i], d, seen, i * stride, known, dot);
         else
             dot_more(side->q[i], side->start[i], d, seen, i * stride, dot);
         for (int p = 0; p < pages; p++) {
-            const __m512 scale = _mm512_mul_ps(lane_ps(side->q_scale, i), _mm512_loadu_ps(scales[p] + i * floats));
+            const __m512 key_scale = _mm512_loadu_ps(scales_of(seen, p, d) + i * floats);
+            const __m512 scale = _mm512_mul_ps(lane_ps(side->q_scale, i), key_scale);
             s[p][i] = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[p]), scale);
             if (!plain)
                 s[p][i] = biased(of->a, of->head[i], of->sight[i]->position, seen->first + p * PE_PAGE, s[p][i]);
         }
     }
-    weigh(side, s, seen, scales, floats, n, pages, weights);
-    if (shared) {
-        add_shared(side, weights, seen, values, d16);
-        return;
-    }
+    find_max(side, s, seen, n, pages, false);
+    exponentiate(side, s, seen, d, floats, n, pages, false);
+    round_weights(side, s, n, pages, weights);
     for (int i = 0; i < n; i++) {
         if (!(side->sees >> i & 1)) continue;
         const __m512 unit = lane_ps(side->unit, i), earlier = lane_ps(side->earlier, i);
@@ -297,18 +355,17 @@ ALWAYS_INLINE void attend(const pe_attend *a, place *at, const int n, const int 
         for (int b = 0; b < blocks; b++) begin_span(&side[b].span);
         for (int64_t end; key < span_end; key = end) {
             end = pe_min(span_end, pe_strip_end(key));
-            for (int b = 0; b < blocks; b++) {
-                const queries *of = &side[b].of;
-                if (blocks > 1) prefetch_page(a, end + b * PE_PAGE, end_key, of->offset, head_bytes);
-                strip seen;
-                if (!take_strip(of, key, end, n, &seen)) continue;
-                if (!shared && plain && seen.pages == 1)
-                    add_strip(side + b, &seen, n, shared, plain, 1);
-                else if (!shared && plain && seen.pages == 2)
-                    add_strip(side + b, &seen, n, shared, plain, 2);
-                else
-                    add_strip(side + b, &seen, n, shared, plain, 0);
-            }
+            strip seen;
+            if (shared)
+                add_strip_shared(side, key, end, end_key, blocks, plain);
+            else if (!take_strip(&side->of, key, end, n, &seen))
+                continue;
+            else if (plain && seen.pages == 1)
+                add_strip(side, &seen, n, plain, 1);
+            else if (plain && seen.pages == 2)
+                add_strip(side, &seen, n, plain, 2);
+            else
+                add_strip(side, &seen, n, plain, 0);
         }
         for (int b = 0; b < blocks && several; b++) merge(&side[b].span, d, n, &side[b].all);
     }

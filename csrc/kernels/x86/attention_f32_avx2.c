@@ -43,7 +43,8 @@ ALWAYS_INLINE void add_values(side_by_side *side, const strip *seen, int64_t d, 
     for (int64_t i = 0; i < d; i += 16) add_lines(side, seen, from, end, d, i, first, n, 2);
 }
 
-ALWAYS_INLINE void add_strip(side_by_side *side, const pe_attend *a, const strip *seen, const int n, const bool plain) {
+ALWAYS_INLINE void add_to_block(side_by_side *side, const pe_attend *a, const strip *seen, const int n,
+                                const bool plain) {
     const int64_t d = a->head_dim;
     __m256 s[SIDE][PAGES][2];
     for (int p = 0; p < seen->pages; p++) {
@@ -69,6 +70,18 @@ ALWAYS_INLINE void add_strip(side_by_side *side, const pe_attend *a, const strip
     else
         for (int k = 0; k < n; k++)
             if (seers >> k & 1) add_values(side, seen, d, k, 1);
+}
+
+ALWAYS_INLINE void add_strip(side_by_side *side, const pe_attend *a, task what, const int n, const int blocks,
+                             const bool plain) {
+    for (int b = 0; b < blocks; b++) {
+        if (blocks > 1)
+            prefetch_page(a, what.end + b * PE_PAGE, what.last, what.offset, pe_page_bytes_f32(a->head_dim));
+        strip seen;
+        const query *of = side[b].of;
+        const int64_t key = pe_max(what.key, of->sight->first), end = pe_min(what.end, of[n - 1].sight->end);
+        if (take_strip(a, key, end, what.offset, &seen)) add_to_block(side + b, a, &seen, n, plain);
+    }
 }
 
 /* The plain case has a loop of its own. */

@@ -38,9 +38,50 @@ static inline float pe_largest8(__m256 v) {
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_max_epu32(c, _mm_shuffle_epi32(c, 0xb1))));
 }
 
-static inline __m256 pe_exp8(__m256 x) {
+/* The reductions of four vectors, one a lane. */
+static inline __m128 pe_max8x4(const __m256 v[4]) {
+    __m128 m[4];
+    for (int i = 0; i < 4; i++) m[i] = _mm_max_ps(_mm256_castps256_ps128(v[i]), _mm256_extractf128_ps(v[i], 1));
+    _MM_TRANSPOSE4_PS(m[0], m[1], m[2], m[3]);
+    return _mm_max_ps(_mm_max_ps(m[0], m[2]), _mm_max_ps(m[1], m[3]));
+}
+
+static inline __m128 pe_largest8x4(const __m256 v[4]) {
+    __m128 m[4];
+    for (int i = 0; i < 4; i++) {
+        const __m256i w = _mm256_castps_si256(v[i]);
+        m[i] = _mm_castsi128_ps(_mm_max_epu32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1)));
+    }
+    _MM_TRANSPOSE4_PS(m[0], m[1], m[2], m[3]);
+    const __m128i even = _mm_max_epu32(_mm_castps_si128(m[0]), _mm_castps_si128(m[2]));
+    const __m128i odd = _mm_max_epu32(_mm_castps_si128(m[1]), _mm_castps_si128(m[3]));
+    return _mm_castsi128_ps(_mm_max_epu32(even, odd));
+}
+
+static inline __m128 pe_sum8x2x4(const __m256 low[4], const __m256 high[4]) { /* in the order of pe_sum8x2 */
+    __m128 s[4];
+    for (int i = 0; i < 4; i++) {
+        const __m256 a = _mm256_add_ps(low[i], high[i]);
+        s[i] = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    }
+    _MM_TRANSPOSE4_PS(s[0], s[1], s[2], s[3]);
+    return _mm_add_ps(_mm_add_ps(s[0], s[2]), _mm_add_ps(s[1], s[3]));
+}
+
+/* pe_weight_factor and pe_weight_scale. */
+static inline __m128 pe_weight_factor4(__m128 largest) {
+    const __m128 live = _mm_cmpgt_ps(largest, _mm_set1_ps(PE_QUANT_LOW));
+    return _mm_and_ps(live, _mm_div_ps(_mm_set1_ps(255.0f), largest));
+}
+
+static inline __m128 pe_weight_scale4(__m128 largest) {
+    const __m128 live = _mm_cmpnle_ps(largest, _mm_set1_ps(PE_QUANT_LOW));
+    return _mm_and_ps(live, _mm_mul_ps(largest, _mm_set1_ps(1.0f / 255.0f)));
+}
+
+/* pe_exp of what is not above PE_EXP_HIGH. */
+static inline __m256 pe_exp_below8(__m256 x) {
     const __m256 live = _mm256_cmp_ps(x, _mm256_set1_ps(PE_EXP_LOW), _CMP_NLE_UQ);
-    x = _mm256_min_ps(_mm256_set1_ps(PE_EXP_HIGH), x); /* of NaN: the second */
     const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(PE_LOG2E)), _MM_FROUND_CUR_DIRECTION);
     __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-PE_LN2_HIGH), x);
     r = _mm256_fmadd_ps(n, _mm256_set1_ps(-PE_LN2_LOW), r);
@@ -53,6 +94,10 @@ static inline __m256 pe_exp8(__m256 x) {
     p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
     const __m256i exponent = _mm256_add_epi32(_mm256_cvttps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_and_ps(live, _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))));
+}
+
+static inline __m256 pe_exp8(__m256 x) {
+    return pe_exp_below8(_mm256_min_ps(_mm256_set1_ps(PE_EXP_HIGH), x)); /* of NaN: the second */
 }
 
 static inline __m256 pe_tanh8(__m256 x) {

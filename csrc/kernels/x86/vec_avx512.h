@@ -81,9 +81,9 @@ static inline __m128 pe_scale4(__m128 largest, float most) {
     return _mm_maskz_mul_ps(live, largest, _mm_set1_ps(1.0f / most));
 }
 
-static inline __m512 pe_exp16(__m512 x) {
+/* pe_exp of what is not above PE_EXP_HIGH. */
+static inline __m512 pe_exp_below16(__m512 x) {
     const __mmask16 live = _mm512_cmp_ps_mask(x, _mm512_set1_ps(PE_EXP_LOW), _CMP_NLE_UQ);
-    x = _mm512_min_ps(_mm512_set1_ps(PE_EXP_HIGH), x); /* of NaN: the second */
     const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(PE_LOG2E)), _MM_FROUND_CUR_DIRECTION);
     __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-PE_LN2_HIGH), x);
     r = _mm512_fmadd_ps(n, _mm512_set1_ps(-PE_LN2_LOW), r);
@@ -95,6 +95,10 @@ static inline __m512 pe_exp16(__m512 x) {
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
     p = _mm512_add_ps(_mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r), _mm512_set1_ps(1.0f));
     return _mm512_maskz_scalef_ps(live, p, n); /* n lies in [-126, 127]: p times a power of two, as pe_exp's product */
+}
+
+static inline __m512 pe_exp16(__m512 x) {
+    return pe_exp_below16(_mm512_min_ps(_mm512_set1_ps(PE_EXP_HIGH), x)); /* of NaN: the second */
 }
 
 static inline __m512 pe_tanh16(__m512 x) {
