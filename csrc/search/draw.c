@@ -79,7 +79,7 @@ int64_t pe_keep(const pe_filters *filters, const double *values, int64_t n, pe_c
     int64_t count = 0;
     for (int64_t i = 0; i < n; i++) {
         if (!(values[i] > -INFINITY)) continue;
-        const double score = (values[i] - best) / filters->temperature;
+        const double score = values[i] == best ? 0.0 : (values[i] - best) / filters->temperature; /* both may be inf */
         kept[count++] = (pe_choice){.score = score, .place = (int32_t)i};
     }
     if (filters->top_k > 0 && filters->top_k < count)

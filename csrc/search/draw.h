@@ -22,7 +22,8 @@ typedef struct pe_choice {
     float key;     /* of typical_p: how near to the entropy, negative */
 } pe_choice;
 
-/* The tokens of values [n] that may be drawn, minus infinity and NaN never: how many there are, in the order in which
+/* The tokens of values [n] that may be drawn, minus infinity and NaN never, and beside infinity nothing else: how many
+   there are, in the order in which
    `pe_draw` goes through them, with the sum of their weights. Of equal ones the first is the better one. There must be
    room for n. */
 int64_t pe_keep(const pe_filters *filters, const double *values, int64_t n, pe_choice *kept, double *total);

@@ -15,6 +15,7 @@ import numpy as np
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.processors import Candidates
 from pyengine.decoding.search import Best, Finished, IdPool, Process, Start, Written
+from pyengine.errors import OptionError
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
@@ -36,7 +37,7 @@ class SampleSearch(GreedySearch):
         self._uniforms = uniforms
         self._lottery = Lottery(
             temperature=options.temperature or 1.0,
-            top_k=options.top_k if options.do_sample else 1,
+            top_k=min(options.top_k, vocab) if options.do_sample else 1,
             top_p=options.top_p if options.do_sample else 1.0,
             min_p=options.min_p if options.do_sample else 0.0,
             typical_p=options.typical_p if options.do_sample else 1.0,
@@ -165,9 +166,15 @@ class WholeRowSearch(SampleSearch):
         return candidates
 
     def _processed(self, process: Process, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-        found = np.asarray(process(ids, values.copy()), np.float64)
+        given = process(ids, values.copy())
+        try:
+            found = np.asarray(given, np.float64)
+        except (TypeError, ValueError):
+            raise OptionError(f"processor gave a {type(given).__name__}; expected {len(values)} numbers") from None
         if found.shape != values.shape:
-            raise ValueError(f"a processor gave an array of shape {found.shape}; expected {values.shape}")
+            raise OptionError(f"processor gave an array of shape {found.shape}; expected {values.shape}")
+        if not (found > -np.inf).any():
+            raise OptionError("processor left no token; expected a logit above minus infinity")
         return found
 
     def _best_of(self, logits: np.ndarray, values: np.ndarray) -> Best:

@@ -258,11 +258,12 @@ class Generator(Judge):
         self._template = self._template or self._open_template()
         if self._template is None or self._tokenizer is None:
             raise UnsupportedError("the model has no chat template: give generate a prompt")
-        if variables is not None and not (isinstance(variables, Mapping) and variables.keys().isdisjoint(_OWN)):
+        variables = {} if variables is None else variables
+        if not isinstance(variables, Mapping) or not all(type(each) is str and each not in _OWN for each in variables):
             message = f"chat_template_kwargs is {shorten(variables)}; expected a template's own variables by name"
             raise OptionError(message)
         try:
-            return self._template.encode(self._tokenizer, messages, tools, **(variables or {}))
+            return self._template.encode(self._tokenizer, messages, tools, **variables)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
 
@@ -290,11 +291,19 @@ class Generator(Judge):
         read = self._prompts.prompt(
             prompt, settled, truncate=how.truncate, split_special=how.split_special, name=name
         )
-        longest = settled.length_limits(len(read.ids))[1]
+        least, longest = settled.length_limits(len(read.ids))
         if longest <= len(read.ids):
             raise OptionError(
                 f"max_length is {longest}; expected more than the {len(read.ids)} tokens of {name}",
                 keywords=("max_length",),
+            )
+        low = "min_length" if settled.min_new_tokens is None else "min_new_tokens"
+        if least > longest and low in settled.spelled:
+            word = settled.spelled[low]
+            raise OptionError(
+                f"{word} is {getattr(settled, low)}; expected at most {longest - least + getattr(settled, low)} behind "
+                f"the {len(read.ids)} tokens of {name}, which may come to {longest}",
+                keywords=(word,),
             )
         if settled.num_beams > 1 and (how.stop or how.processor is not None):
             raise OptionError(
@@ -344,16 +353,18 @@ class Generator(Judge):
         ids = found.ids.tolist()
         if found.finish == "end" and ids and ids[-1] in self._engine.generation.eos_token_id:
             ids.pop()
-        decoded = None
+        decoded, finish = None, found.finish
         if self._tokenizer is not None:
             writer = Writer(self._tokenizer, asked.request.prompt, asked.stop)
             writer.push(ids)
             writer.finish()
             decoded = Decoded(writer.text, tuple(self._tokenizer.pieces(ids)))
+            if writer.stopped:  # perhaps by characters that only the end of the text has told
+                finish = "stop"
         return Hypothesis(
             ids=tuple(ids),
             score=found.score,
-            finish_reason=found.finish,
+            finish_reason=finish,
             truncated=asked.truncated,
             decoded=decoded,
             **opinions(found),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyengine import EngineError, _core
+from pyengine import EngineError, OptionError, _core
 from pyengine.decoding.search import Found
 from pyengine.options import SearchOptions
 from pyengine.scheduling.scheduler import Request, Scheduler
@@ -81,6 +81,11 @@ def test_a_number_takes_the_token_that_it_falls_on() -> None:
     assert lottery.draw(row[None], np.zeros(6, np.int64), numbers).tolist() == [0, 0, 2, 2, 3, 3]
     none = np.array([[-np.inf, -np.inf], [np.nan, 2.0]])
     assert lottery.draw(none, np.array([0, 1]), np.array([0.5, 0.5])).tolist() == [0, 1]
+    forced = np.array([[1.0, np.inf, -np.inf, np.inf, 2.0]])
+    for rules in ({}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}, {"typical_p": 0.9}, {"temperature": 1e-9}):
+        own = _core.Lottery(**{**OFF, **rules})
+        assert own.draw(forced, np.zeros(2, np.int64), np.array([0.2, 0.7])).tolist() == [1, 3]
+        assert own.best(forced[0], 2)[0].tolist() == [1, 3]
     with pytest.raises(EngineError, match="row 2 of 2"):
         lottery.draw(none, np.array([2]), np.array([0.5]))
     with pytest.raises(EngineError, match="a temperature of 0"):
@@ -144,9 +149,10 @@ def test_candidates_and_whole_rows_draw_alike() -> None:
     """A top-k of 22 is below the 64 that need no whole rows; 65 is beyond the vocabulary."""
     for options in ({}, {"repetition_penalty": 1.4, "suppress_tokens": [4]}):
         few = drawn(settled("decoder", top_k=VOCAB, seed=3, **options))
-        all_of_them = drawn(settled("decoder", top_k=65, seed=3, **options))
-        assert [each.finish for each in few[0]] == [each.finish for each in all_of_them[0]]
-        assert few[0][0].ids.tolist() == all_of_them[0][0].ids.tolist()
+        for above in (65, 10**30):
+            all_of_them = drawn(settled("decoder", top_k=above, seed=3, **options))
+            assert [each.finish for each in few[0]] == [each.finish for each in all_of_them[0]]
+            assert few[0][0].ids.tolist() == all_of_them[0][0].ids.tolist()
 
 
 @pytest.mark.parametrize("drawing", [{}, {"do_sample": True, "seed": 4, "num_return_sequences": 2}])
@@ -166,7 +172,7 @@ def test_processors_of_a_request(drawing: dict[str, Any]) -> None:
     assert seen[0] == [3, 5] and [3, 5, *first.ids[:1].tolist()] in seen
 
 
-@pytest.mark.parametrize("wrong", [RuntimeError("no"), np.zeros(5)])
+@pytest.mark.parametrize("wrong", [RuntimeError("no"), np.zeros(5), None, "x", np.full(VOCAB, np.nan)])
 def test_a_processor_that_fails_ends_its_request_alone(wrong: Any) -> None:
     def process(ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
         if len(ids) < 5:
@@ -182,7 +188,7 @@ def test_a_processor_that_fails_ends_its_request_alone(wrong: Any) -> None:
     scheduler = Scheduler(Watched(MODELS["decoder"]), vocab=VOCAB, budget=40)
     events = list(scheduler.events([failing, *requests]))
     [error] = [event.error for event in events if event.error]
-    assert isinstance(error, RuntimeError if isinstance(wrong, Exception) else ValueError)
+    assert isinstance(error, RuntimeError if isinstance(wrong, Exception) else OptionError)
     for number, expected in enumerate(alone, 1):
         ended = [event.found for event in events if event.request == number]
         assert plain([each for each in ended if each]) == expected

@@ -169,6 +169,9 @@ def test_nothing_to_go_on_from(generator: Generator, without_words: Generator) -
         without_words.generate("")
     with pytest.raises(InputError, match="prompt 1 is empty, and the model has no token to begin with"):
         without_words.generate([[]])
+    for options in ({"min_new_tokens": 9, "max_length": 8}, {"min_length": 12, "max_new_tokens": 5}):
+        with pytest.raises(OptionError, match=r"min_\w+ is \d+; expected at most [58] behind the 3 tokens of the "):
+            generator.generate([5, 6, 7], **options)
     with pytest.raises(OptionError, match="max_length is 3; expected more than the 3 tokens of the prompt"):
         generator.generate([5, 6, 7], max_length=3)
 
@@ -232,6 +235,9 @@ def test_chat(directory: Path, generator: Generator, without_words: Generator) -
     for wrong in ("hello", [], None):
         with pytest.raises(InputError, match="expected messages"):
             generator.chat(wrong)
+    for variables in ({1: 2}, {"messages": []}, ["a"]):
+        with pytest.raises(OptionError, match="chat_template_kwargs is .*; expected a template's own variables"):
+            generator.chat(messages, chat_template_kwargs=variables)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="chat_stream takes one conversation"):
         generator.chat_stream([messages])
     with pytest.raises(UnsupportedError, match="the model has no chat template"):

@@ -177,6 +177,17 @@ def test_a_stop_string_ends_it(generator: Generator) -> None:
             generator.generate("a", stop=wrong)  # type: ignore[call-overload]
 
 
+def test_a_stop_string_that_only_the_end_completes(generator: Generator) -> None:
+    """Half a character is none until nothing follows."""
+    [first] = generator.score("\u00e9").ids[:1]
+    options = GenerationOptions(max_new_tokens=1, logit_bias={first: 1000.0})
+    assert generator.generate("a", options=options).text == "\ufffd"
+    result = generator.generate("a", stop="\ufffd", options=options)
+    assert (result.text, result.ids, result.finish_reason) == ("", (first,), "stop")
+    [*pieces, last] = generator.stream("a", stop="\ufffd", options=options)
+    assert last.result == result and {piece.text for piece in (*pieces, last)} == {""}
+
+
 def test_samples_depend_on_the_seed_alone(generator: Generator) -> None:
     how = {"temperature": 1.5, "seed": 7, "max_new_tokens": 12}
     result = generator.generate("the sea", num_return_sequences=3, **how)
