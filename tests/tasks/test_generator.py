@@ -229,6 +229,8 @@ def test_chat(directory: Path, generator: Generator, without_words: Generator) -
     ]
     with pytest.raises(InputError, match="conversation 2: the chat template refuses .*: no such role: judge"):
         generator.chat([messages, [{"role": "judge", "content": ""}]])
+    with pytest.raises(InputError, match="the prompt has .* tokens; the model has"):
+        generator.chat([{"role": "user", "content": "the sea " * 60}])
     for wrong in ("hello", [], None):
         with pytest.raises(InputError, match="expected messages"):
             generator.chat(wrong)
