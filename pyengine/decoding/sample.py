@@ -15,6 +15,7 @@ import numpy as np
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.processors import Candidates
 from pyengine.decoding.search import Best, Finished, IdPool, Process, Start, Written
+from pyengine.errors import InputError
 from pyengine.options import SearchOptions
 from pyengine.plan import Ahead, StepResult
 
@@ -167,7 +168,7 @@ class WholeRowSearch(SampleSearch):
     def _processed(self, process: Process, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
         found = np.asarray(process(ids, values.copy()), np.float64)
         if found.shape != values.shape:
-            raise ValueError(f"a processor gave an array of shape {found.shape}; expected {values.shape}")
+            raise InputError(f"a processor gave an array of shape {found.shape}; expected {values.shape}")
         return found
 
     def _best_of(self, logits: np.ndarray, values: np.ndarray) -> Best:

@@ -73,6 +73,10 @@ def test_a_model_is_what_its_stacks_make_it(
         pyengine.load(float32_directory, task=Generator)
     with pytest.raises(OptionError, match="shortlist is .*expected none: it is for a model to translate with"):
         pyengine.load(directory, shortlist=tmp_path / "list")
+    with pytest.raises(OptionError, match="task is 'Generator'; expected pyengine.Translator or pyengine.Generator"):
+        pyengine.load(directory, task="Generator")  # type: ignore[call-overload]
+    with pytest.raises(InputError, match=r"a processor gave an array of shape \(\); expected \(\d+,\)"):
+        generator.generate("the sea", processor=lambda ids, logits: None)  # type: ignore[arg-type, return-value]
     about = generator.info()
     assert about["tokenizer"] == "tokenizers" and about["generation"]["bos_token_id"] == BEGIN  # type: ignore[index]
 
