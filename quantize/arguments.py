@@ -174,8 +174,8 @@ def _add_rounding(group: argparse._ArgumentGroup) -> None:
     add(
         "--calibrate",
         metavar="FILE",
-        help="text that int4, --smooth and --prune are calibrated on: a line a source sentence, its translation behind "
-        "a tab; without one the model translates",
+        help="text that int4, --smooth and --prune are calibrated on: of a language model a text a line; else a source "
+        "sentence a line, its translation behind a tab; without one the model translates",
     )
     add("--resume", metavar="FILE", help="keep the calibration there; if it was interrupted, go on")
     add(

@@ -37,6 +37,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     group = parser.add_argument_group("what is read and written")
     group.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
     add_stop(group)
+    group.add_argument("--truncate", action="store_true", help="keep the end of a conversation that is too long")
     add_ways(parser, "for each answer", many=False)
     add_search_options(parser)
     parser.set_defaults(run=run)
@@ -47,6 +48,7 @@ def run(options: argparse.Namespace) -> None:
     keywords = {
         **options.search,
         "stop": options.stop,
+        "truncate": options.truncate,
         "timeout": options.timeout,
         "max_batch_tokens": options.max_batch_tokens,
     }
@@ -70,19 +72,21 @@ def run(options: argparse.Namespace) -> None:
 def _answer(generator: Generator, messages: list[dict[str, str]], keywords: dict[str, Any]) -> str:
     """What was written of the answer until it ended, or until Ctrl-C or the time limit."""
     written: list[str] = []
-    remark = None
+    remarks = []
     try:
         for piece in generator.chat_stream(messages, **keywords):
             written.append(piece.text)
             write(piece.text)
+            if piece.result is not None and piece.result.truncated:
+                remarks.append("the beginning of the conversation was cut to fit the model")
             if piece.result is not None and piece.result.finish_reason == "length":
-                remark = "the answer was cut where its length, or the model's positions, end"
+                remarks.append("the answer was cut where its length, or the model's positions, end")
     except KeyboardInterrupt:
         pass
     except DeadlineError as error:
-        remark = message_of(error)
+        remarks.append(message_of(error))
     write("\n")
-    if remark:
+    for remark in remarks:
         note(f"pyengine: note: {remark}")
     return "".join(written)
 

@@ -93,7 +93,9 @@ def _phi3(keys: Keys, config: dict[str, Any]) -> dict[str, Any]:
     found = _line(keys, config)
     scaling, positions = found["rope_scaling"], config["max_position_embeddings"]
     key = "original_max_position_embeddings"
-    original = scaling[key] if scaling else keys.size("rope.scaling.original_context_length", positions)
+    original = scaling.get(key) if scaling else None
+    if original is None:
+        original = keys.size("rope.scaling.original_context_length", positions)
     return {**found, key: original, "sliding_window": keys.take("attention.sliding_window") or None}
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.errors import UnsupportedError
+from pyengine.errors import CheckpointError, UnsupportedError
 from pyengine.formats.strict_json import shorten
 from pyengine.importers.gguf_keys import Keys
 
 __all__ = ["partial_rotary_factor", "rope_scaling", "rope_theta"]
 
 _FREQUENCIES, _LONG, _SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
+_MAX_FACTORS = 1 << 16
 # Of every Llama 3; conversion keeps no more of them than the factors that they give.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
@@ -39,7 +40,7 @@ def rope_scaling(keys: Keys, dims: int, theta: Any, positions: int) -> dict[str,
     kind = keys.take("rope.scaling.type", "linear")  # a factor without a type is a linear one
     keys.take("rope.scaling.finetuned")  # how it was trained
     if keys.has(_LONG) or keys.has(_SHORT):
-        return _longrope(keys, positions)
+        return _longrope(keys, dims, positions)
     if keys.has(_FREQUENCIES):
         return _by_factors(keys, dims, theta, positions)
     factor = keys.take("rope.scaling.factor", keys.take("rope.scale_linear", 0.0))
@@ -59,26 +60,29 @@ def rope_scaling(keys: Keys, dims: int, theta: Any, positions: int) -> dict[str,
     return {"rope_type": "yarn", "factor": factor, **{key: value for key, value in given.items() if value is not None}}
 
 
-def _factors(keys: Keys, name: str) -> np.ndarray:
+def _factors(keys: Keys, name: str, dims: int) -> np.ndarray:
+    """float32 [dims / 2], all of them positive."""
     if not keys.has(name):
         raise UnsupportedError(f"{keys.path}: tensor {name}: expected beside the other rope factors, found none")
-    stored = keys.tensors[name]
-    if len(stored.shape) != 1 or stored.shape[0] > 1 << 16:
-        raise UnsupportedError(f"{keys.path}: tensor {name}: expected a factor for each angle, found {stored.shape}")
-    return stored.read()
+    stored, count = keys.tensors[name], dims // 2
+    values = stored.read() if stored.shape == (count,) and count <= _MAX_FACTORS else None
+    if values is None or values.min() <= 0:
+        found = list(stored.shape) if values is None else values.min()
+        raise CheckpointError(f"{keys.path}: tensor {name}: expected {count} positive numbers, found {found}")
+    return values
 
 
-def _longrope(keys: Keys, positions: int) -> dict[str, Any]:
+def _longrope(keys: Keys, dims: int, positions: int) -> dict[str, Any]:
     """Both sets of factors. What scores are scaled by is told only where it is not what transformers computes."""
     original = keys.size("rope.scaling.original_context_length", positions)
     given = keys.take("rope.scaling.attn_factor", 1.0)
     factor = max(positions / original, 1.0)
-    computed = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    computed = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 < original else 1.0
     same = type(given) is float and math.isclose(given, computed, rel_tol=1e-6)
     return {
         "rope_type": "longrope",
-        "short_factor": _decimals(_factors(keys, _SHORT)),
-        "long_factor": _decimals(_factors(keys, _LONG)),
+        "short_factor": _decimals(_factors(keys, _SHORT, dims)),
+        "long_factor": _decimals(_factors(keys, _LONG, dims)),
         "original_max_position_embeddings": original,
         **({} if same else {"attention_factor": given}),
     }
@@ -89,7 +93,7 @@ def _by_factors(keys: Keys, dims: int, theta: Any, positions: int) -> dict[str, 
 
     transformers has no such thing, but a LongRoPE of one set is the same.
     """
-    factors = _factors(keys, _FREQUENCIES)
+    factors = _factors(keys, _FREQUENCIES, dims)
     rule = {"rope_type": "llama3", "factor": float(factors.max()), **_LLAMA3}
     if type(theta) is float and theta > 1 and np.allclose(_llama3(rule, dims, theta), factors, rtol=1e-5, atol=0):
         return rule

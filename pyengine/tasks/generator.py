@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -217,16 +217,15 @@ class Generator(Judge):
         one = _is_conversation(messages)
         names = ["the conversation"] if one else [f"conversation {i + 1}" for i in range(len(messages))]
         conversations = [messages] if one else messages
-        prompts = [
+        prompts: Any = [
             self._conversation(each, tools, chat_template_kwargs, name)
             for each, name in zip(conversations, names, strict=True)
         ]
-        results = self.generate(
-            prompts,
+        return self.generate(
+            prompts[0] if one else prompts,
             stop=stop, processor=processor, max_batch_tokens=max_batch_tokens, truncate=truncate, timeout=timeout,
-            options=options, **keywords,
+            options=cast(Any, options), **keywords,
         )  # fmt: skip
-        return results[0] if one else results
 
     @lists_options
     def chat_stream(
@@ -308,7 +307,7 @@ class Generator(Judge):
         if settled.num_beams > 1 and (how.stop or how.processor is not None):
             raise OptionError(
                 f"num_beams is {settled.num_beams}; expected 1 with {'stop' if how.stop else 'a processor'}",
-                keywords=("num_beams",),
+                keywords=("num_beams", "stop"),
             )
         look = None
         if how.stop and self._tokenizer is not None:

@@ -9,6 +9,7 @@ from pyengine.arguments import KEYWORDS, choice, flag, unknown_option
 from pyengine.canonical import ModelConfig
 from pyengine.cpus import started_cpus
 from pyengine.errors import EngineError, OptionError, UnsupportedError
+from pyengine.formats.strict_json import shorten
 from pyengine.modelfile import open_head, open_weights
 from pyengine.options import GenerationKeywords
 from pyengine.shortlist import Shortlist
@@ -122,7 +123,10 @@ def load(
 
 
 def _fitting(config: ModelConfig, name: str, wanted: type[Task] | None) -> type[Task]:
-    """The task that a model fits. UnsupportedError if there is none, or another is `wanted`."""
+    """The task that a model fits. UnsupportedError if there is none, or another is `wanted`; OptionError: no task."""
+    if wanted is not None and wanted not in TASKS:
+        known = " or ".join(f"pyengine.{task.__name__}" for task in TASKS)
+        raise OptionError(f"task is {shorten(wanted)}; expected {known}")
     found = next((task for task in TASKS if task.fits(config)), None)
     if found is None:
         raise UnsupportedError(f"{name}: the model has an encoder alone; there is no task for it")

@@ -127,6 +127,7 @@ def test_wrong_options(directory: Path, error: Any) -> None:
         (["--temperature", "-1"], "--temperature is -1"),
         (["--stop", ""], "--stop is ['']; expected a string, or strings, that are not empty"),
         (["--timeout", "0"], "--timeout is 0"),
+        (["--stop", "x", "--num-beams", "2"], "--num-beams is 2; expected 1 with --stop"),
         (["--max-length", "2"], "--max-length is 2; expected more than the 5 tokens of the prompt"),
     ):
         assert message in error("generate", "-m", directory, "the sea", *words)
@@ -144,6 +145,23 @@ def test_a_conversation(
         messages.append({"role": "assistant", "content": answer})
         expected += f"{answer}\n"
     assert written("chat", "-m", directory, "--system", "on", "--max-new-tokens", 4) == expected
+
+
+def test_a_conversation_longer_than_the_model(
+    directory: Path, generator: Generator, error: Any, monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:  # fmt: skip
+    line = "the sea " * 60
+    give(monkeypatch, f"{line}\n".encode())
+    assert "positions (--truncate keeps its end)" in error("chat", "-m", directory)
+    give(monkeypatch, f"{line}\n".encode())
+    assert main(["chat", "-m", str(directory), "--truncate", "--max-new-tokens", "4", "--suppress-tokens", "1"]) == 0
+    expected = generator.chat(
+        [{"role": "user", "content": line.strip("\n")}], truncate=True, max_new_tokens=4, suppress_tokens=[1]
+    )
+    found = capsysbinary.readouterr()
+    assert expected.truncated and found.out.decode() == f"{expected.text}\n"
+    assert b"pyengine: note: the beginning of the conversation was cut to fit the model" in found.err
 
 
 def test_an_answer_that_takes_too_long(

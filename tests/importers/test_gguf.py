@@ -284,6 +284,22 @@ REFUSED: dict[str, tuple[str, Change, dict[str, Any], type[PyengineError], str]]
     "a factor of text": (
         "llama", lambda w: w.add_string("llama.rope.scaling.factor", "4"), {}, UnsupportedError, "factor: expected a"
     ),
+    "a linear rope where the class has none": (
+        "phi3", lambda w: w.add_rope_scaling_factor(4.0), {}, UnsupportedError, "linear"
+    ),
+    "too few factors of angles": (
+        "llama", lambda w: w.add_tensor("rope_freqs.weight", np.ones(31, np.float32)), {}, CheckpointError,
+        r"tensor rope_freqs.weight: expected 32 positive numbers, found \[31\]",
+    ),
+    "factors of nothing": (
+        "llama", lambda w: w.add_tensor("rope_freqs.weight", np.zeros(32, np.float32)), {}, CheckpointError,
+        "tensor rope_freqs.weight: expected 32 positive numbers, found 0.0",
+    ),
+    "an original context of 1": (
+        "phi3", lambda w: [w.add_tensor(f"rope_factors_{name}.weight", np.ones(24, np.float32))
+                           for name in ("long", "short")],
+        {"original_max_position_embeddings": 1}, UnsupportedError, "original_max_position_embeddings: expected an int",
+    ),
     "a pattern": (
         "gemma2", lambda w: w.add_string("gemma2.attention.sliding_window_pattern", "x"), {}, CheckpointError,
         "gemma2.attention.sliding_window_pattern: expected a number, or 3 flags",

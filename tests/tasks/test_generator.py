@@ -73,6 +73,8 @@ def test_a_model_is_what_its_stacks_make_it(
         pyengine.load(float32_directory, task=Generator)
     with pytest.raises(OptionError, match="shortlist is .*expected none: it is for a model to translate with"):
         pyengine.load(directory, shortlist=tmp_path / "list")
+    with pytest.raises(OptionError, match="task is 'Generator'; expected pyengine.Translator or pyengine.Generator"):
+        pyengine.load(directory, task="Generator")  # type: ignore[call-overload]
     about = generator.info()
     assert about["tokenizer"] == "tokenizers" and about["generation"]["bos_token_id"] == BEGIN  # type: ignore[index]
 
@@ -232,6 +234,8 @@ def test_chat(directory: Path, generator: Generator, without_words: Generator) -
     ]
     with pytest.raises(InputError, match="conversation 2: the chat template refuses .*: no such role: judge"):
         generator.chat([messages, [{"role": "judge", "content": ""}]])
+    with pytest.raises(InputError, match="the prompt has .* tokens; the model has"):
+        generator.chat([{"role": "user", "content": "the sea " * 60}])
     for wrong in ("hello", [], None):
         with pytest.raises(InputError, match="expected messages"):
             generator.chat(wrong)
