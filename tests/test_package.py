@@ -73,4 +73,6 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     listed = re.findall(r"^    (\w+)", capsys.readouterr().out, re.MULTILINE)
-    assert listed == ["quantize", "translate", "info", "bench", "compare", "shortlist"]
+    assert listed == [
+        "quantize", "translate", "generate", "chat", "perplexity", "info", "bench", "compare", "shortlist",
+    ]  # fmt: skip

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.tasks.language import write_language_model
+
 ROOT = Path(__file__).resolve().parents[1]
 USE = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Use\n")[2].partition("\n## ")[0]
 LINES = re.findall(r"```sh\n(.*?)```", USE, re.DOTALL)[0].splitlines()
-PROGRAM = re.findall(r"```python\n(.*?)```", USE, re.DOTALL)[0]
+TRANSLATION, LANGUAGE = re.findall(r"```python\n(.*?)```", USE, re.DOTALL)
 BENCH = "pyengine bench "
 
 
@@ -49,10 +51,19 @@ def test_the_command_line(printed: tuple[Path, dict[str, str]]) -> None:
     assert {"quantize", "translate", "info", "compare"} <= {line.split()[1] for line in outputs}
 
 
-def test_python(printed: tuple[Path, dict[str, str]]) -> None:
-    found = run(printed[0], [sys.executable, "-c", PROGRAM]).splitlines()
+def test_translation(printed: tuple[Path, dict[str, str]]) -> None:
+    found = run(printed[0], [sys.executable, "-c", TRANSLATION]).splitlines()
     assert found[0].startswith("A man riding a bicycle. ")
     assert found[1:] == (printed[0] / "lines.en").read_text(encoding="utf-8").splitlines()
+
+
+def test_language_models(tmp_path: Path) -> None:
+    """With a tiny model under the name of the real one."""
+    (tmp_path / "smollm2-int8").symlink_to(write_language_model(tmp_path / "language"))
+    (tmp_path / "text.txt").write_text("the sea is a stone\n" * 30, encoding="utf-8")
+    found = run(tmp_path, [sys.executable, "-c", LANGUAGE])
+    assert "Usage(" in found
+    assert float(found.splitlines()[-1]) > 1
 
 
 @pytest.mark.exhaustive

@@ -60,7 +60,8 @@ class GreedySearch(Search):
         if not len(written.ids):
             return Found(written.ids, 0.0, finish, written.log_probs, written.best)
         total = np.cumsum(written.log_probs)[-1]  # one by one: a sum must not depend on how many are added at once
-        return Found(written.ids, float(total / self._divisor(len(written.ids))), finish, written.log_probs, written.best)
+        score = float(total / self._divisor(len(written.ids)))
+        return Found(written.ids, score, finish, written.log_probs, written.best)
 
     def _divisor(self, length: int) -> float:
         if length not in self._divisors:
