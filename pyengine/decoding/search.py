@@ -212,7 +212,8 @@ class Search(ABC):
             prompt = start.prompt
             self._histories[slot][: self.beams, : len(prompt)] = prompt
             self._last[slot] = prompt[-1]
-            self._minimum[slot], self._maximum[slot] = self.options.length_limits(len(prompt))
+        limits = {length: self.options.length_limits(length) for length in set(lengths.tolist())}
+        self._minimum[slots], self._maximum[slots] = np.array([limits[each] for each in lengths.tolist()]).T
         placed = np.array([start[1:5] for start in starts], np.int32)
         self._ran[slots], sequences, self._memories[slots], self._rope_sets[slots] = placed.T
         self._sequences[slots] = sequences[:, None]

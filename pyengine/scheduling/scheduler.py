@@ -63,13 +63,16 @@ class _Running:
 class _Group:
     """Requests with the same options, and their search."""
 
-    def __init__(self, options: SearchOptions, whole: bool, sequences: IdPool, *, budget: int, vocab: int) -> None:
+    def __init__(
+        self, options: SearchOptions, whole: bool, sequences: IdPool, *, budget: int, most: int, vocab: int
+    ) -> None:
+        """`most`: requests that may come."""
         kind: type[BeamSearch | GreedySearch] = BeamSearch if options.num_beams > 1 else GreedySearch
         if options.do_sample or whole:
             kind = WholeRowSearch if whole else SampleSearch
         self.samples = kind.samples_of(options)  # hypotheses that grow by themselves
         self.rows, self.sequences = kind.rows_of(options), kind.sequences_of(options)
-        slots = max(1, budget // self.rows) * self.samples
+        slots = max(1, min(budget // self.rows, most)) * self.samples
         self.search = kind(options, sequences, slots=slots, vocab=vocab)
         self.owners: dict[int, tuple[_Running, int]] = {}  # slot -> request, and which of its hypotheses
         self.members = 0  # requests, those whose prompts are running among them
@@ -112,6 +115,7 @@ class Scheduler:
         self._watched = self._remembered = 0  # requests under way that are watched, and that have a memory
         self._wide = self._held = self._room = 0  # rows, sequences and bytes that the requests under way may need
         self._low = 1  # so many requests should wait
+        self._most = budget  # requests that may come: a search of one needs no room for a thousand
 
     @property
     def history_bytes(self) -> int:
@@ -128,6 +132,7 @@ class Scheduler:
         the requests before it are done, and so is what a request's own function raises. Closing the generator cancels
         the rest.
         """
+        self._most = len(requests) if isinstance(requests, list) else self._budget
         queue = Queue(requests, window)
         for _ in self._steps(queue):
             while queue.passed_on in self._done:
@@ -260,7 +265,7 @@ class Scheduler:
         key = options, whole
         group = self._groups.get(key)
         if group is None:
-            group = _Group(*key, self._sequences, budget=self._budget, vocab=self._vocab)
+            group = _Group(*key, self._sequences, budget=self._budget, most=self._most, vocab=self._vocab)
             if self._allowed is not None and group.search.full_logits:
                 raise OptionError(
                     f"top_k is {options.top_k}; with a shortlist, samples need 1..{MOST_CANDIDATES}, and no "
@@ -303,7 +308,8 @@ class Scheduler:
         for group, begun in starting.items():
             slots = group.search.add([start for _, start in begun]).tolist()
             for (running, _), own in zip(begun, slots, strict=True):
-                group.owners.update((slot, (running, number)) for number, slot in enumerate(own))
+                for number, slot in enumerate(own):
+                    group.owners[slot] = running, number
         live = [group for group in self._groups.values() if group.search.live]
         parts = [group.search.rows() for group in live]
         lists = [] if self._allowed is None else [self._allowed(_source(each)) for each in sources]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
@@ -27,6 +27,9 @@ __all__ = ["BATCH_TOKENS", "Task"]
 BATCH_TOKENS = 1024
 """Rows of a step, unless the caller says otherwise."""
 
+SETTLED = 64
+"""Sets of options that are settled and kept: a short sentence would spend a fiftieth of its time on settling its own."""
+
 
 class Task:
     """Base of the tasks. about: what `info` says beside what the engine knows."""
@@ -42,6 +45,7 @@ class Task:
     def __init__(self, engine: Engine, about: dict[str, object]) -> None:
         self._engine = engine
         self._about = about
+        self._resolved = lru_cache(SETTLED)(self._resolve)
 
     def info(self) -> dict[str, object]:
         """What is loaded and how it runs: numbers, names and sizes, ready for JSON."""
@@ -77,6 +81,10 @@ class Task:
         if not (options is None or isinstance(options, GenerationOptions)):
             raise OptionError(f"options is a {type(options).__name__}; expected GenerationOptions")
         asked = GenerationOptions(**keywords) if options is None else options
+        return self._resolved(asked, tuple(asked.spelled.items()))
+
+    def _resolve(self, asked: GenerationOptions, spelled: tuple[tuple[str, str], ...]) -> SearchOptions:
+        """`spelled`: errors call options as these callers do."""
         decoder, vocab = self._engine.config.target_side()
         return asked.resolve(self._engine.generation, vocab, decoder.max_positions)
 

@@ -126,14 +126,15 @@ def checked_ids(ids: Iterable[int], size: int) -> list[int]:
     """``ids`` (Python or NumPy integers, no booleans) as a list if each lies in [0, size), else InputError."""
     try:
         given = list(ids)
-        checked = [index(token) for token in given]
+        kinds = set(map(type, given))
+        checked = given if kinds == {int} else [index(token) for token in given]
     except TypeError:
         raise InputError(f"expected token ids (integers), found {shorten(ids)}") from None
-    if {bool, np.bool_} & set(map(type, given)):  # older NumPy's booleans are indices, too
+    if {bool, np.bool_} & kinds:  # older NumPy's booleans are indices, too
         raise InputError(f"expected token ids (integers), found {shorten(given)}")
-    for token in checked:
-        if not 0 <= token < size:
-            raise InputError(f"expected token ids from 0 to {size - 1}, found {shorten(token)}")
+    if checked and not (min(checked) >= 0 and max(checked) < size):
+        wrong = next(token for token in checked if not 0 <= token < size)
+        raise InputError(f"expected token ids from 0 to {size - 1}, found {shorten(wrong)}")
     return checked
 
 
