@@ -28,7 +28,7 @@ BATCH_TOKENS = 1024
 """Rows of a step, unless the caller says otherwise."""
 
 SETTLED = 64
-"""Sets of options that are settled and kept: a short sentence would spend a fiftieth of its time on settling its own."""
+"""Sets of options that are settled and kept: settling its own takes a fiftieth of a short sentence's time."""
 
 
 class Task:

