@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers.generation import logits_process as warpers
 
 from pyengine import _core
+
+torch = pytest.importorskip("torch")
+warpers = pytest.importorskip("transformers.generation.logits_process")
 
 OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
 
