@@ -11,6 +11,8 @@ from pyengine.errors import OptionError
 
 __all__ = ["SearchOptions"]
 
+_LENGTHS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
+
 LARGEST_POWER = 280
 """Decimal digits of length**length_penalty at most: a score is a sum of log-probabilities over it, in a float64."""
 
@@ -47,6 +49,8 @@ class SearchOptions(SearchSettings):
         Lengths of the checkpoint that exclude each other mean what they mean in transformers: the maximum
         cuts.
         """
+        if self.spelled.keys().isdisjoint(_LENGTHS):
+            return
         most = max(self.max_positions + 1 - prompt, 0)
         for name in self.spelled.keys() & {"max_new_tokens", "min_new_tokens"}:
             if getattr(self, name) > most:

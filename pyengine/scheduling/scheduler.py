@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -175,7 +176,7 @@ class Scheduler:
             self._session.clear()
 
     def _drop_cancelled(self) -> None:
-        for index in self._cancelled & self._running.keys():
+        for index in self._cancelled & self._running.keys() if self._cancelled else ():
             self._abandon(self._running[index], [])
 
     def _abandon(self, running: _Running, result: list[Found] | Exception) -> None:
@@ -283,7 +284,7 @@ class Scheduler:
         starting: dict[_Group, list[tuple[_Running, Start]]] = {}
         sources: list[_Running] = []
         more = None
-        while rows < self._budget:
+        while rows < self._budget and (queue.waiting or self._prompt is not None):
             running, self._prompt = self._prompt or self._admit(queue, rows), None
             if running is None:
                 break
@@ -312,7 +313,6 @@ class Scheduler:
                     group.owners[slot] = running, number
         live = [group for group in self._groups.values() if group.search.live]
         parts = [group.search.rows() for group in live]
-        lists = [] if self._allowed is None else [self._allowed(_source(each)) for each in sources]
         ahead = None
         if len(live) == 1 and more is None and not queue.waiting:
             ahead = live[0].search.ahead(STEPS_AHEAD, SECONDS_AHEAD)
@@ -321,17 +321,24 @@ class Scheduler:
         plan = Plan(
             **join(parts, more),
             free_sequences=freed,
-            free_memories=np.array(freed_memories, np.int32),
-            encode_tokens=np.concatenate([NO_IDS, *map(_source, sources)]),
-            encode_lengths=np.array([len(_source(each)) for each in sources], np.int32),
-            encode_memories=np.array([each.memory for each in sources], np.int32),
-            list_offsets=np.cumsum([0, *map(len, lists)], dtype=np.int32) if lists else NO_IDS,
-            list_ids=np.concatenate(lists) if lists else NO_IDS,
+            **(self._encoded(sources) if sources else {}),
+            free_memories=np.array(freed_memories, np.int32) if freed_memories else NO_IDS,
             top_k=max([group.search.top_k for group in live], default=0),
             full_logits=any(group.search.full_logits for group in live),
             ahead=ahead,
         )
         return plan, live, parts
+
+    def _encoded(self, sources: list[_Running]) -> dict[str, Any]:
+        """Parts of a plan: the sources of these requests."""
+        lists = [] if self._allowed is None else [self._allowed(_source(each)) for each in sources]
+        return {
+            "encode_tokens": np.concatenate([_source(each) for each in sources]),
+            "encode_lengths": np.array([len(_source(each)) for each in sources], np.int32),
+            "encode_memories": np.array([each.memory for each in sources], np.int32),
+            "list_offsets": np.cumsum([0, *map(len, lists)], dtype=np.int32) if lists else NO_IDS,
+            "list_ids": np.concatenate(lists) if lists else NO_IDS,
+        }
 
     def _release(self) -> None:
         """Takes back the ids of sequences that no search needs. Not sooner: a plan forks before it frees, so that an id
