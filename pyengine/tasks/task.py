@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache, partial
@@ -31,16 +32,16 @@ SETTLED = 64
 """Sets of options that are settled and kept: settling its own takes a fiftieth of a short sentence's time."""
 
 
-class Task:
+class Task(ABC):
     """Base of the tasks. about: what `info` says beside what the engine knows."""
 
     purpose: ClassVar[str]
     """What a model is loaded for, and by which command and calls: behind "a model to"."""
 
     @classmethod
+    @abstractmethod
     def fits(cls, config: ModelConfig) -> bool:
         """Whether it is the task of such models."""
-        raise NotImplementedError
 
     def __init__(self, engine: Engine, about: dict[str, object]) -> None:
         self._engine = engine
