@@ -4,6 +4,7 @@ and the ids of a greedy search.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,11 @@ def test_what_the_importer_makes_of_it(case: tuple[Family, CanonicalModel]) -> N
         np.testing.assert_allclose(values, family.tensors[name], rtol=3e-7, atol=1e-7, err_msg=name)
 
 
+def in_double(family: Family) -> Any:
+    """Where two tokens nearly tie, torch's own products in float32 fall to one side or the other from run to run."""
+    return copy.deepcopy(family.model).double()
+
+
 def core_of(model: CanonicalModel) -> Any:
     return TinyModel.of(model.config, floats(model), "float32").core()
 
@@ -81,7 +87,7 @@ def test_greedy_ids(case: tuple[Family, CanonicalModel]) -> None:
         found.append(best[:, 0])
         rows = best
     with torch.no_grad():
-        theirs = family.model.generate(
+        theirs = in_double(family).generate(
             torch.tensor(prompts), attention_mask=torch.ones(prompts.shape), do_sample=False, max_new_tokens=NEW,
             eos_token_id=None, pad_token_id=5,
         )  # fmt: skip
@@ -165,7 +171,7 @@ def test_beams(case: tuple[Family, CanonicalModel]) -> None:
     scheduler = Scheduler(new_session(core_of(model)), vocab=vocab, budget=64, rope_set=config.rope_set)
     found = [best[0] for best in scheduler.run([Request(None, prompt.astype(np.int32), options) for prompt in prompts])]
     with torch.no_grad():
-        theirs = family.model.generate(
+        theirs = in_double(family).generate(
             torch.tensor(prompts), attention_mask=torch.ones(prompts.shape), num_beams=4, do_sample=False,
             max_new_tokens=BEAM_NEW, pad_token_id=5,
             output_scores=True, return_dict_in_generate=True,
