@@ -19,18 +19,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Ahead", "Observer", "Plan", "Session", "StepResult"]
+__all__ = ["NO_IDS", "NO_PAIRS", "Ahead", "Observer", "Plan", "Session", "StepResult"]
 
 Observer = Callable[[str, np.ndarray], None]
 """Gets the packed name of a linear layer and what it reads, float32 [rows, K], valid during the call."""
 
 
+NO_IDS, NO_PAIRS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
+
+
 def _no_ids() -> np.ndarray:
-    return np.zeros(0, np.int32)
+    return NO_IDS
 
 
 def _no_pairs() -> np.ndarray:
-    return np.zeros((0, 2), np.int32)
+    return NO_PAIRS
 
 
 def _no_offsets() -> np.ndarray:

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pyengine.decoding.histories import Histories
-from pyengine.decoding.search import NO_IDS, Finished, Found, IdPool, Search, Start
+from pyengine.decoding.search import Finished, Found, IdPool, Search, Start
 from pyengine.options import SearchOptions
-from pyengine.plan import Ahead, StepResult
+from pyengine.plan import NO_IDS, Ahead, StepResult
 
 __all__ = ["BeamSearch"]
 
@@ -94,7 +94,8 @@ class BeamSearch(Search):
             if beams.ended[slot, rank]:
                 ids = history[self.beams + rank, : beams.ended_lengths[slot, rank]]
                 score = float(beams.ended_scores[slot, rank])
-                hypotheses.append(Found(ids[prompt:].copy(), score, self._finish_of(slot, ids)))
+                finish = self._finish(len(ids) >= self._maximum[slot], bool(self._ends(ids[-1:])[0]))
+                hypotheses.append(Found(ids[prompt:].copy(), score, finish))
         if not hypotheses:
             hypotheses.append(Found(NO_IDS, -np.inf, "length"))
         return hypotheses

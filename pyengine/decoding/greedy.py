@@ -31,18 +31,30 @@ class GreedySearch(Search):
         return Ahead(steps, seconds, self._end) if steps > 1 else None
 
     def advance(self, scores: StepResult) -> list[Finished]:
-        if scores.passed is not None:
-            self._write(*(each.T for each in scores.passed))
-        candidates = self._candidates(scores, normalize=False)
-        best = np.arange(len(self._live)), candidates.values.argmax(axis=1)
-        return self._go_on(candidates.ids[best], candidates.unprocessed[best] - scores.log_normalizer)
+        if self._edits.kinds is None:  # what may be taken is as the core gave it
+            tokens, logits = np.maximum(scores.top_ids[:, 0], 0), scores.top_logits[:, 0]
+        else:
+            candidates = self._candidates(scores, normalize=False)
+            best = np.arange(len(self._live)), candidates.values.argmax(axis=1)
+            tokens, logits = candidates.ids[best], candidates.unprocessed[best]
+        return self._go_on(tokens, logits - scores.log_normalizer, scores.passed)
 
-    def _go_on(self, tokens: np.ndarray, log_probs: np.ndarray) -> list[Finished]:
-        """Every sentence has one more token [n]; those that finished."""
+    def _go_on(
+        self, tokens: np.ndarray, log_probs: np.ndarray, passed: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> list[Finished]:
+        """Every sentence has one more token [n], behind those [m, n] that `passed`; those that finished."""
         live = self._live
-        self._write(tokens[:, None], log_probs[:, None])
-        done = self._ends(tokens) | (self._length[live] >= self._maximum[live])
-        finished = [Finished(slot, [self._found(slot)]) for slot in live[done].tolist()] if done.any() else []
+        if passed is None:
+            self._write(tokens[:, None], log_probs[:, None])
+        else:
+            pairs = zip(passed, (tokens[None], log_probs[None]), strict=True)
+            self._write(*(np.concatenate([*pair]).T for pair in pairs))
+        ended, at_limit = self._ends(tokens), self._length[live] >= self._maximum[live]
+        done = ended | at_limit
+        finished = [
+            Finished(slot, [self.scored(self.written(slot), self._finish(*how))])
+            for slot, *how in zip(live[done].tolist(), at_limit[done].tolist(), ended[done].tolist(), strict=True)
+        ]
         self._drop(done)
         return finished
 
@@ -59,7 +71,7 @@ class GreedySearch(Search):
         """The hypothesis of these new ids; one of none has the score 0."""
         if not len(written.ids):
             return Found(written.ids, 0.0, finish, written.log_probs, written.best)
-        total = np.cumsum(written.log_probs)[-1]  # one by one: a sum must not depend on how many are added at once
+        total = written.log_probs.cumsum()[-1]  # one by one: a sum must not depend on how many are added at once
         score = float(total / self._divisor(len(written.ids)))
         return Found(written.ids, score, finish, written.log_probs, written.best)
 
@@ -68,15 +80,12 @@ class GreedySearch(Search):
             self._divisors[length] = float(self._power(np.array([length]), self.options.length_penalty)[0])
         return self._divisors[length]
 
-    def _found(self, slot: int) -> Found:
-        return self.scored(self.written(slot), self._finish_of(slot, self._histories[slot][0, : self._length[slot]]))
-
     def _write(self, tokens: np.ndarray, log_probs: np.ndarray) -> None:
         """Every sentence goes on with int tokens [n, m]."""
         live = self._live
-        if tokens.shape[1]:
-            length = self._length[live]
-            self._histories.reserve(live, length + tokens.shape[1])
-            self._write_tokens(self._histories, live, length, tokens, log_probs)
-            self._length[live] += tokens.shape[1]
-            self._last[live, 0] = tokens[:, -1]
+        length = self._length[live]
+        longer = length + tokens.shape[1]
+        self._histories.reserve(live, longer)
+        self._write_tokens(self._histories, live, length, tokens, log_probs)
+        self._length[live] = longer
+        self._last[live, 0] = tokens[:, -1]

@@ -25,7 +25,7 @@ class Histories:
         self._values = np.empty((slots if values else 0, LEAST))
         self._grown: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
         self._homes, self._value_homes = (
-            each.ctypes.data + each.strides[0] * np.arange(len(each), dtype=np.uintp)
+            each.__array_interface__["data"][0] + each.strides[0] * np.arange(len(each), dtype=np.uintp)
             for each in (self._shares, self._values)
         )
         self.addresses, self.value_addresses = self._homes.copy(), self._value_homes.copy()
@@ -47,6 +47,8 @@ class Histories:
 
     def reserve(self, slots: np.ndarray, lengths: np.ndarray) -> None:
         """Make room for `lengths` [n] tokens in these slots [n]."""
+        if not len(lengths) or lengths.max() <= LEAST:  # most calls
+            return
         for i in (lengths > self.capacity[slots]).nonzero()[0].tolist():
             slot, before = int(slots[i]), self[slots[i]]
             capacity = max(int(lengths[i]), 2 * before.shape[1])
@@ -61,8 +63,8 @@ class Histories:
 
     def release(self, slots: np.ndarray) -> None:
         """Give back what these slots need no longer."""
-        for slot in self._grown.keys() & set(slots.tolist()):
+        for slot in self._grown.keys() & set(slots.tolist()) if self._grown else ():
             del self._grown[slot]
-        self.addresses[slots], self.capacity[slots] = self._homes[slots], LEAST
-        if len(self._values):
-            self.value_addresses[slots] = self._value_homes[slots]
+            self.addresses[slot], self.capacity[slot] = self._homes[slot], LEAST
+            if len(self._values):
+                self.value_addresses[slot] = self._value_homes[slot]

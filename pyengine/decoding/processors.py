@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pyengine.options import SearchOptions
+from pyengine.plan import NO_IDS
 
 __all__ = ["Candidates", "Context", "Edits", "Processors"]
 
@@ -76,7 +77,7 @@ class Candidates:
 
 
 class Processors:
-    """The processors that `options` ask for, for a model with `vocab` target ids."""
+    """The processors that `options` ask for, for a model with `vocab` target ids. For any number of threads."""
 
     def __init__(self, options: SearchOptions, vocab: int) -> None:
         self._options = options
@@ -88,11 +89,12 @@ class Processors:
         self._banned = _ascending(banned)
         self._suppressed = _ascending(options.suppress_tokens)
         always = [*banned, *options.suppress_tokens]
-        self._always = {short: _ascending([*always, *(options.end if short else ())]) for short in (False, True)}
+        ends = {False: (), True: options.end}
+        self._always = {short: _ascending([*always, *end]).astype(np.int32) for short, end in ends.items()}
         self._begin = _ascending(options.begin_suppress_tokens)
         self._phrases = _by_length([word for word in words if len(word) > 1])
         self._forced_end = _ascending(options.forced_eos_token_id)
-        self._kept: tuple[tuple[int, bool], Edits] | None = None  # of the last step: most are like it
+        self._tiled = dict.fromkeys(self._always, Edits(np.zeros(1, np.int32), NO_IDS))  # as many rows as there were
         self._biased = np.array([id for id, _ in options.logit_bias], np.int64)
         self._biases = np.array([bias for _, bias in options.logit_bias])
         self._counts = bool(options.presence_penalty or options.frequency_penalty)
@@ -121,11 +123,11 @@ class Processors:
 
     def _same_bans(self, rows: int, short: bool) -> Edits:
         """Every row has the bans that always hold, and those of end tokens if all are `short`."""
-        if self._kept is None or self._kept[0] != (rows, short):
-            banned = self._always[short].astype(np.int32)
-            offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(len(banned))
-            self._kept = (rows, short), Edits(offsets, np.tile(banned, rows))
-        return self._kept[1]
+        tiled, banned = self._tiled[short], self._always[short]
+        if len(tiled.offsets) <= rows:
+            offsets = np.arange(2 * rows + 1, dtype=np.int32) * np.int32(len(banned))
+            self._tiled[short] = tiled = Edits(offsets, np.tile(banned, 2 * rows))
+        return Edits(tiled.offsets[: rows + 1], tiled.ids[: rows * len(banned)])
 
     def apply(
         self, edits: Edits, top_ids: np.ndarray, top_values: np.ndarray, edited_values: np.ndarray
@@ -235,14 +237,14 @@ class Processors:
         """Adds the forced tokens; returns which rows have any, None if none has."""
         if self._options.forced_bos_token_id is None and not self._forced_end.size:
             return None
-        last = (context.length == context.maximum - 1) & bool(self._forced_end.size)
-        first = (context.length == 1) & (self._options.forced_bos_token_id is not None) & ~last
-        forced: np.ndarray = first | last
-        if not forced.any():
-            return None
-        _cross(found, first, np.array([self._options.forced_bos_token_id or 0]), FORCE)
+        last: np.ndarray = context.length == (context.maximum - 1 if self._forced_end.size else -1)
+        forced = last
+        if self._options.forced_bos_token_id is not None:
+            first = (context.length == 1) & ~last
+            forced = first | last
+            _cross(found, first, np.array([self._options.forced_bos_token_id]), FORCE)
         _cross(found, last, self._forced_end, FORCE)
-        return forced
+        return forced if forced.any() else None
 
     def _begin_index(self, prompt: np.ndarray) -> np.ndarray:
         """The length at which `begin_suppress_tokens` act: the first token that is not forced."""

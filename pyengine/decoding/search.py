@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,12 +17,9 @@ import numpy as np
 from pyengine.decoding.histories import Histories
 from pyengine.decoding.processors import Candidates, Context, Edits, Processors
 from pyengine.options import SearchOptions
-from pyengine.plan import Ahead, StepResult
+from pyengine.plan import NO_IDS, NO_PAIRS, Ahead, StepResult
 
 __all__ = ["Best", "Finish", "Finished", "Found", "IdPool", "Process", "Rows", "Search", "Start", "Written"]
-
-
-NO_IDS, NO_PAIRS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
 
 Process = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Given a hypothesis, int32 ids from its prompt on, and float64 logits [vocab] after all other processors, those that
@@ -137,6 +135,10 @@ class IdPool:
         self.used[ids] = False
 
 
+_processors = lru_cache(64)(Processors)
+"""Most calls have the options of the last one."""
+
+
 class Search(ABC):
     """Base of `GreedySearch` and `BeamSearch`, which choose among candidates in `advance`."""
 
@@ -151,14 +153,15 @@ class Search(ABC):
         self.beams = options.num_beams
         self._slots = IdPool(slots)
         self._pool = sequences
-        self._processors = Processors(options, vocab)
+        self._processors = _processors(options, vocab)
         self._end = np.array(options.end, np.int32)
         self._live = np.zeros(0, np.intp)
         self._fresh = 0  # the last so many of _live have not had a step yet
         self._histories = histories
         self._last, self._sequences = np.zeros((2, slots, self.beams), np.int32)
-        self._length, self._prompt, self._minimum, self._maximum = np.zeros((4, slots), np.int32)
-        self._ran, self._memories, self._rope_sets = np.zeros((3, slots), np.int32)
+        self._numbers = np.zeros((7, slots), np.int32)  # of each slot: these, which are its rows
+        self._length, self._prompt, self._minimum, self._maximum = self._numbers[:4]
+        self._ran, self._memories, self._rope_sets = self._numbers[4:]
         self._turns = False  # whether some sentence has taken another set than the first
         self._forks = NO_PAIRS
         self._freed = NO_IDS
@@ -206,19 +209,16 @@ class Search(ABC):
 
     def add(self, starts: Sequence[Start]) -> np.ndarray:
         """Begin these sentences; the slots of each, [n, samples]."""
-        slots, lengths = self._slots.take(len(starts)), np.array([len(each.prompt) for each in starts])
-        self._histories.reserve(slots, lengths + 1)
-        for slot, start in zip(slots.tolist(), starts, strict=True):
-            prompt = start.prompt
-            self._histories[slot][: self.beams, : len(prompt)] = prompt
-            self._last[slot] = prompt[-1]
-        limits = {length: self.options.length_limits(length) for length in set(lengths.tolist())}
-        self._minimum[slots], self._maximum[slots] = np.array([limits[each] for each in lengths.tolist()]).T
-        placed = np.array([start[1:5] for start in starts], np.int32)
-        self._ran[slots], sequences, self._memories[slots], self._rope_sets[slots] = placed.T
-        self._sequences[slots] = sequences[:, None]
-        self._turns |= bool(placed[:, 3].any())
-        self._length[slots] = self._prompt[slots] = lengths
+        slots, lengths = self._slots.take(len(starts)), [len(each.prompt) for each in starts]
+        self._histories.reserve(slots, np.array(lengths) + 1)
+        limits = {length: self.options.length_limits(length) for length in set(lengths)}
+        numbers = []
+        for slot, length, start in zip(slots.tolist(), lengths, starts, strict=True):
+            self._histories[slot][: self.beams, :length] = start.prompt
+            self._last[slot], self._sequences[slot] = start.prompt[-1], start.sequence
+            self._turns |= start.rope_set > 0
+            numbers.append((length, length, *limits[length], start.ran, start.memory, start.rope_set))
+        self._numbers[:, slots] = np.array(numbers, np.int32).T
         self._live = np.concatenate([self._live, slots])
         self._fresh += len(starts)
         return slots[:, None]
@@ -266,14 +266,15 @@ class Search(ABC):
         if self._fresh or not self.live or self._edits.kinds is not None or self._processors.needs_history:
             return 1
         length = self._length[self._live]
-        limit = self._maximum[self._live] - (1 if self.options.forced_eos_token_id else 0)
-        short = length < self._minimum[self._live]
-        limit = np.where(short, np.minimum(limit, self._minimum[self._live]), limit)
-        return max(1, min(most, int((limit - length).min())))
+        least = int((self._maximum[self._live] - length).min()) - (1 if self.options.forced_eos_token_id else 0)
+        missing = self._minimum[self._live] - length
+        if missing.max() > 0:
+            least = min(least, int(missing[missing > 0].min()))
+        return max(1, min(most, least))
 
     def _context(self, old: np.ndarray, fresh: np.ndarray) -> Context:
         """One entry a logit row: every beam of the old sentences, then one for each fresh one."""
-        slots = np.concatenate([old.repeat(self.beams), fresh])
+        slots = self._live if self.beams == 1 else np.concatenate([old.repeat(self.beams), fresh])
         history = None
         if self._processors.needs_history:
             begun = (self._histories[slot][: self.beams, : self._length[slot]].ravel() for slot in old)
@@ -307,23 +308,21 @@ class Search(ABC):
 
     def _drop(self, done: np.ndarray) -> None:
         """Forget the sentences on the mask `done` over `_live`; all others have begun from here on."""
-        if done.any():
-            slots = self._live[done]
+        self._fresh = 0
+        slots = self._live[done]
+        if len(slots):
             self.free(np.array(sorted(set(self._sequences[slots].ravel().tolist())), np.int32))
             self._histories.release(slots)
             self._slots.give(slots)
             self._live = self._live[~done]
             if not len(self._live):
                 self._forks = NO_PAIRS  # of a sentence that was dropped
-        self._fresh = 0
 
     def free(self, sequences: np.ndarray) -> None:
         """These are needed no longer."""
         if len(sequences):
             self._freed = np.concatenate([self._freed, sequences])
 
-    def _finish_of(self, slot: int, ids: np.ndarray) -> Finish:
-        """Why the hypothesis `ids` [n], prompt and all, has ended."""
-        at_limit = len(ids) >= self._maximum[slot]
-        cut = at_limit and (bool(self.options.forced_eos_token_id) or not bool(self._ends(ids[-1:])[0]))
-        return "length" if cut else "end"
+    def _finish(self, at_limit: bool, ended: bool) -> Finish:
+        """Why a hypothesis is over that has its maximum length, or an end token, or both."""
+        return "length" if at_limit and (self.options.forced_eos_token_id or not ended) else "end"

@@ -51,8 +51,7 @@ class GenerationOptions(GivenOptions):
                 raise OptionError(f"{both[0]} and {word} are one option: give one of them", keywords=both)
             spelled[name] = word
             values[name] = OPTIONS[name].kind.check(word, value)
-        for name, value in (*values.items(), ("spelled", spelled)):
-            object.__setattr__(self, name, value)
+        self.__dict__.update(values, spelled=spelled)  # frozen
         self._check_pairs()
 
     def _check_pairs(self) -> None:

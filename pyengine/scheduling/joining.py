@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pyengine.decoding.search import NO_IDS, NO_PAIRS, Rows, Search
-from pyengine.plan import StepResult
+from pyengine.decoding.search import Rows, Search
+from pyengine.plan import NO_IDS, NO_PAIRS, StepResult
 
 __all__ = ["join", "split"]
 

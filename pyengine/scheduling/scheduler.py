@@ -22,10 +22,10 @@ from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.processors import Edits
 from pyengine.decoding.sample import MOST_CANDIDATES, SampleSearch, WholeRowSearch
-from pyengine.decoding.search import NO_IDS, NO_PAIRS, Finished, Found, IdPool, Rows, Start, Written
+from pyengine.decoding.search import Finished, Found, IdPool, Rows, Start, Written
 from pyengine.errors import OptionError
 from pyengine.options import SearchOptions
-from pyengine.plan import Plan, Session
+from pyengine.plan import NO_IDS, NO_PAIRS, Plan, Session
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.joining import join, split
 from pyengine.scheduling.requests import Event, Queue, Request
@@ -37,7 +37,7 @@ STEPS_AHEAD, SECONDS_AHEAD = 32, 0.02
 """How many steps may run without coming back to Python, and how long: a deadline or Ctrl-C need not wait."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Running:
     """A request under way.
 

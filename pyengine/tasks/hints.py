@@ -31,11 +31,12 @@ def hint(texts: Iterable[tuple[object, TranslationResult]]) -> str | None:
     for text, result in texts:
         if not isinstance(text, str):
             continue
-        lines = sum(1 for line in text.splitlines() if line.strip())
-        if lines > 1:
-            return f"{shorten(text)} has {lines} lines and was read as one sentence; {_ADVICE}"
+        lines = text.splitlines()
+        lines = [line for line in lines if line.strip()] if len(lines) > 1 else lines
+        if len(lines) > 1:
+            return f"{shorten(text)} has {len(lines)} lines and was read as one sentence; {_ADVICE}"
         count = _sentences(text)
-        if count > max(1, len(_END.findall(result.text))):
+        if count > 1 and count > len(_END.findall(result.text)):
             return f"{shorten(text)} has {count} sentences or more, and its translation fewer; {_ADVICE}"
     return None
 

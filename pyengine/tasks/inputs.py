@@ -16,6 +16,7 @@ from pyengine.arguments import real
 from pyengine.canonical.config import ModelConfig
 from pyengine.errors import InputError, OptionError
 from pyengine.formats.strict_json import shorten
+from pyengine.plan import NO_IDS
 from pyengine.scheduling.deadline import Deadline
 from pyengine.text.tokenizer import Tokenizer, checked_ids
 
@@ -146,8 +147,10 @@ class Inputs:
 
     def prefix(self, sentence: Sentence | None, name: str = "target_prefix") -> np.ndarray:
         """int32 ids that hypotheses begin with, without start token; none for None."""
+        if sentence is None:
+            return NO_IDS
         try:
-            return np.array([] if sentence is None else self._ids(sentence, "prefix", name), np.int32)
+            return np.array(self._ids(sentence, "prefix", name), np.int32)
         except InputError as error:
             raise InputError(str(error), keywords=(name,)) from None
 

@@ -370,7 +370,8 @@ class Translator(Task):
                 keywords=("target_prefix",),
             )
         settled.check_lengths(prompt)
-        return Request(source, np.concatenate([np.array([settled.start], np.int32), prefix]), settled)
+        start = np.array([settled.start], np.int32)
+        return Request(source, np.concatenate([start, prefix]) if len(prefix) else start, settled)
 
     def _result(self, request: Request, found: list[Found], truncated: bool) -> TranslationResult:
         prefix = request.prompt[1:].tolist() if request.source is not None and len(request.source) else []

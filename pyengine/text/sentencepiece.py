@@ -139,7 +139,10 @@ class SentencePieceTokenizer:
                 f"{self.target_size}, found {self._end}"
             )
         self._special = frozenset(settings.special)
-        self._special_ids = frozenset(source.ids[token] for token in settings.special)
+        hidden = {source.ids[token] for token in settings.special}
+        self._shown = [
+            piece if index < self._known and index not in hidden else None for index, piece in enumerate(self._pieces)
+        ]
         # The original joins pieces with the source's model unless the vocabularies are separate.
         self._decoder = self._target_model if settings.separate_vocabularies else self._source_model
         self._clean_up_spaces = settings.clean_up_spaces
@@ -160,17 +163,13 @@ class SentencePieceTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """See ``Tokenizer``."""
         text = ""
-        run: list[str] = []
-        for index in checked_ids(ids, self.target_size):
-            if index in self._special_ids or index >= self._known:
-                continue
-            piece = self._pieces[index]
-            if piece in self._special:  # under another id than its own: two vocabularies that disagree on it
-                text += self._decoder.join(run) + piece + " "
-                run = []
-            else:
-                run.append(piece)
-        text += self._decoder.join(run)
+        run = [piece for index in checked_ids(ids, self.target_size) if (piece := self._shown[index]) is not None]
+        begin = 0
+        # Under another id than its own: two vocabularies that disagree on it.
+        for place in [place for place, piece in enumerate(run) if piece in self._special]:
+            text += self._decoder.join(run[begin:place]) + run[place] + " "
+            begin = place + 1
+        text += self._decoder.join(run[begin:])
         text = text.replace(_WORD_START, " ").strip()
         return clean_up_spaces(text) if self._clean_up_spaces else text
 
