@@ -13,20 +13,19 @@ them are one plan. A result depends on the request alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
-from pyengine.decoding.processors import Edits
-from pyengine.decoding.sample import MOST_CANDIDATES, SampleSearch, WholeRowSearch
+from pyengine.decoding.sample import MOST_CANDIDATES
 from pyengine.decoding.search import Finished, Found, IdPool, Rows, Start, Written
 from pyengine.errors import OptionError
 from pyengine.options import SearchOptions
-from pyengine.plan import NO_IDS, NO_PAIRS, Plan, Session
+from pyengine.plan import NO_IDS, Plan, Session
 from pyengine.scheduling.deadline import Deadline
+from pyengine.scheduling.groups import Group, Running
 from pyengine.scheduling.joining import join, split
 from pyengine.scheduling.requests import Event, Queue, Request
 from pyengine.scheduling.slicing import run_plan
@@ -35,48 +34,6 @@ __all__ = ["Event", "Request", "Scheduler"]
 
 STEPS_AHEAD, SECONDS_AHEAD = 32, 0.02
 """How many steps may run without coming back to Python, and how long: a deadline or Ctrl-C need not wait."""
-
-
-@dataclass(eq=False, slots=True)
-class _Running:
-    """A request under way.
-
-    room              bytes of the cache that it may come to need
-    sequence, memory  what its prompt runs in, and what it reads, or -1
-    rope_set          the frequencies that its rows take
-    ran               tokens of its prompt that have had a step
-    shown             new ids of each hypothesis that were shown to whoever looks
-    found             hypothesis -> what was found
-    """
-
-    index: int
-    request: Request
-    group: _Group
-    room: int
-    sequence: int
-    memory: int
-    rope_set: int
-    ran: int = 0
-    shown: dict[int, int] = field(default_factory=dict)
-    found: dict[int, Found] = field(default_factory=dict)
-
-
-class _Group:
-    """Requests with the same options, and their search."""
-
-    def __init__(
-        self, options: SearchOptions, whole: bool, sequences: IdPool, *, budget: int, most: int, vocab: int
-    ) -> None:
-        """`most`: requests that may come."""
-        kind: type[BeamSearch | GreedySearch] = BeamSearch if options.num_beams > 1 else GreedySearch
-        if options.do_sample or whole:
-            kind = WholeRowSearch if whole else SampleSearch
-        self.samples = kind.samples_of(options)  # hypotheses that grow by themselves
-        self.rows, self.sequences = kind.rows_of(options), kind.sequences_of(options)
-        slots = max(1, min(budget // self.rows, most)) * self.samples
-        self.search = kind(options, sequences, slots=slots, vocab=vocab)
-        self.owners: dict[int, tuple[_Running, int]] = {}  # slot -> request, and which of its hypotheses
-        self.members = 0  # requests, those whose prompts are running among them
 
 
 class Scheduler:
@@ -103,10 +60,10 @@ class Scheduler:
         self._deadline = deadline or Deadline()
         self._allowed = allowed
         self._rope_set = rope_set
-        self._groups: dict[tuple[SearchOptions, bool], _Group] = {}  # by options, and whether whole rows are looked at
-        self._latest: tuple[SearchOptions, bool, _Group] | None = None  # most requests have the options of the last one
-        self._running: dict[int, _Running] = {}  # by index
-        self._prompt: _Running | None = None  # whose prompt has begun and goes on
+        self._groups: dict[tuple[SearchOptions, bool], Group] = {}  # by options, and whether whole rows are looked at
+        self._latest: tuple[SearchOptions, bool, Group] | None = None  # most requests have the options of the last one
+        self._running: dict[int, Running] = {}  # by index
+        self._prompt: Running | None = None  # whose prompt has begun and goes on
         self._cancelled: set[int] = set()
         self._done: dict[int, list[Found] | Exception] = {}
         self._events: list[Event] | None = None  # None: nobody listens
@@ -179,7 +136,7 @@ class Scheduler:
         for index in self._cancelled & self._running.keys() if self._cancelled else ():
             self._abandon(self._running[index], [])
 
-    def _abandon(self, running: _Running, result: list[Found] | Exception) -> None:
+    def _abandon(self, running: Running, result: list[Found] | Exception) -> None:
         """The request ends as it is."""
         group = running.group
         if self._events is not None and isinstance(result, Exception):
@@ -192,7 +149,7 @@ class Scheduler:
             group.search.free(np.array([running.sequence], np.int32))
         self._leave(running, result)
 
-    def _leave(self, running: _Running, result: list[Found] | Exception) -> None:
+    def _leave(self, running: Running, result: list[Found] | Exception) -> None:
         group = running.group
         if running.memory >= 0:
             self._freed_memories.append(running.memory)
@@ -207,7 +164,7 @@ class Scheduler:
         self._cancelled.discard(running.index)
         self._done[running.index] = result
 
-    def _admit(self, queue: Queue, rows: int) -> _Running | None:
+    def _admit(self, queue: Queue, rows: int) -> Running | None:
         """The next request, if a step that has so many rows already, and the cache, have room for it."""
         while queue.waiting:
             index, request = queue.waiting[0]
@@ -242,7 +199,7 @@ class Scheduler:
             memory = self._memories.take_one() if encoded else -1
             sequence = self._sequences.take_one()
             # A last token is never read.
-            running = _Running(index, request, group, room, sequence, memory, self._rope_set(longest - 1))
+            running = Running(index, request, group, room, sequence, memory, self._rope_set(longest - 1))
             self._running[index] = running
             group.members += 1
             self._watched += request.watch is not None
@@ -258,7 +215,7 @@ class Scheduler:
         if self._events is not None:
             self._events.append(Event(index, 0, NO_IDS, None, found))
 
-    def _group_of(self, request: Request) -> _Group:
+    def _group_of(self, request: Request) -> Group:
         options = request.options
         whole = request.process is not None or options.logprobs > 0
         if self._latest is not None and self._latest[0] is options and self._latest[1] == whole:
@@ -266,7 +223,7 @@ class Scheduler:
         key = options, whole
         group = self._groups.get(key)
         if group is None:
-            group = _Group(*key, self._sequences, budget=self._budget, most=self._most, vocab=self._vocab)
+            group = Group(*key, self._sequences, budget=self._budget, most=self._most, vocab=self._vocab)
             if self._allowed is not None and group.search.full_logits:
                 raise OptionError(
                     f"top_k is {options.top_k}; with a shortlist, samples need 1..{MOST_CANDIDATES}, and no "
@@ -277,12 +234,12 @@ class Scheduler:
         self._latest = options, whole, group
         return group
 
-    def _plan(self, queue: Queue) -> tuple[Plan, list[_Group], list[Rows]] | None:
+    def _plan(self, queue: Queue) -> tuple[Plan, list[Group], list[Rows]] | None:
         """The next step, and whose rows it has; None if nobody has any."""
         self._release()
         rows = sum(group.search.rows_alive for group in self._groups.values())
-        starting: dict[_Group, list[tuple[_Running, Start]]] = {}
-        sources: list[_Running] = []
+        starting: dict[Group, list[tuple[Running, Start]]] = {}
+        sources: list[Running] = []
         more = None
         while rows < self._budget and (queue.waiting or self._prompt is not None):
             running, self._prompt = self._prompt or self._admit(queue, rows), None
@@ -296,7 +253,7 @@ class Scheduler:
             count = min(left, max(self._budget - rows, 1))
             rows += count
             if count < left:
-                more = _prompt_rows(running, count)
+                more = running.prompt_rows(count)
                 running.ran += count
                 self._prompt = running
                 break
@@ -329,12 +286,12 @@ class Scheduler:
         )
         return plan, live, parts
 
-    def _encoded(self, sources: list[_Running]) -> dict[str, Any]:
+    def _encoded(self, sources: list[Running]) -> dict[str, Any]:
         """Parts of a plan: the sources of these requests."""
-        lists = [] if self._allowed is None else [self._allowed(_source(each)) for each in sources]
+        lists = [] if self._allowed is None else [self._allowed(each.source) for each in sources]
         return {
-            "encode_tokens": np.concatenate([_source(each) for each in sources]),
-            "encode_lengths": np.array([len(_source(each)) for each in sources], np.int32),
+            "encode_tokens": np.concatenate([each.source for each in sources]),
+            "encode_lengths": np.array([len(each.source) for each in sources], np.int32),
             "encode_memories": np.array([each.memory for each in sources], np.int32),
             "list_offsets": np.cumsum([0, *map(len, lists)], dtype=np.int32) if lists else NO_IDS,
             "list_ids": np.concatenate(lists) if lists else NO_IDS,
@@ -353,7 +310,7 @@ class Scheduler:
             self._groups = {key: group for key, group in self._groups.items() if group.members}
             self._latest = None
 
-    def _step(self, plan: Plan, live: list[_Group], parts: list[Rows]) -> None:
+    def _step(self, plan: Plan, live: list[Group], parts: list[Rows]) -> None:
         self._deadline.check()
         result = run_plan(self._session, plan)
         for group, own in zip(live, split(result, [group.search for group in live], parts), strict=True):
@@ -363,14 +320,14 @@ class Scheduler:
             else:
                 self._learn(group, group.search, finished)
 
-    def _finish_beams(self, group: _Group, finished: list[Finished]) -> None:
+    def _finish_beams(self, group: Group, finished: list[Finished]) -> None:
         for slot, hypotheses in finished:
             running, _ = group.owners.pop(slot)
             if self._events is not None:
                 self._events += [Event(running.index, i, each.ids, None, each) for i, each in enumerate(hypotheses)]
             self._leave(running, hypotheses)
 
-    def _learn(self, group: _Group, search: GreedySearch, finished: list[Finished]) -> None:
+    def _learn(self, group: Group, search: GreedySearch, finished: list[Finished]) -> None:
         """What a step brought to hypotheses that grow token by token."""
         for slot, error in search.failures():
             if slot in group.owners:
@@ -383,7 +340,7 @@ class Scheduler:
                 if slot in group.owners:
                     self._look(search, slot, *group.owners[slot], None)
 
-    def _look(self, search: GreedySearch, slot: int, running: _Running, number: int, found: Found | None) -> None:
+    def _look(self, search: GreedySearch, slot: int, running: Running, number: int, found: Found | None) -> None:
         """Shows a hypothesis to whoever wants to see what each step brings, and keeps it once it has ended."""
         watch = running.request.watch
         if self._events is not None or watch is not None:
@@ -413,17 +370,3 @@ class Scheduler:
 def _written(found: Found) -> Written:
     assert found.log_probs is not None  # there are no beams
     return Written(found.ids, found.log_probs, found.best)
-
-
-def _source(running: _Running) -> np.ndarray:
-    assert running.request.source is not None  # it is encoded
-    return running.request.source
-
-
-def _prompt_rows(running: _Running, count: int) -> Rows:
-    """The next `count` tokens of a prompt that goes on afterwards."""
-    tokens = running.request.prompt[running.ran : running.ran + count]
-    sequences, memories, rope_sets = (
-        np.full(count, id, np.int32) for id in (running.sequence, running.memory, running.rope_set)
-    )
-    return Rows(NO_PAIRS, tokens, sequences, memories, NO_IDS, Edits(np.zeros(1, np.int32), NO_IDS), rope_sets)
