@@ -1,5 +1,4 @@
-/* AVX2: attention over int8 pages, and what stores keys and values into them; int8 products of queries and keys as in
-   gemm_avx2.c. */
+/* AVX2: attention over int8 pages; int8 products of queries and keys as in gemm_avx2.c. */
 #include "kernels/x86/attention_avx2.h"
 
 static inline __m256i load(const void *bytes) { return _mm256_loadu_si256((const __m256i *)bytes); }
@@ -316,14 +315,3 @@ static __attribute__((noinline)) void attend_plain(const pe_attend *a) { attend(
 static __attribute__((noinline)) void attend_any(const pe_attend *a) { attend(a, true, false, add_strip); }
 
 void pe_attend_f32_q8__avx2(const pe_attend *a) { (pe_is_plain(a) ? attend_plain : attend_any)(a); }
-
-void pe_store_q8_f32__avx2(const pe_token *t) {
-    const int64_t d = t->head_dim;
-    int8_t k[PE_MAX_HEAD_DIM], v[PE_MAX_HEAD_DIM];
-    for (int64_t h = 0; h < t->heads; h++) {
-        float k_scale, v_scale;
-        pe_quantize_q8r_f32__avx2(t->k + h * d, d, (d + 3) / 4 * 4, 0, k, &k_scale);
-        pe_quantize_q8r_f32__avx2(t->v + h * d, d, d, 0, v, &v_scale);
-        pe_store_head_q8(d, k, k_scale, v, v_scale, t->page + h * pe_page_bytes_q8(d), t->slot);
-    }
-}
