@@ -109,6 +109,25 @@ def test_any_tiling(kernels, kind: str) -> None:
         assert np.concatenate(tiles).tobytes() == whole.tobytes()
 
 
+@pytest.mark.parametrize("q_sign", [1, -1])
+@pytest.mark.parametrize("k_sign", [1, -1])
+def test_int8_extremes_do_not_saturate(kernels, reference, q_sign: int, k_sign: int) -> None:
+    """Whatever an instruction set adds up in 16 bits: magnitudes of four products from 254 times 127 on, all weights
+    255."""
+    n, d = STRIP + 6, 32
+    sight, rest = same(0, n, 16), np.arange(16)
+    eight = np.full((16, 8), 127)
+    eight[:, 1], eight[:, 5] = rest // 2, rest - rest // 2
+    eight[:, 3], eight[:, 7] = eight[:, 1], eight[:, 5]
+    q = (q_sign * np.tile(eight, d // 8)[:, None]).astype(np.float32)
+    k = np.full((n, 1, d), k_sign * 127, np.float32)
+    v = 127.0 * np.where(np.random.default_rng(1).random((n, 1, d)) < 0.1, -1, 1).astype(np.float32)
+    pages = stored(reference, "int8", k, v, "end", sight)
+    expected = one_by_one(reference, "int8", q, pages, sight, scale_of(d), View(), 1)
+    pages = stored(kernels, "int8", k, v, "end", sight)
+    assert attend_tile(kernels, "int8", q, pages, sight, scale_of(d), "end", View(), 1).tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_do_not_see_what_others_see(kernels, kind: str) -> None:
     """Keys of a prompt that only later rows see are as good as none to the others: whatever they hold, NaN too."""

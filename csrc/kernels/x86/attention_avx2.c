@@ -1,4 +1,4 @@
-/* AVX2: attention over int8 pages; int8 products of queries and keys as in gemm_avx2.c. */
+/* AVX2: attention over int8 pages; a query alone multiplies keys as gemm_avx2.c does. */
 #include "kernels/x86/attention_avx2.h"
 
 static inline __m256i load(const void *bytes) { return _mm256_loadu_si256((const __m256i *)bytes); }
@@ -81,67 +81,103 @@ ALWAYS_INLINE void add_alone(query *of, const weights *w, const strip *seen, int
     }
 }
 
-/* Blocks of four queries go through a strip together: bytes are widened to 16 bits once for four, 256 times
-   themselves, so that products with any query and any weights fit: 256 * 127 * 127 * 256 and 256 * 255 * 127 * 64 are
-   below 2^31. */
+/* Blocks of four queries go through a strip together. With s = all ones where x < 0, x b = |x| (b xor s) + (|x| and s),
+   for b xor s is -b - 1 there. So a product needs nothing of b that is not in memory, and 32 bytes four operations, two
+   of them of the multipliers; the sum of what is behind the plus is the same for all b, and sums begin with it. Two
+   products lie between -2 * 128 * 128 and 2 * 128 * 127, which 16 bits hold. Of weights x is 128 less, so that they are
+   signed, and 128 times the values are added.
 
-/* sum[k] += 64 bytes times the pairs of query k, which lie `ld` pairs apart. */
-ALWAYS_INLINE void dot_line(const uint8_t *bytes, const pairs *with, const int64_t ld, __m256i sum[SIDE][2]) {
-    __m256i even[2], odd[2];
-    for (int j = 0; j < 2; j++) {
-        const __m256i b = load(bytes + j * 32);
-        even[j] = _mm256_slli_epi16(b, 8);
-        odd[j] = _mm256_and_si256(b, _mm256_set1_epi16((short)0xff00));
-    }
-    /* Else the compiler takes up the next query before this one's sums are done, and has not registers enough. */
-    for (int k = 0; k < SIDE; k++) {
-        const __m256i first = _mm256_set1_epi32(with[k * ld][0]), second = _mm256_set1_epi32(with[k * ld][1]);
-        for (int j = 0; j < 2; j++) {
-            sum[k][j] = _mm256_add_epi32(sum[k][j], _mm256_madd_epi16(even[j], first));
-            __asm__("" : "+x"(sum[k][j]));
+   Eight sums are what there are registers for: those of two queries and LINES lines of 64 bytes read less than those of
+   four queries and one. As much as by the multipliers these loops are bound by the number of instructions: bytes are
+   read anew for each query, as operands, and a sum keeps its register, neither of which compilers see to. */
+enum { LINES = 2 };
+
+/* sum[k] += `lines` times 64 bytes times four bytes of query k. */
+ALWAYS_INLINE void dot_lines(const uint8_t *const at[LINES], const uint8_t *with, const int64_t ld,
+                             __m256i sum[SIDE][LINES * 2], const int lines) {
+    for (int k = 0; k < SIDE / lines; k++) {
+        const __m256i size = quad_of(with + k * ld), sign = quad_of(with + k * ld + ld / 2);
+        for (int j = 0; j < lines * 2; j++) {
+            const __m256i b = _mm256_xor_si256(load(at[j / 2] + j % 2 * 32), sign);
+            const __m256i quads = _mm256_madd_epi16(_mm256_maddubs_epi16(size, b), _mm256_set1_epi16(1));
+            __asm__("vpaddd %1, %0, %0" : "+x"(sum[k][j]) : "x"(quads));
         }
-        for (int j = 0; j < 2; j++) {
-            sum[k][j] = _mm256_add_epi32(sum[k][j], _mm256_madd_epi16(odd[j], second));
-            __asm__("" : "+x"(sum[k][j]));
-        }
+        __asm__ volatile("" : : : "memory");
     }
 }
 
-/* The scaled products of queries with the keys of a strip. */
+/* The same with two lines after one another of each page, whose pairs' sums fit into 16 bits. */
+ALWAYS_INLINE void dot_twice(const uint8_t *const at[LINES], const uint8_t *with, const int64_t ld,
+                             __m256i sum[SIDE][LINES * 2]) {
+    for (int k = 0; k < SIDE / LINES; k++, with += ld) {
+        const __m256i size = quad_of(with), sign = quad_of(with + ld / 2);
+        const __m256i next = quad_of(with + 4), next_sign = quad_of(with + ld / 2 + 4);
+        for (int j = 0; j < LINES * 2; j++) {
+            const uint8_t *b = at[j / 2] + j % 2 * 32;
+            const __m256i one = _mm256_maddubs_epi16(size, _mm256_xor_si256(load(b), sign));
+            const __m256i two = _mm256_maddubs_epi16(next, _mm256_xor_si256(load(b + 64), next_sign));
+            const __m256i quads = _mm256_madd_epi16(_mm256_add_epi16(one, two), _mm256_set1_epi16(1));
+            __asm__("vpaddd %1, %0, %0" : "+x"(sum[k][j]) : "x"(quads));
+        }
+        __asm__ volatile("" : : : "memory");
+    }
+}
+
+/* The scaled products of queries with the keys of `lines` pages from p on. */
+ALWAYS_INLINE void score_pages(const side_by_side *side, const int blocks, int64_t d, const strip *seen,
+                               const float *const scales[], __m256 s[BLOCKS][SIDE][PAGES][2], int p, const int lines) {
+    const int64_t ld = sizeof side->factors[0];
+    for (int b = 0; b < blocks; b++)
+        for (int first = 0; first < SIDE; first += SIDE / lines) {
+            const side_by_side *own = side + b;
+            const uint8_t *with = own->factors[first];
+            __m256i sum[SIDE][LINES * 2];
+            for (int k = 0; k < SIDE / lines; k++)
+                for (int j = 0; j < lines * 2; j++) sum[k][j] = _mm256_set1_epi32(own->q_start[first + k]);
+            const uint8_t *at[LINES] = {seen->page[p], seen->page[p + lines - 1]};
+            int64_t left = (d + 3) / 4;
+            for (uint32_t fits = own->fits[first / LINES]; lines > 1 && left > 1; left -= 2, fits >>= 1) {
+                const uint8_t *next[LINES] = {at[0] + 64, at[1] + 64};
+                if (fits & 1) {
+                    dot_twice(at, with, ld, sum);
+                } else {
+                    dot_lines(at, with, ld, sum, lines);
+                    dot_lines(next, with + 4, ld, sum, lines);
+                }
+                at[0] += 128, at[1] += 128, with += 8;
+            }
+            for (; left > 0; left--, at[0] += 64, at[1] += 64, with += 4) dot_lines(at, with, ld, sum, lines);
+            for (int k = 0; k < SIDE / lines; k++)
+                for (int j = 0; j < lines * 2; j++) {
+                    const __m256 q_scale = _mm256_set1_ps(own->q_scale[first + k]);
+                    const __m256 scale = _mm256_mul_ps(q_scale, _mm256_loadu_ps(scales[p + j / 2] + j % 2 * 8));
+                    s[b][first + k][p + j / 2][j % 2] = _mm256_mul_ps(_mm256_cvtepi32_ps(sum[k][j]), scale);
+                }
+        }
+}
+
 static __attribute__((noinline)) void score_shared(const side_by_side *side, const int blocks, int64_t d,
                                                    const strip *seen, const float *const scales[],
                                                    __m256 s[BLOCKS][SIDE][PAGES][2]) {
-    for (int p = 0; p < seen->pages; p++) {
-        const __m256 scale[2] = {_mm256_loadu_ps(scales[p]), _mm256_loadu_ps(scales[p] + 8)};
-        for (int b = 0; b < blocks; b++) {
-            __m256i sum[SIDE][2];
-            for (int k = 0; k < SIDE; k++) sum[k][0] = sum[k][1] = _mm256_setzero_si256();
-            const pairs *with = side[b].pairs[0];
-            for (const uint8_t *line = seen->page[p], *end = line + pe_page_keys_q8(d); line < end; line += 64, with++)
-                dot_line(line, with, PE_MAX_HEAD_DIM / 4, sum);
-            for (int k = 0; k < SIDE; k++)
-                for (int half = 0; half < 2; half++) {
-                    const __m256 dot = _mm256_cvtepi32_ps(_mm256_srai_epi32(sum[k][half], 8));
-                    const __m256 q_scale = _mm256_set1_ps(side[b].q_scale[k]);
-                    s[b][k][p][half] = _mm256_mul_ps(dot, _mm256_mul_ps(q_scale, scale[half]));
-                }
-        }
-    }
+    int p = 0;
+    for (; p + LINES <= seen->pages; p += LINES) score_pages(side, blocks, d, seen, scales, s, p, LINES);
+    if (p < seen->pages) score_pages(side, blocks, d, seen, scales, s, p, 1);
 }
 
 /* From the scores of four queries to the weights of their values in three steps, each of which ends in a chain, behind
-   which there had better be something else to do. `whole`: all of the keys are seen by all of them. */
+   which there had better be something else to do. `whole`: four pages, of which all of them see everything. */
 
-ALWAYS_INLINE void find_max(side_by_side *side, const strip *seen, __m256 s[SIDE][PAGES][2], const bool whole) {
+ALWAYS_INLINE void find_max(side_by_side *side, const strip *seen, __m256 s[SIDE][PAGES][2], const int pages,
+                            const bool whole) {
     __m256 top[SIDE];
-    float max[SIDE], earlier[SIDE];
+    float max[SIDE];
     side->seers = 0;
     for (int k = 0; k < SIDE; k++) {
         const query *of = side->of + k;
-        side->seers |= (unsigned)(whole || sees(of, seen, seen->pages)) << k;
+        side->seers |= (unsigned)(whole || sees(of, seen, pages)) << k;
         max[k] = of->span.max;
         top[k] = _mm256_set1_ps(-INFINITY);
-        for (int p = 0; p < seen->pages; p++)
+        for (int p = 0; p < pages; p++)
             for (int half = 0; half < 2; half++) {
                 __m256 each = s[k][p][half];
                 if (!whole) {
@@ -152,44 +188,42 @@ ALWAYS_INLINE void find_max(side_by_side *side, const strip *seen, __m256 s[SIDE
             }
     }
     const __m128 before = _mm_loadu_ps(max), all = _mm_max_ps(pe_max8x4(top), before);
-    side->earlier = _mm256_castps256_ps128(pe_exp8(_mm256_castps128_ps256(_mm_sub_ps(before, all))));
+    const __m256 earlier = pe_exp8(_mm256_castps128_ps256(_mm_sub_ps(before, all)));
+    _mm_storeu_ps(side->earlier, _mm256_castps256_ps128(earlier));
     _mm_storeu_ps(max, all);
-    _mm_storeu_ps(earlier, side->earlier);
-    for (int k = 0; k < SIDE; k++) {
-        query *of = side->of + k;
-        if (!(side->seers >> k & 1)) continue;
-        of->old = _mm256_set1_epi32(of->span.sum == 0.0f ? 0 : -1);
-        of->earlier = _mm256_set1_ps(earlier[k]);
-        of->span.max = max[k];
-    }
+    for (int k = 0; k < SIDE; k++)
+        if (side->seers >> k & 1) side->of[k].span.max = max[k];
 }
 
 ALWAYS_INLINE void exponentiate(side_by_side *side, const strip *seen, const float *const scales[],
-                                __m256 s[SIDE][PAGES][2], const bool whole) {
+                                __m256 s[SIDE][PAGES][2], const int pages, const bool whole) {
     __m256 low[SIDE], high[SIDE], most[SIDE];
     float sum[SIDE];
     for (int k = 0; k < SIDE; k++) {
         const __m256 max = _mm256_set1_ps(side->of[k].span.max);
-        __m256 lanes[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        __m256 e[PAGES * 2], lanes[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        for (int i = 0; i < pages * 2; i++) e[i] = _mm256_sub_ps(s[k][i / 2][i % 2], max);
+        if (whole)
+            pe_exp_below8xn(e, PAGES * 2);
+        else
+            for (int p = 0; p < pages; p++) pe_exp_below8xn(e + p * 2, 2);
         most[k] = _mm256_setzero_ps();
-        for (int p = 0; p < seen->pages; p++)
-            for (int half = 0; half < 2; half++) {
-                __m256 e = pe_exp_below8(_mm256_sub_ps(s[k][p][half], max));
-                __m256 scale = _mm256_loadu_ps(scales[p] + PE_PAGE + half * 8);
-                if (!whole) {
-                    const __m256i live = live_of(side->of[k].sight, seen->first + p * PE_PAGE + half * 8);
-                    e = _mm256_and_ps(_mm256_castsi256_ps(live), e);
-                    scale = _mm256_and_ps(_mm256_castsi256_ps(live), scale);
-                }
-                lanes[half] = _mm256_add_ps(lanes[half], e);
-                s[k][p][half] = _mm256_mul_ps(e, scale);
-                most[k] = pe_larger8(s[k][p][half], most[k]);
+        for (int i = 0; i < pages * 2; i++) {
+            __m256 scale = _mm256_loadu_ps(scales[i / 2] + PE_PAGE + i % 2 * 8);
+            if (!whole) {
+                const __m256 sees = _mm256_castsi256_ps(live_of(side->of[k].sight, seen->first + i * 8));
+                e[i] = _mm256_and_ps(sees, e[i]);
+                scale = _mm256_and_ps(sees, scale);
             }
+            lanes[i % 2] = _mm256_add_ps(lanes[i % 2], e[i]);
+            s[k][i / 2][i % 2] = _mm256_mul_ps(e[i], scale);
+            most[k] = pe_larger8(s[k][i / 2][i % 2], most[k]);
+        }
         low[k] = lanes[0];
         high[k] = lanes[1];
         sum[k] = side->of[k].span.sum;
     }
-    _mm_storeu_ps(sum, _mm_fmadd_ps(_mm_loadu_ps(sum), side->earlier, pe_sum8x2x4(low, high)));
+    _mm_storeu_ps(sum, _mm_fmadd_ps(_mm_loadu_ps(sum), _mm_loadu_ps(side->earlier), pe_sum8x2x4(low, high)));
     for (int k = 0; k < SIDE; k++)
         if (side->seers >> k & 1) side->of[k].span.sum = sum[k];
     const __m128 largest = pe_largest8x4(most);
@@ -197,24 +231,36 @@ ALWAYS_INLINE void exponentiate(side_by_side *side, const strip *seen, const flo
     _mm_storeu_ps(side->unit, pe_weight_scale4(largest));
 }
 
-ALWAYS_INLINE void round_shared(side_by_side *side, const strip *seen, __m256 s[SIDE][PAGES][2]) {
+/* Two pages at a time; of one that is not there, the bytes are 0. */
+ALWAYS_INLINE void round_shared(side_by_side *side, __m256 s[SIDE][PAGES][2], const int pages) {
     const __m256 limit = _mm256_set1_ps(255.0f);
+    __m256i start[SIDE];
     for (int k = 0; k < SIDE; k++) {
         const __m256 inverse = _mm256_set1_ps(side->inverse[k]);
-        for (int p = 0; p < seen->pages; p++) {
-            __m256i w[2];
-            for (int half = 0; half < 2; half++)
-                w[half] = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(s[k][p][half], inverse), limit));
-            store_pairs(_mm256_permute4x64_epi64(_mm256_packus_epi32(w[0], w[1]), 0xd8), side->shared[k] + p * 4);
+        start[k] = _mm256_setzero_si256();
+        for (int p = 0; p < pages; p += 2) {
+            __m256i w[4];
+            for (int i = 0; i < 4; i++) {
+                w[i] = _mm256_set1_epi32(128);
+                if (p + i / 2 == pages) continue;
+                w[i] = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(s[k][p + i / 2][i % 2], inverse), limit));
+            }
+            const __m256i low = _mm256_packus_epi32(w[0], w[1]), high = _mm256_packus_epi32(w[2], w[3]);
+            const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
+            const __m256i less = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
+            start[k] = store_factors(less, start[k], side->shared[k] + p * PE_PAGE, PE_STRIP);
         }
     }
+    _mm_store_si128((__m128i *)(void *)side->start, sums_of(start));
 }
 
 ALWAYS_INLINE void weigh(side_by_side *side, const int blocks, const strip *seen, const float *const scales[],
                          __m256 s[BLOCKS][SIDE][PAGES][2], const bool whole) {
-    for (int b = 0; b < blocks; b++) find_max(side + b, seen, s[b], whole);
-    for (int b = 0; b < blocks; b++) exponentiate(side + b, seen, scales, s[b], whole);
-    for (int b = 0; b < blocks; b++) round_shared(side + b, seen, s[b]);
+    const int pages = whole ? PAGES : seen->pages;
+    for (int b = 0; b < blocks; b++) find_max(side + b, seen, s[b], pages, whole);
+    for (int b = 0; b < blocks; b++) exponentiate(side + b, seen, scales, s[b], pages, whole);
+    for (int b = 0; b < blocks; b++) round_shared(side + b, s[b], pages);
 }
 
 static __attribute__((noinline)) void weigh_whole(side_by_side *side, const int blocks, const strip *seen,
@@ -227,21 +273,49 @@ static __attribute__((noinline)) void weigh_some(side_by_side *side, const int b
     weigh(side, blocks, seen, scales, s, false);
 }
 
-static __attribute__((noinline)) void add_shared(side_by_side *side, const int blocks, const strip *seen,
-                                                 int64_t offset, int64_t d16) {
-    for (int64_t i = 0; i < d16; i++)
-        for (int b = 0; b < blocks; b++) {
-            __m256i sum[SIDE][2];
-            for (int k = 0; k < SIDE; k++) sum[k][0] = sum[k][1] = _mm256_setzero_si256();
-            const pairs *with = side[b].shared[0];
+/* y = y earlier + the values, weighed, in 16 times `lines` of their columns from 16 i on. */
+ALWAYS_INLINE void add_columns(side_by_side *side, const int blocks, const strip *seen, int64_t offset, int64_t d16,
+                               int64_t i, const int lines) {
+    __m256i all[LINES * 2]; /* 128 times the values */
+    for (int j = 0; j < lines * 2; j++) all[j] = _mm256_setzero_si256();
+    for (int p = 0; p < seen->pages; p++) {
+        const uint8_t *v = seen->page[p] + offset + i * 64;
+        for (int t = 0; t < 4; t++, v += d16 * 64)
+            for (int j = 0; j < lines * 2; j++)
+                all[j] = _mm256_add_epi16(all[j], _mm256_maddubs_epi16(_mm256_set1_epi8(1), load(v + j * 32)));
+    }
+    for (int j = 0; j < lines * 2; j++) all[j] = _mm256_madd_epi16(all[j], _mm256_set1_epi16(128));
+    for (int b = 0; b < blocks; b++)
+        for (int first = 0; first < SIDE; first += SIDE / lines) {
+            side_by_side *own = side + b;
+            const uint8_t *with = own->shared[first];
+            __m256i sum[SIDE][LINES * 2];
+            for (int k = 0; k < SIDE / lines; k++)
+                for (int j = 0; j < lines * 2; j++)
+                    sum[k][j] = _mm256_add_epi32(all[j], _mm256_set1_epi32(own->start[first + k]));
             for (int p = 0; p < seen->pages; p++) {
                 const uint8_t *v = seen->page[p] + offset + i * 64;
-                for (int t = 0; t < 4; t++, v += d16 * 64, with++) dot_line(v, with, PE_STRIP / 4, sum);
+                for (int t = 0; t < 4; t++, v += d16 * 64, with += 4)
+                    dot_lines((const uint8_t *[LINES]){v, v + 64}, with, sizeof own->shared[0], sum, lines);
             }
-            for (int k = 0; k < SIDE; k++)
-                for (int j = 0; j < 2 && side[b].seers >> k & 1; j++)
-                    add_sum(side[b].of + k, side[b].unit[k], i * 2 + j, _mm256_srai_epi32(sum[k][j], 8));
+            for (int k = 0; k < SIDE / lines; k++) {
+                if (!(own->seers >> (first + k) & 1)) continue;
+                const __m256 unit = _mm256_set1_ps(own->unit[first + k]);
+                const __m256 earlier = _mm256_set1_ps(own->earlier[first + k]);
+                float *y = own->of[first + k].span.y + i * 16;
+                for (int j = 0; j < lines * 2; j++) {
+                    const __m256 before = _mm256_mul_ps(_mm256_load_ps(y + j * 8), earlier);
+                    _mm256_store_ps(y + j * 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[k][j]), unit, before));
+                }
+            }
         }
+}
+
+static __attribute__((noinline)) void add_shared(side_by_side *side, const int blocks, const strip *seen,
+                                                 int64_t offset, int64_t d16) {
+    int64_t i = 0;
+    for (; i + LINES <= d16; i += LINES) add_columns(side, blocks, seen, offset, d16, i, LINES);
+    if (i < d16) add_columns(side, blocks, seen, offset, d16, i, 1);
 }
 
 /* Each step for all blocks. */
@@ -259,7 +333,7 @@ ALWAYS_INLINE void add_strip_shared(side_by_side *side, const pe_attend *a, task
         for (int p = 0; p < seen->pages; p++)
             for (int k = 0; k < SIDE; k++) add_biases(a, side[b].of + k, seen->first + p * PE_PAGE, s[b][k][p]);
     const pe_sight *one = side->of[0].sight, *last = side[blocks - 1].of[SIDE - 1].sight;
-    if (last->first <= seen->first && one->end >= seen->first + seen->pages * PE_PAGE)
+    if (seen->pages == PAGES && last->first <= seen->first && one->end >= seen->first + PE_STRIP)
         weigh_whole(side, blocks, seen, scales, s);
     else
         weigh_some(side, blocks, seen, scales, s);

@@ -142,9 +142,6 @@ static inline void finish(int64_t d, const sums *all, float *y) {
     for (int64_t i = 0; i < d; i++) y[i] = all->y[i] / all->sum;
 }
 
-/* What a query or its weights are multiplied as: of each four bytes the first and third, the second and fourth. */
-typedef int32_t pairs[2];
-
 /* Weights 0..255 of a strip. */
 typedef struct weights {
     float unit; /* what 1 of them weighs */
@@ -157,29 +154,61 @@ typedef struct side_by_side {
     _Alignas(32) int8_t q[SIDE][PE_MAX_HEAD_DIM]; /* of int8 pages, as are these */
     float q_scale[SIDE];
     weights w; /* of one query */
-    _Alignas(32) pairs pairs[SIDE][PE_MAX_HEAD_DIM / 4], shared[SIDE][PE_STRIP / 4]; /* several: as pairs */
-    unsigned seers;             /* bit k: query k sees keys of the strip */
-    __m128 earlier;
-    float inverse[SIDE], unit[SIDE];
+    /* Of several: q and the weights less 128 as magnitudes, behind them all ones where they are negative; and the
+       magnitudes of what is negative, added up. */
+    _Alignas(32) uint8_t factors[SIDE][2 * PE_MAX_HEAD_DIM], shared[SIDE][2 * PE_STRIP];
+    _Alignas(16) int32_t q_start[SIDE], start[SIDE];
+    uint32_t fits[SIDE / 2]; /* fits_of two queries each */
+    unsigned seers;          /* bit k: query k sees keys of the strip */
+    float earlier[SIDE], inverse[SIDE], unit[SIDE];
     _Alignas(32) float exact[SIDE][PE_STRIP]; /* the weights of float32 pages */
 } side_by_side;
 
-/* 16 values in 16 bits, four by four, as pairs. */
-ALWAYS_INLINE void store_pairs(__m256i words, pairs *to) {
-    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, /* */
-                                           0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
-    _mm256_store_si256((__m256i *)(void *)to, _mm256_shuffle_epi8(words, order));
+/* 32 signed bytes as magnitudes and, `apart` from these, signs. Returns `start` + the magnitudes of the negative ones,
+   in four parts. */
+ALWAYS_INLINE __m256i store_factors(__m256i bytes, __m256i start, uint8_t *to, int64_t apart) {
+    const __m256i zero = _mm256_setzero_si256(), size = _mm256_abs_epi8(bytes), sign = _mm256_cmpgt_epi8(zero, bytes);
+    _mm256_store_si256((__m256i *)(void *)to, size);
+    _mm256_store_si256((__m256i *)(void *)(to + apart), sign);
+    return _mm256_add_epi32(start, _mm256_sad_epu8(_mm256_and_si256(size, sign), zero));
 }
 
-/* Rounds a query of int8 pages. */
-ALWAYS_INLINE void begin(const pe_attend *a, side_by_side *side, int k, const bool paired) {
+/* The sums of four parts each. */
+ALWAYS_INLINE __m128i sums_of(const __m256i parts[SIDE]) {
+    const __m256i low = _mm256_packus_epi32(parts[0], parts[1]), high = _mm256_packus_epi32(parts[2], parts[3]);
+    const __m256i sums = _mm256_madd_epi16(_mm256_packus_epi32(low, high), _mm256_set1_epi16(1));
+    return _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+}
+
+/* Bit i of four: bytes 8 i to 8 i + 7 times any others fit into 16 bits if the first pair and the third are added, the
+   second and the fourth: 255 * 128 does. */
+ALWAYS_INLINE uint32_t fits_of(const uint8_t *magnitudes) {
+    const __m256i bytes = _mm256_load_si256((const __m256i *)(const void *)magnitudes);
+    const __m256i pairs = _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
+    const __m256i both = _mm256_add_epi16(_mm256_srli_epi64(pairs, 32), pairs);
+    const __m256i over = _mm256_cmpgt_epi16(both, _mm256_set1_epi64x(0x7fff7fff00ff00ff));
+    const __m256i none = _mm256_cmpeq_epi64(over, _mm256_setzero_si256());
+    return (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(none));
+}
+
+/* Rounds the queries of int8 pages. */
+ALWAYS_INLINE void begin(const pe_attend *a, side_by_side *side, const int n) {
     const int64_t d = a->head_dim;
-    pe_quantize_q8r_f32__avx2(side->of[k].q, d, (d + 3) / 4 * 4, 0, side->q[k], side->q_scale + k);
-    side->q_scale[k] *= a->scale;
-    for (int64_t i = 0; i < d && paired; i += 16) {
-        const __m128i bytes = _mm_load_si128((const __m128i *)(const void *)(side->q[k] + i));
-        store_pairs(_mm256_cvtepi8_epi16(bytes), side->pairs[k] + i / 4);
+    __m256i start[SIDE];
+    for (int k = 0; k < n; k++) {
+        pe_quantize_q8r_f32__avx2(side->of[k].q, d, pe_round_up(d, 32), 0, side->q[k], side->q_scale + k);
+        side->q_scale[k] *= a->scale;
+        if (n == 1) return;
+        start[k] = _mm256_setzero_si256();
+        uint32_t fits = 0;
+        for (int64_t i = 0; i < d; i += 32) {
+            const __m256i bytes = _mm256_load_si256((const __m256i *)(const void *)(side->q[k] + i));
+            start[k] = store_factors(bytes, start[k], side->factors[k] + i, PE_MAX_HEAD_DIM);
+            fits |= fits_of(side->factors[k] + i) << i / 8;
+        }
+        side->fits[k / 2] = k % 2 ? side->fits[k / 2] & fits : fits;
     }
+    _mm_store_si128((__m128i *)(void *)side->q_start, sums_of(start));
 }
 
 /* A strip onto the sums of `blocks` times n queries. */
@@ -202,13 +231,20 @@ ALWAYS_INLINE place attend_some(const pe_attend *a, int64_t head, place at, cons
         side_by_side *own = side + i / n;
         take_query(a, head, at, own->of + i % n);
         begin_span(&own->of[i % n].all);
-        if (q8) begin(a, own, i % n, n > 1);
     }
+    for (int b = 0; b < blocks && q8; b++) begin(a, side + b, n);
     const int64_t first_key = side[0].of[0].sight->first, end_key = side[blocks - 1].of[n - 1].sight->end;
     const bool several = pe_span_end(first_key) < end_key;
     for (int64_t key = first_key; key < end_key;) {
         const int64_t span_end = pe_min(end_key, pe_span_end(key));
-        for (int i = 0; i < blocks * n; i++) begin_span(&side[i / n].of[i % n].span);
+        for (int i = 0; i < blocks * n; i++) {
+            sums *span = &side[i / n].of[i % n].span;
+            begin_span(span);
+            for (int64_t k = 0; k < d && q8 && n > 1; k += 16) {
+                _mm256_store_ps(span->y + k, _mm256_setzero_ps());
+                _mm256_store_ps(span->y + k + 8, _mm256_setzero_ps());
+            }
+        }
         for (int64_t end; key < span_end; key = end) {
             end = pe_min(span_end, pe_strip_end(key));
             add_strip(side, a, (task){key, end, end_key, offset}, n, blocks, plain);

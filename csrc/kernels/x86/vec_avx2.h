@@ -79,21 +79,31 @@ static inline __m128 pe_weight_scale4(__m128 largest) {
     return _mm_and_ps(live, _mm_mul_ps(largest, _mm_set1_ps(1.0f / 255.0f)));
 }
 
-/* pe_exp of what is not above PE_EXP_HIGH. */
+/* pe_exp of n vectors, up to 8, of what is not above PE_EXP_HIGH; each step of all of them, so that their chains go
+   side by side. 2^n is added to the exponent: no result is subnormal, and of NaN n is 0x80000000, which adds 0. */
+static inline __attribute__((always_inline)) void pe_exp_below8xn(__m256 v[], const int n) {
+    const float terms[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    __m256 live[8], power[8], p[8];
+    for (int i = 0; i < n; i++) live[i] = _mm256_cmp_ps(v[i], _mm256_set1_ps(PE_EXP_LOW), _CMP_NLE_UQ);
+    for (int i = 0; i < n; i++) power[i] = _mm256_mul_ps(v[i], _mm256_set1_ps(PE_LOG2E));
+    for (int i = 0; i < n; i++) power[i] = _mm256_round_ps(power[i], _MM_FROUND_CUR_DIRECTION);
+    for (int i = 0; i < n; i++) v[i] = _mm256_fmadd_ps(power[i], _mm256_set1_ps(-PE_LN2_HIGH), v[i]);
+    for (int i = 0; i < n; i++) v[i] = _mm256_fmadd_ps(power[i], _mm256_set1_ps(-PE_LN2_LOW), v[i]);
+    for (int i = 0; i < n; i++) p[i] = _mm256_set1_ps(1.9875691500e-4f);
+    for (int k = 0; k < 5; k++)
+        for (int i = 0; i < n; i++) p[i] = _mm256_fmadd_ps(p[i], v[i], _mm256_set1_ps(terms[k]));
+    for (int i = 0; i < n; i++) p[i] = _mm256_fmadd_ps(p[i], _mm256_mul_ps(v[i], v[i]), v[i]);
+    for (int i = 0; i < n; i++) p[i] = _mm256_add_ps(p[i], _mm256_set1_ps(1.0f));
+    for (int i = 0; i < n; i++) {
+        const __m256i exponent = _mm256_slli_epi32(_mm256_cvttps_epi32(power[i]), 23);
+        const __m256i e = _mm256_add_epi32(_mm256_castps_si256(p[i]), exponent);
+        v[i] = _mm256_and_ps(live[i], _mm256_castsi256_ps(e));
+    }
+}
+
 static inline __m256 pe_exp_below8(__m256 x) {
-    const __m256 live = _mm256_cmp_ps(x, _mm256_set1_ps(PE_EXP_LOW), _CMP_NLE_UQ);
-    const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(PE_LOG2E)), _MM_FROUND_CUR_DIRECTION);
-    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-PE_LN2_HIGH), x);
-    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-PE_LN2_LOW), r);
-    __m256 p = _mm256_set1_ps(1.9875691500e-4f);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
-    p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
-    const __m256i exponent = _mm256_add_epi32(_mm256_cvttps_epi32(n), _mm256_set1_epi32(127));
-    return _mm256_and_ps(live, _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))));
+    pe_exp_below8xn(&x, 1);
+    return x;
 }
 
 static inline __m256 pe_exp8(__m256 x) {
