@@ -2,7 +2,7 @@
 
 An engine is imported when it is opened: torch takes seconds, and environment variables must come first.
 
-    python benchmarks/engines.py SETUP      # used by peers.py: loads, translates, prints seconds and bytes
+    python benchmarks/engines.py SETUP      # used by peers_mt.py: loads, translates, prints seconds and bytes
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "CTRANSLATE2", "PYENGINE", "TRANSFORMERS", "Job", "PeerOutput", "Setup", "Transformers", "Worker",
-    "have_ctranslate2", "have_transformers",
+    "have_ctranslate2", "have_transformers", "translator",
 ]  # fmt: skip
 
 PYENGINE, CTRANSLATE2, TRANSFORMERS = "pyengine", "ctranslate2", "transformers"
@@ -72,35 +73,45 @@ class Done:
     texts: list[str]
 
 
-class Worker:
-    """An engine in a process of its own."""
+Opener = Callable[[Setup], Callable[[Any], Any]]
+"""Loads an engine; what it gives does jobs."""
 
-    def __init__(self, setup: Setup) -> None:
+
+class Worker:
+    """An engine in a process of its own, which does the jobs that what `opener` gives does."""
+
+    def __init__(self, setup: Setup, opener: Opener | None = None) -> None:
+        """`opener`, by default `translator`, is a function of a module."""
         context = multiprocessing.get_context("spawn")
         self.setup = setup
         self._pipe, remote = context.Pipe()
-        self._process = context.Process(target=_serve, args=(remote, setup), daemon=True)
+        self._process = context.Process(target=_serve, args=(remote, setup, opener or translator), daemon=True)
         self._process.start()
         remote.close()
 
-    def run(self, job: Job) -> Done:
+    def run(self, job: Any) -> Any:
         self._pipe.send(job)
-        done: Done = self._pipe.recv()
-        return done
+        return self._pipe.recv()
 
     def stop(self) -> None:
         self._pipe.close()
         self._process.join()
 
 
-def _serve(pipe: Any, setup: Setup) -> None:
-    translate = _open(setup)
+def _serve(pipe: Any, setup: Setup, opener: Opener) -> None:
+    os.environ.update(setup.environment)
+    do = opener(setup)
     while True:
         try:
             job = pipe.recv()
         except EOFError:
             return
-        pipe.send(_timed(translate, job))
+        pipe.send(do(job))
+
+
+def translator(setup: Setup) -> Callable[[Job], Done]:
+    """Does jobs of translation."""
+    return partial(_timed, _open(setup))
 
 
 Translate = Callable[[Sentences, Job], tuple[int, list[str]]]
@@ -118,7 +129,6 @@ def _timed(translate: Translate, job: Job) -> Done:
 
 
 def _open(setup: Setup) -> Translate:
-    os.environ.update(setup.environment)
     openers = {PYENGINE: _open_pyengine, CTRANSLATE2: _open_ctranslate2, TRANSFORMERS: _open_transformers}
     return openers[setup.engine](setup)
 

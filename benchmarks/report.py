@@ -163,8 +163,10 @@ def summary(reports: dict[str, Report]) -> str:
 
 
 def program_of(name: str) -> str:
-    """The benchmark that a result comes from: peers of peers-mt-avx2."""
-    return name.partition("-")[0]
+    """The benchmark that a result comes from, whose name its own begins with: peers_mt of peers-mt-avx2."""
+    parts = name.split("-")
+    names = ("_".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next(each for each in names if (ROOT / "benchmarks" / f"{each}.py").exists())
 
 
 def explained(program: str) -> tuple[str, str]:

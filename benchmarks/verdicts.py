@@ -1,4 +1,4 @@
-"""What peers.py found, call by call, and what is asked of it."""
+"""What peers_mt.py found, call by call, and what is asked of it."""
 
 from __future__ import annotations
 

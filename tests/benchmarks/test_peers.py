@@ -1,4 +1,4 @@
-"""What peers.py decides without a peer: the ways it keeps, and what it says of the peer's record."""
+"""What peers_mt.py decides without a peer: the ways it keeps, and what it says of the peer's record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_best_way_of_each_job_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    import peers
+    import peers_mt
     from engines import CTRANSLATE2, Done, Job, Setup
 
     class Timed:
@@ -37,15 +37,15 @@ def test_the_best_way_of_each_job_stays(monkeypatch: pytest.MonkeyPatch) -> None
             self.running.remove(self.name)
 
     SECONDS = {"even": {1: 2, 4: 2}, "few": {1: 1, 4: 5}, "many": {1: 5, 4: 1}, "slow": {1: 40, 4: 40}}
-    monkeypatch.setattr(peers, "Worker", Timed)
-    bench = peers.Bench(Path(), Path(), None, "avx2", peers.QUICK)
+    monkeypatch.setattr(peers_mt, "Worker", Timed)
+    bench = peers_mt.Bench(Path(), Path(), None, "avx2", peers_mt.QUICK)
     ways = [Setup(CTRANSLATE2, Path(name), 1) for name in SECONDS]
     monkeypatch.setattr(bench, "ours", lambda threads: [])
     monkeypatch.setattr(bench, "peers", lambda threads: ways)
     found: Any = bench.workers(1, [Job([], 1), Job([], 4)])[1]
     assert {worker.name for worker in found} == Timed.running == {"few", "many"}
     assert Timed.calls.count(("slow", 1)) == 1 and Timed.calls.count(("few", 1)) == 2
-    assert peers._best(found, lambda i: Job([], 4), [None])[0].name == "many"
+    assert peers_mt._best(found, lambda i: Job([], 4), [None])[0].name == "many"
 
 
 def test_the_record_is_scaled_by_each_run_s_limits() -> None:
