@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from pyengine.quantize import convert
 
-__all__ = ["GEMMA3", "GROUP", "NAMES", "RANDOM", "SMOLLM2", "Shape", "add_options", "own_directory", "peer_file", "source"]
+__all__ = [
+    "GEMMA3", "GROUP", "NAMES", "RANDOM", "SMOLLM2", "Shape", "add_options", "own_directory", "peer_file", "source",
+]  # fmt: skip
 
 SMOLLM2, GEMMA3, RANDOM = "smollm2", "gemma3", "llama-1.1b"
 NAMES = SMOLLM2, GEMMA3, RANDOM
@@ -128,10 +130,12 @@ def tensors_of(shape: Shape) -> dict[str, tuple[int, ...]]:
     return found | {"output_norm.weight": (width,), "output.weight": (shape.vocab, width)}
 
 
-def own_directory(path: Path, weights: str, work: Path) -> Path:
-    """The file as a model directory, made anew: "int8" or "int4"."""
+def own_directory(path: Path, weights: str, work: Path, keep: bool = False) -> Path:
+    """The file as a model directory, "int8" or "int4": made anew, or kept from run to run."""
     work.mkdir(parents=True, exist_ok=True)
     output = work / f"{path.stem}-{weights}"
+    if keep and output.exists():
+        return output
     with tqdm(desc=output.name, unit="B", unit_scale=True, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:

@@ -51,7 +51,7 @@ class Extent:
     joining: int = 4096
     rounds: int = 3
     tokens: int = 256
-    seconds: float = 20.0
+    seconds: float = 10.0
 
 
 QUICK = Extent(

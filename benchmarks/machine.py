@@ -19,7 +19,7 @@ __all__ = ["cpuinfo", "describe"]
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "pyengine", "numpy", "sentencepiece", "tokenizers", "safetensors", "sacrebleu", "torch", "transformers",
-    "ctranslate2",
+    "ctranslate2", "gguf", "llama-cpp-python",
 )  # fmt: skip
 CPU_FLAGS = (
     "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm",

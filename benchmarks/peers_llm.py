@@ -14,15 +14,15 @@ against Q4_K_M, too, all rounded without a text to calibrate on. Both have two t
 
 Both get random ids and write greedily, a fixed number of tokens. Of a call, time to its first token is that of the
 prompt, the rest that of decoding: 64 tokens behind a prompt of 8, 32 behind one of 4,096. Sixteen sequences are prompts
-of 8 in one call, or one batch a step, 32 tokens each, and their rate counts new tokens over the whole call. pyengine
-runs by `stream` and `generate`, its text included, llama.cpp by its low-level calls without text. A ratio is the median
-over pairs of calls in turn, with the smallest and the largest.
+of 8 in one call, or one batch a step, 32 tokens each; their rate counts new tokens over the whole call. The largest
+model writes half as many. pyengine runs by `stream` and `generate`, its text included, llama.cpp by its low-level calls
+without text. A ratio is the median over pairs of calls in turn, with the smallest and the largest.
 
 Limits are measured in the same run, with as many threads. Shares of them: for decoding, bytes of the weights that a
 step reads (keys and values not counted) against the bandwidth over so many bytes; for prompts, operations of their
 matrices (attention and output layer not counted) against the int8 peak of the best instruction set here. Fresh
-processes load from a warm page cache and go on behind a prompt of 512; of the cache, bytes that pyengine says. Perplexity
-is of the same windows of 1,024 ids, each behind a start token; by default of the example's test set, which is short.
+processes load from a warm page cache and go on behind a prompt of 512; the cache has the bytes that pyengine says.
+Perplexity is of the same windows of 1,024 ids, each behind a start token; by default of the example's short test set.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Extent:
 LARGE = {"pairs": 3, "long_pairs": 1, "new": 32, "deep": 16, "together": 16}
 """Of the 1.1B model, which takes eight times as long."""
 QUICK = Extent(
-    models=(RANDOM,), threads=1, new=4, prompts=(24, 40), deep=4, sequences=3, together=4, pairs=1, long_pairs=1, most=1,
-    rounds=1, shape=Shape(layers=2, width=256, heads=4, kv_heads=2, ffn_width=512, vocab=1000, positions=2048),
+    models=(RANDOM,), threads=1, new=4, prompts=(24, 40), deep=4, sequences=3, together=4, pairs=1, long_pairs=1,
+    most=1, rounds=1, shape=Shape(layers=2, width=256, heads=4, kv_heads=2, ffn_width=512, vocab=1000, positions=2048),
 )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ class Turns:
 
 def step_bytes(directory: ModelDirectory) -> int:
     """Of the weights that a decoding step of a row reads: an embedding only where it is the output layer, too."""
-    tied = not any(name.startswith("lm_head") for name in directory.tensors)
+    tied = "output.weight" not in directory.tensors
     return sum(
         tensor.nbytes for name, tensor in directory.tensors.items() if tied or not name.startswith("decoder.embed")
     )
@@ -204,7 +204,10 @@ class Bench:
         self._source = language_models.source(name, options, extent.shape)
         types = TYPES if name == RANDOM else TYPES[:2]
         own = dict.fromkeys(weights for weights, _ in types)
-        self._own = {weights: language_models.own_directory(self._source, weights, options.work) for weights in own}
+        self._own = {
+            weights: language_models.own_directory(self._source, weights, options.work, keep=name == RANDOM)
+            for weights in own
+        }
         self._directories = {weights: open_directory(path) for weights, path in self._own.items()}
         self._types = types if have_llama_cpp() else [(weights, "") for weights in own]
 
