@@ -2,9 +2,10 @@
 
 A step runs one row for every beam that is searching, then what it can of prompts, the oldest first, and encodes new
 sources beside them, at most `budget` rows in all where one request does not need more by itself. A prompt that is
-longer than what is left of a step goes on in the next one, so that it keeps nobody waiting for more than a step. A
-request comes in when the key-value cache has room for all that it may come to need, so that no step finds the cache
-full, but for one that alone is too large. There is no padding, so requests of any lengths go together.
+longer than what is left of a step goes on in the next one, so that it keeps nobody waiting for more than a step; where
+somebody listens to the others, it runs PROMPT_ROWS at a time, so that this step is short. A request comes in when the
+key-value cache has room for all that it may come to need, so that no step finds the cache full, but for one that alone
+is too large. There is no padding, so requests of any lengths go together.
 
 Requests with the same options are searched together: there is a search for each set of options, and the rows of all of
 them are one plan. A result depends on the request alone.
@@ -34,6 +35,8 @@ __all__ = ["Event", "Request", "Scheduler"]
 
 STEPS_AHEAD, SECONDS_AHEAD = 32, 0.02
 """How many steps may run without coming back to Python, and how long: a deadline or Ctrl-C need not wait."""
+PROMPT_ROWS = 256
+"""Of a prompt in a step beside others that somebody listens to. Products of more rows are no faster."""
 
 
 class Scheduler:
@@ -238,6 +241,7 @@ class Scheduler:
         """The next step, and whose rows it has; None if nobody has any."""
         self._release()
         rows = sum(group.search.rows_alive for group in self._groups.values())
+        heard = rows > 0 and self._events is not None
         starting: dict[Group, list[tuple[Running, Start]]] = {}
         sources: list[Running] = []
         more = None
@@ -250,7 +254,7 @@ class Scheduler:
                 sources.append(running)
                 rows += len(source)
             left = len(prompt) - running.ran
-            count = min(left, max(self._budget - rows, 1))
+            count = min(left, max(self._budget - rows, 1), PROMPT_ROWS if heard else left)
             rows += count
             if count < left:
                 more = running.prompt_rows(count)

@@ -14,6 +14,7 @@ from pyengine.decoding.search import Found
 from pyengine.errors import OptionError
 from pyengine.options import GenerationOptions, SearchOptions
 from pyengine.plan import Plan, StepResult
+from pyengine.scheduling import scheduler as scheduling
 from pyengine.scheduling.scheduler import Event, Request, Scheduler
 from tests.core.models import TinyModel, new_session
 from tests.oracle.tiny import Sizes, generation, model_config
@@ -112,6 +113,17 @@ def test_a_long_prompt_goes_in_chunks_beside_rows_that_search() -> None:
     assert session.rows[:7] == [10] * 7
     assert steps == list(range(1, 10))  # a token each step, while the prompt runs
     assert min(step for request, step in shown if request == 3) == 7  # 7 rows of the first step and of six more
+
+
+def test_a_long_prompt_takes_few_rows_where_somebody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "PROMPT_ROWS", 5)
+    short = [Request(None, np.array([3 + i], np.int32), settled("decoder", min_new_tokens=9)) for i in range(3)]
+    long = Request(None, np.arange(1, 31, dtype=np.int32) % VOCAB, settled("decoder", min_new_tokens=9))
+    heard, unheard = Watched(MODELS["decoder"]), run("decoder", [*short, long], 10)[0]
+    events = list(Scheduler(heard, vocab=VOCAB, budget=10).events([*short, long]))
+    assert heard.rows[:7] == [10, 8, 8, 8, 8, 6, 4]  # nobody has a token that could come late before the first step
+    ended = {event.request: plain([event.found]) for event in events if event.found is not None}
+    assert ended == dict(enumerate(map(plain, unheard)))
 
 
 def test_events_are_the_results_in_pieces() -> None:
