@@ -4,7 +4,8 @@
 
 SmolLM2 135M in int8 with two threads. Eight requests are being written, each behind a prompt of eight random ids, while
 the prompt of a ninth, 4,096 long, runs in chunks beside them. Of the eight, times between two tokens are those until
-the ninth has its first token, and those after it; one at a time is what a request alone needs for a token.
+the ninth has its first token, and those after it: when nobody waits, greedy search runs up to 20 ms ahead, and its
+tokens come in bunches, with nothing between those of a bunch.
 
 A step's Python is what is left of the time of its thread when a timer looks, every five milliseconds, in which
 functions of the core it is (as in phases.py): greedy search by `generate`, ids in and text out; and `stream` of a text
