@@ -24,6 +24,9 @@ __all__ = ["MOST_CANDIDATES", "SampleSearch", "WholeRowSearch"]
 MOST_CANDIDATES = 64
 """Above this top-k, and without one, whole rows of logits are looked at."""
 
+PLACES = 64
+"""Whose best tokens there is room for at first."""
+
 
 class SampleSearch(GreedySearch):
     """Each sample has a slot. A score sums the model's own log-probabilities, as that of greedy search does."""
@@ -114,6 +117,25 @@ class SampleSearch(GreedySearch):
         return np.concatenate([rows, rows[begun:].repeat(self._samples - 1)])
 
 
+class _Kept:
+    """The best tokens at each place of a text, in arrays that grow by doubling: what was shown stays as it is."""
+
+    def __init__(self, count: int) -> None:
+        self._arrays = Best(*(np.empty((PLACES, count), kind) for kind in (np.int32, np.float64) * 2))
+        self._places = 0
+
+    def add(self, best: Best) -> None:
+        if self._places == len(self._arrays.ids):
+            self._arrays = Best(*(np.concatenate([each, np.empty_like(each)]) for each in self._arrays))
+        for array, values in zip(self._arrays, best, strict=True):
+            array[self._places] = values
+        self._places += 1
+
+    @property
+    def so_far(self) -> Best:
+        return Best(*(each[: self._places] for each in self._arrays))
+
+
 class WholeRowSearch(SampleSearch):
     """Sentences whose whole rows are looked at: by processors of their own, and for the best tokens of each place.
 
@@ -127,14 +149,14 @@ class WholeRowSearch(SampleSearch):
         self._few = 0
         self._process: dict[int, Process] = {}
         self._failed: list[tuple[int, Exception]] = []
-        self._best: dict[int, list[Best]] = {}  # of each slot, one a place
+        self._best: dict[int, _Kept] = {}
         self._plain = Lottery(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0)
 
     def add(self, starts: Sequence[Start]) -> np.ndarray:
         slots = super().add(starts)
         for own, start in zip(slots.tolist(), starts, strict=True):
             for slot in own:
-                self._best[slot] = []
+                self._best[slot] = _Kept(self.options.logprobs)
                 if start.process is not None:
                     self._process[slot] = start.process
         return slots
@@ -147,7 +169,7 @@ class WholeRowSearch(SampleSearch):
         ids, log_probs, _ = super().written(slot)
         if not self.options.logprobs:
             return Written(ids, log_probs)
-        return Written(ids, log_probs, Best(*map(np.array, zip(*self._best[slot], strict=True))))
+        return Written(ids, log_probs, self._best[slot].so_far)
 
     def _whole(self, scores: StepResult) -> Candidates:
         candidates = super()._whole(scores)
@@ -162,7 +184,7 @@ class WholeRowSearch(SampleSearch):
             if self.options.logprobs:
                 best = self._best_of(candidates.unprocessed[row], values)
                 for sample in (slot, *self._others.get(slot, ())):
-                    self._best[int(sample)].append(best)
+                    self._best[int(sample)].add(best)
         return candidates
 
     def _processed(self, process: Process, ids: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pyengine import EngineError, OptionError, _core
-from pyengine.decoding.search import Found
+from pyengine.decoding.sample import PLACES, WholeRowSearch, _Kept
+from pyengine.decoding.search import Best, Found, Written
 from pyengine.options import SearchOptions
 from pyengine.scheduling.scheduler import Request, Scheduler
 from tests.core.models import make_plan, new_session
@@ -205,6 +206,33 @@ def test_penalties_and_biases_of_written_tokens() -> None:
     assert often.ids[:5].tolist() == [11, 11, 11, 12, 11]
 
 
+def test_looking_at_what_was_written_copies_no_best_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a text that is streamed takes time by the square of its length."""
+    shown: list[Written] = []
+    written = WholeRowSearch.written
+    monkeypatch.setattr(
+        WholeRowSearch, "written", lambda search, slot: (shown.append(written(search, slot)), shown[-1])[1]
+    )
+    options = settled("decoder", logprobs=3, min_new_tokens=50, max_new_tokens=50)
+    request = Request(None, np.array([3], np.int32), options)
+    _, *_, last = Scheduler(Watched(MODELS["decoder"]), vocab=VOCAB, budget=8).events([request])
+    assert len(shown) >= 49 and last.found is not None and last.found.best is not None
+    for each in shown:
+        assert each.best is not None
+        for own, whole in zip(each.best, last.found.best, strict=True):
+            assert np.shares_memory(own, whole) and np.array_equal(own, whole[: len(own)])
+
+
+def test_best_tokens_of_a_text_longer_than_their_room() -> None:
+    kept, rows = _Kept(2), np.arange(2 * 5 * PLACES).reshape(-1, 2)
+    shown = []
+    for row in rows:
+        kept.add(Best(row, row / 2, row + 1, row / 3))
+        shown.append(kept.so_far)
+    for count, each in enumerate(shown, 1):
+        assert each.ids.tolist() == rows[:count].tolist() and np.array_equal(each.left_log_probs, rows[:count] / 3)
+
+
 def log_softmax(row: np.ndarray) -> np.ndarray:
     return row - row.max() - np.log(np.exp(row - row.max()).sum())
 
@@ -238,6 +266,11 @@ def test_best_tokens_before_and_after_processors(drawing: dict[str, Any]) -> Non
             assert each.best.left_log_probs[place, :count] == pytest.approx(left[best[1][:count]], abs=1e-6)
             assert not drawing or (each.best.left_ids[place, 4], each.best.left_log_probs[place, 4]) == (-1, -np.inf)
             assert each.log_probs[place] == pytest.approx(own[each.ids[place]], abs=1e-6)
+    events = Scheduler(Watched(MODELS["decoder"]), vocab=VOCAB, budget=40).events([Request(None, prompt, options)])
+    for event in events:
+        if event.found is not None:
+            assert event.found.best is not None and found[event.sample].best is not None
+            assert all(map(np.array_equal, event.found.best, found[event.sample].best))
     request = Request(None, prompt, options, watch=lambda sample, ids: 0 if len(ids) == 1 and ids[0] >= 0 else None)
     for each in run("decoder", [request])[0][0]:
         assert each.best is not None and each.best.ids.shape == (0, 5) and each.score == 0.0
