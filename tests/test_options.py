@@ -37,7 +37,12 @@ from tests.oracle.tiny import generation
         ({"num_beams": 2, "beam_size": 2}, "num_beams and beam_size are one option"),
         (
             {"beam_size": 2, "num_hypotheses": 3},
-            "num_hypotheses is 3; expected at most beam_size, which is 2",
+            "num_hypotheses is 3; expected at most beam_size, which is 2, or samples",
+        ),
+        (
+            {"num_beams": 1, "num_return_sequences": 3},
+            r"num_return_sequences is 3; expected 1, all that greedy search finds, unless num_beams is as many, or "
+            r"samples \(do_sample, temperature\)",
         ),
         ({"num_beams": 2, "top_p": 0.9}, "num_beams is 2, but top_p asks for samples"),
         ({"num_beams": 2, "do_sample": True}, "num_beams is 2, but do_sample asks for samples"),
@@ -72,7 +77,7 @@ def test_refused(keywords: dict[str, Any], message: str) -> None:
     [
         (
             {"num_hypotheses": 3},
-            "num_hypotheses is 3; expected at most num_beams, by the checkpoint 2",
+            "num_hypotheses is 3; expected at most num_beams, by the checkpoint 2, or samples",
         ),
         ({"max_length": 42}, "max_length is 42; expected at most 41: the model has 40 positions"),
         ({"max_new_tokens": 41}, "max_new_tokens is 41; expected at most 40"),

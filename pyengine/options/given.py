@@ -62,7 +62,10 @@ class GenerationOptions(GivenOptions):
                 other, _ = given[option.instead_of]
                 raise OptionError(f"{other} and {word} set the same limit: give one of them", keywords=(other, word))
             other, most = given.get(option.at_most or "", ("", None))
-            if other and value > most and not (name == "num_return_sequences" and self.samples):
+            if other and value > most and name == "num_return_sequences":
+                if not self.samples:
+                    raise self._too_few_beams(most)
+            elif other and value > most:
                 raise OptionError(
                     f"{word} is {value}; expected at most {other}, which is {most}", keywords=(word, other)
                 )
@@ -72,6 +75,17 @@ class GenerationOptions(GivenOptions):
             words = given["num_beams"][0], given[asked][0]
             message = f"{words[0]} is {self.num_beams}, but {words[1]} asks for samples, which need no beams"
             raise OptionError(f"{message}: give one of them", keywords=words)
+
+    def _too_few_beams(self, beams: int) -> OptionError:
+        """For `num_return_sequences` of a search that is to draw no samples."""
+        words = self.spelled["num_return_sequences"], self.spelled.get("num_beams", "num_beams")
+        most = f"at most {words[1]}, {'which is' if self.num_beams else 'by the checkpoint'} {beams}"
+        if beams == 1:
+            most = f"1, all that greedy search finds, unless {words[1]} is as many"
+        return OptionError(
+            f"{words[0]} is {self.num_return_sequences}; expected {most}, or samples (do_sample, temperature)",
+            keywords=(*words, "do_sample", "temperature"),
+        )
 
     @property
     def samples(self) -> bool | None:
@@ -108,12 +122,7 @@ class GenerationOptions(GivenOptions):
         elif self.num_return_sequences is None:
             values["num_return_sequences"] = min(values["num_return_sequences"], values["num_beams"])
         elif self.num_return_sequences > values["num_beams"]:
-            words = self.spelled["num_return_sequences"], self.spelled.get("num_beams", "num_beams")
-            raise OptionError(
-                f"{words[0]} is {self.num_return_sequences}; expected at most {words[1]}, by the checkpoint "
-                f"{values['num_beams']}",
-                keywords=words,
-            )
+            raise self._too_few_beams(values["num_beams"])
         options = SearchOptions(
             **values,
             start=defaults.decoder_start_token_id,
