@@ -61,8 +61,8 @@ class ChatTemplate:
     ) -> str:
         """The conversation as text; it ends where the assistant's answer begins (``add_generation_prompt``).
 
-        ``variables`` are a template's own, such as ``enable_thinking``. Raises InputError: no messages, one that is no
-        mapping, or what the template refuses, in its words; TokenizerError: the template fails, or takes too long.
+        ``variables`` are a template's own, such as ``enable_thinking``. Raises InputError: no messages, one without a
+        role or a content, or what the template refuses, in its words; TokenizerError: it fails, or takes too long.
         """
         template = self._template if tools is None else self._template_with_tools
         return template.render(
@@ -144,9 +144,24 @@ def _checked(messages: Messages) -> list[dict[str, Any]]:
     if not messages:
         raise InputError("messages: expected at least one, found none")
     for number, message in enumerate(messages, 1):
-        if not isinstance(message, Mapping):
-            raise InputError(f"message {number}: expected a role and a content, found {shorten(message)}")
+        _check(message, f"message {number}")
     return [_with_reasoning(_plain(message)) for message in messages]
+
+
+def _check(message: Any, name: str) -> None:
+    """InputError unless it has a role and a content, without which a template would go on, or fail by no fault of its
+    own: only who calls tools need say nothing. A content is text, or parts or values that the template puts into words.
+    """
+    if not isinstance(message, Mapping):
+        raise InputError(f"{name}: expected a role and a content, found {shorten(message)}")
+    role, content = message.get("role"), message.get("content")
+    if not (isinstance(role, str) and role):
+        found = shorten(role) if "role" in message else f"none beside {shorten(list(message))}"
+        raise InputError(f'{name}: expected a role, "user" or the like, found {found}')
+    if isinstance(content, (str, list, tuple, Mapping)) or (content is None and message.get("tool_calls")):
+        return
+    found = "none" if content is None else shorten(content)
+    raise InputError(f"{name}, of role {shorten(role)}: expected a content, a text or a list of parts, found {found}")
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:

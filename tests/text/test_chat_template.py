@@ -61,7 +61,7 @@ def test_variables_and_tools() -> None:
 
 def test_messages_are_handed_on_as_transformers_does() -> None:
     source = "{{ messages[0].tool_calls is defined }} {{ messages[0].thinking }} {{ messages[0].reasoning_content }}"
-    message = {"role": "assistant", "tool_calls": None, "reasoning": "why"}
+    message = {"role": "assistant", "content": "", "tool_calls": None, "reasoning": "why"}
     assert render(source, [message]) == "False why why"
     assert "tool_calls" in message
 
@@ -74,13 +74,29 @@ def test_messages_are_handed_on_as_transformers_does() -> None:
         (None, "expected a list of messages, found NoneType"),
         ({"role": "user"}, "expected a list of messages, found dict"),
         (["Hello"], "message 1: expected a role and a content, found 'Hello'"),
-        ([{"role": "user", "content": object()}], "found object"),
+        ([*USER, {"content": "Hello"}], r"message 2: expected a role, .* found none beside \['content'\]"),
+        ([{"role": 3, "content": "Hello"}], "message 1: expected a role, .* found 3"),
+        ([{"role": "", "content": "Hello"}], "message 1: expected a role, .* found ''"),
+        ([*USER, {"role": "user"}], "message 2, of role 'user': expected a content, .* found none"),
+        ([{"role": "user", "content": None}], "message 1, of role 'user': expected a content, .* found none"),
+        ([{"role": "assistant", "tool_calls": []}], "message 1, of role 'assistant': expected a content"),
+        ([{"role": "user", "content": 3}], "message 1, of role 'user': expected a content, .* found 3"),
+        ([{"role": "user", "content": object()}], "expected a content, .* found <object object"),
+        ([{"role": "user", "content": [object()]}], "found object"),
         ([{"role": "user", "content": json.loads("[" * 900 + "]" * 900)}], "nested too deeply, in more than 32 levels"),
     ),
 )
 def test_what_are_no_messages(messages: Any, fault: str) -> None:
     with pytest.raises(InputError, match=fault):
         render(PLAIN, messages)
+
+
+def test_messages_that_say_something_in_another_way() -> None:
+    """Parts, a tool's answer in values, and calls of tools without a word."""
+    source = "{% for m in messages %}{{ m.content is string }} {{ m.content is defined }};{% endfor %}"
+    parts = {"role": "user", "content": [{"type": "text", "text": "Hello"}]}
+    calls = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    assert render(source, [parts, calls, {"role": "tool", "content": {"a": 1}}]) == "False True;False False;False True;"
 
 
 def test_a_template_refuses_in_its_own_words() -> None:
