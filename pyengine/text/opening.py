@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pyengine.errors import TokenizerError, UnsupportedError
 from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import shorten
 from pyengine.text.chat import ChatTemplate, open_chat_template
 from pyengine.text.tokenizer import TextTokenizer, Tokenizer
+
+if TYPE_CHECKING:
+    from pyengine.text.tokenizer_json import JsonTokenizer
 
 TOKENIZER_KINDS = ("sentencepiece", "tokenizers")
 
@@ -51,10 +54,7 @@ def text_tokenizer_of(head: Head) -> TextTokenizer | None:
         return None
     if head.tokenizer_kind != "tokenizers":
         raise UnsupportedError(f"{head.path}: expected one tokenizer, found those of two sides, {head.tokenizer_kind}")
-    from pyengine.text.tokenizer_json import JsonTokenizer
-
-    known = [size for size in (head.config.source_vocab, head.config.target_vocab) if size is not None]
-    return JsonTokenizer(usable_path(head.path, TokenizerError), size=min(known, default=None))
+    return _open_json(usable_path(head.path, TokenizerError), head.config.source_vocab, head.config.target_vocab)
 
 
 def chat_template_of(head: Head) -> ChatTemplate | None:
@@ -78,10 +78,7 @@ def open_tokenizer(
     directory = usable_path(directory, TokenizerError)
     # The packages are imported by need: a model of one kind does not wait for the other's library.
     if kind == "tokenizers":
-        from pyengine.text.tokenizer_json import JsonTokenizer
-
-        known = [size for size in (source_vocab, target_vocab) if size is not None]
-        return JsonTokenizer(directory, size=min(known, default=None))
+        return _open_json(directory, source_vocab, target_vocab)
     if kind != "sentencepiece":
         raise TokenizerError(
             f"{directory}: tokenizer: expected one of {', '.join(TOKENIZER_KINDS)}, found {shorten(kind)}"
@@ -89,3 +86,10 @@ def open_tokenizer(
     from pyengine.text.sentencepiece import SentencePieceTokenizer
 
     return SentencePieceTokenizer(directory, source_size=source_vocab, target_size=target_vocab)
+
+
+def _open_json(directory: Path, *sizes: int | None) -> JsonTokenizer:
+    """``sizes``: how many ids the model has on its sides, where they are known."""
+    from pyengine.text.tokenizer_json import JsonTokenizer
+
+    return JsonTokenizer(directory, size=min((size for size in sizes if size is not None), default=None))
