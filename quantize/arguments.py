@@ -11,18 +11,19 @@ from typing import Sequence
 from pyengine.console import Parser
 from pyengine.errors import OptionError
 from pyengine.modelfile.directory import KV
+from pyengine.modelfile.layout import INT4
 from pyengine.quantize.prune.masks import Pattern
 from pyengine.quantize.prune.sparse import MASKS, SPARSE_METHODS, pattern_of
 from pyengine.quantize.rounding.by_inputs import CALIBRATED
 from pyengine.quantize.rounding.ranges import METHODS as RANGES
-from pyengine.quantize.rounding.schemes import GROUPS
 from pyengine.quantize.scaling.smooth import ALPHAS
 from pyengine.quantize.types import TYPES
 from pyengine.version import __version__
 
-__all__ = ["METHODS", "PROGRAM", "list_methods", "read_arguments"]
+__all__ = ["METHODS", "PROGRAM", "list_methods", "read_arguments", "types_of"]
 
 PROGRAM = "pyengine-quantize"
+PLAIN_INT4 = "int4g64"  # what "int4" stands for
 _LARGEST_SIZE = 1e15
 
 METHODS = {
@@ -73,8 +74,12 @@ def read_arguments(arguments: Sequence[str] | None, program: str) -> argparse.Na
         return options
     _check(parser, options)
     options.prune, options.sparse = _removal(parser, options)
-    options.tensor = [setting.partition("=")[::2] for setting in options.tensor]
     return options
+
+
+def types_of(options: argparse.Namespace) -> set[str]:
+    """All types that are asked for."""
+    return {options.weights, *(kind for _, kind in options.tensor)}
 
 
 def list_methods() -> list[str]:
@@ -128,19 +133,21 @@ def _add_types(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--weights",
-        choices=("float32", "int8", "int4"),
+        type=_type,
         default="int8",
-        help="how weights are stored (default: %(default)s); with int4 embeddings and the output layer are int8",
+        metavar="TYPE",
+        help="how weights are stored: float32, int8 (the default), or int4 in groups of 32, 64 or 128 columns that "
+        f"share a scale, with z a zero point too: {', '.join(INT4)}; int4 is {PLAIN_INT4}. With int4, embeddings and "
+        "the output layer are int8",
     )
-    add("--group", type=int, choices=GROUPS, help="columns of int4 that share a scale (default: 64)")
-    add("--zero-points", action="store_true", help="int4 groups have a zero point besides their scale")
     add(
         "--tensor",
         action="append",
+        type=_tensor,
         default=[],
         metavar="PATTERN=TYPE",
-        help="another type for some matrices, such as 'encoder.*.ffn.*=int8'; lm_head is the output layer. Types: "
-        f"{', '.join(TYPES)}; may be given again, later ones win",
+        help="another TYPE, of those above, for some matrices, such as 'encoder.*.ffn.*=int8'; lm_head is the output "
+        "layer; may be given again, later ones win",
     )
     add(
         "--target-size",
@@ -236,6 +243,21 @@ def _add_reports(group: argparse._ArgumentGroup) -> None:
     add("--corpus", metavar="FILE", help="what --teacher-data translates: a source a line")
 
 
+def _type(text: str) -> str:
+    """A type of weights."""
+    if text not in (*TYPES, "int4"):
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(TYPES)} or int4, found {text!r}")
+    return PLAIN_INT4 if text == "int4" else text
+
+
+def _tensor(text: str) -> tuple[str, str]:
+    """ "PATTERN=TYPE" in two."""
+    pattern, equals, kind = text.partition("=")
+    if not (pattern and equals):
+        raise argparse.ArgumentTypeError(f"expected PATTERN=TYPE, found {text!r}")
+    return pattern, _type(kind)
+
+
 def _exponents(text: str) -> tuple[float, ...]:
     """What SmoothQuant tries."""
     if text == "auto":
@@ -289,8 +311,6 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("--speed has a meaning with --report and --calibrate only")
     if options.report_only and options.report:
         parser.error("--report has no meaning with --report-only")
-    if options.weights != "int4" and (options.group or options.zero_points):
-        parser.error("--group and --zero-points have a meaning with --weights int4 only")
     if options.method in CALIBRATED and not options.calibrate:
         parser.error(f"--method {options.method} needs text: --calibrate FILE")
     if options.smooth and options.weights == "float32" and not options.tensor:
@@ -314,15 +334,12 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error(f"--max-kld: expected a positive number, found {options.max_kld}")
     if options.resume and not options.calibrate:
         parser.error("--resume has a meaning with --calibrate only")
-    for setting in options.tensor:
-        if not all(setting.partition("=")[::2]):
-            parser.error(f"--tensor {setting!r}: expected PATTERN=TYPE")
 
 
 def _uses_text(options: argparse.Namespace) -> bool:
     chosen = options.target_size is not None or options.max_kld is not None
-    int4 = options.weights == "int4" or "int4" in "".join(options.tensor) or chosen
-    return bool(int4 and options.method not in RANGES or options.prune or options.smooth or options.report)
+    int4 = not INT4.keys().isdisjoint(types_of(options))
+    return bool((int4 or chosen) and options.method not in RANGES or options.prune or options.smooth or options.report)
 
 
 def _removal(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 from pyengine.command import beside, run_command, target_of
 from pyengine.console import note, say
-from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments
+from pyengine.modelfile.layout import INT4
+from pyengine.quantize.arguments import PROGRAM, list_methods, read_arguments, types_of
 from pyengine.quantize.packing import StoredTensor
 from pyengine.quantize.pipeline import Calibration, Conversion, convert, measure
 from pyengine.quantize.prune.sparse import slower_than_dense
@@ -97,9 +98,8 @@ def _teach(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace, command: str) -> Conversion:
     method, _ = _method(options)
-    int4 = options.weights == "int4"
     how: dict[str, Any] = {
-        "weights": f"int4g{options.group or 64}{'z' if options.zero_points else ''}" if int4 else options.weights,
+        "weights": options.weights,
         "tensors": options.tensor,
         "method": "absmax" if method in CALIBRATED else method,  # of what is not calibrated
         "requantize": options.requantize,
@@ -170,12 +170,12 @@ def _method(options: argparse.Namespace) -> tuple[str, str]:
     """How weights are rounded; and why so, where that was left to us."""
     if options.method != "auto":
         return options.method, ""
-    if options.weights != "int4" and "int4" not in "".join(kind for _, kind in options.tensor):
+    if INT4.keys().isdisjoint(types_of(options)):
         if options.target_size is None and options.max_kld is None:
             return "absmax", ""  # what every int8 model gets
     if options.calibrate:
         return "gptq", "there is text, and at int4 columns can make up for each other's errors"
-    if options.weights == "int4":
+    if options.weights in INT4:
         return "mse", "there is no text; with --calibrate FILE gptq would move the model far less"
     return "absmax", ""
 
