@@ -119,6 +119,15 @@ class Inputs:
             raise InputError(f"{name} has {len(ids)} tokens; the model has {most} positions")
         return np.array(ids, np.int32)
 
+    def pieces(self, sentence: Sentence, name: str = "the target") -> list[np.ndarray]:
+        """int32 ids of a target of any length, in pieces each of which `target` takes: one, if it does as a whole."""
+        ids = self._ids(sentence, "target", name)
+        most = self._config.target_side()[0].max_positions
+        ended = not self._end or bool(ids) and ids[-1] in self._end
+        whole = len(ids) + (not ended) <= most  # with the end token that is added where it is missing
+        size = most if whole else max(1, most - bool(self._end))
+        return [np.array(ids[begin : begin + size], np.int32) for begin in range(0, max(len(ids), 1), size)]
+
     def forced(self, sentence: Sentence, *, truncate: bool, name: str = "the source") -> Source:
         """A source for teacher forcing, where even an empty text is read by the model. InputError as `source`."""
         read = self.source(sentence, truncate=truncate, name=name)

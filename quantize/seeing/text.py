@@ -27,7 +27,8 @@ Text = Sequence[Line]
 class Skipped:
     """Why lines are not used, counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: ModelConfig) -> None:
+        self._empty = "without a source or a target" if _has_both(config) else "without text"
         self.blank = 0
         self.long = 0
 
@@ -35,7 +36,7 @@ class Skipped:
         """ "" if there are none."""
         reasons = [
             f"{count} {'line' if count == 1 else 'lines'} {why}"
-            for count, why in ((self.blank, "without a source or a target"), (self.long, "too long for the model"))
+            for count, why in ((self.blank, self._empty), (self.long, "too long for the model"))
             if count
         ]
         return f"text: {' and '.join(reasons)} skipped" if reasons else ""
@@ -44,8 +45,8 @@ class Skipped:
 def load_text(path: str | Path) -> list[tuple[str, str | None]]:
     """The lines of a UTF-8 file as (source, target); a target follows a tab, and is None where there is no tab.
 
-    Entry i is line i + 1; either side may be blank. Raises InputError for a file that is empty or cannot be read, and
-    for a line that is not UTF-8 or has more than one tab.
+    Entry i is line i + 1; either side may be blank, and what further tabs mean the model decides (``sides``). Raises
+    InputError for a file that is empty or cannot be read, and for a line that is not UTF-8.
     """
     path = usable_path(path, InputError)
     try:
@@ -62,12 +63,10 @@ def load_text(path: str | Path) -> list[tuple[str, str | None]]:
 
 def _parse_line(line: bytes, name: str) -> tuple[str, str | None]:
     try:
-        source, *targets = line.decode("utf-8").split("\t")
+        source, tab, target = line.decode("utf-8").partition("\t")
     except UnicodeDecodeError as error:
         raise InputError(f"{name}: expected UTF-8, found an invalid byte at {error.start}") from None
-    if len(targets) > 1:
-        raise InputError(f"{name}: expected a source, or source, tab, target; found {len(targets)} tabs")
-    return source, targets[0] if targets else None
+    return source, target if tab else None
 
 
 def usable_text(
@@ -75,22 +74,27 @@ def usable_text(
 ) -> tuple[list[Line], Skipped]:
     """The lines of ``text`` whose sides the model can take, each on its own side, and what of the others there was.
 
-    Raises InputError, naming the line, for ids or texts that it cannot read, and if nothing is left.
+    A text for a decoder alone that is longer than its positions comes in pieces, as ids. Raises InputError, naming the
+    line, for ids or texts that it cannot read, and if nothing is left.
     """
     inputs = inputs_for(config, generation, tokenizer)
     ends = () if generation is None else generation.eos_token_id
     kept: list[Line] = []
-    skipped = Skipped()
+    skipped = Skipped(config)
     for number, line in enumerate(text, 1):
         source, target = sides(config, line, number)
         if any(side is not None and is_blank(side) for side in (source, target)):
             skipped.blank += 1
             continue
+        if target is not None and config.encoder is None:
+            pieces = inputs.pieces(target, f"line {number}")
+            kept += [(None, target)] if len(pieces) == 1 else [(None, piece) for piece in pieces]
+            continue
         long = False
         if source is not None:
-            long = inputs.source(source, truncate=True, name=f"the source of line {number}").truncated
+            long = inputs.source(source, truncate=True, name=_name(config, "source", number)).truncated
         if target is not None and config.decoder is not None:
-            ids = inputs.prefix(target, f"the target of line {number}")
+            ids = inputs.prefix(target, _name(config, "target", number))
             ended = len(ids) > 0 and ids[-1] in ends
             long = long or len(ids) + (not ended) > config.decoder.max_positions
         if long:
@@ -117,24 +121,40 @@ def read_samples(inputs: Inputs, config: ModelConfig, text: Text, first: int = 1
         source, target = sides(config, line, number)
         ids = None
         if source is not None:
-            ids = inputs.source(source, truncate=True, name=f"the source of line {number}").ids
+            ids = inputs.source(source, truncate=True, name=_name(config, "source", number)).ids
             if not len(ids):
-                raise InputError(f"the source of line {number} is empty; expected text or token ids")
-        samples.append(Sample(ids, None if target is None else inputs.target(target, f"the target of line {number}")))
+                raise InputError(f"{_name(config, 'source', number)} is empty; expected text or token ids")
+        read = None if target is None else inputs.target(target, _name(config, "target", number))
+        samples.append(Sample(ids, read))
     return samples
 
 
 def sides(config: ModelConfig, line: Line, number: int) -> Line:
-    """Source and target, for a model with one stack the one that it has. InputError for any other number of texts."""
-    if config.encoder is not None and config.decoder is not None:
+    """Source and target, for a model with one stack the one that it has, tabs and all. InputError for any other number
+    of texts.
+    """
+    if _has_both(config):
         if line[0] is None:
             raise InputError(f"line {number}: expected a source, found none")
+        if isinstance(line[1], str) and "\t" in line[1]:
+            tabs = line[1].count("\t") + 1
+            raise InputError(f"line {number}: expected a source, or source, tab, target; found {tabs} tabs")
         return line
+    if isinstance(line[0], str) and isinstance(line[1], str):
+        line = f"{line[0]}\t{line[1]}", None
     texts = [side for side in line if side is not None]
     if len(texts) != 1:
         reader = "a decoder" if config.encoder is None else "an encoder"
         raise InputError(f"line {number}: expected one text, for a model with {reader} alone, found {len(texts)}")
     return (None, texts[0]) if config.encoder is None else (texts[0], None)
+
+
+def _has_both(config: ModelConfig) -> bool:
+    return config.encoder is not None and config.decoder is not None
+
+
+def _name(config: ModelConfig, side: str, number: int) -> str:
+    return f"the {side} of line {number}" if _has_both(config) else f"line {number}"
 
 
 def is_blank(sentence: Sentence) -> bool:

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from pyengine.canonical import GenerationDefaults
 from pyengine.errors import InputError
 from pyengine.quantize import Calibration, convert, main
-from pyengine.quantize.seeing.text import load_text, usable_text
+from pyengine.quantize.seeing.text import inputs_for, load_text, read_samples, sides, usable_text
 
 from ...modelfile.directories import checkpoint_with_tokenizer
+from ...oracle.random_config import random_config
 from ...oracle.tiny import generation, model_config
 
 CONFIG = model_config(max_positions=6)
@@ -31,7 +33,6 @@ def test_reading_text(tmp_path: Path) -> None:
     ("content", "what"),
     [
         (b"", "text: expected lines of text, found an empty file"),
-        (b"a\nb\tc\td\n", "text: line 2: expected a source, or source, tab, target; found 2 tabs"),
         (b"a\nb\xff\n", "text: line 2: expected UTF-8, found an invalid byte at 1"),
     ],
 )
@@ -66,6 +67,45 @@ def test_what_a_model_can_take() -> None:
         usable()
     with pytest.raises(InputError, match="the target of line 2: expected token ids"):
         usable(fine[0], ([3], [99]))
+
+
+    with pytest.raises(InputError, match="line 2: expected a source, or source, tab, target; found 2 tabs"):
+        usable(fine[0], ("a", "b\tc"))
+
+
+ALONE = random_config(0)  # a decoder
+assert ALONE.encoder is None and ALONE.decoder is not None
+MOST = ALONE.decoder.max_positions
+
+
+def read_alone(*texts: Any, ends: tuple[int, ...] = (1,)) -> tuple[list[list[int]], str]:
+    """What a decoder alone reads, each text with its end token, and what is said of the rest."""
+    defaults = GenerationDefaults(eos_token_id=ends, max_length=MOST)
+    kept, skipped = usable_text([(each, None) for each in texts], ALONE, defaults, None)
+    samples = read_samples(inputs_for(ALONE, defaults, None), ALONE, kept)
+    assert all(sample.source is None for sample in samples)
+    return [sample.target.tolist() for sample in samples if sample.target is not None], str(skipped)
+
+
+@pytest.mark.parametrize("ends", [(1,), ()])
+def test_a_long_text_comes_in_pieces(ends: tuple[int, ...]) -> None:
+    """No token of it is lost, and each piece has room for its end token."""
+    room = MOST - len(ends)
+    for length in (1, room, MOST, MOST + 1, 3 * MOST + 5):
+        text = [3 + i % 200 for i in range(length)]
+        pieces, said = read_alone(text, [7, 8], ends=ends)
+        assert said == "" and pieces.pop() == [7, 8, *ends]
+        assert sum((piece[: len(piece) - len(ends)] for piece in pieces), []) == text
+        assert [len(piece) for piece in pieces[:-1]] == [MOST] * (-(-length // room) - 1)
+    whole, _ = read_alone([5] * (MOST - 1) + [1], ends=ends)
+    assert len(whole) == 1
+
+
+def test_a_text_alone_has_no_source_and_no_target() -> None:
+    assert read_alone([5], [], [6])[1] == "text: 1 line without text skipped"
+    with pytest.raises(InputError, match="^line 2: expected token ids"):
+        read_alone([5], [999])
+    assert sides(ALONE, ("a", "b\tc"), 1) == (None, "a\tb\tc")
 
 
 GOOD = [(f"Ein Mann {word}", f"A man {word}") for word in "abcdefghijklmnopqrstuvwxyz" * 2]
