@@ -4,7 +4,7 @@ Needs matplotlib, which the extra ``report`` brings.
 """
 
 from pyengine.quantize.report.data import (
-    Calibration,
+    CalibrationText,
     Change,
     ChangedLine,
     CompressionReport,
@@ -23,7 +23,7 @@ from pyengine.quantize.report.plots import require_matplotlib
 from pyengine.quantize.report.writer import check_report_target, write_report
 
 __all__ = [
-    "Calibration",
+    "CalibrationText",
     "Change",
     "ChangedLine",
     "CompressionReport",

@@ -33,7 +33,7 @@ from pyengine.quantize.opening import open_model, read_matrix, stored_input
 from pyengine.quantize.packing import StoredTensor
 from pyengine.quantize.pipeline import Conversion, convert
 from pyengine.quantize.report import (
-    Calibration,
+    CalibrationText,
     Change,
     CompressionReport,
     EndToEnd,
@@ -116,7 +116,7 @@ class Reporter:
         self._used = None
         if text is not None:
             tokens = self._count(text, 1)
-            self._used = Calibration((file,), len(text), tokens, self._count(self._held_out, self._first + 1))
+            self._used = CalibrationText((file,), len(text), tokens, self._count(self._held_out, self._first + 1))
 
     def write(
         self, report: Conversion, *, method: str, command: str, progress: Callable[[int, int], None] | None = None

@@ -19,7 +19,7 @@ from pyengine.errors import ModelFileError, PyengineError
 from pyengine.formats.strict_json import Fields, shorten
 
 __all__ = [
-    "Calibration",
+    "CalibrationText",
     "Change",
     "ChangedLine",
     "CompressionReport",
@@ -63,7 +63,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationText:
     """The text whose statistics steered the methods; ``held_out_tokens`` of it were only measured on."""
 
     files: tuple[str, ...]
@@ -282,7 +282,7 @@ class CompressionReport:
     bytes_before: int
     bytes_after: int
     seed: int | None = None
-    calibration: Calibration | None = None
+    calibration: CalibrationText | None = None
     layers: tuple[Layer, ...] = ()
     pruned: tuple[Pruned, ...] = ()
     end_to_end: EndToEnd | None = None

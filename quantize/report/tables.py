@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Sequence
 
 from pyengine.quantize.report.data import (
-    Calibration,
+    CalibrationText,
     Change,
     ChangedLine,
     CompressionReport,
@@ -202,7 +202,7 @@ def pareto_table(points: Sequence[ParetoPoint]) -> Markup:
     )
 
 
-def calibration_table(found: Calibration) -> Markup:
+def calibration_table(found: CalibrationText) -> Markup:
     return _table(
         _Column("files", "name", [", ".join(found.files)]),
         _Column("lines", "number", [f"{found.lines:,}"]),

@@ -18,7 +18,7 @@ from pyengine.errors import ModelFileError, OptionError
 from pyengine.formats.limits import REPORT_BYTES
 from pyengine.formats.strict_json import load_object
 from pyengine.quantize.report import (
-    Calibration,
+    CalibrationText,
     Change,
     ChangedLine,
     CompressionReport,
@@ -71,7 +71,7 @@ def a_report(**changes: Any) -> CompressionReport:
             "bytes_before": 4000000,
             "bytes_after": 1000000,
             "seed": 5,
-            "calibration": Calibration(("train.de", "train.en"), 100, 2000, 500),
+            "calibration": CalibrationText(("train.de", "train.en"), 100, 2000, 500),
             "layers": (a_layer(), a_layer("decoder.embed", snr_db=None, output_error=0.5, outliers=(), inputs=None)),
             "pruned": (Pruned("neurons", "encoder.layers.0.ffn.up", 16, 1024, Change(0.02, 0.01)),),
             "end_to_end": EndToEnd(500, 0.0041, 0.987, Change(6.0, 6.1), Change(38.52, 38.31)),
@@ -96,7 +96,7 @@ def a_hostile_report() -> CompressionReport:
         machine=(HOSTILE,),
         bytes_before=2,
         bytes_after=1,
-        calibration=Calibration((HOSTILE,), 1, 1, 0),
+        calibration=CalibrationText((HOSTILE,), 1, 1, 0),
         layers=(a_layer(HOSTILE, parts=(HOSTILE, HOSTILE + ".b"), type_after=HOSTILE, method=HOSTILE, reason=HOSTILE),),
         pruned=(Pruned(HOSTILE, HOSTILE, 0, 1),),
         speed=(Speed(HOSTILE, None, None, 1.0),),
