@@ -53,7 +53,9 @@ class JsonTokenizer:
             # What a file says about batches: here every text is encoded by itself, and whole.
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
-            count = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+            count = self._tokenizer.get_vocab_size(with_added_tokens=True)
+            if size is None or count > size:  # else nothing is above, or is found when it is needed: see _ids
+                count = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if count == 0:
             raise TokenizerError(f"{path}: expected a vocabulary, found none")
         if size is not None and count > size:
@@ -168,7 +170,7 @@ class JsonTokenizer:
             return native(tokenizer.encode, text, add_special_tokens=special)
 
     def _ids(self, ids: list[int]) -> list[int]:
-        if ids and max(ids) >= self.size:  # the post-processor has ids of its own
+        if ids and max(ids) >= self.size:  # the post-processor has ids of its own, and a vocabulary may leave some out
             raise TokenizerError(f"{self._path}: expected ids below {self.size}, found {max(ids)}")
         return ids
 

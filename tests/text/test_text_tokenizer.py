@@ -211,6 +211,14 @@ def test_a_tokenizer_fits_its_model(tmp_path: Path) -> None:
     assert larger is not None and larger.size == size + 3 and larger.decode([size + 2]) == ""
     with pytest.raises(TokenizerError, match=f"expected ids below the model's {size - 1}, found the id {size - 1}"):
         text_tokenizer_of(Head(tmp_path, config=Sizes(target_vocab=size - 1)))
+    file = tmp_path / "tokenizer.json"  # as many ids as the model has, one of which is above them
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["model"]["vocab"]["~"] = size + 7
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with_hole = text_tokenizer_of(Head(tmp_path, config=Sizes(target_vocab=size)))
+    assert with_hole is not None and with_hole.encode("a") and text_tokenizer_of(Head(tmp_path)).size == size + 8
+    with pytest.raises(TokenizerError, match=f"expected ids below {size}, found {size + 7}"):
+        with_hole.encode("~")
     assert text_tokenizer_of(Head(tmp_path, tokenizer_kind=None)) is None
     with pytest.raises(UnsupportedError, match="expected one tokenizer, found those of two sides"):
         text_tokenizer_of(Head(tmp_path, tokenizer_kind="sentencepiece"))

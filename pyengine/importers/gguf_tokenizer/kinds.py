@@ -183,8 +183,15 @@ def _pairs(tokens: list[str], merges: list[tuple[str, str]], **options: Any) -> 
         "ignore_merges": False,
         **options,
         "vocab": {token: index for index, token in enumerate(tokens)},
-        "merges": merges,
+        "merges": _written(merges),
     }
+
+
+def _written(merges: list[tuple[str, str]]) -> list[str] | list[tuple[str, str]]:
+    """As the package reads them in half of the time: in one string each, unless it would read that in another way."""
+    strings = [f"{left} {right}" for left, right in merges]
+    odd = any(each.count(" ") != 1 or each.startswith("#version") for each in strings)
+    return merges if odd else strings
 
 
 def _listed_merges(metadata: Metadata, vocabulary: Vocabulary) -> list[tuple[str, str]]:
