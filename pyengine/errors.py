@@ -9,6 +9,7 @@
     ├── InputError           text or token ids that the model cannot take                   (also a ValueError)
     ├── OutputError          a file or directory that cannot be written: a full disk, no permission (also an OSError)
     ├── DeadlineError        a call ran past its ``timeout``                                (also a TimeoutError)
+    ├── PartialError         some of a list could not be answered; it has the results of the others
     ├── ClosedError          a model was used after ``close()``
     └── EngineError          the C core failed: out of memory, scores that are not finite, or an instruction set
         │                    this CPU lacks
@@ -19,6 +20,9 @@ from: what would act on a terminal is escaped, and a long one cut (`printing`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pyengine.printing import printable
 
@@ -32,6 +36,7 @@ __all__ = [
     "ModelFileError",
     "OptionError",
     "OutputError",
+    "PartialError",
     "PyengineError",
     "TokenizerError",
     "UnsupportedError",
@@ -83,6 +88,23 @@ class OutputError(PyengineError, OSError):
 
 class DeadlineError(PyengineError, TimeoutError):
     """A call ran past its ``timeout``; nothing of it was returned."""
+
+
+class PartialError(PyengineError):
+    """Some of a list failed while they ran: by a processor that raised, or by themselves too large for ``cache_bytes``.
+
+    ``results``: one for each of the list, in order, None for those; ``errors``: place in the list, from 0 -> what was
+    raised. The first of them is the ``__cause__``.
+    """
+
+    def __init__(self, results: Sequence[Any], errors: Mapping[int, Exception]) -> None:
+        place, first = min(errors.items())
+        others = f", and {len(errors) - 1} more," if len(errors) > 1 else ""
+        what = f"number {place + 1} of {len(results)}{others} failed"
+        super().__init__(f"{what}: {type(first).__name__}: {first}; results has the others'")
+        self.results = list(results)
+        self.errors = dict(errors)
+        self.__cause__ = first
 
 
 class ClosedError(PyengineError):

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["NO_IDS", "NO_PAIRS", "Ahead", "Observer", "Plan", "Session", "StepResult"]
+__all__ = ["NO_IDS", "NO_PAIRS", "Ahead", "Holder", "Observer", "Opened", "Plan", "Session", "StepResult"]
 
 Observer = Callable[[str, np.ndarray], None]
 """Gets the packed name of a linear layer and what it reads, float32 [rows, K], valid during the call."""
@@ -147,8 +147,8 @@ class StepResult:
     answers: np.ndarray | None = None
 
 
-class Session(Protocol):
-    """Holds sequences and memories and runs plans: what a search sees of a `_core.Session`, which is the fast one.
+class Holder(Protocol):
+    """Holds sequences and memories.
 
     Sequence ids lie in [0, max_sequences), memory ids in [0, max_memories). What they hold has at most `max_bytes`
     bytes; a step that needs more raises CacheFullError and changes nothing.
@@ -166,8 +166,6 @@ class Session(Protocol):
     @property
     def max_memories(self) -> int: ...
 
-    def step(self, plan: Plan) -> StepResult: ...
-
     def sequence_bytes(self, tokens: int) -> int:
         """Bytes that a sequence of so many tokens takes, at most."""
 
@@ -179,3 +177,23 @@ class Session(Protocol):
 
     def observe(self, callback: Observer | None) -> None:
         """Show every step's inputs of linear layers to `callback`; None ends it. What it raises, step() raises."""
+
+
+class Session(Holder, Protocol):
+    """Runs plans: what a search sees of a `_core.Session`, which is the fast one."""
+
+    def step(self, plan: Plan) -> StepResult: ...
+
+
+class Opened(Holder, Protocol):
+    """A session as it is opened: it may be idle, and its steps wait for others. `_core.Session` is one."""
+
+    @property
+    def working_bytes(self) -> int: ...
+
+    @property
+    def cache_bytes(self) -> int: ...
+
+    def step(self, plan: Plan, patience: float, since: int) -> StepResult | None:
+        """None if others had the processors for `patience` seconds; `since`, of time.monotonic_ns(), is when the caller
+        began to wait."""

@@ -10,6 +10,7 @@ from pyengine.errors import UnsupportedError
 __all__ = [
     "Best",
     "Decoded",
+    "Echo",
     "FileResult",
     "GenerationResult",
     "Hypothesis",
@@ -135,12 +136,31 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Echo:
+    """A prompt as the model read it.
+
+    decoded    its text and tokens; None where the model has no tokenizer
+    log_probs  the model's own log-probability of each token but the first, which nothing comes before; None without
+               `logprobs`
+    best       the `logprobs` best tokens at each of these places, best first, as (id, log-probability)
+    """
+
+    ids: tuple[int, ...]
+    decoded: Decoded | None
+    log_probs: tuple[float, ...] | None = None
+    best: tuple[tuple[tuple[int, float], ...], ...] | None = None
+
+
+@dataclass(frozen=True)
 class GenerationResult(_Hypotheses):
     """How a prompt goes on: hypotheses of beam search best first, samples as they were drawn; at least one. The other
     attributes are the first one's.
+
+    prompt  what went on, with `echo`: then texts begin with its text; ids and tokens are the new ones all the same
     """
 
     usage: Usage
+    prompt: Echo | None = None
 
 
 @dataclass(frozen=True)

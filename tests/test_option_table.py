@@ -56,6 +56,7 @@ EXAMPLES = {
     "typical_p": Example(0.5, "0.5", 0.5, ((0, "0"), ("x", "2"))),
     "seed": Example(7, "7", 7, ((-1, "-1"), (1.5, "1.5"))),
     "logprobs": Example(3, "3", 3, ((-1, "1001"), ("x", "x"))),
+    "echo": Example(True, "true", True, ((1, "1"), ("no", "no"))),
     "max_length": Example(17, "17", 17, ((1, "1"), ("x", "x"))),
     "max_new_tokens": Example(5, "5", 5, ((0, "0"), (True, "1e3"))),
     "min_length": Example(3, "3", 3, ((-1, "-1"), (1.0, ""))),

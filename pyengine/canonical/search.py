@@ -101,6 +101,11 @@ class SearchSettings:
     logprobs: int = _option(
         0, Whole(0, 1000), "so many best tokens come with each that is written, without beams; 0: none", SEARCH
     )
+    echo: bool = _option(
+        False, OneOf((True, False)),
+        "a language model's text begins with its prompt, which comes with its own log-probabilities if logprobs asks",
+        SEARCH, compare=False,
+    )  # fmt: skip
     max_length: int = _option(
         MISSING, Length(2, start=True), "tokens of a hypothesis at most, start token and prefix counted", LENGTHS
     )

@@ -30,6 +30,7 @@ class GenerationKeywords(TypedDict, total=False):
     typical_p: float | None
     seed: int | None
     logprobs: int | None
+    echo: bool | None
     max_length: int | None
     max_new_tokens: int | None
     max_decoding_length: int | None
@@ -67,6 +68,7 @@ class GivenOptions:
     typical_p: float | None = None
     seed: int | None = None
     logprobs: int | None = None
+    echo: bool | None = None
     max_length: int | None = None
     max_new_tokens: int | None = None
     min_length: int | None = None

@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from pyengine.decoding.search import Found, Process
 from pyengine.errors import OptionError
 from pyengine.options import SearchOptions
 
-__all__ = ["Event", "Queue", "Request"]
+__all__ = ["Event", "Outcome", "Queue", "Request"]
+
+Outcome = Union["list[Found]", Exception]
+"""The hypotheses of a request, best first, none of one that was cancelled; or what ended this request alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,8 @@ class Event(NamedTuple):
     log-probabilities, and at last the hypothesis itself. Those of beam search come whole when it is done, without
     log_probs.
 
-    error: what a request's own function raised, which ended it; then there is nothing else.
+    error: what ended the request alone: its own function raised, or it is too large for the cache by itself. Then there
+    is nothing else.
     """
 
     request: int

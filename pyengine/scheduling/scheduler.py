@@ -22,16 +22,16 @@ from pyengine.decoding.beam import BeamSearch
 from pyengine.decoding.greedy import GreedySearch
 from pyengine.decoding.sample import MOST_CANDIDATES
 from pyengine.decoding.search import Finished, Found, IdPool, Rows, Start, Written
-from pyengine.errors import OptionError
+from pyengine.errors import CacheFullError, OptionError
 from pyengine.options import SearchOptions
 from pyengine.plan import NO_IDS, Plan, Session
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.groups import Group, Running
 from pyengine.scheduling.joining import join, split
-from pyengine.scheduling.requests import Event, Queue, Request
+from pyengine.scheduling.requests import Event, Outcome, Queue, Request
 from pyengine.scheduling.slicing import run_plan
 
-__all__ = ["Event", "Request", "Scheduler"]
+__all__ = ["Event", "Outcome", "Request", "Scheduler"]
 
 STEPS_AHEAD, SECONDS_AHEAD = 32, 0.02
 """How many steps may run without coming back to Python, and how long: a deadline or Ctrl-C need not wait."""
@@ -68,7 +68,7 @@ class Scheduler:
         self._running: dict[int, Running] = {}  # by index
         self._prompt: Running | None = None  # whose prompt has begun and goes on
         self._cancelled: set[int] = set()
-        self._done: dict[int, list[Found] | Exception] = {}
+        self._done: dict[int, Outcome] = {}
         self._events: list[Event] | None = None  # None: nobody listens
         self._sequences, self._memories = IdPool(session.max_sequences), IdPool(session.max_memories)
         self._freed_sequences = NO_IDS  # that the next plan frees
@@ -85,22 +85,18 @@ class Scheduler:
 
     def run(
         self, requests: Iterable[Request], window: int | None = None
-    ) -> Generator[list[Found], None, None]:
-        """The hypotheses of each request, best first, in the order of the requests; none of one that was cancelled.
+    ) -> Generator[Outcome, None, None]:
+        """What becomes of each request, in the order of the requests.
 
         Reads `requests` lazily, up to `window` at a time, longest first among these, and never more than four
         windows ahead of what it has yielded; None: all at once. What `requests` raises is raised here once
-        the requests before it are done, and so is what a request's own function raises. Closing the generator cancels
-        the rest.
+        the requests before it are done. Closing the generator cancels the rest.
         """
         self._most = len(requests) if isinstance(requests, list) else self._budget
         queue = Queue(requests, window)
         for _ in self._steps(queue):
             while queue.passed_on in self._done:
-                found = self._done.pop(queue.passed_on)
-                if isinstance(found, Exception):
-                    raise found
-                yield found
+                yield self._done.pop(queue.passed_on)
                 queue.passed_on += 1
 
     def events(self, requests: Iterable[Request]) -> Generator[Event, None, None]:
@@ -139,7 +135,7 @@ class Scheduler:
         for index in self._cancelled & self._running.keys() if self._cancelled else ():
             self._abandon(self._running[index], [])
 
-    def _abandon(self, running: Running, result: list[Found] | Exception) -> None:
+    def _abandon(self, running: Running, result: Outcome) -> None:
         """The request ends as it is."""
         group = running.group
         if self._events is not None and isinstance(result, Exception):
@@ -152,7 +148,7 @@ class Scheduler:
             group.search.free(np.array([running.sequence], np.int32))
         self._leave(running, result)
 
-    def _leave(self, running: Running, result: list[Found] | Exception) -> None:
+    def _leave(self, running: Running, result: Outcome) -> None:
         group = running.group
         if running.memory >= 0:
             self._freed_memories.append(running.memory)
@@ -316,13 +312,28 @@ class Scheduler:
 
     def _step(self, plan: Plan, live: list[Group], parts: list[Rows]) -> None:
         self._deadline.check()
-        result = run_plan(self._session, plan)
+        try:
+            result = run_plan(self._session, plan)
+        except CacheFullError as error:
+            if len(self._running) > 1:  # no request comes in beside others without its room
+                raise
+            [alone] = self._running.values()
+            self._abandon(alone, error)  # the cache cannot hold it: those that wait go on
+            self._begin_anew()
+            return
         for group, own in zip(live, split(result, [group.search for group in live], parts), strict=True):
             finished = group.search.advance(own)
             if isinstance(group.search, BeamSearch):
                 self._finish_beams(group, finished)
             else:
                 self._learn(group, group.search, finished)
+
+    def _begin_anew(self) -> None:
+        """After a step that failed in the middle, when no request is under way any more: nothing of before is left."""
+        self._session.clear()
+        self._groups, self._latest, self._prompt = {}, None, None
+        self._sequences, self._memories = IdPool(self._session.max_sequences), IdPool(self._session.max_memories)
+        self._freed_sequences, self._freed_memories = NO_IDS, []
 
     def _finish_beams(self, group: Group, finished: list[Finished]) -> None:
         for slot, hypotheses in finished:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing
 from functools import partial
 
-from pyengine.decoding.search import Found
 from pyengine.scheduling.deadline import Deadline
-from pyengine.scheduling.scheduler import Request, Scheduler
+from pyengine.scheduling.scheduler import Outcome, Request, Scheduler
 from pyengine.threads import side_by_side
 
 __all__ = ["run_streams"]
@@ -21,7 +20,7 @@ def run_streams(
     requests: Iterable[Request],
     window: int | None,
     deadline: Deadline,
-) -> Generator[list[Found], None, None]:
+) -> Generator[Outcome, None, None]:
     """What `Scheduler.run` yields, of `streams` of them, each of which gets its share of every window of requests.
 
     A share is every n-th of a window's requests, longest first, so that all end at about the same time. A stream
@@ -53,17 +52,17 @@ def _run_window(
     streams: int,
     requests: list[Request],
     deadline: Deadline,
-) -> list[list[Found]]:
+) -> list[Outcome]:
     order = sorted(range(len(requests)), key=lambda i: -requests[i].length)
-    found: list[list[Found]] = [[] for _ in requests]
+    found: list[Outcome] = [[] for _ in requests]
     errors: list[BaseException] = []
 
     def run(stream: int) -> None:
         mine = order[stream::streams]
         try:
             with scheduler() as own, closing(own.run([requests[i] for i in mine])) as results:
-                for i, hypotheses in zip(mine, results, strict=True):
-                    found[i] = hypotheses
+                for i, outcome in zip(mine, results, strict=True):
+                    found[i] = outcome
         except BaseException as error:  # for the caller's thread
             errors.append(error)
             deadline.cancel()  # the others end after their step

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -17,11 +17,11 @@ from pyengine.errors import ClosedError, EngineError, OptionError, UnsupportedEr
 from pyengine.modelfile import ModelDirectory, packed_specs
 from pyengine.modelfile.layout import dequantize_packed, matrix_shapes
 from pyengine.pages import huge_bytes
-from pyengine.plan import Observer, Plan, Session, StepResult
+from pyengine.plan import Observer, Opened, Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Scheduler
 
-__all__ = ["Engine", "Opened", "make_engine", "open_engine"]
+__all__ = ["Engine", "make_engine", "open_engine"]
 
 STEP_ROWS = 1024
 """Rows that a session has working memory for; longer plans run in several steps."""
@@ -33,40 +33,6 @@ KINDS = ("int8", "float32")
 
 PATIENCE = 0.1
 """Seconds that a step waits for processors before Python looks at its deadline, and at signals."""
-
-
-class Opened(Protocol):
-    """A session as it is opened: it may be idle, and its steps wait for others. `_core.Session` is one."""
-
-    @property
-    def max_bytes(self) -> int: ...
-
-    @property
-    def max_rows(self) -> int: ...
-
-    @property
-    def max_sequences(self) -> int: ...
-
-    @property
-    def max_memories(self) -> int: ...
-
-    @property
-    def working_bytes(self) -> int: ...
-
-    @property
-    def cache_bytes(self) -> int: ...
-
-    def step(self, plan: Plan, patience: float, since: int) -> StepResult | None:
-        """None if others had the processors for `patience` seconds; `since`, of time.monotonic_ns(), is when the caller
-        began to wait."""
-
-    def sequence_bytes(self, tokens: int) -> int: ...
-
-    def memory_bytes(self, tokens: int) -> int: ...
-
-    def clear(self) -> None: ...
-
-    def observe(self, callback: Observer | None) -> None: ...
 
 
 class Engine:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from pyengine.canonical import ModelConfig
-from pyengine.plan import Plan, Session
+from pyengine.errors import CacheFullError
+from pyengine.plan import Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.slicing import run_plan
 from pyengine.tasks.inputs import Sample
+from pyengine.tasks.outcomes import answered
 
-__all__ = ["source_states", "target_inputs", "target_log_probs", "target_logits"]
+__all__ = ["judged", "source_states", "target_best", "target_inputs", "target_log_probs", "target_logits"]
 
 LOGIT_ROWS = 64
 """Rows whose whole logits are held at once."""
@@ -33,28 +35,44 @@ def target_log_probs(
     Runs as many samples in a step as `budget` rows take, one at least. `start` is the start token; None: the first
     token of a target takes its place, and is not among the others.
     """
-    found = []
+    return [answered(each) for each in judged(session, config, samples, start, budget=budget, deadline=deadline)]
+
+
+def judged(
+    session: Session,
+    config: ModelConfig,
+    samples: Sequence[Sample],
+    start: int | None,
+    *,
+    budget: int,
+    deadline: Deadline,
+) -> Iterator[np.ndarray | Exception]:
+    """What `target_log_probs` gives, one by one; an error in place of one that is too large for the cache by itself."""
     try:
         for batch in _batches(samples, budget, session):
             deadline.check()
             targets = [_judged(sample, start) for sample in batch]
             labels = np.concatenate(targets)
-            result = run_plan(
-                session,
-                Plan(
-                    **_encoded(batch),
-                    **_rows(config, batch, start),
-                    logit_rows=np.arange(len(labels), dtype=np.int32),
-                    exclude_offsets=np.arange(len(labels) + 1, dtype=np.int32),
-                    exclude_ids=labels,
-                ),
+            plan = Plan(
+                **_encoded(batch),
+                **_rows(config, batch, start),
+                logit_rows=np.arange(len(labels), dtype=np.int32),
+                exclude_offsets=np.arange(len(labels) + 1, dtype=np.int32),
+                exclude_ids=labels,
             )
-            session.clear()
+            try:
+                result = run_plan(session, plan)
+            except CacheFullError as error:
+                if len(batch) > 1:  # they fit together
+                    raise
+                yield error
+                continue
+            finally:
+                session.clear()
             log_probs = result.excluded_logits.astype(np.float64) - result.log_normalizer
-            found += np.split(log_probs, np.cumsum([len(target) for target in targets])[:-1])
+            yield from np.split(log_probs, np.cumsum([len(target) for target in targets])[:-1])
     finally:
         session.clear()
-    return found
 
 
 def target_logits(
@@ -76,13 +94,13 @@ def target_logits(
             deadline.check()
             if batch[0].source is not None:
                 run_plan(session, Plan(**_encoded(batch)))
-            pieces = _logit_pieces(session, _rows(config, batch, start), deadline)
+            pieces = _pieces(session, _rows(config, batch, start), deadline)
             piece = np.empty((0, vocab), np.float32)
             for sample in batch:
                 logits = np.empty((len(_judged(sample, start)), vocab), np.float32)
                 filled = 0
                 while filled < len(logits):
-                    piece = piece if len(piece) else next(pieces)
+                    piece = piece if len(piece) else _whole_rows(next(pieces))
                     part = piece[: len(logits) - filled]
                     logits[filled : filled + len(part)] = part
                     filled, piece = filled + len(part), piece[len(part) :]
@@ -90,6 +108,32 @@ def target_logits(
             session.clear()
     finally:
         session.clear()
+
+
+def target_best(
+    session: Session, config: ModelConfig, ids: np.ndarray, count: int, *, deadline: Deadline
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each token of `ids` [T] but the first: its log-probability, float64 [T - 1], and the `count` best tokens in
+    its place with theirs, int32 and float64 [T - 1, count], best first; -1 and minus infinity where there are fewer.
+    """
+    from pyengine._core import Lottery  # converting needs no core
+
+    every = Lottery(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0)
+    log_probs = np.empty(len(ids) - 1)
+    best = np.empty((len(log_probs), count), np.int32), np.empty((len(log_probs), count))
+    filled = 0
+    try:
+        if len(log_probs):
+            rows = _rows(config, [Sample(None, ids)], None)
+            for result in _pieces(session, rows, deadline, ids[1:]):
+                own = slice(filled, filled + len(result.log_normalizer))
+                log_probs[own] = result.excluded_logits.astype(np.float64) - result.log_normalizer
+                for place, logits in enumerate(_whole_rows(result).astype(np.float64), filled):
+                    best[0][place], best[1][place] = every.best(logits, count)
+                filled = own.stop
+    finally:
+        session.clear()
+    return log_probs, *best
 
 
 def source_states(
@@ -112,21 +156,30 @@ def target_inputs(target: np.ndarray, start: int | None) -> np.ndarray:
     return target[:-1] if start is None else np.concatenate([np.array([start], np.int32), target[:-1]])
 
 
-def _logit_pieces(session: Session, rows: dict[str, np.ndarray], deadline: Deadline) -> Iterator[np.ndarray]:
-    """float32 [n, vocab], n at most LOGIT_ROWS: logits after each of a plan's rows, end to end."""
+def _pieces(
+    session: Session, rows: dict[str, np.ndarray], deadline: Deadline, labels: np.ndarray | None = None
+) -> Iterator[StepResult]:
+    """All logits after each of a plan's rows, end to end, LOGIT_ROWS at most at a time; and at `labels`, one a row."""
     for begin in range(0, len(rows["tokens"]), LOGIT_ROWS):
         deadline.check()
         own: dict[str, Any] = {name: each[begin : begin + LOGIT_ROWS] for name, each in rows.items()}
         count = len(own["tokens"])
-        plan = Plan(
-            **own,
-            logit_rows=np.arange(count, dtype=np.int32),
-            exclude_offsets=np.zeros(count + 1, np.int32),
-            full_logits=True,
+        asked = np.zeros(0, np.int32) if labels is None else labels[begin : begin + count]
+        yield run_plan(
+            session,
+            Plan(
+                **own,
+                logit_rows=np.arange(count, dtype=np.int32),
+                exclude_offsets=np.minimum(np.arange(count + 1, dtype=np.int32), len(asked)).astype(np.int32),
+                exclude_ids=asked,
+                full_logits=True,
+            ),
         )
-        logits = run_plan(session, plan).logits
-        assert logits is not None  # they were asked for
-        yield logits
+
+
+def _whole_rows(result: StepResult) -> np.ndarray:
+    assert result.logits is not None  # they were asked for
+    return result.logits
 
 
 def _encoded(batch: Sequence[Sample]) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, overload
 
 from pyengine.arguments import flag, whole
 from pyengine.canonical import ModelConfig
@@ -25,13 +23,19 @@ from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.formats.strict_json import shorten
 from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
 from pyengine.options.listing import lists_options
-from pyengine.results import Decoded, GenerationResult, Hypothesis, Piece, Usage
+from pyengine.plan import Opened
+from pyengine.results import Decoded, Echo, GenerationResult, Piece
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Request
+from pyengine.tasks.continuations import Asked, continuation
+from pyengine.tasks.conversations import Message, Turns, is_conversation
 from pyengine.tasks.engine import Engine
+from pyengine.tasks.forcing import target_best
 from pyengine.tasks.inputs import Sentence, Sentences, is_one, seconds
 from pyengine.tasks.judge import Judge
-from pyengine.tasks.opinions import opinions
+from pyengine.tasks.opinions import best_pairs
+from pyengine.tasks.outcomes import all_answered, answered
+from pyengine.tasks.prompts import Prompt
 from pyengine.tasks.task import BATCH_TOKENS
 from pyengine.tasks.writing import Writer, watch
 from pyengine.text import ChatTemplate, TextTokenizer
@@ -40,8 +44,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["Generator"]
-
-Message = Mapping[str, Any]
 
 _OWN = {"tokenizer", "messages", "tools", "add_generation_prompt", "split_special"}
 """What a chat template is told in another way."""
@@ -55,15 +57,6 @@ class _How:
     processor: Process | None
     truncate: bool
     split_special: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A prompt as the scheduler runs it, and what is known of it when its hypotheses are there."""
-
-    request: Request
-    truncated: bool
-    stop: tuple[str, ...]
 
 
 class Generator(Judge):
@@ -158,9 +151,9 @@ class Generator(Judge):
         asked = []
         for number, (each, own) in enumerate(zip(prompts, settled, strict=True), 1):
             deadline.check()
-            asked.append(self._asked(each, own, how, "the prompt" if one else f"prompt {number}"))
+            asked.append(self._prompt(each, own, how, "the prompt" if one else f"prompt {number}"))
         results = self._run(asked, budget, deadline)
-        return results[0] if one else results
+        return answered(results[0]) if one else all_answered(results)
 
     @lists_options
     def stream(
@@ -184,13 +177,7 @@ class Generator(Judge):
         budget, limit = whole("max_batch_tokens", max_batch_tokens, 1), seconds(timeout)
         if not is_one(prompt):
             raise InputError("stream takes one prompt, found a list of them")
-        asked = self._asked(prompt, self._settle(options, keywords), how, "the prompt")
-        if asked.request.options.num_return_sequences > 1:
-            raise OptionError("num_return_sequences is more than 1; expected 1: stream gives one text as it is written")
-        writer = None if self._tokenizer is None else Writer(self._tokenizer, asked.request.prompt, asked.stop)
-        if writer is not None and asked.request.watch is not None:
-            asked = replace(asked, request=replace(asked.request, watch=lambda _, ids: writer.push(ids.tolist())))
-        return self._pieces(asked, writer, budget, limit)
+        return self._stream(self._prompt(prompt, self._settle(options, keywords), how, "the prompt"), budget, limit)
 
     @lists_options
     def chat(
@@ -214,18 +201,19 @@ class Generator(Judge):
         tokens in all of these are text. InputError: what the template has against them. UnsupportedError: the model
         has no chat template.
         """
-        one = _is_conversation(messages)
-        names = ["the conversation"] if one else [f"conversation {i + 1}" for i in range(len(messages))]
+        deadline = Deadline(seconds(timeout))
+        how = self._how(stop, processor, truncate, True)
+        budget = whole("max_batch_tokens", max_batch_tokens, 1)
+        one = is_conversation(messages)
         conversations = [messages] if one else messages
-        prompts: Any = [
-            self._conversation(each, tools, chat_template_kwargs, name)
-            for each, name in zip(conversations, names, strict=True)
-        ]
-        return self.generate(
-            prompts[0] if one else prompts,
-            stop=stop, processor=processor, max_batch_tokens=max_batch_tokens, truncate=truncate, timeout=timeout,
-            options=cast(Any, options), **keywords,
-        )  # fmt: skip
+        settled = self._settled(options, keywords, len(conversations), one)
+        asked = []
+        for number, (each, own) in enumerate(zip(conversations, settled, strict=True), 1):
+            deadline.check()
+            name = "the conversation" if one else f"conversation {number}"
+            asked.append(self._conversation(each, tools, chat_template_kwargs, own, how, name))
+        results = self._run(asked, budget, deadline)
+        return answered(results[0]) if one else all_answered(results)
 
     @lists_options
     def chat_stream(
@@ -243,28 +231,43 @@ class Generator(Judge):
         **keywords: Unpack[GenerationKeywords],
     ) -> Iterator[Piece]:
         """What `stream` gives, of the answer to a conversation as `chat` takes one."""
-        if not _is_conversation(messages):
+        if not is_conversation(messages):
             raise InputError("chat_stream takes one conversation, found a list of them")
-        prompt = self._conversation(messages, tools, chat_template_kwargs, "the conversation")
-        return self.stream(
-            prompt,
-            stop=stop, processor=processor, max_batch_tokens=max_batch_tokens, truncate=truncate, timeout=timeout,
-            options=options, **keywords,
-        )  # fmt: skip
+        how = self._how(stop, processor, truncate, True)
+        budget, limit = whole("max_batch_tokens", max_batch_tokens, 1), seconds(timeout)
+        own = self._settle(options, keywords)
+        asked = self._conversation(messages, tools, chat_template_kwargs, own, how, "the conversation")
+        return self._stream(asked, budget, limit)
 
-    def _conversation(self, messages: Any, tools: Any, variables: Any, name: str) -> list[int]:
-        """The ids of a conversation, up to where the answer begins."""
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """What makes text of a conversation (`render`). UnsupportedError: the model has none; TokenizerError: it cannot
+        be read.
+        """
         self._template = self._template or self._open_template()
         if self._template is None or self._tokenizer is None:
-            raise UnsupportedError("the model has no chat template: give generate a prompt")
-        variables = {} if variables is None else variables
+            raise UnsupportedError(f"{self._about['path']}: the model has no chat template: give generate a prompt")
+        return self._template
+
+    def _conversation(
+        self, messages: Any, tools: Any, variables: Any, settled: SearchOptions, how: _How, name: str
+    ) -> Asked:
+        template, variables = self.chat_template, {} if variables is None else variables
         if not isinstance(variables, Mapping) or not all(type(each) is str and each not in _OWN for each in variables):
             message = f"chat_template_kwargs is {shorten(variables)}; expected a template's own variables by name"
             raise OptionError(message)
-        try:
-            return self._template.encode(self._tokenizer, messages, tools, **variables)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+        if settled.echo:
+            raise OptionError("echo is True; expected False: a conversation is answered, it does not go on")
+
+        def encode(messages: Any) -> list[int]:
+            assert self._tokenizer is not None  # else there is no template
+            try:
+                return template.encode(self._tokenizer, messages, tools, **variables)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+
+        read = self._prompts.conversation(Turns(encode, messages), settled, truncate=how.truncate, name=name)
+        return self._asked(read, settled, how, name)
 
     def _how(self, stop: Any, processor: Any, truncate: Any, split_special: Any) -> _How:
         stops = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, (list, tuple)) else (None,)
@@ -286,10 +289,13 @@ class Generator(Judge):
             raise OptionError(f"options: expected one, or one for each of {count} prompts, found {len(options)}")
         return [self._settle(each, keywords) for each in options]
 
-    def _asked(self, prompt: Sentence, settled: SearchOptions, how: _How, name: str) -> _Asked:
+    def _prompt(self, prompt: Sentence, settled: SearchOptions, how: _How, name: str) -> Asked:
         read = self._prompts.prompt(
             prompt, settled, truncate=how.truncate, split_special=how.split_special, name=name
         )
+        return self._asked(read, settled, how, name)
+
+    def _asked(self, read: Prompt, settled: SearchOptions, how: _How, name: str) -> Asked:
         least, longest = settled.length_limits(len(read.ids))
         if longest <= len(read.ids):
             raise OptionError(
@@ -312,18 +318,33 @@ class Generator(Judge):
         look = None
         if how.stop and self._tokenizer is not None:
             look = watch(partial(Writer, self._tokenizer, read.ids, how.stop))
-        return _Asked(Request(None, read.ids, settled, look, how.processor), read.truncated, how.stop)
+        return Asked(Request(None, read.ids, settled, look, how.processor), read.truncated, how.stop)
 
-    def _run(self, asked: list[_Asked], budget: int, deadline: Deadline) -> list[GenerationResult]:
+    def _run(self, asked: list[Asked], budget: int, deadline: Deadline) -> list[GenerationResult | Exception]:
+        opener = self._engine.opener()  # closing the model ends no call that has begun
         replicas = min(self._engine.replicas, max(1, len(asked)))
         with self._searching([each.request for each in asked], budget, deadline, replicas) as found:
-            return [self._result(own, each) for own, each in zip(asked, found, strict=True)]
+            outcomes = list(found)
+        return [
+            each if isinstance(each, Exception) else self._result(own, each, self._echo(own, deadline, opener))
+            for own, each in zip(asked, outcomes, strict=True)
+        ]
+
+    def _stream(self, asked: Asked, budget: int, limit: float | None) -> Iterator[Piece]:
+        if asked.request.options.num_return_sequences > 1:
+            raise OptionError("num_return_sequences is more than 1; expected 1: stream gives one text as it is written")
+        writer = None if self._tokenizer is None else Writer(self._tokenizer, asked.request.prompt, asked.stop)
+        if writer is not None and asked.request.watch is not None:
+            asked = replace(asked, request=replace(asked.request, watch=lambda _, ids: writer.push(ids.tolist())))
+        return self._pieces(asked, writer, budget, limit)
 
     def _pieces(
-        self, asked: _Asked, writer: Writer | None, budget: int, limit: float | None
+        self, asked: Asked, writer: Writer | None, budget: int, limit: float | None
     ) -> Iterator[Piece]:
         deadline = Deadline(limit)
         opener = self._engine.opener()
+        echo = self._echo(asked, deadline, opener)
+        before = "" if echo is None or echo.decoded is None else echo.decoded.text
         with (
             self._scheduler(budget, deadline, 1, opener) as scheduler,
             closing(scheduler.events([asked.request])) as events,
@@ -331,47 +352,32 @@ class Generator(Judge):
             for event in events:
                 if event.error is not None:
                     raise event.error
-                ids, text, result = event.ids.tolist(), "", None
+                ids, result = event.ids.tolist(), None
+                text, before = before, ""
                 if writer is not None:
                     if asked.request.watch is None:
                         writer.push(ids)
-                    text = writer.take()
+                    text += writer.take()
                 if event.found is not None:
-                    result = self._result(asked, [event.found])
+                    result = self._result(asked, [event.found], echo)
                     ids = ids[: len(ids) - len(event.found.ids) + len(result.ids)]
                     text += "" if writer is None else writer.finish()
                 with deadline.held():
                     yield Piece(text, tuple(ids), result)
 
-    def _result(self, asked: _Asked, found: list[Found]) -> GenerationResult:
-        hypotheses = tuple(self._hypothesis(asked, each) for each in found)
-        usage = Usage(len(asked.request.prompt), sum(len(each.ids) for each in hypotheses))
-        return GenerationResult(hypotheses, usage)
-
-    def _hypothesis(self, asked: _Asked, found: Found) -> Hypothesis:
-        ids = found.ids.tolist()
-        if found.finish == "end" and ids and ids[-1] in self._engine.generation.eos_token_id:
-            ids.pop()
-        decoded, finish = None, found.finish
+    def _echo(self, asked: Asked, deadline: Deadline, opener: Callable[[int], Opened]) -> Echo | None:
+        """The prompt, if it is asked for; what the model thinks of its tokens takes another run of it."""
+        prompt, options = asked.request.prompt, asked.request.options
+        if not options.echo:
+            return None
+        ids, decoded = tuple(prompt.tolist()), None
         if self._tokenizer is not None:
-            writer = Writer(self._tokenizer, asked.request.prompt, asked.stop)
-            writer.push(ids)
-            writer.finish()
-            decoded = Decoded(writer.text, tuple(self._tokenizer.pieces(ids)))
-            if writer.stopped:  # perhaps by characters that only the end of the text has told
-                finish = "stop"
-        return Hypothesis(
-            ids=tuple(ids),
-            score=found.score,
-            finish_reason=finish,
-            truncated=asked.truncated,
-            decoded=decoded,
-            **opinions(found),
-        )
+            decoded = Decoded(self._tokenizer.decode(ids), tuple(self._tokenizer.pieces(ids)))
+        if not options.logprobs:
+            return Echo(ids, decoded)
+        with self._engine.session(deadline, 1, opener=opener) as session:
+            log_probs, *best = target_best(session, self._engine.config, prompt, options.logprobs, deadline=deadline)
+        return Echo(ids, decoded, tuple(log_probs.tolist()), tuple(best_pairs(*best)))
 
-
-def _is_conversation(messages: Any) -> bool:
-    """Whether these are the messages of one, rather than a list of conversations."""
-    if not isinstance(messages, (list, tuple)) or not messages:
-        raise InputError("expected messages, [{\"role\": ..., \"content\": ...}, ...], or a list of such lists")
-    return isinstance(messages[0], Mapping)
+    def _result(self, asked: Asked, found: list[Found], echo: Echo | None) -> GenerationResult:
+        return continuation(asked, found, echo, self._tokenizer, self._engine.generation.eos_token_id)

@@ -12,8 +12,10 @@ from pyengine.errors import InputError
 from pyengine.results import ScoreResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.tasks.engine import Engine
-from pyengine.tasks.forcing import target_log_probs, target_logits
+from pyengine.tasks.forcing import judged, target_logits
 from pyengine.tasks.inputs import Sample, Sentence, Sentences, is_one, seconds
+from pyengine.tasks.opinions import score_result
+from pyengine.tasks.outcomes import all_answered, answered
 from pyengine.tasks.prompts import Prompts
 from pyengine.tasks.task import BATCH_TOKENS, Task
 from pyengine.text import TextTokenizer
@@ -54,9 +56,9 @@ class Judge(Task):
         samples = [
             self._prompts.judged(each, name=name) for each, name in zip([text] if one else text, names, strict=True)
         ]
-        found = self._log_probs(samples, whole("max_batch_tokens", max_batch_tokens, 1), deadline)
+        found = self._judged(samples, whole("max_batch_tokens", max_batch_tokens, 1), deadline)
         results = [self._score(sample, log_probs) for sample, log_probs in zip(samples, found, strict=True)]
-        return results[0] if one else results
+        return answered(results[0]) if one else all_answered(results)
 
     def perplexity(
         self,
@@ -69,16 +71,21 @@ class Judge(Task):
         """e to the mean negative log-probability of a token of a text of any length.
 
         It is read in windows of `window` tokens (1,024, or the positions if those are fewer) that do not overlap, each
-        behind a start token; a model without one judges the tokens after the first of each.
+        behind a start token; a model without one judges the tokens after the first of each. Infinite where a float64
+        has no room for it.
         """
         deadline = Deadline(seconds(timeout))
         budget, most = whole("max_batch_tokens", max_batch_tokens, 1), self._positions
         size = min(WINDOW, most) if window is None else whole("window", window, 2, most, ", the model's positions")
         if not is_one(text):
             raise InputError("perplexity takes one text, found a list of them")
-        found = self._log_probs(self._prompts.windows(text, size, name="the text"), budget, deadline)
+        windows = self._prompts.windows(text, size, name="the text")
+        found = [answered(each) for each in self._judged(windows, budget, deadline)]
         total = math.fsum(value for each in found for value in each.tolist())
-        return math.exp(-total / sum(map(len, found)))
+        try:
+            return math.exp(-total / sum(map(len, found)))
+        except OverflowError:  # less than e**-709 a token: damaged weights, or a text that nothing expects
+            return math.inf
 
     def logits(self, text: Sentence, *, timeout: float | None = None) -> np.ndarray:
         """float32 [T, vocab]: raw logits after each of the T tokens of a text, or after each of T ids."""
@@ -94,20 +101,15 @@ class Judge(Task):
     def _positions(self) -> int:
         return self._engine.config.target_side()[0].max_positions
 
-    def _log_probs(self, samples: list[Sample], budget: int, deadline: Deadline) -> list[np.ndarray]:
+    def _judged(
+        self, samples: list[Sample], budget: int, deadline: Deadline
+    ) -> list[np.ndarray | Exception]:
         with self._engine.session(deadline, 1) as session:
             rows = min(budget, session.max_rows)
-            return target_log_probs(
-                session, self._engine.config, samples, None, budget=rows, deadline=deadline
-            )
+            return list(judged(session, self._engine.config, samples, None, budget=rows, deadline=deadline))
 
-    def _score(self, sample: Sample, log_probs: np.ndarray) -> ScoreResult:
+    def _score(self, sample: Sample, log_probs: np.ndarray | Exception) -> ScoreResult | Exception:
+        if isinstance(log_probs, Exception):
+            return log_probs
         assert sample.target is not None
-        ids = sample.target[1:].tolist()
-        return ScoreResult(
-            ids=tuple(ids),
-            tokens=None if self._tokenizer is None else tuple(self._tokenizer.pieces(ids)),
-            log_probs=tuple(log_probs.tolist()),
-            total=math.fsum(log_probs.tolist()),
-            truncated=False,
-        )
+        return score_result(sample.target[1:], log_probs, self._tokenizer, False)

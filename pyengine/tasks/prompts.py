@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +11,7 @@ import numpy as np
 from pyengine.canonical.config import ModelConfig
 from pyengine.errors import InputError
 from pyengine.options import SearchOptions
+from pyengine.tasks.conversations import Turns
 from pyengine.tasks.inputs import Sample, Sentence, read_ids
 from pyengine.text import TextTokenizer
 
@@ -47,19 +49,46 @@ class Prompts:
             ids = [self._start]
         if not ids:
             raise InputError(f"{name} is empty, and the model has no token to begin with; expected text or token ids")
-        most = self._positions
-        if len(ids) <= most:
+        if len(ids) <= self._positions:
             return Prompt(np.array(ids, np.int32), False)
         if not truncate:
-            raise InputError(
-                f"{name} has {len(ids)} tokens; the model has {most} positions (truncate=True keeps its end)",
-                keywords=("truncate=True",),
-            )
-        half = (most + 1) // 2
-        new = half if settled.max_new_tokens is None else settled.max_new_tokens
-        kept = max(most + 1 - new, half)
+            raise self.too_long(ids, name)
+        kept = self.room(settled)
         first = ids[:1] if ids[0] == self._start and kept > 1 else []
         return Prompt(np.array(first + ids[len(ids) - kept + len(first) :], np.int32), True)
+
+    def conversation(self, turns: Turns, settled: SearchOptions, *, truncate: bool, name: str) -> Prompt:
+        """What is to be answered. InputError as of `prompt`, unless `truncate` leaves its oldest turns out, and if need
+        be the beginning of the last one; but never what comes before all turns, such as the system's message.
+        """
+        ids = turns.ids(0)
+        if len(ids) <= self._positions:
+            return Prompt(np.array(ids, np.int32), False)
+        if not truncate:
+            raise self.too_long(ids, name)
+        kept, last = self.room(settled), turns.count - 1
+        first = bisect_left(range(1, last), True, key=lambda i: len(turns.ids(i)) <= kept) + 1  # fewer turns, fewer ids
+        ids = turns.ids(min(first, last))
+        if len(ids) <= kept:
+            return Prompt(np.array(ids, np.int32), True)
+        begin = turns.head
+        if len(begin) >= kept:
+            raise InputError(
+                f"{name}: what comes before its last message has {len(begin)} tokens; there is room for {kept}"
+            )
+        return Prompt(np.array(begin + ids[len(ids) - kept + len(begin) :], np.int32), True)
+
+    def room(self, settled: SearchOptions) -> int:
+        """Tokens of a prompt that is cut: so many that new ones have room, but half of the positions at least."""
+        half = (self._positions + 1) // 2
+        new = half if settled.max_new_tokens is None else settled.max_new_tokens
+        return max(self._positions + 1 - new, half)
+
+    def too_long(self, ids: list[int], name: str) -> InputError:
+        return InputError(
+            f"{name} has {len(ids)} tokens; the model has {self._positions} positions (truncate=True keeps its end)",
+            keywords=("truncate=True",),
+        )
 
     def read(self, sentence: Sentence, *, name: str) -> np.ndarray:
         """int32 ids as `prompt` reads them, for teacher forcing. InputError: none, or more than the positions."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 import numpy as np
 
 from pyengine.canonical import ModelConfig
-from pyengine.decoding.search import Found
 from pyengine.errors import OptionError, UnsupportedError
 from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
+from pyengine.plan import Opened
 from pyengine.scheduling.deadline import Deadline
-from pyengine.scheduling.scheduler import Request, Scheduler
+from pyengine.scheduling.scheduler import Outcome, Request, Scheduler
 from pyengine.scheduling.streams import run_streams
-from pyengine.tasks.engine import Engine, Opened
+from pyengine.tasks.engine import Engine
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -117,7 +117,7 @@ class Task(ABC):
         replicas: int,
         window: int | None = None,
         allowed: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> Iterator[Iterator[list[Found]]]:
+    ) -> Iterator[Iterator[Outcome]]:
         """What the schedulers find; the end of the block cancels the rest, whoever still refers to it."""
         opener = self._engine.opener()  # closing the model ends no call that has begun
         scheduler = partial(self._scheduler, budget, deadline, replicas, opener, allowed)

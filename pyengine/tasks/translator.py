@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -22,20 +21,21 @@ import numpy as np
 from pyengine.arguments import flag, whole
 from pyengine.canonical import ModelConfig
 from pyengine.decoding.search import Found
-from pyengine.errors import InputError
+from pyengine.errors import InputError, OptionError
 from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
 from pyengine.options.listing import lists_options
 from pyengine.output import Target
 from pyengine.results import Decoded, FileResult, Hypothesis, ScoreResult, TranslationResult
 from pyengine.scheduling.deadline import Deadline
-from pyengine.scheduling.scheduler import Request
+from pyengine.scheduling.scheduler import Outcome, Request
 from pyengine.shortlist import Shortlist
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.files import text_line, translate_lines
-from pyengine.tasks.forcing import target_log_probs, target_logits
+from pyengine.tasks.forcing import judged, target_logits
 from pyengine.tasks.hints import hint, warn
 from pyengine.tasks.inputs import Inputs, Sample, Sentence, Sentences, is_one, prefixes, seconds
-from pyengine.tasks.opinions import opinions
+from pyengine.tasks.opinions import opinions, score_result
+from pyengine.tasks.outcomes import all_answered, answered
 from pyengine.tasks.task import BATCH_TOKENS, Task
 from pyengine.text import Tokenizer
 
@@ -145,7 +145,8 @@ class Translator(Task):
             cut.append(read.truncated)
         replicas = min(self._replicas, max(1, len(requests)))
         with self._translations(requests, settled, budget, deadline, replicas) as found:
-            results = [self._result(*each) for each in zip(requests, found, cut, strict=True)]
+            outcomes = [self._outcome(*each) for each in zip(requests, found, cut, strict=True)]
+        results = [answered(outcomes[0])] if one else all_answered(outcomes)
         warn(hint(zip(sentences, results, strict=True)))
         return results[0] if one else results
 
@@ -184,6 +185,11 @@ class Translator(Task):
         limit = seconds(timeout)
         return self._stream(iterator, settled, prefix, budget, truncate, limit)
 
+    def _resolve(self, asked: GenerationOptions, spelled: tuple[tuple[str, str], ...]) -> SearchOptions:
+        if asked.echo:
+            raise OptionError("echo is True; expected False: it is for language models, which go on with a prompt")
+        return super()._resolve(asked, spelled)
+
     def _stream(
         self,
         sources: Iterator[Sentence],
@@ -210,7 +216,7 @@ class Translator(Task):
         with self._translations(requests(), settled, budget, deadline, self._replicas, WINDOW) as found:
             for each in found:
                 text, request, truncated = begun.popleft()
-                result = self._result(request, each, truncated)
+                result = answered(self._outcome(request, each, truncated))
                 if not said:
                     warn(said := hint([(text, result)]))
                 with deadline.held():
@@ -256,7 +262,7 @@ class Translator(Task):
                 requests.append(self._request(read.ids, prefix, settled, f"line {number}"))
                 cut.append(read.truncated)
             with self._translations(requests, settled, budget, deadline, replicas) as found:
-                results = [self._result(*each) for each in zip(requests, found, cut, strict=True)]
+                results = [answered(self._outcome(*each)) for each in zip(requests, found, cut, strict=True)]
             said[0] = said[0] or hint(zip(lines, results, strict=True))
             return results
 
@@ -309,21 +315,10 @@ class Translator(Task):
         with self._engine.session(deadline, 1) as session:
             start = self._engine.generation.decoder_start_token_id
             rows = min(budget, session.max_rows)
-            found = target_log_probs(
-                session, self._engine.config, pairs, start, budget=rows, deadline=deadline
-            )
+            outcomes = list(judged(session, self._engine.config, pairs, start, budget=rows, deadline=deadline))
         asked = [target for _, target in pairs if target is not None]
-        results = [
-            ScoreResult(
-                ids=tuple(ids.tolist()),
-                tokens=None if self._tokenizer is None else tuple(self._tokenizer.pieces(ids.tolist())),
-                log_probs=tuple(log_probs.tolist()),
-                total=math.fsum(log_probs.tolist()),
-                truncated=truncated,
-            )
-            for ids, log_probs, truncated in zip(asked, found, cut, strict=True)
-        ]
-        return results[0] if one else results
+        results = [self._score(*each) for each in zip(asked, outcomes, cut, strict=True)]
+        return answered(results[0]) if one else all_answered(results)
 
     def logits(self, source: Sentence, target: Sentence, *, timeout: float | None = None) -> np.ndarray:
         """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
@@ -349,6 +344,13 @@ class Translator(Task):
             rows = min(budget, session.max_rows)
             yield from target_logits(session, self._engine.config, pairs, start, budget=rows, deadline=deadline)
 
+    def _score(
+        self, ids: np.ndarray, log_probs: np.ndarray | Exception, truncated: bool
+    ) -> ScoreResult | Exception:
+        if isinstance(log_probs, Exception):
+            return log_probs
+        return score_result(ids, log_probs, self._tokenizer, truncated)
+
     def _translations(
         self,
         requests: Iterable[Request],
@@ -357,7 +359,7 @@ class Translator(Task):
         deadline: Deadline,
         replicas: int,
         window: int | None = None,
-    ) -> AbstractContextManager[Iterator[list[Found]]]:
+    ) -> AbstractContextManager[Iterator[Outcome]]:
         allowed = None if self._shortlist is None else self._shortlist.lists(settled.always)
         return self._searching(requests, budget, deadline, replicas, window, allowed)
 
@@ -373,7 +375,9 @@ class Translator(Task):
         start = np.array([settled.start], np.int32)
         return Request(source, np.concatenate([start, prefix]) if len(prefix) else start, settled)
 
-    def _result(self, request: Request, found: list[Found], truncated: bool) -> TranslationResult:
+    def _outcome(self, request: Request, found: Outcome, truncated: bool) -> TranslationResult | Exception:
+        if isinstance(found, Exception):
+            return found
         prefix = request.prompt[1:].tolist() if request.source is not None and len(request.source) else []
         return TranslationResult(tuple(self._hypothesis(prefix, each, truncated) for each in found))
 

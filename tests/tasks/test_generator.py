@@ -213,6 +213,17 @@ def test_scores_and_perplexity(generator: Generator, without_words: Generator) -
             generator.perplexity(long, window=wrong)  # type: ignore[arg-type]
 
 
+def test_perplexity_without_end(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a text that the model takes for impossible: no float64 holds it."""
+    monkeypatch.setattr("pyengine.tasks.judge.judged", lambda *a, **k: [np.array([-1.0, -2e3, -1e4])])
+    assert generator.perplexity([7, 8, 9]) == np.inf
+
+
+def test_how_several_results_are_asked_for(generator: Generator) -> None:
+    with pytest.raises(OptionError, match=r"num_return_sequences is 2; expected 1, .* num_beams .*do_sample, temper"):
+        generator.generate("the sea", num_return_sequences=2)
+
+
 def test_logits_after_each_token(directory: Path, generator: Generator) -> None:
     ids = ids_of(directory, "the sea, the sea")
     logits = generator.logits("the sea, the sea")
@@ -234,7 +245,7 @@ def test_chat(directory: Path, generator: Generator, without_words: Generator) -
     ]
     with pytest.raises(InputError, match="conversation 2: the chat template refuses .*: no such role: judge"):
         generator.chat([messages, [{"role": "judge", "content": ""}]])
-    with pytest.raises(InputError, match="the prompt has .* tokens; the model has"):
+    with pytest.raises(InputError, match="the conversation has .* tokens; the model has"):
         generator.chat([{"role": "user", "content": "the sea " * 60}])
     for wrong in ("hello", [], None):
         with pytest.raises(InputError, match="expected messages"):
@@ -244,7 +255,7 @@ def test_chat(directory: Path, generator: Generator, without_words: Generator) -
             generator.chat(messages, chat_template_kwargs=variables)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="chat_stream takes one conversation"):
         generator.chat_stream([messages])
-    with pytest.raises(UnsupportedError, match="the model has no chat template"):
+    with pytest.raises(UnsupportedError, match="ids/model: the model has no chat template"):
         without_words.chat(messages)
 
 

@@ -1,0 +1,85 @@
+"""Conversations that are too long: oldest turns go, what the system says stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pyengine
+from pyengine import Generator, InputError, OptionError
+from pyengine.modelfile import open_head
+from pyengine.text import text_tokenizer_of
+from tests.tasks.language import END, POSITIONS, write_language_model
+
+SYSTEM = {"role": "system", "content": "be brief"}
+HOW: dict[str, Any] = {"max_new_tokens": 8, "suppress_tokens": [END]}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_language_model(tmp_path_factory.mktemp("language") / "words")
+
+
+@pytest.fixture(scope="module")
+def generator(directory: Path) -> Iterator[Generator]:
+    with pyengine.load(directory, task=Generator, threads=1) as found:
+        yield found
+
+
+def turns(count: int) -> list[dict[str, str]]:
+    """Of about 14 tokens each."""
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": f"{i}: the sea"} for i in range(2 * count - 1)]
+
+
+@pytest.mark.parametrize("before", [[], [SYSTEM], [SYSTEM, {**SYSTEM, "content": "and kind"}]])
+def test_the_oldest_turns_go(generator: Generator, before: list[dict[str, str]]) -> None:
+    messages = [*before, *turns(30)]
+    with pytest.raises(InputError, match=rf"the conversation has .* {POSITIONS} positions \(truncate=True keeps its"):
+        generator.chat(messages, **HOW)
+    result = generator.chat(messages, truncate=True, **HOW)
+    assert result.truncated
+    for gone in range(0, 60, 2):
+        kept = [*before, *messages[len(before) + gone :]]
+        try:
+            expected = generator.chat(kept, **HOW)
+        except InputError:
+            continue
+        if expected.usage.prompt_tokens <= POSITIONS + 1 - HOW["max_new_tokens"]:  # room for the new ones, too
+            break
+    assert 0 < gone < 58 and not expected.truncated
+    assert (result.ids, result.usage) == (expected.ids, expected.usage)
+    *_, last = generator.chat_stream(messages, truncate=True, **HOW)
+    assert last.result == result
+    assert generator.chat([messages, messages], truncate=True, **HOW) == [result, result]
+    assert generator.chat(kept, truncate=True, **HOW) == expected  # which fits
+
+
+def test_the_beginning_of_a_message_goes_if_it_alone_is_too_long(directory: Path, generator: Generator) -> None:
+    tokenizer = text_tokenizer_of(open_head(directory))
+    assert tokenizer is not None
+    text = "the stones and the sea " * 40
+    result = generator.chat([SYSTEM, *turns(2)[:2], {"role": "user", "content": text}], truncate=True, **HOW)
+    room = POSITIONS + 1 - HOW["max_new_tokens"]
+    [system] = [id for id, name in enumerate(("<s>", "</s>", "<|user|>", "<|assistant|>")) if name == "<|user|>"]
+    begin = [*tokenizer.encode("<|system|>be brief", special=False), system]
+    end = [*tokenizer.encode(text, special=False), system + 1]
+    ids = [*begin, *end[len(begin) - room :]]
+    assert result.usage.prompt_tokens == room == len(ids)
+    expected = generator.generate(ids, **HOW)
+    assert result.ids == expected.ids and result.truncated and not expected.truncated
+
+
+def test_what_the_system_says_is_too_long(generator: Generator) -> None:
+    messages = [{**SYSTEM, "content": "be brief " * 60}, {"role": "user", "content": "a"}]
+    with pytest.raises(InputError, match="the conversation: what comes before its last message has .* room for"):
+        generator.chat(messages, truncate=True)
+
+
+def test_a_conversation_is_not_echoed(generator: Generator) -> None:
+    for call in (generator.chat, generator.chat_stream):
+        with pytest.raises(OptionError, match="echo is True; expected False: a conversation is answered"):
+            call([SYSTEM], echo=True)
