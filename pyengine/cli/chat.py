@@ -15,7 +15,7 @@ from pyengine.cli.searching import add_search_options
 from pyengine.cli.ways import add_ways, loaded_with
 from pyengine.command import message_of
 from pyengine.console import note, write
-from pyengine.errors import DeadlineError, InputError
+from pyengine.errors import DeadlineError, InputError, OutputError, PyengineError
 from pyengine.options import GenerationOptions
 from pyengine.tasks.generator import Generator
 from pyengine.tasks.loading import load
@@ -54,19 +54,28 @@ def run(options: argparse.Namespace) -> None:
     }
     messages = [] if options.system is None else [{"role": "system", "content": options.system}]
     with load(options.model, task=Generator, **loaded_with(options)) as generator, _interruptible():
-        while (line := _line()) is not None:
-            if not line.strip():
-                continue
-            messages.append({"role": "user", "content": line})
+        generator.chat_template  # a model that has none is an error before anything is asked
+        while True:
             try:
-                answer = _answer(generator, messages, keywords)
-            except InputError as error:
-                if not sys.stdin.isatty():
+                line = _line()
+                if line is None:
+                    return
+                if line.strip():
+                    messages += _turn(generator, messages, line, keywords)
+            except OutputError:
+                raise
+            except PyengineError as error:
+                if not sys.stdin.isatty():  # a program counts on an answer to each line
                     raise
                 note(f"pyengine: error: {message_of(error)}")
-                messages.pop()
-            else:
-                messages.append({"role": "assistant", "content": answer})
+
+
+def _turn(
+    generator: Generator, messages: list[dict[str, str]], line: str, keywords: dict[str, Any]
+) -> list[dict[str, str]]:
+    """What is said, and the answer to it."""
+    said = {"role": "user", "content": line}
+    return [said, {"role": "assistant", "content": _answer(generator, [*messages, said], keywords)}]
 
 
 def _answer(generator: Generator, messages: list[dict[str, str]], keywords: dict[str, Any]) -> str:
@@ -85,6 +94,10 @@ def _answer(generator: Generator, messages: list[dict[str, str]], keywords: dict
         pass
     except DeadlineError as error:
         remarks.append(message_of(error))
+    except PyengineError:
+        if any(written):
+            write("\n")
+        raise
     write("\n")
     for remark in remarks:
         note(f"pyengine: note: {remark}")

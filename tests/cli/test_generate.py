@@ -164,6 +164,87 @@ def test_a_conversation_longer_than_the_model(
     assert b"pyengine: note: the beginning of the conversation was cut to fit the model" in found.err
 
 
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+FAULTS = [
+    pyengine.EngineError("scores that are not finite"),
+    pyengine.CacheFullError(3, 1),
+    pyengine.TokenizerError("the chat template fails"),
+    pyengine.OptionError("max_length is 3; expected more"),
+    pyengine.InputError("no such role"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda each: type(each).__name__)
+def test_a_turn_that_fails(
+    directory: Path, fault: Exception, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Somebody at a terminal may go on, without it; a program is told by the exit status."""
+    asked: list[list[str]] = []
+
+    def stream(self: Generator, messages: list[dict[str, str]], **keywords: Any) -> Iterator[Piece]:
+        asked.append([each["content"] for each in messages])
+        yield Piece("so", (1,))
+        if messages[-1]["content"] == "b":
+            raise fault
+
+    monkeypatch.setattr(Generator, "chat_stream", stream)
+    monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO(b"a\nb\n\xff\nc\n")))
+    assert main(["chat", "-m", str(directory)]) == 0
+    found = capsysbinary.readouterr()
+    assert found.out == b"so\nso\nso\n" and asked == [["a"], ["a", "so", "b"], ["a", "so", "c"]]
+    first, second = found.err.decode().splitlines()
+    assert first.startswith("pyengine: error: ") and second.endswith("expected UTF-8, found an invalid byte at 0")
+    give(monkeypatch, b"a\nb\nc\n")
+    assert main(["chat", "-m", str(directory)]) == 2
+    found = capsysbinary.readouterr()
+    assert found.out == b"so\nso\n" and found.err.decode().splitlines() == [first]
+
+
+def test_output_that_fails_ends_a_conversation(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(text: str) -> None:
+        raise pyengine.OutputError("standard output: cannot be written")
+
+    monkeypatch.setattr("pyengine.cli.chat.write", fails)
+    monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO(b"a\nb\n")))
+    assert main(["chat", "-m", str(directory)]) == 2
+
+
+def test_a_model_without_a_template(tmp_path: Path, error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO(b"a\nb\n")))
+    path = write_language_model(tmp_path / "ids", words=False)
+    assert f"{path}: the model has no chat template" in error("chat", "-m", path)
+
+
+def test_what_the_system_says_stays(
+    directory: Path, generator: Generator, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    line = "the sea " * 60
+    give(monkeypatch, f"{line}\n".encode())
+    words = ["--system", "be brief", "--truncate", "--max-new-tokens", "4"]
+    assert main(["chat", "-m", str(directory), *words]) == 0
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": line}]
+    expected = generator.chat(messages, truncate=True, max_new_tokens=4)
+    assert expected.truncated and capsysbinary.readouterr().out.decode() == f"{expected.text}\n"
+    other = generator.chat([{**messages[0], "content": "be long!"}, messages[1]], truncate=True, logprobs=1)
+    assert other.hypotheses[0].log_probs != expected.hypotheses[0].log_probs
+
+
+def test_echo(directory: Path, generator: Generator, written: Any) -> None:
+    words = ["generate", "-m", directory, "the sea", "--echo", "true"]
+    result = generator.generate("the sea", echo=True, logprobs=2)
+    assert result.prompt is not None and result.text.startswith("the sea")
+    assert written(*words) == f"{result.text}\n"
+    [found] = [json.loads(line) for line in written(*words, "--json", "--logprobs", "2").splitlines()]
+    assert found["hypotheses"][0]["text"] == result.text and found["prompt"]["text"] == "the sea"
+    assert tuple(found["prompt"]["log_probs"]) == result.prompt.log_probs
+    best = [[tuple(pair) for pair in pairs] for pairs in found["prompt"]["best"]]
+    assert best == [list(pairs) for pairs in result.prompt.best or ()]
+
+
 def test_an_answer_that_takes_too_long(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
