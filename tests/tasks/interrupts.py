@@ -9,11 +9,33 @@ from __future__ import annotations
 import random
 import signal
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from types import FrameType
+from typing import Any
 
 import pyengine
 
 LINES = ["Ein Mann fährt Fahrrad.", "Zwei Hunde spielen im Schnee."] * 3
+
+
+class Work:
+    """What a task does with texts, whichever it is: with all of them, and one after another."""
+
+    def __init__(self, task: pyengine.Translator | pyengine.Generator, **how: Any) -> None:
+        self.task = task
+        self._how = how
+
+    def do(self, texts: str | list[str], **how: Any) -> Any:
+        call = self.task.translate if isinstance(self.task, pyengine.Translator) else self.task.generate
+        return call(texts, **{**self._how, **how})  # type: ignore[operator]
+
+    def pieces(self, texts: list[str], **how: Any) -> Iterator[Any]:
+        """Results of translations as they come, or pieces of what goes on with the first of the texts."""
+        how = {**self._how, **how}
+        if isinstance(self.task, pyengine.Translator):
+            return self.task.translate_iter(iter(texts), **how)
+        return self.task.stream(texts[0], **how)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -23,22 +45,26 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 def main(model: str, replicas: int, second: float, count: int) -> None:
     rng = random.Random(replicas)
     signal.signal(signal.SIGALRM, interrupt)
-    with pyengine.load(model, threads=2, replicas=replicas) as translator:
-        wanted = translator.translate(LINES, num_beams=2)
+    with pyengine.load(model, threads=2, replicas=replicas) as task:
+        work = Work(task, max_new_tokens=12)
+        wanted = work.do(LINES, num_beams=2)
         for _ in range(count):
             try:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 2e-2), second)
                     while True:
-                        if rng.random() < 0.3:
-                            list(translator.translate_iter(iter(LINES), num_beams=2))
+                        chosen = rng.random()
+                        if chosen < 0.3:
+                            list(work.pieces(LINES, num_beams=rng.choice([1, 2])))
+                        elif chosen < 0.4:
+                            list(islice(work.pieces(LINES), 2))  # and the rest is cancelled
                         else:
-                            translator.translate(LINES if replicas > 1 else LINES[0], num_beams=rng.choice([1, 2]))
+                            work.do(LINES if replicas > 1 else LINES[0], num_beams=rng.choice([1, 2]))
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            assert translator.translate(LINES, num_beams=2, timeout=60) == wanted
+            assert work.do(LINES, num_beams=2, timeout=60) == wanted
 
 
 if __name__ == "__main__":

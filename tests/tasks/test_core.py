@@ -1,10 +1,8 @@
-"""The translator on the C core: recorded searches, company, threads, interrupts, forks, conversions."""
+"""The translator on the C core: recorded searches, company, threads, forks, conversions."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +12,6 @@ import pytest
 
 import pyengine
 from pyengine import DeadlineError, ModelFileError, OptionError, Translator
-from pyengine.plan import Plan, Session, StepResult
-from pyengine.scheduling.slicing import run_plan
 from tests.oracle.cases import PLAIN
 from tests.oracle.golden_generate import read_golden
 from tests.oracle.reference import ReferenceModel
@@ -210,59 +206,6 @@ def test_a_training_checkpoint_by_mistake() -> None:
     checkpoint = Path(__file__).parents[2] / "examples" / "multi30k-de-en"
     with pytest.raises(ModelFileError, match=f"pyengine quantize {checkpoint} -o OUT"):
         pyengine.load(checkpoint)
-
-
-def test_ctrl_c_between_steps(
-    int8: Translator, german: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The signal comes right before the fifth step; the call ends there."""
-    expected = int8.translate(german)
-    steps = 0
-
-    def interrupted(session: Session, plan: Plan) -> StepResult:
-        nonlocal steps
-        steps += 1
-        if steps == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-        return run_plan(session, plan)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("pyengine.scheduling.scheduler.run_plan", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            int8.translate(german * 5)
-    assert steps == 5
-    assert int8.translate(german) == expected
-
-
-def test_ctrl_c_during_a_step(
-    int8: Translator, german: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From a thread, which runs while the core computes without the lock of the interpreter."""
-    expected = int8.translate(german)
-    stepping = threading.Event()
-
-    def interrupt() -> None:
-        stepping.wait()
-        os.kill(os.getpid(), signal.SIGINT)
-
-    def announced(session: Session, plan: Plan) -> StepResult:
-        stepping.set()
-        return run_plan(session, plan)
-
-    thread = threading.Thread(target=interrupt)
-    with monkeypatch.context() as patched:
-        patched.setattr("pyengine.scheduling.scheduler.run_plan", announced)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            int8.translate(german * 500)
-    thread.join()
-    assert int8.translate(german) == expected
-
-
-def test_timeout_between_steps(int8: Translator, german: list[str]) -> None:
-    with pytest.raises(DeadlineError):
-        int8.translate(german * 500, timeout=0.1)
-    assert int8.translate(german) == int8.translate(german)
 
 
 def test_calls_of_several_threads_at_once(int8: Translator, german: list[str]) -> None:
