@@ -66,12 +66,19 @@ def token_divergence(exact: np.ndarray, rounded: np.ndarray) -> np.ndarray:
     """float64 [T]: KL divergence of the distributions of logits float32 [T, vocab], ``exact`` the true ones."""
     found = np.empty(len(exact))
     for start in range(0, len(exact), _ROWS):
-        piece = slice(start, start + _ROWS)
-        p, q = _log_softmax(exact[piece]), _log_softmax(rounded[piece])
+        (x, p, ln_p), (y, _, ln_q) = (_shifted(each[start : start + _ROWS]) for each in (exact, rounded))
+        p /= np.exp(ln_p)[:, None]
         # Of what has no probability nothing is expected, whatever the other makes of it.
-        difference = np.subtract(p, q, out=np.zeros_like(p), where=p > -np.inf)
-        found[piece] = np.einsum("tv,tv->t", np.exp(p), difference)
+        difference = np.subtract(x, y, out=np.zeros_like(x), where=x > -np.inf)
+        found[start : start + _ROWS] = np.einsum("tv,tv->t", p, difference) + (ln_q - ln_p)
     return found
+
+
+def _shifted(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits [t, vocab] less their largest, e to these, and ln of the sum of that [t], in float64."""
+    shifted = np.subtract(logits, logits.max(axis=1, keepdims=True), dtype=np.float64)
+    powers = np.exp(shifted)
+    return shifted, powers, np.log(powers.sum(axis=1))
 
 
 def _require_finite(logits: np.ndarray, never: np.ndarray, expected: str) -> None:
@@ -84,16 +91,9 @@ def _share(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """float64 [T]: the probability of all ``ids`` together, by logits float32 [T, vocab]."""
     found = np.empty(len(logits))
     for start in range(0, len(logits), _ROWS):
-        piece = slice(start, start + _ROWS)
-        found[piece] = np.exp(_log_softmax(logits[piece])[:, ids]).sum(axis=1)
+        _, powers, ln_sum = _shifted(logits[start : start + _ROWS])
+        found[start : start + _ROWS] = powers[:, ids].sum(axis=1) / np.exp(ln_sum)
     return found
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted
 
 
 def divergence(

@@ -15,24 +15,28 @@ from typing import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pyengine.canonical import CanonicalModel, LazyTensor
+from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.errors import OptionError
-from pyengine.modelfile.layout import DTYPES, matrix_names, packed_specs
+from pyengine.modelfile.layout import DTYPES, INT4, matrix_names, packed_specs
+from pyengine.quantize.biases import with_biases
 from pyengine.quantize.measuring.budget import Candidate, Choice, least_bytes, least_error
 from pyengine.quantize.measuring.distortion import output_power
-from pyengine.quantize.measuring.divergence import divergence, state_error
+from pyengine.quantize.measuring.divergence import state_error, token_divergence
 from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.rounding.grid import round_to_grid
 from pyengine.quantize.rounding.ranges import choose_grid
 from pyengine.quantize.rounding.rounding import scheme_of
+from pyengine.quantize.seeing.calibration import packed_tensor
 from pyengine.quantize.seeing.statistics import InputStatistics, inputs_of
 from pyengine.quantize.seeing.text import Text
+from pyengine.tasks.engine import make_engine
 from pyengine.text import Tokenizer
 
 __all__ = ["CANDIDATES", "Sensitivity", "choose_types", "measure_sensitivity", "trade_off"]
 
-CANDIDATES = ("int4g128", "int4g64", "int4g32", "int8")
+CANDIDATES = (*INT4, "int8")
 PROBE = "int4g64"
+ROWS = 768  # of the text, or one line: they order the matrices as well as many do
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,20 @@ def measure_sensitivity(
 ) -> Sensitivity:
     """Try each matrix in each of CANDIDATES, and the model with it alone in PROBE over ``text``.
 
-    No target is left to the model. ``statistics`` are of ``calibration.calibrate``. Holds the model in float32 twice.
+    No target is left to the model, and of a long text the first ROWS tokens or so count. ``statistics`` are of
+    ``calibration.calibrate``. Holds the model in float32 twice, and the logits of ROWS tokens.
     ``progress`` is told the matrices done, and their number.
     """
     tensors = {name: tensor.read() for name, tensor in model.tensors.items()}
-    held = replace(model, tensors={name: LazyTensor.of(name, values) for name, values in tensors.items()})
-    exact = Reader.of(held, tokenizer)
+    specs = packed_specs(model.config, "float32")
+    packed = {name: packed_tensor(spec, tensors) for name, spec in specs.items()}
+
+    def reader(changed: Mapping[str, np.ndarray]) -> Reader:
+        return Reader(make_engine(model.config, model.generation, {**packed, **changed})[0], tokenizer)
+
+    exact = _Exact(reader({}), text)
     sizes = {kind: _matrix_bytes(model, kind) for kind in CANDIDATES}
     names = matrix_names(model.config)
-    specs = packed_specs(model.config, "float32")
     units, weights = {}, {}
     for number, name in enumerate(names, 1):
         sources = specs[f"{name}.weight"].sources
@@ -81,26 +90,35 @@ def measure_sensitivity(
         for kind in CANDIDATES:
             rounded[kind] = {source: _rounded(tensors[source], kind, seen) for source in sources}
             errors[kind] = _error([(tensors[source], rounded[kind][source]) for source in sources], seen)
-        units[name] = {kind: Candidate(sizes[kind][name], errors[kind]) for kind in CANDIDATES}
-        probe = {source: LazyTensor.of(source, values) for source, values in rounded[PROBE].items()}
-        other = Reader.of(replace(held, tensors={**held.tensors, **probe}), tokenizer)
-        moved = _moved(exact, other, text)
+        bias = 0 if seen is None else _bias_bytes(model, name, sources)
+        units[name] = {
+            kind: Candidate(sizes[kind][name] + (bias if kind in INT4 else 0), errors[kind]) for kind in CANDIDATES
+        }
+        weight = f"{name}.weight"
+        with reader({weight: packed_tensor(specs[weight], rounded[PROBE])}) as other:
+            moved = exact.distance(other)
         weights[name] = moved / errors[PROBE] if errors[PROBE] > 0 else 0.0
         if progress:
             progress(number, len(names))
-    rest = sum(
-        int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize
-        for spec in specs.values()
-        if spec.kind in ("vector", "table")
-    )
-    return Sensitivity(units, weights, rest)
+    return Sensitivity(units, weights, _other_bytes(model.config))
 
 
-def _moved(exact: Reader, other: Reader, text: Text) -> float:
-    """What rounding has done to a model as a whole."""
-    if exact.config.decoder is None:
-        return state_error(exact, other, text).error
-    return divergence(exact, other, text).kl
+class _Exact:
+    """What the model gives for the beginning of a text, and how far another is from that."""
+
+    def __init__(self, reader: Reader, text: Text) -> None:
+        samples = reader.samples(text)
+        lengths = [max(0 if ids is None else len(ids) for ids in sample) for sample in samples]
+        self._text = samples[: max(1, int(np.searchsorted(np.cumsum(lengths), ROWS, side="right")))]
+        self._reader = reader
+        self._logits = [] if reader.config.decoder is None else list(reader.logits(self._text))
+
+    def distance(self, other: Reader) -> float:
+        """What rounding has done to the model as a whole."""
+        if not self._logits:
+            return state_error(self._reader, other, self._text).error
+        found = zip(self._logits, other.logits(self._text), strict=True)
+        return float(np.concatenate([token_divergence(*pair) for pair in found]).mean())
 
 
 def choose_types(
@@ -148,6 +166,21 @@ def _matrix_bytes(model: CanonicalModel, kind: str) -> dict[str, int]:
             name = packed.rpartition(".")[0]
             sizes[name] = sizes.get(name, 0) + int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize
     return sizes
+
+
+def _other_bytes(config: ModelConfig) -> int:
+    """Of what is no matrix."""
+    return sum(
+        int(np.prod(spec.shape)) * DTYPES[spec.dtype].itemsize
+        for spec in packed_specs(config, "float32").values()
+        if spec.kind in ("vector", "table")
+    )
+
+
+def _bias_bytes(model: CanonicalModel, name: str, sources: Sequence[str]) -> int:
+    """Of the biases that the matrix gets in int4 because its layer has none; those of other matrices with them."""
+    layers = ["output" if name == "decoder.embed" else source.removesuffix(".weight") for source in sources]
+    return _other_bytes(with_biases(model, layers).config) - _other_bytes(model.config)
 
 
 def _rounded(matrix: np.ndarray, kind: str, seen: InputStatistics | None) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from pyengine.canonical import CanonicalModel
 from pyengine.modelfile import open_directory
 from pyengine.quantize.seeing.calibration import in_memory_engine
-from pyengine.quantize.seeing.text import Text, inputs_for, read_samples
+from pyengine.quantize.seeing.text import Text, begin_of, inputs_for, read_samples
 from pyengine.scheduling.deadline import Deadline
 from pyengine.tasks.engine import Engine, open_engine
 from pyengine.tasks.forcing import source_states, target_log_probs, target_logits
@@ -38,6 +38,7 @@ class Reader:
         self.config = engine.config
         generation = None if self.config.decoder is None else engine.generation
         self.inputs = inputs_for(self.config, generation, tokenizer)
+        self._begin = begin_of(self.config, generation)
 
     @classmethod
     def open(cls, path: str | Path, *, threads: int | Literal["auto"] = "auto") -> Reader:
@@ -53,7 +54,7 @@ class Reader:
 
     def samples(self, text: Text, first: int = 1) -> list[Sample]:
         """Ids of each line, see ``text.read_samples``."""
-        return read_samples(self.inputs, self.config, text, first)
+        return read_samples(self.inputs, self.config, text, first, begin=self._begin)
 
     def logits(self, text: Text) -> Iterator[np.ndarray]:
         """Of each line, float32 [T, vocab]: raw logits before each of the target's T tokens, its end token included."""

@@ -6,10 +6,11 @@ the columns of W are rounded one after the other, and
     e = w_k - w'_k                w_j <- w_j - e U_kj / U_kk          for the columns j still to come
 
 Columns go in the order of falling H_kk ("activation order"), with the scales of a grid chosen beforehand in the
-original order ("static groups"): codes go back to their places, and nothing at run time knows of the order. H gets a
-hundredth of its mean diagonal added, ten times more on each try until all numbers are finite. An input that was never
-seen correlates with none, and its column is rounded plainly: it may come yet. A channel that plain rounding serves
-better, by e H e^T, keeps that.
+original order ("static groups"): codes go back to their places, and nothing at run time knows of the order. Each H_kk
+grows by a hundredth, ten times more on each try until all numbers are finite; a hundredth of their mean, as in the
+paper, drowns the others where a few inputs are huge, as in language models. An input that was never seen correlates
+with none, and its column is rounded plainly: it may come yet. A channel that plain rounding serves better, by e H e^T,
+keeps that.
 
 Chunks of channels are worked on transposed, so that all that is done for a column is in contiguous memory and in the
 cache. Errors reach a block of 64 columns in one product before it begins, and go on inside it one by one, without BLAS:
@@ -29,7 +30,7 @@ __all__ = ["gptq"]
 
 _CHUNK = 2048  # channels at a time
 _BLOCK = 64  # columns
-_DAMPING = 0.01  # of the mean diagonal
+_DAMPING = 0.01  # of the diagonal
 _TRIES = 6
 
 
@@ -62,7 +63,7 @@ def _factor(gram: np.ndarray, damping: float) -> np.ndarray | None:
     diagonal = np.einsum("kk->k", damped)
     dead = diagonal == 0
     with np.errstate(over="ignore", invalid="ignore"):
-        diagonal += damping * diagonal.mean()
+        diagonal *= 1 + damping
         diagonal[dead] = 1  # its column is 0 elsewhere
         try:
             root = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]

@@ -118,8 +118,12 @@ def rows_grid(scale: np.ndarray) -> Grid:
 
 
 def store_groups(scheme: Scheme, step: np.ndarray, zero: np.ndarray | None) -> Grid:
-    """The grid of int4 groups with these steps, float32 [N, G], as halves times the largest of a row, and zeros."""
-    scale = np.abs(step).max(axis=1)
+    """The grid of int4 groups with these steps, float32 [N, G], as halves times a power of two a row, and zeros.
+
+    Dividing by a power of two is exact, so steps that are halves, as in files of llama.cpp, stay what they are.
+    """
+    largest = np.abs(step).max(axis=1)
+    scale = np.where(largest == 0, np.float32(0), np.ldexp(np.float32(1), np.frexp(largest)[1] - 1))
     divisor = np.where(scale == 0, np.float32(np.inf), scale)[:, None]
     return Grid(scheme, scale, (step / divisor).astype(np.float16), None if zero is None else zero.astype(np.uint8))
 

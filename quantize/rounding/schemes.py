@@ -12,9 +12,9 @@ int4 groups: ``group`` adjacent columns share a step, q is 0..15:
     symmetric      W[n, k] ~ scale[n] * group_scale[n, g] * (q[n, k] - 8)
     zero points    W[n, k] ~ scale[n] * group_scale[n, g] * (q[n, k] - group_zero[n, g])    group_zero is 0..15
 
-Group scales are halves. scale[n] is the largest step of the channel, so the group scales lie around 1 and
-below, in half's normal range. A symmetric step may be negative: the levels -8..7 are lopsided, and the sign turns the
-long side to where the group's largest weight lies.
+Group scales are halves. scale[n] is the power of two below the largest step of the channel, so the group scales lie
+below 2, in half's normal range, and steps that are halves themselves are kept exactly. A symmetric step may be
+negative: the levels -8..7 are lopsided, and the sign turns the long side to where the group's largest weight lies.
 """
 
 from __future__ import annotations

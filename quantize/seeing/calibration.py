@@ -20,11 +20,11 @@ from pyengine.canonical import GenerationDefaults, LazyTensor, ModelConfig, tens
 from pyengine.canonical.tensors import mismatches
 from pyengine.errors import InputError, OptionError
 from pyengine.formats.regular_files import usable_path
-from pyengine.modelfile.layout import pack_float32, pack_values, packed_specs, stack_rows
+from pyengine.modelfile.layout import PackedSpec, pack_float32, pack_values, packed_specs, stack_rows
 from pyengine.plan import Session
 from pyengine.quantize.seeing.state import load_state, save_state
 from pyengine.quantize.seeing.statistics import InputStatistics
-from pyengine.quantize.seeing.text import Text, inputs_for, read_samples
+from pyengine.quantize.seeing.text import Text, begin_of, inputs_for, read_samples
 from pyengine.scheduling.deadline import Deadline
 from pyengine.tasks.engine import Engine, make_engine
 from pyengine.tasks.forcing import source_states, target_log_probs
@@ -32,10 +32,10 @@ from pyengine.tasks.inputs import Sample
 from pyengine.tasks.translator import Translator
 from pyengine.text import Tokenizer
 
-__all__ = ["STATES", "View", "calibrate", "in_memory_engine", "paired_inputs"]
+__all__ = ["STATES", "View", "calibrate", "in_memory_engine", "packed_tensor", "paired_inputs"]
 
 BATCH_ROWS = 1024  # of a step, encoder and decoder together
-BLOCK_ROWS = 256  # that statistics take in at a time
+BLOCK_ROWS = 1024  # that statistics take in at a time
 CHUNK_LINES = 128  # blocks end with them, and between two of them a state may be saved
 CHUNK_ROWS = 16384  # that views are kept of at a time
 SAVE_SECONDS = 60.0  # between two states
@@ -64,14 +64,17 @@ def in_memory_engine(
     problem = mismatches(expected, {name: tensor.shape for name, tensor in tensors.items()})
     if problem:
         raise InputError(f"the tensors do not match the configuration: {problem}")
-    packed = {}
-    for name, spec in packed_specs(config, "float32").items():
-        found = [tensors[source] for source in spec.sources]
-        parts = [part.read() if isinstance(part, LazyTensor) else part for part in found]
-        weight = spec.kind == "weight"
-        values = pack_float32(stack_rows(parts, spec.form)) if weight else pack_values(parts, spec.form)
-        packed[name] = np.ascontiguousarray(values, np.float32)
+    packed = {name: packed_tensor(spec, tensors) for name, spec in packed_specs(config, "float32").items()}
     return make_engine(config, generation, packed, threads=threads)[0]
+
+
+def packed_tensor(spec: PackedSpec, tensors: Mapping[str, np.ndarray | LazyTensor]) -> np.ndarray:
+    """A float32 tensor as the core has it, of the canonical ``tensors`` that it consists of."""
+    found = [tensors[source] for source in spec.sources]
+    parts = [part.read() if isinstance(part, LazyTensor) else part for part in found]
+    weight = spec.kind == "weight"
+    values = pack_float32(stack_rows(parts, spec.form)) if weight else pack_values(parts, spec.form)
+    return np.ascontiguousarray(values, np.float32)
 
 
 def calibrate(
@@ -95,15 +98,15 @@ def calibrate(
     Raises InputError for text that the model cannot take or that is too short, for a damaged state, and for values
     that are not finite, with layer and line; OptionError for a state of another model, text or sample.
     """
-    samples = _read(engine, tokenizer, text)
-    _require_rows(min(_known_rows(samples)), needed, len(samples))
+    samples, start = _read(engine, tokenizer, text), _start(engine)
+    _require_rows(min(_known_rows(samples, start)), needed, len(samples))
     path = None if state is None else usable_path(state, OptionError)
     done = 0
     statistics: dict[str, InputStatistics] = {}
     identity = _identity(engine, samples, reservoir, seed)
     if path is not None and path.exists():
         done, statistics = load_state(path, identity)
-    gatherer = _Gatherer(statistics, reservoir, seed)
+    gatherer = _Gatherer(statistics, reservoir, seed, start)
     saved = time.monotonic()
     with engine.session(Deadline(), 1, gatherer) as session:
         while done < len(samples):
@@ -135,14 +138,14 @@ def paired_inputs(
     errors raised are as in ``calibrate``; missing targets are translations of the first engine. A view of STATES sees
     what an encoder without a decoder gives.
     """
-    samples = _read(engines[0], tokenizer, text)
-    _require_rows(min(_known_rows(samples)), needed, len(samples))
+    samples, start = _read(engines[0], tokenizer, text), _start(engines[0])
+    _require_rows(min(_known_rows(samples, start)), needed, len(samples))
     written: list[Sample] = []
-    for start in range(0, len(samples), CHUNK_LINES):
-        for chunk in _of_rows(_translated(engines[0], samples[start : start + CHUNK_LINES]), CHUNK_ROWS):
+    for done in range(0, len(samples), CHUNK_LINES):
+        for chunk in _of_rows(_translated(engines[0], samples[done : done + CHUNK_LINES]), CHUNK_ROWS):
             written += chunk
             yield len(written), chunk, [_seen(*each, chunk) for each in zip(engines, views, strict=True)]
-    _require_rows(min(_known_rows(written)), needed, len(samples))
+    _require_rows(min(_known_rows(written, start)), needed, len(samples))
 
 
 def _of_rows(samples: Sequence[Sample], most: int) -> Iterator[list[Sample]]:
@@ -177,8 +180,10 @@ def _seen(engine: Engine, views: Mapping[str, View], chunk: Sequence[Sample]) ->
 class _Gatherer:
     """Adds what layers read to their statistics, in blocks that do not depend on how steps cut it."""
 
-    def __init__(self, statistics: dict[str, InputStatistics], reservoir: int, seed: int) -> None:
-        self._statistics = statistics
+    def __init__(
+        self, statistics: dict[str, InputStatistics], reservoir: int, seed: int, start: int | None
+    ) -> None:
+        self._statistics, self._start = statistics, start
         self._reservoir, self._seed = reservoir, seed
         self._blocks: dict[str, np.ndarray] = {}
         self._seen: dict[str, int] = {}  # rows of the chunk
@@ -186,7 +191,7 @@ class _Gatherer:
     def begin(self, line: int, chunk: Sequence[Sample]) -> None:
         """A chunk follows, the first sample of which is this line."""
         self._line = line
-        self._ends = [np.cumsum([0 if ids is None else len(ids) for ids in side]) for side in zip(*chunk, strict=True)]
+        self._ends = [np.cumsum([0 if rows is None else rows for rows in side]) for side in _rows(chunk, self._start)]
 
     def __call__(self, name: str, x: np.ndarray) -> None:
         seen = self._seen.get(name, 0)
@@ -222,18 +227,36 @@ class _Gatherer:
         return self._line + int(np.searchsorted(self._ends[0 if reads_source else 1], row, side="right"))
 
 
+def _start(engine: Engine) -> int | None:
+    """What a decoder reads before a target; an encoder alone has no targets, and any will do."""
+    return None if engine.config.decoder is None else engine.generation.decoder_start_token_id
+
+
 def _read(engine: Engine, tokenizer: Tokenizer | None, text: Text) -> list[Sample]:
     if not text:
         raise InputError("calibration needs text, found none")
     config = engine.config
     generation = None if config.decoder is None else engine.generation
-    return read_samples(inputs_for(config, generation, tokenizer), config, text)
+    return read_samples(inputs_for(config, generation, tokenizer), config, text, begin=begin_of(config, generation))
 
 
-def _known_rows(samples: Sequence[Sample]) -> list[int]:
+def _known_rows(samples: Sequence[Sample], start: int | None) -> list[int]:
     """Rows of each stack that there is, unless some targets are yet to be written."""
-    sides = zip(*samples, strict=True)
-    return [sum(map(len, side)) for side in sides if all(ids is not None for ids in side)]
+    sides = ([rows for rows in side if rows is not None] for side in _rows(samples, start))
+    return [sum(side) for side in sides if len(side) == len(samples)]
+
+
+def _rows(samples: Sequence[Sample], start: int | None) -> list[list[int | None]]:
+    """Rows of each sample in either stack; None where it is not there, or yet to be written.
+
+    A target's last token is not read; where there is no token to ``start`` with, its first one stands for it.
+    """
+    sources, targets = zip(*samples, strict=True)
+    unread = 1 if start is None else 0
+    return [
+        [None if ids is None else len(ids) for ids in sources],
+        [None if ids is None else len(ids) - unread for ids in targets],
+    ]
 
 
 def _require_rows(rows: int, needed: int, lines: int) -> None:

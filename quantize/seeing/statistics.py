@@ -21,7 +21,7 @@ from pyengine.formats.strict_json import shorten
 
 __all__ = ["InputStatistics", "inputs_of"]
 
-_GRAM_ROWS = 256  # summed in float32 before they are added in float64
+_GRAM_ROWS = 1024  # summed in float32 before they are added in float64
 _SUMS = ("absmax", "abs_sum", "sum", "gram", "rows", "keys")
 
 
@@ -30,7 +30,7 @@ class InputStatistics:
 
     count     rows seen
     absmax    float32 [K]
-    gram      float64 [K, K]: sum of x x^T, from float32 products of 256 rows
+    gram      float64 [K, K]: sum of x x^T, from float32 products of 1,024 rows
     rows      float32 [min(count, reservoir), K]: the sample, in order of its keys
     """
 

@@ -1,7 +1,7 @@
 """Text to calibrate, measure or choose tokens on: read from a file, and what of it a model can take.
 
 A line is a source, a tab and its translation for a model that reads a source and writes a target; for one with an
-encoder or a decoder alone it is a text that this one reads.
+encoder or a decoder alone it is a text that this one reads, a decoder behind the token that begins one.
 """
 
 from __future__ import annotations
@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.errors import InputError
 from pyengine.formats.regular_files import usable_path
 from pyengine.tasks.inputs import Inputs, Sample, Sentence
 from pyengine.text import Tokenizer
 
-__all__ = ["Line", "Skipped", "Text", "inputs_for", "is_blank", "load_text", "read_samples", "sides", "usable_text"]
+__all__ = [
+    "Line", "Skipped", "Text", "begin_of", "inputs_for", "is_blank", "load_text", "read_samples", "sides",
+    "usable_text",
+]  # fmt: skip
 
 Line = tuple["Sentence | None", "Sentence | None"]
 """Source and target as texts or ids. Where there are both stacks, a target that is None is left to the model; the text
@@ -111,10 +116,20 @@ def inputs_for(config: ModelConfig, generation: GenerationDefaults | None, token
     return Inputs(config, () if generation is None else generation.eos_token_id, tokenizer)
 
 
-def read_samples(inputs: Inputs, config: ModelConfig, text: Text, first: int = 1) -> list[Sample]:
+def begin_of(config: ModelConfig, generation: GenerationDefaults | None) -> int | None:
+    """The token that comes before a text of a decoder alone, unless the engine puts a start token there itself."""
+    if config.encoder is not None or generation is None or generation.decoder_start_token_id is not None:
+        return None
+    return generation.bos_token_id
+
+
+def read_samples(
+    inputs: Inputs, config: ModelConfig, text: Text, first: int = 1, *, begin: int | None = None
+) -> list[Sample]:
     """Ids of each line, sources cut to fit; a target that is left to the model is None.
 
-    ``inputs`` are the model's, ``first`` is the number of the first line. Raises InputError, naming the line.
+    ``inputs`` are the model's, ``first`` is the number of the first line, ``begin`` what ``begin_of`` says: it comes
+    before texts, not before ids. Raises InputError, naming the line.
     """
     samples = []
     for number, line in enumerate(text, first):
@@ -124,8 +139,10 @@ def read_samples(inputs: Inputs, config: ModelConfig, text: Text, first: int = 1
             ids = inputs.source(source, truncate=True, name=_name(config, "source", number)).ids
             if not len(ids):
                 raise InputError(f"{_name(config, 'source', number)} is empty; expected text or token ids")
-        read = None if target is None else inputs.target(target, _name(config, "target", number))
-        samples.append(Sample(ids, read))
+        given = None if target is None else inputs.target(target, _name(config, "target", number))
+        if given is not None and begin is not None and isinstance(target, str) and given[0] != begin:
+            given = np.append(np.int32(begin), given)
+        samples.append(Sample(ids, given))
     return samples
 
 

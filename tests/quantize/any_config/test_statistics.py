@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pyengine.canonical import CanonicalModel
+from pyengine.errors import InputError
+from pyengine.quantize.measuring.reading import Reader
 from pyengine.quantize.prune.stream import Stream, behind
 from pyengine.quantize.seeing import calibration
 from pyengine.quantize.seeing.calibration import STATES, calibrate, in_memory_engine, paired_inputs
 from pyengine.quantize.seeing.text import Line
 
 from ...oracle.transformer import Transformer
-from .models import SEEDS, forced, lines, random_model, values
+from ...tasks.models import LetterTokenizer
+from .models import END, SEEDS, START, forced, lines, random_model, values
 
 # Of the parts that are one matrix, that whose input stands for it.
 FUSED = {"self_attention.q": "qkv", "cross_attention.k": "kv", "ffn.gate": "gate_up"}
@@ -120,3 +125,37 @@ def test_long_texts_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [done for done, _ in cut] == ends
         for i, x in enumerate(whole):
             np.testing.assert_allclose(np.concatenate([vectors[i] for _, vectors in cut]), x, rtol=1e-5, atol=1e-5)
+
+
+def language_model() -> CanonicalModel:
+    """A decoder alone whose texts begin with START, which nothing but the text says."""
+    model = random_model(0)
+    assert model.config.encoder is None and model.generation is not None
+    return replace(model, generation=replace(model.generation, decoder_start_token_id=None, bos_token_id=START))
+
+
+def test_a_language_model_reads_what_it_would_behind_a_start_token() -> None:
+    """Texts get the token in front, ids are as they are, and the rows are those of a model with a start token."""
+    model, started = language_model(), random_model(0)
+    text = [(None, "abca"), (None, "bd"), (None, "acdc")]
+    found, expected = (
+        calibrate(in_memory_engine(model.config, each.generation, model.tensors), LetterTokenizer(), text)
+        for each in (model, started)
+    )
+    for name, each in found.items():
+        assert each.count == expected[name].count == 16  # letters, the tokenizer's end and the model's
+        np.testing.assert_array_equal(each.gram, expected[name].gram)
+    [sample] = Reader.of(model).samples([(None, [5, 6, END])])
+    assert sample.target is not None and sample.target.tolist() == [5, 6, END]
+
+
+@pytest.mark.parametrize("bad", range(4))
+def test_the_line_is_that_of_the_token_where_no_start_token_is(bad: int) -> None:
+    model = language_model()
+    table = model.tensors["decoder.embed.weight"].read().copy()
+    table[9, 2] = np.nan
+    tensors = {**model.tensors, "decoder.embed.weight": table}
+    text = [(None, [4, 9 if i == bad else 5, 6, END][-i - 2 :]) for i in range(4)]
+    text[0] = (None, [9 if bad == 0 else 5, 6, END])
+    with pytest.raises(InputError, match=f"line {bad + 1} of the text"):
+        calibrate(in_memory_engine(model.config, model.generation, tensors), None, text)

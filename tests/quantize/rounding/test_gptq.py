@@ -47,7 +47,7 @@ def test_it_is_better_than_plain_rounding(scheme: Scheme, seed: int) -> None:
 def reference(matrix: np.ndarray, grid: Grid, metric: np.ndarray) -> np.ndarray:
     """The weights after the algorithm as the paper has it: an inverse that shrinks, column by column, in float64."""
     columns = len(metric)
-    damped = metric + 0.01 * np.diag(metric).mean() * np.eye(columns)
+    damped = metric + 0.01 * np.diag(np.diag(metric))
     work, result = matrix.astype(np.float64), np.empty(matrix.shape)
     left = list(np.argsort(-np.diag(metric), kind="stable"))
     while left:
@@ -109,7 +109,7 @@ def test_fewer_rows_than_inputs_and_damping(monkeypatch: pytest.MonkeyPatch) -> 
     gptq(matrix, grid, metric)
     assert tried == [0.01]
     tried.clear()
-    indefinite = metric - 0.05 * np.diag(metric).mean() * np.eye(100)
+    indefinite = metric - 0.05 * np.diag(np.diag(metric))
     gptq(matrix, grid, indefinite)
     assert tried == pytest.approx([0.01, 0.1])
     metric[3, 3] = np.nan
