@@ -10,11 +10,17 @@ import xml.etree.ElementTree as ET
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import gguf
 import pytest
+from tokenizers import pre_tokenizers
 
 import pyengine
 from pyengine import _core
 from pyengine.quantize import convert
+
+from ..importers.gguf_files import write_gguf
+from ..importers.gguf_vocabularies import TEXT, byte_level, original
+from ..importers.test_gguf import CONFIGS, raw_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -103,6 +109,34 @@ def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str
     assert report["verdicts"] and all(table["rows"] for table in report["tables"])
     assert str(tmp_path) not in json.dumps(report)
     assert run("report", str(saved)).startswith(printed.rstrip("\n"))
+
+
+def test_ways_to_round_a_language_model(tmp_path: Path) -> None:
+    """In two pieces, of which the second shows both."""
+    file, saved, text = tmp_path / "tiny.gguf", tmp_path / "saved.json", tmp_path / "text"
+    metadata = byte_level(original(pre_tokenizers.ByteLevel()), "gpt-2")
+
+    def add(writer: gguf.GGUFWriter) -> None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("gpt-2")
+        writer.add_token_list(metadata["tokenizer.ggml.tokens"])
+        writer.add_token_types(metadata["tokenizer.ggml.token_type"])
+        writer.add_token_merges(metadata["tokenizer.ggml.merges"])
+
+    config = {**CONFIGS["llama"], "vocab_size": len(metadata["tokenizer.ggml.tokens"])}
+    write_gguf(file, "llama", config, raw_tensors("llama", config), change=add)
+    text.write_text("\n".join(TEXT * 20), encoding="utf-8")
+    more = ["--text", str(text), "--tokens", "200", "--work", str(tmp_path / "work"), "--json", str(saved)]
+    for only in ("*[0z]*", "int4g64*"):
+        printed = run("rounding", "--model", str(file), *more, "--only", only)
+    report = json.loads(saved.read_text(encoding="utf-8"))
+    [table] = report["tables"]
+    found = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
+    assert found.keys() >= {"float32", "Q8_0", "Q4_0", "int4g32z", "int4g64", "int4g64, gptq, as used"}
+    assert 0 == found["float32"]["KL"] < found["Q8_0"]["KL"] < found["int4g32z"]["KL"] < found["int4g64"]["KL"]
+    bits = [found[label]["without the table"] for label in ("int4g64", "Q4_0", "Q8_0")]
+    assert bits == sorted(bits) and 4 < bits[0] and bits[1] < 5 and 8 < bits[2] < 9
+    assert report["verdicts"] and all(each["demand"] in printed for each in report["verdicts"])
 
 
 @pytest.mark.exhaustive
