@@ -342,7 +342,7 @@ def _choices(
 
     own = model.config.decoder is None
     text = [(source, target) for source, target in calibration.text[:PROBED] if own or target is not None]
-    sensitivity = measure_sensitivity(model, tokenizer, text, statistics, calibration.progress).fixing(fixed)
+    sensitivity = measure_sensitivity(model, tokenizer, text, statistics, fixed, calibration.progress)
     chosen = choose_types(sensitivity, calibration.target_bytes, calibration.max_divergence)
     return [chosen, *trade_off(sensitivity)]
 

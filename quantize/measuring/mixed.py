@@ -10,7 +10,7 @@ Stacked matrices (queries, keys and values) are one unit: they are one matrix wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Callable, Mapping, Sequence
 
 import numpy as np
@@ -30,13 +30,14 @@ from pyengine.quantize.seeing.calibration import packed_tensor
 from pyengine.quantize.seeing.statistics import InputStatistics, inputs_of
 from pyengine.quantize.seeing.text import Text
 from pyengine.tasks.engine import make_engine
+from pyengine.tasks.inputs import Sample
 from pyengine.text import Tokenizer
 
 __all__ = ["CANDIDATES", "Sensitivity", "choose_types", "measure_sensitivity", "trade_off"]
 
 CANDIDATES = (*INT4, "int8")
 PROBE = "int4g64"
-ROWS = 768  # of the text, or one line: they order the matrices as well as many do
+ROWS = 384  # of the text: they order the matrices as well as many do
 
 
 @dataclass(frozen=True)
@@ -50,26 +51,20 @@ class Sensitivity:
     weights: Mapping[str, float]
     rest: int
 
-    def fixing(self, types: Mapping[str, str]) -> Sensitivity:
-        """With no choice but these for the matrices that they name, as far as their type is one of CANDIDATES."""
-        units = {
-            name: {types[name]: costs[types[name]]} if types.get(name) in costs else costs
-            for name, costs in self.units.items()
-        }
-        return replace(self, units=units)
-
 
 def measure_sensitivity(
     model: CanonicalModel,
     tokenizer: Tokenizer | None,
     text: Text,
     statistics: Mapping[str, InputStatistics],
+    fixed: Mapping[str, str],
     progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
     """Try each matrix in each of CANDIDATES, and the model with it alone in PROBE over ``text``.
 
-    No target is left to the model, and of a long text the first ROWS tokens or so count. ``statistics`` are of
-    ``calibration.calibrate``. Holds the model in float32 twice, and the logits of ROWS tokens.
+    There is no choice for those in ``fixed``, packed name -> type, if that is a candidate: they are not tried, and
+    their error counts as none. No target is left to the model, and of a long text the first ROWS tokens or so count.
+    ``statistics`` are of ``calibration.calibrate``. Holds the model in float32 twice, and the logits of ROWS tokens.
     ``progress`` is told the matrices done, and their number.
     """
     tensors = {name: tensor.read() for name, tensor in model.tensors.items()}
@@ -86,14 +81,17 @@ def measure_sensitivity(
     for number, name in enumerate(names, 1):
         sources = specs[f"{name}.weight"].sources
         seen = inputs_of(statistics, model.config, name)
+        bias = 0 if seen is None else _bias_bytes(model, name, sources)
+        of = {kind: sizes[kind][name] + (bias if kind in INT4 else 0) for kind in CANDIDATES}
+        if fixed.get(name) in CANDIDATES:
+            units[name] = {fixed[name]: Candidate(of[fixed[name]], 0.0)}
+            weights[name] = 0.0
+            continue
         errors, rounded = {}, {}
         for kind in CANDIDATES:
             rounded[kind] = {source: _rounded(tensors[source], kind, seen) for source in sources}
             errors[kind] = _error([(tensors[source], rounded[kind][source]) for source in sources], seen)
-        bias = 0 if seen is None else _bias_bytes(model, name, sources)
-        units[name] = {
-            kind: Candidate(sizes[kind][name] + (bias if kind in INT4 else 0), errors[kind]) for kind in CANDIDATES
-        }
+        units[name] = {kind: Candidate(of[kind], errors[kind]) for kind in CANDIDATES}
         weight = f"{name}.weight"
         with reader({weight: packed_tensor(specs[weight], rounded[PROBE])}) as other:
             moved = exact.distance(other)
@@ -110,6 +108,9 @@ class _Exact:
         samples = reader.samples(text)
         lengths = [max(0 if ids is None else len(ids) for ids in sample) for sample in samples]
         self._text = samples[: max(1, int(np.searchsorted(np.cumsum(lengths), ROWS, side="right")))]
+        source, target = self._text[0]
+        if source is None and target is not None:
+            self._text[0] = Sample(None, target[: ROWS + 1])
         self._reader = reader
         self._logits = [] if reader.config.decoder is None else list(reader.logits(self._text))
 

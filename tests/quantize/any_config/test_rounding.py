@@ -14,6 +14,8 @@ from pyengine.quantize import Calibration, convert
 from pyengine.quantize.biases import with_biases
 from pyengine.quantize.measuring.divergence import divergence, state_error
 from pyengine.quantize.measuring.reading import Reader
+from pyengine.quantize.measuring.mixed import measure_sensitivity
+from pyengine.quantize.packing import StoredTensor, pack_tensors
 from pyengine.quantize.rounding.by_inputs import round_calibrated
 from pyengine.quantize.rounding.gptq import gptq
 from pyengine.quantize.rounding.grid import round_to_grid
@@ -109,3 +111,20 @@ def test_what_is_written_is_near_the_model(seed: int, way: str, tmp_path: Path) 
     else:
         assert 0 < distance < 2 and alike > 0.1
         assert way in ("pruned", "int4", "chosen") or distance < 0.05
+
+
+@pytest.mark.parametrize("kind", ["int4g32", "int4g64z", "int8"])
+@pytest.mark.parametrize("seed", SEEDS[:3])
+def test_sizes_to_choose_by_count_the_biases_that_rounding_adds(seed: int, kind: str) -> None:
+    model, text = random_model(seed), lines(random_model(seed))
+    seen = calibrate(in_memory_engine(model.config, model.generation, model.tensors), None, text)
+    types = dict.fromkeys(matrix_names(model.config), kind)
+    expected = measure_sensitivity(model, None, text, seen, types)
+    rounded, done = round_calibrated(model, types, seen, "weighted")
+    rows: list[StoredTensor] = []
+    for _ in pack_tensors(rounded, kind, {}, "absmax", rows, None, done):
+        pass
+    found, before = (sum(row.stored_bytes for row in rows), expected.rest)
+    matrices = sum(row.stored_bytes for row in rows if row.kind == "matrix")
+    assert found <= before + sum(each[kind].bytes for each in expected.units.values())
+    assert found == before + matrices if kind == "int8" else found >= before + matrices

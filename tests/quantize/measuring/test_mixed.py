@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sensitivity(checkpoint: Path) -> Sensitivity:
     model = open_checkpoint(checkpoint)
     engine = in_memory_engine(model.config, model.generation, model.tensors)
-    return measure_sensitivity(model, None, TEXT[:4], calibrate(engine, None, TEXT))
+    return measure_sensitivity(model, None, TEXT[:4], calibrate(engine, None, TEXT), {})
 
 
 def bytes_of(sensitivity: Sensitivity, kind: str) -> int:
@@ -63,9 +63,12 @@ def test_budgets_are_kept(sensitivity: Sensitivity) -> None:
         choose_types(sensitivity, max_divergence=1e-12)
 
 
-def test_what_is_fixed_stays(sensitivity: Sensitivity) -> None:
-    name = next(iter(sensitivity.units))
-    found = choose_types(sensitivity.fixing({name: "int4g128", "other": "int8"}), bytes_of(sensitivity, "int8"))
+def test_what_is_fixed_stays(checkpoint: Path, sensitivity: Sensitivity) -> None:
+    model, name = open_checkpoint(checkpoint), next(iter(sensitivity.units))
+    statistics = calibrate(in_memory_engine(model.config, model.generation, model.tensors), None, TEXT)
+    fixed = measure_sensitivity(model, None, TEXT[:4], statistics, {name: "int4g128", "other": "int8"})
+    assert fixed.units[name].keys() == {"int4g128"} and len(fixed.units) == len(sensitivity.units)
+    found = choose_types(fixed, bytes_of(sensitivity, "int8"))
     assert found.types.pop(name) == "int4g128" and set(found.types.values()) == {"int8"}
 
 
