@@ -29,7 +29,8 @@ _LARGEST_SIZE = 1e15
 METHODS = {
     "absmax": "the largest weight of a channel or group is the last level; the default of int8, in seconds",
     "percentile": "clips the largest of 10,000 weights; for matrices with single outliers, in seconds",
-    "mse": "the step of least squared error of the weights; the default of int4 without text, in seconds",
+    "mse": "the step of least squared error of the weights, of int4 the large ones first; the default of int4 without "
+    "text, in seconds",
     "weighted": "int4 with text: the step of least squared error, each column weighted by what it multiplies",
     "awq": "int4 with text: scales of channels where the model absorbs them, each group clipped; a minute for 74M",
     "gptq": "int4 with text: columns make up for each other's errors; the default with --calibrate, a minute for 74M",

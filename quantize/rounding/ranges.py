@@ -3,7 +3,9 @@
     absmax       the largest weight is the last level (of int4, symmetric: of -8..7 or -7..7, whichever rounds better)
     percentile   the quantile p of |W| takes the place of the largest weight; what lies beyond is clipped
     mse          the ratio c of the absmax step with the least sum_k h_k (w_k - w'_k)^2, over a grid of c
-                 h_k = 1, or E[x_k^2]: then it is the output's error, where inputs are uncorrelated;
+                 h_k = 1 for int8, and |w_k| and the group's root mean square together for int4, where the least sum of
+                 squares clips too much: its few large weights carry a language model (as in llama.cpp's K types);
+                 or E[x_k^2]: then it is the output's error, where inputs are uncorrelated;
                  or the Gram matrix of the inputs: then e H_gg e^T, the output's error of each group by itself
     kl           a static range of activations from a histogram of |x|, see ``static_ranges``
 
@@ -56,13 +58,14 @@ def choose_grid(
         raise OptionError(f"percentile: expected a number in (0, 1], found {percentile}")
     quantile = percentile if method == "percentile" else 1.0
     ratios, loss = _ratios(scheme, method), _loss(weights, scheme)
-    parts = []
+    parts, emphasis = [], weights is None and method == "mse" and scheme.group > 0
     size = (_PRODUCT,) if weights is not None and weights.ndim == 2 else ()
     for start, stop in blocks(*matrix.shape, *size):
         block = grouped(matrix[start:stop], scheme)
         step, zero = (_with_zero_points if scheme.zero_points else _symmetric)(block, scheme, quantile)
         levels = block / np.where(step == 0, np.float32(np.inf), step)[:, :, None]
-        parts.append((step * _best_ratio(levels, zero[:, :, None], scheme, ratios, loss), zero))
+        root = _importance(levels) if emphasis else None
+        parts.append((step * _best_ratio(levels, zero[:, :, None], scheme, ratios, loss, root), zero))
     step = np.concatenate([part[0] for part in parts])
     if not scheme.group:
         return rows_grid(step[:, 0])
@@ -131,10 +134,18 @@ def _with_zero_points(block: np.ndarray, scheme: Scheme, quantile: float) -> tup
     return step, np.clip(np.rint(-lowest / np.where(step == 0, np.float32(1), step)), 0, 15)
 
 
+def _importance(levels: np.ndarray) -> np.ndarray:
+    """What errors are multiplied by [rows, G, group], so that large weights count more."""
+    magnitudes = np.abs(levels)
+    magnitudes += np.sqrt(np.square(levels).mean(axis=2, keepdims=True))
+    return np.sqrt(magnitudes, out=magnitudes)
+
+
 def _best_ratio(
-    levels: np.ndarray, zero: np.ndarray, scheme: Scheme, ratios: np.ndarray, loss: Loss
+    levels: np.ndarray, zero: np.ndarray, scheme: Scheme, ratios: np.ndarray, loss: Loss, root: np.ndarray | None
 ) -> np.ndarray:
-    """The ratio [rows, G] with the least loss; ``levels`` [rows, G, group] in absmax steps."""
+    """The ratio [rows, G] with the least loss of errors, times ``root`` if it is there; ``levels`` [rows, G, group] are
+    in absmax steps."""
     low, high = (-zero, 15 - zero) if scheme.group else (-127, 127)
     best = np.full(levels.shape[:2], ratios[0], np.float32)
     if len(ratios) == 1:
@@ -147,6 +158,8 @@ def _best_ratio(
         np.clip(error, low, high, out=error)
         error *= ratio
         error -= levels
+        if root is not None:
+            error *= root
         losses = loss(error)
         better = losses < least
         best[better] = ratio
