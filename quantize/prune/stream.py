@@ -75,7 +75,6 @@ class Stream:
         if name == "encoder":
             texts = [sample.source for sample in samples if sample.source is not None]
         else:
-            assert self._start is not None  # there is a decoder
             texts = [target_inputs(sample.target, self._start) for sample in samples if sample.target is not None]
         table = self._read(f"{'decoder' if config.share_embeddings else name}.embed.weight")
         x: np.ndarray = table[np.concatenate(texts)] * np.float32(config.embedding_scale)

@@ -16,7 +16,10 @@ from pyengine.quantize.seeing.text import Line
 from ...oracle.random_config import random_config, random_tensors
 from ...oracle.transformer import Transformer
 
-__all__ = ["END", "EVERY", "SEEDS", "exact", "forced", "length_of", "lines", "random_model", "spoken", "values"]
+__all__ = [
+    "END", "EVERY", "SEEDS", "START", "exact", "forced", "language_model", "length_of", "lines", "random_model",
+    "spoken", "values",
+]  # fmt: skip
 
 SEEDS = range(24)  # decoders, both stacks and encoders in turn
 EVERY = [pytest.param(seed, marks=pytest.mark.exhaustive) if seed >= 5 else seed for seed in SEEDS]
@@ -33,6 +36,13 @@ def random_model(seed: int) -> CanonicalModel:
         decoder_start_token_id=START, eos_token_id=(END,), pad_token_id=None, max_length=30
     )
     return CanonicalModel(config, None if config.decoder is None else search, tensors)
+
+
+def language_model(seed: int = 0) -> CanonicalModel:
+    """A decoder alone whose texts begin with START, which nothing but the text says."""
+    model = random_model(seed)
+    assert model.config.encoder is None and model.generation is not None
+    return replace(model, generation=replace(model.generation, decoder_start_token_id=None, bos_token_id=START))
 
 
 def lines(model: CanonicalModel, count: int = LINES, seed: int = 0) -> list[Line]:

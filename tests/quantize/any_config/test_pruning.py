@@ -14,8 +14,9 @@ from pyengine.quantize.prune.masks import Blocks
 from pyengine.quantize.prune.model import prune_model
 from pyengine.quantize.prune.sparse import sparsify
 from pyengine.quantize.prune.teacher import fit_to_teacher, outputs_lost
+from pyengine.quantize.seeing.text import Line
 
-from .models import EVERY, SEEDS, exact, length_of, lines, random_model, spoken, values
+from .models import EVERY, SEEDS, START, exact, language_model, length_of, lines, random_model, spoken, values
 
 
 def prunable(model: CanonicalModel) -> dict[str, float]:
@@ -92,6 +93,20 @@ def test_what_is_left_makes_up_for_the_rest(seed: int) -> None:
     assert set(found.lost) == {name for name, _ in model.config.stacks()}
     assert all(np.isfinite(share) for share in found.lost.values())
     assert np.isfinite(spoken(found.model, lines(model, 2))).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS[:9:3])
+def test_a_language_model_is_pruned_as_one_with_a_start_token(seed: int) -> None:
+    """Its text begins with that token; the rest is the same."""
+    started, model = random_model(seed), language_model(seed)
+    text = lines(started)
+    own: list[Line] = [(None, [START, *target]) for _, target in text if target is not None]
+    expected, found = (
+        prune_model(each, None, given, **prunable(started)) for each, given in ((started, text), (model, own))
+    )
+    assert found.removed == expected.removed and found.removed
+    for name, tensor in expected.model.tensors.items():
+        np.testing.assert_array_equal(found.model.tensors[name].read(), tensor.read(), err_msg=name)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

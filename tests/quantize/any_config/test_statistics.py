@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -17,7 +15,7 @@ from pyengine.quantize.seeing.text import Line
 
 from ...oracle.transformer import Transformer
 from ...tasks.models import LetterTokenizer
-from .models import END, SEEDS, START, forced, lines, random_model, values
+from .models import END, SEEDS, forced, language_model, lines, random_model, values
 
 # Of the parts that are one matrix, that whose input stands for it.
 FUSED = {"self_attention.q": "qkv", "cross_attention.k": "kv", "ffn.gate": "gate_up"}
@@ -125,13 +123,6 @@ def test_long_texts_come_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [done for done, _ in cut] == ends
         for i, x in enumerate(whole):
             np.testing.assert_allclose(np.concatenate([vectors[i] for _, vectors in cut]), x, rtol=1e-5, atol=1e-5)
-
-
-def language_model() -> CanonicalModel:
-    """A decoder alone whose texts begin with START, which nothing but the text says."""
-    model = random_model(0)
-    assert model.config.encoder is None and model.generation is not None
-    return replace(model, generation=replace(model.generation, decoder_start_token_id=None, bos_token_id=START))
 
 
 def test_a_language_model_reads_what_it_would_behind_a_start_token() -> None:
