@@ -138,7 +138,8 @@ def _importance(levels: np.ndarray) -> np.ndarray:
     """What errors are multiplied by [rows, G, group], so that large weights count more."""
     magnitudes = np.abs(levels)
     magnitudes += np.sqrt(np.square(levels).mean(axis=2, keepdims=True))
-    return np.sqrt(magnitudes, out=magnitudes)
+    np.sqrt(magnitudes, out=magnitudes)
+    return magnitudes
 
 
 def _best_ratio(

@@ -54,7 +54,8 @@ def test_a_processor_that_raises(directory: Path, generator: Generator, replicas
     how = {**HOW, "max_new_tokens": 20, "seed": 1, "top_k": 5, "num_return_sequences": samples}
     wanted = generator.generate(PROMPTS, **how)
     with pyengine.load(directory, task=Generator, threads=2, replicas=replicas) as other:
-        with pytest.raises(PartialError, match=r"^number 2 of 4 failed: KeyError: 'mine'; results has the others'$") as caught:
+        said = r"^number 2 of 4 failed: KeyError: 'mine'; results has the others'$"
+        with pytest.raises(PartialError, match=said) as caught:
             other.generate(PROMPTS, processor=process, **how)
         found = caught.value
         assert found.results == [wanted[0], None, *wanted[2:]] and list(found.errors) == [1]
