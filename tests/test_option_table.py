@@ -182,8 +182,9 @@ def test_what_is_written_down_is_the_table() -> None:
     shown = " ".join(subprocess.run(command, capture_output=True, text=True).stdout.split())
     for option in OPTIONS.values():
         assert f"| `{option.name}` | " in page and option.line in page
-        spoken = ", ".join(f"--{name.replace('_', '-')} {option.kind.metavar}" for name in option.names)
-        assert f"{spoken} {option.line}" in shown, spoken
+        spoken = ", ".join(f"--{name.replace('_', '-')}" for name in option.names)
+        once = shown.replace(f" {option.kind.metavar}, --", ", --")  # before Python 3.13 each name has what it takes
+        assert f"{spoken} {option.kind.metavar} {option.line}" in once, spoken
 
 
 def test_a_stale_table_is_found(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class GreedySearch(Search):
         return Ahead(steps, seconds, self._end) if steps > 1 else None
 
     def advance(self, scores: StepResult) -> list[Finished]:
-        if self._edits.kinds is None:  # what may be taken is as the core gave it
+        if self._edits.kinds is None:  # all are bans: the core's candidates, best first, are what may be taken
             tokens, logits = np.maximum(scores.top_ids[:, 0], 0), scores.top_logits[:, 0]
         else:
             candidates = self._candidates(scores, normalize=False)

@@ -27,6 +27,9 @@ FORCE = 2  # zero, and minus infinity at every id of the row that is not forced
 SUPPRESS = 3  # minus infinity, even if forced
 _KINDS = 4
 
+MOST_KEPT = 8192
+"""Numbers of the bans that are the same in every row that stay from step to step, and from call to call."""
+
 
 @dataclass(frozen=True, eq=False)
 class Context:
@@ -94,7 +97,7 @@ class Processors:
         self._begin = _ascending(options.begin_suppress_tokens)
         self._phrases = _by_length([word for word in words if len(word) > 1])
         self._forced_end = _ascending(options.forced_eos_token_id)
-        self._tiled = dict.fromkeys(self._always, Edits(np.zeros(1, np.int32), NO_IDS))  # as many rows as there were
+        self._tiled = dict.fromkeys(self._always, Edits(np.zeros(1, np.int32), NO_IDS))  # of twice the rows there were
         self._biased = np.array([id for id, _ in options.logit_bias], np.int64)
         self._biases = np.array([bias for _, bias in options.logit_bias])
         self._counts = bool(options.presence_penalty or options.frequency_penalty)
@@ -126,7 +129,9 @@ class Processors:
         tiled, banned = self._tiled[short], self._always[short]
         if len(tiled.offsets) <= rows:
             offsets = np.arange(2 * rows + 1, dtype=np.int32) * np.int32(len(banned))
-            self._tiled[short] = tiled = Edits(offsets, np.tile(banned, 2 * rows))
+            tiled = Edits(offsets, np.tile(banned, 2 * rows))
+            if len(offsets) + len(tiled.ids) <= MOST_KEPT:
+                self._tiled[short] = tiled
         return Edits(tiled.offsets[: rows + 1], tiled.ids[: rows * len(banned)])
 
     def apply(

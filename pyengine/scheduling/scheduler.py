@@ -36,7 +36,7 @@ __all__ = ["Event", "Outcome", "Request", "Scheduler"]
 STEPS_AHEAD, SECONDS_AHEAD = 32, 0.02
 """How many steps may run without coming back to Python, and how long: a deadline or Ctrl-C need not wait."""
 PROMPT_ROWS = 256
-"""Of a prompt in a step beside others that somebody listens to. Products of more rows are no faster."""
+"""Of prompts in a step beside others that somebody listens to. Products of more rows are no faster."""
 
 
 class Scheduler:
@@ -237,11 +237,11 @@ class Scheduler:
         """The next step, and whose rows it has; None if nobody has any."""
         self._release()
         rows = sum(group.search.rows_alive for group in self._groups.values())
-        heard = rows > 0 and self._events is not None
+        most = self._budget if self._events is None or not rows else min(self._budget, rows + PROMPT_ROWS)
         starting: dict[Group, list[tuple[Running, Start]]] = {}
         sources: list[Running] = []
         more = None
-        while rows < self._budget and (queue.waiting or self._prompt is not None):
+        while rows < most and (queue.waiting or self._prompt is not None):
             running, self._prompt = self._prompt or self._admit(queue, rows), None
             if running is None:
                 break
@@ -250,7 +250,7 @@ class Scheduler:
                 sources.append(running)
                 rows += len(source)
             left = len(prompt) - running.ran
-            count = min(left, max(self._budget - rows, 1), PROMPT_ROWS if heard else left)
+            count = min(left, max(most - rows, 1))
             rows += count
             if count < left:
                 more = running.prompt_rows(count)

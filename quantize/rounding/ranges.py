@@ -136,7 +136,7 @@ def _with_zero_points(block: np.ndarray, scheme: Scheme, quantile: float) -> tup
 
 def _importance(levels: np.ndarray) -> np.ndarray:
     """What errors are multiplied by [rows, G, group], so that large weights count more."""
-    magnitudes = np.abs(levels)
+    magnitudes: np.ndarray = np.abs(levels)
     magnitudes += np.sqrt(np.square(levels).mean(axis=2, keepdims=True))
     np.sqrt(magnitudes, out=magnitudes)
     return magnitudes

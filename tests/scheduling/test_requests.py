@@ -124,6 +124,11 @@ def test_a_long_prompt_takes_few_rows_where_somebody_listens(monkeypatch: pytest
     assert heard.rows[:7] == [10, 8, 8, 8, 8, 6, 4]  # nobody has a token that could come late before the first step
     ended = {event.request: plain([event.found]) for event in events if event.found is not None}
     assert ended == dict(enumerate(map(plain, unheard)))
+    lengths = (1, 12, 4, 4)
+    prompts = [np.arange(1, 1 + length, dtype=np.int32) for length in lengths]
+    several = Watched(MODELS["decoder"])
+    list(Scheduler(several, vocab=VOCAB, budget=10).events([Request(None, each, short[0].options) for each in prompts]))
+    assert several.rows[:4] == [10, 6, 7, 4]  # five beside those that run, of one prompt or two, then what is left
 
 
 def test_events_are_the_results_in_pieces() -> None:
