@@ -49,7 +49,7 @@ FLOAT = {"compute": "float32", "kv": "float32"}
 USED: dict[str, str] = {}
 TABLES = ("decoder.embed", "output")
 Q8_0, Q4_0, G32, G64, MIXED = "Q8_0", "Q4_0", "int4g32", "int4g64, gptq", "mixed, 5 bits"
-UNIFORM, SAME = "int4g32, gptq", "mixed, as int4g32"
+UNIFORM, SAME, ZEROS = "int4g32, gptq", "mixed, as int4g32", "int4g64z, gptq"
 # name -> arguments of convert, those of Calibration if there is one, and how it is loaded; "bits" is a budget outside
 # the tables, 0 that of int4g32.
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
@@ -62,7 +62,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
     "int4g64, awq": ({"weights": "int4g64"}, {"method": "awq"}, FLOAT),
     G64: ({"weights": "int4g64"}, {"method": "gptq"}, FLOAT),
     "int4g64, gptq, as used": ({"weights": "int4g64"}, {"method": "gptq"}, USED),
-    "int4g64z, gptq": ({"weights": "int4g64z"}, {"method": "gptq"}, FLOAT),
+    ZEROS: ({"weights": "int4g64z"}, {"method": "gptq"}, FLOAT),
     SAME: ({"weights": "int4g64"}, {"method": "gptq", "bits": 0.0}, FLOAT),
     MIXED: ({"weights": "int4g64"}, {"method": "gptq", "bits": 5.0}, FLOAT),
 }
@@ -251,7 +251,7 @@ def verdicts(found: dict[str, dict[str, Any]]) -> Iterator[Verdict]:
         if label in found and Q4_0 in found:
             share = found[label]["KL by Q4_0's"]
             yield Verdict(f"{label}: KL divergence at most {bound} of Q4_0's", f"{share:.2f}", share <= bound)
-    for label, bound in ((G64, OF_FLOAT32), (MIXED, OF_FLOAT32_MIXED)):
+    for label, bound in ((G64, OF_FLOAT32), (ZEROS, OF_FLOAT32), (MIXED, OF_FLOAT32_MIXED)):
         if label in found:
             rise = found[label]["by float32's"] - 1
             yield Verdict(f"{label}: perplexity within {bound:.0%} of float32's", f"{rise:+.1%}", rise <= bound)
