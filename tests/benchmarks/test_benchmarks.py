@@ -95,7 +95,7 @@ def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None
     [
         ("speed", ["--quick"]), ("footprint", ["--quick"]), ("quality", ["--sentences", "3"]),
         ("shortlist", ["--quick"]), exhaustive("peers", ["mt", "--quick"]), exhaustive("neighbour", ["--quick"]),
-        ("peers", ["llm", "--quick"]), exhaustive("latency", ["--quick"]),
+        exhaustive("peers", ["llm", "--quick"]), exhaustive("latency", ["--quick"]),
         exhaustive("pruning", ["--quick"]), ("large", ["--quick"]), ("versions", ["--quick"]), ("phases", ["--quick"]),
     ],
 )  # fmt: skip
