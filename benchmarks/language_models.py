@@ -10,7 +10,7 @@ import argparse
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import gguf
@@ -18,6 +18,7 @@ import models
 import numpy as np
 from tqdm import tqdm
 
+from pyengine.modelfile.directory import VERSION
 from pyengine.quantize import convert
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
 SMOLLM2, GEMMA3, RANDOM = "smollm2", "gemma3", "llama-1.1b"
 NAMES = SMOLLM2, GEMMA3, RANDOM
 GROUP = 64
-"""Columns of int4 that share a scale: what `pyengine quantize` takes unless it is told."""
+"""Columns of int4 that share a scale: what `pyengine quantize` takes unless it is told; of Q4_0 they are 32."""
 ROUNDING = {"int8": ("int8", "absmax"), "int4": (f"int4g{GROUP}", "mse")}
 """Types, and how it rounds without text to calibrate on."""
 
@@ -44,6 +45,11 @@ class Shape:
     vocab: int = 32000
     positions: int = 8192
 
+    @property
+    def name(self) -> str:
+        """Another for every shape."""
+        return "-".join(map(str, astuple(self)))
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     models.add_options(parser)
@@ -58,7 +64,7 @@ def source(name: str, options: argparse.Namespace, shape: Shape | None = None) -
     """The GGUF file, fetched or written if it is not there."""
     if name == RANDOM:
         shape = shape or Shape()
-        path = options.work / f"{name}-{shape.layers}-{shape.width}.gguf"
+        path = options.work / f"{name}-{shape.name}.gguf"
         if not path.exists():
             write_random(path, shape)
         return path
@@ -133,7 +139,8 @@ def tensors_of(shape: Shape) -> dict[str, tuple[int, ...]]:
 def own_directory(path: Path, weights: str, work: Path, keep: bool = False) -> Path:
     """The file as a model directory, "int8" or "int4": made anew, or kept from run to run."""
     work.mkdir(parents=True, exist_ok=True)
-    output = work / f"{path.stem}-{weights}"
+    kind, method = ROUNDING[weights]
+    output = work / f"{path.stem}-{kind}-{method}-{VERSION}"
     if keep and output.exists():
         return output
     with tqdm(desc=output.name, unit="B", unit_scale=True, leave=False) as bar:
@@ -142,7 +149,6 @@ def own_directory(path: Path, weights: str, work: Path, keep: bool = False) -> P
             bar.total = total
             bar.update(done - bar.n)
 
-        kind, method = ROUNDING[weights]
         convert(path, output, weights=kind, method=method, overwrite=True, progress=progress)
     return output
 

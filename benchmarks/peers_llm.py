@@ -9,8 +9,10 @@ The peer is llama-cpp-python, built for the machine that it runs on, with its we
     CC=clang CXX=clang++ CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python==0.3.36
 
 Models are SmolLM2 135M and Gemma 3 270M (tests/fetch_models.py) and a random one in the shape of TinyLlama, 1.1 billion
-parameters. Both engines start from one GGUF file: int8 against Q8_0, int4 in groups of 64 against Q4_0, of the largest
-against Q4_K_M, too, all rounded without a text to calibrate on. Both have two threads.
+parameters. Both engines start from one GGUF file: int8 against Q8_0, int4 in groups of 64 against Q4_0, whose groups
+are of 32, of the largest against Q4_K_M, too, all rounded without a text to calibrate on. Both have two threads;
+llama.cpp, without OpenMP, begins its own with each token. Caches are as each engine has them unless it is told: int8
+here, half floats there.
 
 Both get random ids and write greedily, a fixed number of tokens. Of a call, time to its first token is that of the
 prompt, the rest that of decoding: 64 tokens behind a prompt of 8, 32 behind one of 4,096. Sixteen sequences are prompts
@@ -141,15 +143,14 @@ def take_turns(own: Worker, peer: Worker | None, vocab: int, extent: Extent) -> 
     )  # fmt: skip
     workers = [own, *([] if peer is None else [peer])]
     for shape, pairs, rows in tqdm(jobs, desc="rows", leave=False):
-        if pairs == extent.pairs:  # memory and threads, once
-            for worker in workers:
-                worker.run(writing(*shape))
+        for worker in workers:  # memory and threads, once
+            worker.run(writing(*shape))
         begun = time.monotonic()
         for count in range(extent.most):
             if count >= pairs and time.monotonic() - begun > extent.seconds:
                 break
             job = writing(*shape)
-            for worker in workers:
+            for worker in workers if count % 2 == 0 else workers[::-1]:
                 done = worker.run(job)
                 for row, seconds in zip(rows, (done.first, done.total - (done.first or 0)), strict=True):
                     if row is not None:
@@ -257,6 +258,7 @@ class Bench:
             rows.rows.append([types, row, each.rate, each.peer_rate, shown, read, work, len(each.ours)])
         report.tables.extend([rows, *([judged] if judged.rows else []), fresh])
         report.settings[f"{self._name}: limits"] = limit.figures
+        report.settings[f"{self._name}: extent"] = asdict(extent)
         reads = ", ".join(f"{limit.read(size) / 1e9:.1f} GB/s over {size / 1e6:,.0f} MB" for size in sizes.values())
         peak = f"{limit.int8(isa) / 1e9:,.0f} GOPS of int8 on {isa}"
         report.notes.append(f"{self._name}: limits with {extent.threads} threads: {reads}; {peak}.")
@@ -284,7 +286,8 @@ def run(options: argparse.Namespace) -> Report:
     extent = QUICK if options.quick else Extent()
     names = (options.model,) if options.model else extent.models
     name = f"peers-llm-{options.model}" if options.model else "peers-llm"
-    settings = {**asdict(extent), "models": names, "tokens": options.tokens, "group": language_models.GROUP}
+    text = None if options.text is None else options.text.name
+    settings = {"models": names, "text": text, "tokens": options.tokens, "group": language_models.GROUP}
     report = Report(name, settings)
     options.work.mkdir(parents=True, exist_ok=True)
     if not have_llama_cpp():
