@@ -40,13 +40,28 @@ class Turns:
         return self._ids[first]
 
     @property
-    def head(self) -> list[int]:
-        """Ids that the conversation of the last turn alone begins with, whatever the text of that one is."""
-        last = self._messages[self._begins[-1]]
-        content = last.get("content")
-        other = "b" if isinstance(content, str) and content.lstrip().startswith("a") else "a"
-        changed = [*self._before, {**last, "content": other}, *self._messages[self._begins[-1] + 1 :]]
-        return list(commonprefix([self.ids(self.count - 1), self._encode(changed)]))
+    def around(self) -> tuple[list[int], list[int]]:
+        """Ids of the last turn's conversation before and behind the text of the turn's first message, whatever that
+        text is.
+        """
+        first, *behind = self._messages[self._begins[-1] :]
+        changed = self._encode([*self._before, {**first, "content": _other(first.get("content"))}, *behind])
+        ids = self.ids(self.count - 1)
+        head = commonprefix([ids, changed])
+        backwards = [each[len(head) :][::-1] for each in (ids, changed)]
+        return list(head), list(commonprefix(backwards)[::-1])
+
+
+def _other(content: Any) -> Any:
+    """A content whose texts, those of its parts, begin and end in another way."""
+    if isinstance(content, str):
+        said = content.strip()
+        return next(letter for letter in "abc" if letter not in (said[:1], said[-1:]))
+    if isinstance(content, (list, tuple)):
+        return [_other(part) for part in content]
+    if isinstance(content, Mapping) and "text" in content:
+        return {**content, "text": _other(content["text"])}
+    return content
 
 
 def is_conversation(messages: Any) -> bool:

@@ -59,7 +59,8 @@ class Prompts:
 
     def conversation(self, turns: Turns, settled: SearchOptions, *, truncate: bool, name: str) -> Prompt:
         """What is to be answered. InputError as of `prompt`, unless `truncate` leaves its oldest turns out, and if need
-        be the beginning of the last one; but never what comes before all turns, such as the system's message.
+        be the beginning of the text of the last one's first message; but never what comes before all turns, such as the
+        system's message, nor what is said behind that text: where these alone are too long, it is an InputError, too.
         """
         ids = turns.ids(0)
         if len(ids) <= self._positions:
@@ -71,12 +72,15 @@ class Prompts:
         ids = turns.ids(min(first, last))
         if len(ids) <= kept:
             return Prompt(np.array(ids, np.int32), True)
-        begin = turns.head
-        if len(begin) >= kept:
+        head, tail = turns.around
+        around = len(head) + len(tail)
+        if around >= kept:
             raise InputError(
-                f"{name}: what comes before its last message has {len(begin)} tokens; there is room for {kept}"
+                f"{name}: beside the text that its last turn begins with it has {around} tokens; there is room for "
+                f"{kept} in all"
             )
-        return Prompt(np.array(begin + ids[len(ids) - kept + len(begin) :], np.int32), True)
+        text = ids[len(head) : len(ids) - len(tail)]
+        return Prompt(np.array([*head, *text[around - kept :], *tail], np.int32), True)
 
     def room(self, settled: SearchOptions) -> int:
         """Tokens of a prompt that is cut: so many that new ones have room, but half of the positions at least."""

@@ -23,9 +23,12 @@ POSITIONS = CONFIG.decoder.max_positions
 SPECIAL = ("<s>", "</s>", "<|user|>", "<|assistant|>")
 BEGIN, END = 0, 1
 TEMPLATE = """{% for message in messages %}
-{% if message.role not in ("user", "assistant", "system") %}{{ raise_exception("no such role: " + message.role) }}
-{% endif %}
-{{ "<|" + message.role + "|>" + message.content }}{% endfor %}
+{% if message.role not in ("user", "assistant", "system", "tool") %}
+{{ raise_exception("no such role: " + message.role) }}{% endif %}
+{{ "<|" + message.role + "|>" }}
+{% if message.content is string %}{{ message.content }}
+{% else %}{% for part in message.content %}{{ part.text or "<" + part.type + ">" }}{% endfor %}{% endif %}
+{% endfor %}
 {% if add_generation_prompt %}{{ "<|assistant|>" }}{% endif %}
 """
 

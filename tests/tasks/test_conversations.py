@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,42 @@ def test_the_beginning_of_a_message_goes_if_it_alone_is_too_long(directory: Path
     assert result.ids == expected.ids and result.truncated and not expected.truncated
 
 
+ANSWER = {"role": "assistant", "content": "I look"}
+PARTS = [{"type": "image"}, {"type": "text", "text": "the stones "}, {"type": "text", "text": "and the sea " * 40}]
+
+
+@pytest.mark.parametrize("content", ["the stones " + "and the sea " * 40, PARTS, " " + "aba" * 200])
+@pytest.mark.parametrize("behind", [[], [ANSWER], [ANSWER, {"role": "tool", "content": "a tide of the sea"}]])
+def test_only_the_text_of_the_user_is_cut(
+    directory: Path, generator: Generator, content: Any, behind: list[dict[str, str]]
+) -> None:
+    """What others say behind it stays, and what stands beside a text in its message."""
+    tokenizer = text_tokenizer_of(open_head(directory))
+    assert tokenizer is not None
+    encode = partial(generator.chat_template.encode, tokenizer)
+    user = {"role": "user", "content": content}
+    result = generator.chat([SYSTEM, *turns(2)[:2], user, *behind], truncate=True, **HOW)
+    room = POSITIONS + 1 - HOW["max_new_tokens"]
+    alone = encode([SYSTEM, {"role": "user", "content": PARTS[:1] if content is PARTS else ""}], None, False)
+    before, whole = encode([SYSTEM, user], None, False), encode([SYSTEM, user, *behind])
+    after = whole[len(before) :]
+    ids = [*alone, *before[len(before) - (room - len(alone) - len(after)) :], *after]
+    assert whole[: len(before)] == before and len(ids) == room
+    assert result.ids == generator.generate(ids, **HOW).ids and result.truncated
+    assert result.usage.prompt_tokens == room
+
+
+def test_what_stands_behind_the_text_of_the_user_is_too_long(generator: Generator) -> None:
+    tool = {"role": "tool", "content": "and the sea " * 40}
+    message = r"the conversation: beside the text that its last turn begins with it has \d+ tokens; .* for \d+ in all"
+    for user in ({"role": "user", "content": "the stones " * 40}, {"role": "user", "content": [{"type": "image"}]}):
+        with pytest.raises(InputError, match=message):
+            generator.chat([SYSTEM, user, ANSWER, tool], truncate=True, **HOW)
+
+
 def test_what_the_system_says_is_too_long(generator: Generator) -> None:
     messages = [{**SYSTEM, "content": "be brief " * 60}, {"role": "user", "content": "a"}]
-    with pytest.raises(InputError, match="the conversation: what comes before its last message has .* room for"):
+    with pytest.raises(InputError, match="the conversation: beside the text that its last .* has .* room for"):
         generator.chat(messages, truncate=True)
 
 
