@@ -106,6 +106,10 @@ class PartialError(PyengineError):
         self.errors = dict(errors)
         self.__cause__ = first
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To be pickled; what an exception does by itself is to be made of its message alone."""
+        return type(self), (self.results, self.errors), self.__dict__
+
 
 class ClosedError(PyengineError):
     """A model was used after it was closed."""
@@ -125,3 +129,7 @@ class CacheFullError(EngineError):
         )
         self.needed = needed
         self.available = available
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As that of PartialError."""
+        return type(self), (self.needed, self.available), self.__dict__
