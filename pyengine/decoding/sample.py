@@ -156,7 +156,8 @@ class WholeRowSearch(SampleSearch):
         slots = super().add(starts)
         for own, start in zip(slots.tolist(), starts, strict=True):
             for slot in own:
-                self._best[slot] = _Kept(self.options.logprobs)
+                if self.options.logprobs:
+                    self._best[slot] = _Kept(self.options.logprobs)
                 if start.process is not None:
                     self._process[slot] = start.process
         return slots

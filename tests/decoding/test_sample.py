@@ -233,6 +233,23 @@ def test_best_tokens_of_a_text_longer_than_their_room() -> None:
         assert each.ids.tolist() == rows[:count].tolist() and np.array_equal(each.left_log_probs, rows[:count] / 3)
 
 
+def test_room_for_best_tokens_is_made_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for a processor alone."""
+    made: list[int] = []
+
+    class Counted(_Kept):
+        def __init__(self, count: int) -> None:
+            made.append(count)
+            super().__init__(count)
+
+    monkeypatch.setattr("pyengine.decoding.sample._Kept", Counted)
+    for logprobs, expected in ((0, []), (2, [2, 2, 2])):
+        options = settled("decoder", logprobs=logprobs, do_sample=True, num_return_sequences=3, seed=1)
+        request = Request(None, np.array([3], np.int32), options, process=lambda ids, logits: logits)
+        [found] = run("decoder", [request])[0]
+        assert made == expected and [each.best is None for each in found] == [not logprobs] * 3
+
+
 def log_softmax(row: np.ndarray) -> np.ndarray:
     return row - row.max() - np.log(np.exp(row - row.max()).sum())
 
