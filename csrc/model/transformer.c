@@ -208,7 +208,7 @@ static int64_t start_at(const stream *s, int64_t row) {
 /* Sends the rows through a stack, all threads together, layer by layer; or, where there are rows enough, in groups
    that one thread each takes through all the layers: no barriers, and the rows stay in its cache. Not where an observer
    is to see all rows of a layer at once, nor where so many rows are of one sequence, which one thread would have, that
-   the others would wait for a third of the time. */
+   more than a third of the threads' time would be waiting. */
 static void run(pe_thread *thread, const stream *all) {
     const int threads = thread->team->threads;
     const bool uneven = 2 * threads * all->longest > 3 * all->n;
