@@ -51,7 +51,8 @@ class GenerationOptions(GivenOptions):
                 raise OptionError(f"{both[0]} and {word} are one option: give one of them", keywords=both)
             spelled[name] = word
             values[name] = OPTIONS[name].kind.check(word, value)
-        self.__dict__.update(values, spelled=spelled)  # frozen
+        # Being frozen, it has no attributes set; this is one update, not thirty calls of object.__setattr__.
+        self.__dict__.update(values, spelled=spelled)
         self._check_pairs()
 
     def _check_pairs(self) -> None:
