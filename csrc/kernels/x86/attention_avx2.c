@@ -87,10 +87,9 @@ ALWAYS_INLINE void add_alone(query *of, const weights *w, const strip *seen, int
    products lie between -2 * 128 * 128 and 2 * 128 * 127, which 16 bits hold. Of weights x is 128 less, so that they are
    signed, and 128 times the values are added.
 
-   Eight sums are what there are registers for: those of two queries and LINES lines of 64 bytes read less than those of
-   four queries and one. As much as by the multipliers these loops are bound by the number of instructions: bytes are
+   Eight sums are what there are registers for: those of PAIR queries and LINES lines of 64 bytes read less than those
+   of four queries and one. As much as by the multipliers these loops are bound by the number of instructions: bytes are
    read anew for each query, as operands, and a sum keeps its register, neither of which compilers see to. */
-enum { LINES = 2 };
 
 /* sum[k] += `lines` times 64 bytes times four bytes of query k. */
 ALWAYS_INLINE void dot_lines(const uint8_t *const at[LINES], const uint8_t *with, const int64_t ld,
@@ -109,7 +108,7 @@ ALWAYS_INLINE void dot_lines(const uint8_t *const at[LINES], const uint8_t *with
 /* The same with two lines after one another of each page, whose pairs' sums fit into 16 bits. */
 ALWAYS_INLINE void dot_twice(const uint8_t *const at[LINES], const uint8_t *with, const int64_t ld,
                              __m256i sum[SIDE][LINES * 2]) {
-    for (int k = 0; k < SIDE / LINES; k++, with += ld) {
+    for (int k = 0; k < PAIR; k++, with += ld) {
         const __m256i size = quad_of(with), sign = quad_of(with + ld / 2);
         const __m256i next = quad_of(with + 4), next_sign = quad_of(with + ld / 2 + 4);
         for (int j = 0; j < LINES * 2; j++) {
@@ -136,7 +135,7 @@ ALWAYS_INLINE void score_pages(const side_by_side *side, const int blocks, int64
                 for (int j = 0; j < lines * 2; j++) sum[k][j] = _mm256_set1_epi32(own->q_start[first + k]);
             const uint8_t *at[LINES] = {seen->page[p], seen->page[p + lines - 1]};
             int64_t left = (d + 3) / 4;
-            for (uint32_t fits = own->fits[first / LINES]; lines > 1 && left > 1; left -= 2, fits >>= 1) {
+            for (uint32_t fits = own->fits[first / PAIR]; lines > 1 && left > 1; left -= 2, fits >>= 1) {
                 const uint8_t *next[LINES] = {at[0] + 64, at[1] + 64};
                 if (fits & 1) {
                     dot_twice(at, with, ld, sum);

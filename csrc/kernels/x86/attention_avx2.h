@@ -8,6 +8,9 @@
 
 enum { PAGES = PE_STRIP / PE_PAGE, SIDE = 4, BLOCKS = 4 };
 
+/* Lines of 64 bytes of int8 pages that are read at a time, and the queries that go through them together. */
+enum { LINES = 2, PAIR = SIDE / LINES };
+
 /* Sums over the keys that were seen so far; a sum of 0: none. */
 typedef struct sums {
     _Alignas(32) float y[PE_MAX_HEAD_DIM];
@@ -158,8 +161,8 @@ typedef struct side_by_side {
        magnitudes of what is negative, added up. */
     _Alignas(32) uint8_t factors[SIDE][2 * PE_MAX_HEAD_DIM], shared[SIDE][2 * PE_STRIP];
     _Alignas(16) int32_t q_start[SIDE], start[SIDE];
-    uint32_t fits[SIDE / 2]; /* fits_of two queries each */
-    unsigned seers;          /* bit k: query k sees keys of the strip */
+    uint32_t fits[SIDE / PAIR]; /* fits_of all queries of a pair */
+    unsigned seers;             /* bit k: query k sees keys of the strip */
     float earlier[SIDE], inverse[SIDE], unit[SIDE];
     _Alignas(32) float exact[SIDE][PE_STRIP]; /* the weights of float32 pages */
 } side_by_side;
@@ -206,7 +209,7 @@ ALWAYS_INLINE void begin(const pe_attend *a, side_by_side *side, const int n) {
             start[k] = store_factors(bytes, start[k], side->factors[k] + i, PE_MAX_HEAD_DIM);
             fits |= fits_of(side->factors[k] + i) << i / 8;
         }
-        side->fits[k / 2] = k % 2 ? side->fits[k / 2] & fits : fits;
+        side->fits[k / PAIR] = k % PAIR ? side->fits[k / PAIR] & fits : fits;
     }
     _mm_store_si128((__m128i *)(void *)side->q_start, sums_of(start));
 }
