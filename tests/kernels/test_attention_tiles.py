@@ -111,15 +111,18 @@ def test_any_tiling(kernels, kind: str) -> None:
 
 @pytest.mark.parametrize("q_sign", [1, -1])
 @pytest.mark.parametrize("k_sign", [1, -1])
-def test_int8_extremes_do_not_saturate(kernels, reference, q_sign: int, k_sign: int) -> None:
-    """Whatever an instruction set adds up in 16 bits: magnitudes of four products from 254 times 127 on, all weights
-    255."""
-    n, d = STRIP + 6, 32
-    sight, rest = same(0, n, 16), np.arange(16)
-    eight = np.full((16, 8), 127)
-    eight[:, 1], eight[:, 5] = rest // 2, rest - rest // 2
-    eight[:, 3], eight[:, 7] = eight[:, 1], eight[:, 5]
-    q = (q_sign * np.tile(eight, d // 8)[:, None]).astype(np.float32)
+@pytest.mark.parametrize("d", [32, 92, 96, 256])
+def test_int8_extremes_do_not_saturate(kernels, reference, d: int, q_sign: int, k_sign: int) -> None:
+    """Whatever an instruction set adds up in 16 bits: magnitudes of four products from 254 times 127 on, which fit or
+    do not in turn, all weights 255. Odd numbers of 32 bytes, the last of which may not be whole, and the most.
+    """
+    n, eights = STRIP + 6, -(-d // 8)
+    sight, row = same(0, n, 16), np.arange(16)[:, None]
+    rest = np.where(np.arange(eights) % 3 == row % 3, row, 1)
+    size = np.full((16, eights, 8), 127)
+    size[..., 1], size[..., 5] = rest // 2, rest - rest // 2
+    size[..., 3::4] = size[..., 1::4]
+    q = (q_sign * size.reshape(16, 1, -1)[..., :d]).astype(np.float32)
     k = np.full((n, 1, d), k_sign * 127, np.float32)
     v = 127.0 * np.where(np.random.default_rng(1).random((n, 1, d)) < 0.1, -1, 1).astype(np.float32)
     pages = stored(reference, "int8", k, v, "end", sight)
