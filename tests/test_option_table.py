@@ -10,14 +10,13 @@ import pydoc
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 import pyengine
-from pyengine import GenerationOptions, OptionError, Translator
+from pyengine import GenerationOptions, Generator, OptionError, Translator
 from pyengine.canonical import GenerationDefaults
 from pyengine.canonical.search import NAMES, OPTIONS, Option
 from pyengine.cli.searching import add_search_options
@@ -74,6 +73,9 @@ EXAMPLES = {
     "forced_bos_token_id": Example(7, "7", 7, (([7], "7,8"), (-1, "x"))),
     "forced_eos_token_id": Example(0, "0", (0,), (([None], "0,"), ("x", "x"))),
 }
+WITHOUT_ECHO = (
+    Translator.translate, Translator.translate_iter, Translator.translate_file, Generator.chat, Generator.chat_stream,
+)  # fmt: skip
 EACH = [pytest.param(option, id=name) for name, option in OPTIONS.items()]
 
 
@@ -84,7 +86,7 @@ def settled(**keywords: Any) -> SearchOptions:
 def on_the_command_line(*words: str) -> dict[str, Any]:
     """The keywords that they stand for."""
     parser = argparse.ArgumentParser()
-    add_search_options(parser)
+    add_search_options(parser, prompted=True)
     search: dict[str, Any] = parser.parse_args(words).search
     return search
 
@@ -156,20 +158,19 @@ def test_ids_of_a_checkpoint_are_taken_away(option: Option) -> None:
         GenerationOptions(**{name: beyond}).resolve(defaults, 23, POSITIONS)
 
 
-def callables() -> Iterator[Any]:
-    yield from (Translator.translate, Translator.translate_iter, Translator.translate_file, GenerationOptions.__init__)
-
-
 def test_signatures_and_help_list_the_options() -> None:
-    for call in callables():
+    """Those that the call has: a prompt alone can be echoed."""
+    assert list(NAMES) == list(GenerationKeywords.__annotations__)
+    prompted = GenerationOptions.__init__, Generator.generate, Generator.stream
+    for call in (*prompted, *WITHOUT_ECHO):
         parameters = inspect.signature(call).parameters
         listed = [name for name in parameters if name in NAMES]
-        assert listed == list(NAMES) == list(GenerationKeywords.__annotations__)
+        assert listed == [name for name in NAMES if call in prompted or name != "echo"]
         assert not any(each.kind is each.VAR_KEYWORD for each in parameters.values())
         shown = pydoc.plain(pydoc.render_doc(call))
         for option in OPTIONS.values():
             line = f"{' or '.join(option.names)} +{re.escape(option.line)}"
-            assert re.search(line, shown), option.name
+            assert (re.search(line, shown) is not None) == (call in prompted or option.name != "echo"), option.name
 
 
 def test_what_is_written_down_is_the_table() -> None:
@@ -178,13 +179,18 @@ def test_what_is_written_down_is_the_table() -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "options: 0 problems\n"), done
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    command = [sys.executable, "-m", "pyengine", "translate", "--help"]
-    shown = " ".join(subprocess.run(command, capture_output=True, text=True).stdout.split())
+    shown = {}
+    for name in ("translate", "chat", "generate"):
+        command = [sys.executable, "-m", "pyengine", name, "--help"]
+        shown[name] = " ".join(subprocess.run(command, capture_output=True, text=True).stdout.split())
     for option in OPTIONS.values():
         assert f"| `{option.name}` | " in page and option.line in page
         spoken = ", ".join(f"--{name.replace('_', '-')}" for name in option.names)
-        once = shown.replace(f" {option.kind.metavar}, --", ", --")  # before Python 3.13 each name has what it takes
-        assert f"{spoken} {option.kind.metavar} {option.line}" in once, spoken
+        line = f"{spoken} {option.kind.metavar} {option.line}"
+        # Before Python 3.13 each name has what it takes.
+        once = {name: each.replace(f" {option.kind.metavar}, --", ", --") for name, each in shown.items()}
+        found = [name for name, each in once.items() if line in each]
+        assert found == (["generate"] if option.name == "echo" else list(shown)), spoken
 
 
 def test_a_stale_table_is_found(tmp_path: Path) -> None:

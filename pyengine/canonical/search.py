@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pyengine.canonical.config import MAX_POSITIONS
 from pyengine.canonical.kinds import Biases, Ids, Kind, Length, OneId, OneOf, Phrases, Real, Whole
 
-__all__ = ["MAX_BEAMS", "NAMES", "OPTIONS", "Option", "SearchSettings"]
+__all__ = ["MAX_BEAMS", "NAMES", "OPTIONS", "Option", "SearchSettings", "options_of"]
 
 MAX_BEAMS = 256
 
@@ -31,6 +31,7 @@ class Option:
 
     at_most     another option, whose value bounds this one's
     instead_of  another option that sets the same limit in another way: only one of them may be given
+    prompted    of calls that go on with a prompt alone: other tasks list it nowhere, and refuse it
     """
 
     name: str
@@ -41,6 +42,7 @@ class Option:
     aliases: tuple[str, ...] = ()
     at_most: str | None = None
     instead_of: str | None = None
+    prompted: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,7 +50,7 @@ class Option:
 
 
 def _option(
-    default: Any, kind: Kind, line: str, group: str, aliases: tuple[str, ...] = (), compare: bool = True, **more: str
+    default: Any, kind: Kind, line: str, group: str, aliases: tuple[str, ...] = (), compare: bool = True, **more: Any
 ) -> Any:
     said = {"kind": kind, "line": line, "group": group, "aliases": aliases, **more}
     return field(default=default, compare=compare, metadata=said)
@@ -104,7 +106,7 @@ class SearchSettings:
     echo: bool = _option(
         False, OneOf((True, False)),
         "a language model's text begins with its prompt, which comes with its own log-probabilities if logprobs asks",
-        SEARCH, compare=False,
+        SEARCH, compare=False, prompted=True,
     )  # fmt: skip
     max_length: int = _option(
         MISSING, Length(2, start=True), "tokens of a hypothesis at most, start token and prefix counted", LENGTHS
@@ -155,3 +157,8 @@ OPTIONS = {each.name: _entry(each) for each in dataclasses.fields(SearchSettings
 
 NAMES = {name: option.name for option in OPTIONS.values() for name in option.names}
 """Name or alias -> name."""
+
+
+def options_of(*, prompted: bool) -> list[Option]:
+    """Those of calls that go on with a prompt, or of the others."""
+    return [option for option in OPTIONS.values() if prompted or not option.prompted]

@@ -39,7 +39,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add_stop(group)
     group.add_argument("--truncate", action="store_true", help="keep the end of a conversation that is too long")
     add_ways(parser, "for each answer", many=False)
-    add_search_options(parser)
+    add_search_options(parser, prompted=False)
     parser.set_defaults(run=run)
 
 

@@ -40,7 +40,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--json", action="store_true", help="write a JSON object a PROMPT, with all hypotheses, their scores and tokens"
     )
     add_ways(parser, "for all PROMPTs together")
-    add_search_options(parser)
+    add_search_options(parser, prompted=True)
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""The options of a search on the command line: every one, by each of its names."""
+"""The options of a search on the command line: every one that its task has, by each of its names."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from pyengine.canonical.search import NAMES, OPTIONS
+from pyengine.canonical.search import NAMES, OPTIONS, options_of
 
 __all__ = ["add_search_options"]
 
 
-def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """What is given stands in `search` of the namespace, as keywords for a task."""
+def add_search_options(parser: argparse.ArgumentParser, *, prompted: bool) -> None:
+    """What is given stands in `search` of the namespace, as keywords for a task; `prompted`: it goes on with a prompt.
+    """
     parser.set_defaults(search={})
     groups: dict[str, Any] = {}
-    for option in OPTIONS.values():
+    for option in options_of(prompted=prompted):
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
         groups[option.group].add_argument(

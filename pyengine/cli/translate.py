@@ -44,7 +44,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     ways.add_argument(
         "--shortlist", metavar="FILE", help="of pyengine shortlist: take only ids that it lists (default: any)"
     )
-    add_search_options(parser)
+    add_search_options(parser, prompted=False)
     parser.set_defaults(run=run)
 
 

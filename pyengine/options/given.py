@@ -35,7 +35,7 @@ class GenerationOptions(GivenOptions):
     spelled: Mapping[str, str] = field(init=False, compare=False, repr=False)
     """What was given -> by which of its names."""
 
-    @lists_options
+    @lists_options(prompted=True)
     def __init__(self, **keywords: Unpack[GenerationKeywords]) -> None:
         """Each by one of its names."""
         spelled: dict[str, str] = {}

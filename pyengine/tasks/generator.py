@@ -127,7 +127,7 @@ class Generator(Judge):
         **keywords: Unpack[GenerationKeywords],
     ) -> list[GenerationResult]: ...
 
-    @lists_options
+    @lists_options(prompted=True)
     def generate(
         self,
         prompt: Any,
@@ -155,7 +155,7 @@ class Generator(Judge):
         results = self._run(asked, budget, deadline)
         return answered(results[0]) if one else all_answered(results)
 
-    @lists_options
+    @lists_options(prompted=True)
     def stream(
         self,
         prompt: Sentence,
@@ -179,7 +179,7 @@ class Generator(Judge):
             raise InputError("stream takes one prompt, found a list of them")
         return self._stream(self._prompt(prompt, self._settle(options, keywords), how, "the prompt"), budget, limit)
 
-    @lists_options
+    @lists_options(prompted=False)
     def chat(
         self,
         messages: Any,
@@ -215,7 +215,7 @@ class Generator(Judge):
         results = self._run(asked, budget, deadline)
         return answered(results[0]) if one else all_answered(results)
 
-    @lists_options
+    @lists_options(prompted=False)
     def chat_stream(
         self,
         messages: Sequence[Message],
@@ -256,8 +256,10 @@ class Generator(Judge):
         if not isinstance(variables, Mapping) or not all(type(each) is str and each not in _OWN for each in variables):
             message = f"chat_template_kwargs is {shorten(variables)}; expected a template's own variables by name"
             raise OptionError(message)
-        if settled.echo:
-            raise OptionError("echo is True; expected False: a conversation is answered, it does not go on")
+        if settled.echo and "echo" in settled.spelled:
+            message = "echo is True; expected False: a conversation is answered, it does not go on"
+            raise OptionError(message, keywords=("echo",))
+        settled = replace(settled, echo=False)  # a checkpoint's is for prompts
 
         def encode(messages: Any) -> list[int]:
             assert self._tokenizer is not None  # else there is no template

@@ -112,7 +112,7 @@ class Translator(Task):
         **keywords: Unpack[GenerationKeywords],
     ) -> list[TranslationResult]: ...
 
-    @lists_options
+    @lists_options(prompted=False)
     def translate(
         self,
         source: Any,
@@ -150,7 +150,7 @@ class Translator(Task):
         warn(hint(zip(sentences, results, strict=True)))
         return results[0] if one else results
 
-    @lists_options
+    @lists_options(prompted=False)
     def translate_iter(
         self,
         sources: Iterable[Sentence],
@@ -187,7 +187,8 @@ class Translator(Task):
 
     def _resolve(self, asked: GenerationOptions, spelled: tuple[tuple[str, str], ...]) -> SearchOptions:
         if asked.echo:
-            raise OptionError("echo is True; expected False: it is for language models, which go on with a prompt")
+            message = "echo is True; expected False: it is for language models, which go on with a prompt"
+            raise OptionError(message, keywords=("echo",))
         return super()._resolve(asked, spelled)
 
     def _stream(
@@ -222,7 +223,7 @@ class Translator(Task):
                 with deadline.held():
                     yield result
 
-    @lists_options
+    @lists_options(prompted=False)
     def translate_file(
         self,
         source: str | Path,

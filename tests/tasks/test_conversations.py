@@ -115,5 +115,13 @@ def test_what_the_system_says_is_too_long(generator: Generator) -> None:
 
 def test_a_conversation_is_not_echoed(generator: Generator) -> None:
     for call in (generator.chat, generator.chat_stream):
-        with pytest.raises(OptionError, match="echo is True; expected False: a conversation is answered"):
+        with pytest.raises(OptionError, match="echo is True; expected False: a conversation is answered") as caught:
             call([SYSTEM], echo=True)
+        assert caught.value.keywords == ("echo",)
+
+
+def test_echo_of_a_checkpoint_is_for_prompts(generator: Generator, tmp_path: Path) -> None:
+    path = write_language_model(tmp_path / "echoes", echo=True)
+    with pyengine.load(path, task=Generator, threads=1) as echoes:
+        assert echoes.generate("the sea", **HOW).prompt is not None
+        assert echoes.chat([SYSTEM], **HOW) == generator.chat([SYSTEM], **HOW)

@@ -74,8 +74,9 @@ def test_a_stop_string_in_the_prompt_stops_nothing(generator: Generator) -> None
 
 def test_where_there_is_nothing_to_echo(int8_directory: Path, tmp_path: Path) -> None:
     with pyengine.load(int8_directory) as translator:
-        with pytest.raises(OptionError, match="echo is True; expected False: it is for language models"):
+        with pytest.raises(OptionError, match="echo is True; expected False: it is for language models") as caught:
             translator.translate("Ein Mann", echo=True)
+        assert caught.value.keywords == ("echo",)
     with pyengine.load(write_language_model(tmp_path / "ids", words=False), task=Generator) as bare:
         echo = bare.generate([5, 6], echo=True, logprobs=1, **HOW).prompt
         assert echo is not None and echo.ids == (5, 6) and echo.decoded is None and len(echo.log_probs or ()) == 1
