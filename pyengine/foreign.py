@@ -25,9 +25,6 @@ _ADVICE = {
     "callback streamer": (
         "translate_iter gives each result as soon as it is there, and a language model's `stream` text as it is written"
     ),
-    "stream": (
-        "a language model's `stream` gives text as it is written, and `chat_stream` that of an answer"
-    ),
     "max_time time_limit": "timeout takes seconds, after which the call ends in a DeadlineError",
     # Types and devices.
     "compute_type quantization quantize dtype torch_dtype precision load_in_8bit load_in_4bit": _TYPES,
