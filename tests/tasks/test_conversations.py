@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,6 @@ from tests.tasks.language import END, POSITIONS, write_language_model
 
 SYSTEM = {"role": "system", "content": "be brief"}
 HOW: dict[str, Any] = {"max_new_tokens": 8, "suppress_tokens": [END]}
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_language_model(tmp_path_factory.mktemp("language") / "words")
-
-
-@pytest.fixture(scope="module")
-def generator(directory: Path) -> Iterator[Generator]:
-    with pyengine.load(directory, task=Generator, threads=1) as found:
-        yield found
 
 
 def turns(count: int) -> list[dict[str, str]]:

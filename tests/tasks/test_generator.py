@@ -29,17 +29,6 @@ PROMPTS = ["the sea", "a", "it is an ante room, and no", "\u00e9t\u00e9", "stone
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_language_model(tmp_path_factory.mktemp("language") / "words")
-
-
-@pytest.fixture(scope="module")
-def generator(directory: Path) -> Iterator[Generator]:
-    with pyengine.load(directory, task=Generator, threads=1) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def without_words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
     """Of the same model; it has no start token either."""
     path = write_language_model(tmp_path_factory.mktemp("language") / "ids", begins=False, words=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,10 @@ import pytest
 import pyengine
 from pyengine import CacheFullError, Generator, InputError, PartialError
 from pyengine.scheduling.deadline import Deadline
-from tests.tasks.language import END, write_language_model
+from tests.tasks.language import END
 
 PROMPTS = ["the sea", "stones and no end of it", "a", "it"]
 HOW: dict[str, Any] = {"max_new_tokens": 6, "suppress_tokens": [END]}
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_language_model(tmp_path_factory.mktemp("language") / "words")
-
-
-@pytest.fixture(scope="module")
-def generator(directory: Path) -> Iterator[Generator]:
-    with pyengine.load(directory, task=Generator, threads=1) as found:
-        yield found
 
 
 def prompt_ids(generator: Generator, prompt: str) -> tuple[int, ...]:
