@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Literal
+from contextlib import contextmanager, suppress
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,29 @@ KINDS = ("int8", "float32")
 
 PATIENCE = 0.1
 """Seconds that a step waits for processors before Python looks at its deadline, and at signals."""
+
+
+Kind = TypeVar("Kind")
+
+
+class _Living(Generic[Kind]):
+    """What there still is of the things added, which it does not keep.
+
+    No WeakSet: that runs Python when a thing ends, where Python prints an interrupt and forgets it.
+    """
+
+    def __init__(self) -> None:
+        self._references: list[weakref.ref[Kind]] = []
+
+    def add(self, thing: Kind) -> None:
+        for reference in list(self._references):
+            if reference() is None:
+                with suppress(ValueError):  # another thread was sooner
+                    self._references.remove(reference)
+        self._references.append(weakref.ref(thing))
+
+    def there(self) -> list[Kind]:
+        return [thing for reference in list(self._references) if (thing := reference()) is not None]
 
 
 class Engine:
@@ -64,8 +87,8 @@ class Engine:
         self._open_session: Callable[[int], Opened] | None = open_session
         self._keep = keep
         self._idle: dict[int, list[Opened]] = {}  # by threads
-        self._sessions: weakref.WeakSet[Opened] = weakref.WeakSet()
-        self.schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()  # of calls that there are, for memory()
+        self._sessions = _Living[Opened]()
+        self.schedulers = _Living[Scheduler]()  # of calls that there are, for memory()
 
     @property
     def generation(self) -> GenerationDefaults:
@@ -116,12 +139,12 @@ class Engine:
 
     def memory(self) -> dict[str, int]:
         """How many sessions there are, at work and idle, and bytes of their working memory, caches and histories."""
-        sessions = list(self._sessions)
+        sessions = self._sessions.there()
         return {
             "sessions": len(sessions),
             "working_bytes": sum(session.working_bytes for session in sessions),
             "cache_bytes": sum(session.cache_bytes for session in sessions),
-            "history_bytes": sum(scheduler.history_bytes for scheduler in list(self.schedulers)),
+            "history_bytes": sum(scheduler.history_bytes for scheduler in self.schedulers.there()),
         }
 
     def close(self) -> None:

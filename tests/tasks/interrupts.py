@@ -38,21 +38,25 @@ class Work:
         return self.task.stream(texts[0], **how)
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main(model: str, replicas: int, second: float, count: int) -> None:
     rng = random.Random(replicas)
+    interrupts = 0
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        raise KeyboardInterrupt
+
     signal.signal(signal.SIGALRM, interrupt)
     with pyengine.load(model, threads=2, replicas=replicas) as task:
         work = Work(task, max_new_tokens=12)
         wanted = work.do(LINES, num_beams=2)
         for _ in range(count):
+            before = interrupts
             try:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 2e-2), second)
-                    while True:
+                    while interrupts == before:  # Python prints one that comes while it ends an iterator, and goes on
                         chosen = rng.random()
                         if chosen < 0.3:
                             list(work.pieces(LINES, num_beams=rng.choice([1, 2])))
