@@ -203,9 +203,11 @@ def _failures_of(path: Path, what: str) -> Iterator[None]:
     """Turns what the package raises into TokenizerError; a panic inside it is no ``Exception``."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, EngineError):
+    except EngineError:
         raise
     except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise TokenizerError(f"{path}: {what}: {error!s:.200}") from error
 
 

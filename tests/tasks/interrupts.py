@@ -51,19 +51,24 @@ def main(model: str, replicas: int, second: float, count: int) -> None:
     with pyengine.load(model, threads=2, replicas=replicas) as task:
         work = Work(task, max_new_tokens=12)
         wanted = work.do(LINES, num_beams=2)
-        for _ in range(count):
+
+        def calls() -> None:
+            """Until one ends by an interrupt, or Python has printed one that came while it ended an iterator."""
             before = interrupts
+            while interrupts == before:
+                chosen = rng.random()
+                if chosen < 0.3:
+                    list(work.pieces(LINES, num_beams=rng.choice([1, 2])))
+                elif chosen < 0.4:
+                    list(islice(work.pieces(LINES), 2))  # and the rest is cancelled
+                else:
+                    work.do(LINES if replicas > 1 else LINES[0], num_beams=rng.choice([1, 2]))
+
+        for _ in range(count):
             try:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 2e-2), second)
-                    while interrupts == before:  # Python prints one that comes while it ends an iterator, and goes on
-                        chosen = rng.random()
-                        if chosen < 0.3:
-                            list(work.pieces(LINES, num_beams=rng.choice([1, 2])))
-                        elif chosen < 0.4:
-                            list(islice(work.pieces(LINES), 2))  # and the rest is cancelled
-                        else:
-                            work.do(LINES if replicas > 1 else LINES[0], num_beams=rng.choice([1, 2]))
+                    calls()
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:

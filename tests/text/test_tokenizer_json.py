@@ -163,3 +163,17 @@ def test_damaged_files_are_refused_or_work(tmp_path: Path) -> None:
             open_tokenizer(tmp_path, "tokenizers").encode_source(GERMAN[0])
         except TokenizerError as error:
             assert "tokenizer.json" in str(error)
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_is_no_failure_of_the_package_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: type[BaseException]
+) -> None:
+    tokenizer = open_tokenizer(save(marian_like(), tmp_path), "tokenizers")
+
+    def ends(*arguments: object, **options: object) -> None:
+        raise ending
+
+    monkeypatch.setattr("pyengine.text.tokenizer_json.native", ends)
+    with pytest.raises(ending):
+        tokenizer.encode_source("Mann")
