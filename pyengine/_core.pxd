@@ -122,6 +122,8 @@ cdef extern from "kernels/kernels.h" nogil:
         uint8_t *page
         int64_t slot
 
+    int64_t pe_hadamard_size(int64_t n) noexcept nogil
+
     ctypedef struct pe_kernels:
         const char *isa
         uint8_t flip
@@ -136,6 +138,7 @@ cdef extern from "kernels/kernels.h" nogil:
                      float *y) noexcept nogil
         void (*rmsnorm)(const float *x, int64_t n, const float *weight, float eps, float *y) noexcept nogil
         void (*turn)(float *x, int64_t dims, const float *cosines, const float *sines) noexcept nogil
+        void (*hadamard)(float *x, int64_t n) noexcept nogil
         void (*gate)(float *x, int64_t n, pe_activation activation) noexcept nogil
         void (*soft_cap)(float *x, int64_t n, float cap) noexcept nogil
         void (*store_q8)(const pe_token *t) noexcept nogil
@@ -177,6 +180,7 @@ cdef extern from "ops/ops.h" nogil:
         int rope
         float scale
         float soft_cap
+        bint hadamard
         const float *q_norm
         const float *k_norm
         float epsilon
@@ -223,6 +227,7 @@ cdef extern from "ops/ops.h" nogil:
         int64_t n_types
         pe_norm norm
         float scale
+        bint hadamard
 
     ctypedef struct pe_rows:
         float *x
@@ -318,6 +323,7 @@ cdef extern from "model/model.h" nogil:
 
     ctypedef struct pe_model:
         pe_kernels kernels
+        bint hadamard
         bint int8_rows
         pe_kv_type kv
         int64_t width

@@ -163,6 +163,10 @@ cdef class Kernels:
         """x float32 [D], of which the first `dims` are turned in place; cosines, sines float32 [dims / 2]."""
         self.table.turn(<float *>data_of(x), dims, <const float *>data_of(cosines), <const float *>data_of(sines))
 
+    def hadamard(self, x):
+        """x float32 [n] times a Hadamard matrix, in place."""
+        self.table.hadamard(<float *>data_of(x), x.size)
+
     def gate(self, x, n, activation):
         """x float32 [2 * n rounded up to 16], 16 columns of gate and 16 of up in turn; the units go to its front."""
         self.table.gate(<float *>data_of(x), n, ACTIVATIONS[activation])

@@ -39,6 +39,7 @@ cdef class Model:
         self.layers = {}
         self.kv = kv
         self.width = self.model.width = config.width
+        self.model.hadamard = config.hadamard
         load_kernels(&self.model.kernels, isa)
         self.model.kv = PE_KV_Q8 if kv == "int8" else PE_KV_F32
         self.model.encoder.n = 0 if config.encoder is None else len(config.encoder.layers)
@@ -142,6 +143,7 @@ cdef class Model:
         if e.table.type == PE_WEIGHT_Q8S:
             raise EngineError("embedding tables: expected dense matrices, found sparse ones")
         e.scale = config.embedding_scale
+        e.hadamard = config.hadamard and config.tie_output
         if width != config.width:
             self._bind_linear(&e.project, tensors, name + ".embed.project", config.width, width, True)
         if shape.positions == "table":
@@ -175,7 +177,8 @@ cdef class Model:
     cdef _bind_attention(self, pe_attention *a, shape, int64_t width, stack, str name, tensors):
         cdef pe_heads *heads = &a.heads
         heads.n, heads.kv, heads.width = shape.heads, shape.kv_heads, shape.head_width
-        heads.scale = shape.scale
+        heads.hadamard = self.model.hadamard
+        heads.scale = shape.scale / (pe_hadamard_size(shape.head_width) if heads.hadamard else 1)
         heads.soft_cap = shape.soft_cap or 0.0
         heads.rope = -1 if shape.rope is None else self.rope_of[shape.rope]
         heads.before, heads.after = (PE_ALL, PE_ALL) if shape.window is None else shape.window

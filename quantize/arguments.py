@@ -39,6 +39,8 @@ _OTHERS = {
     "Before rounding": {
         "--smooth": "with text: large inputs made smaller and their weights larger, where that brings the layer's "
         "outputs nearer; for int8 models with outliers in their activations; seconds beside the calibration",
+        "--hadamard": "of language models, without text: outliers of activations and weights are spread over channels, "
+        "by additions before each product; the default of int8, which they else make coarse",
         "--equalize": "without text: ranges of adjacent layers made alike; before percentile or mse; in seconds",
     },
     "Types (with text)": {
@@ -194,6 +196,12 @@ def _add_rounding(group: argparse._ArgumentGroup) -> None:
         help="SmoothQuant before rounding, with --calibrate: an exponent from 0 to 1, or the best of a few a place",
     )
     add("--equalize", action="store_true", help="make ranges of adjacent layers alike before rounding")
+    add(
+        "--hadamard",
+        action=argparse.BooleanOptionalAction,
+        help="multiply what matrices read by a Hadamard matrix, which spreads outliers: of language models, the "
+        "default of theirs in int8 without other scales",
+    )
 
 
 def _add_removal(group: argparse._ArgumentGroup) -> None:

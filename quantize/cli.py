@@ -59,6 +59,8 @@ def _lines(report: Conversion, options: argparse.Namespace) -> list[str]:
     method, why = _method(options)
     if why:
         lines.append(f"method {method}: {why}")
+    if report.hadamard:
+        lines.append("Hadamard: outliers among channels are spread before rows are rounded; --no-hadamard leaves them")
     for row in report.removed:
         whose = "stack" if row.what == "layers" else "layer"
         kept = f"{row.error_after:.2%} of the {whose}'s variance lost, {row.error_before:.2%} before the fit"
@@ -102,6 +104,7 @@ def _run(options: argparse.Namespace, command: str) -> Conversion:
         "weights": options.weights,
         "tensors": options.tensor,
         "method": "absmax" if method in CALIBRATED else method,  # of what is not calibrated
+        "hadamard": options.hadamard,
         "requantize": options.requantize,
         "allow_unknown_keys": options.allow_unknown_keys,
     }

@@ -29,6 +29,7 @@ from pyengine.modelfile.layout import (
     part_rows,
     unpack_values,
 )
+from pyengine.quantize.scaling.hadamard import meets_hadamard, times_hadamard
 
 __all__ = ["open_model", "read_matrix", "read_model", "stored_input", "stored_matrix"]
 
@@ -75,7 +76,15 @@ def read_model(directory: ModelDirectory) -> CanonicalModel:
 
 
 def read_matrix(directory: ModelDirectory, name: str) -> np.ndarray:
-    """The matrix of a packed name, dequantized: float32 [N, K]. Raises ModelFileError if it is not finite."""
+    """The matrix of a packed name, dequantized and without a Hadamard matrix: float32 [N, K].
+
+    Raises ModelFileError if it is not finite.
+    """
+    matrix = _dequantized(directory, name)
+    return times_hadamard(matrix) if meets_hadamard(directory.config, name) else matrix
+
+
+def _dequantized(directory: ModelDirectory, name: str) -> np.ndarray:
     rows, columns = matrix_shapes(directory.config)[name]
     panels = dequantize_packed(directory.tensors, name, rows, columns)
     matrix = panels.transpose(0, 2, 1).reshape(len(panels) * PANEL, -1)[:rows, :columns]
@@ -127,7 +136,7 @@ def _part(
         if spec.kind != "weight":
             return unpack_values(directory.tensors[packed], shapes, spec.form)[i]
         rows = part_rows([shape[0] for shape in shapes], spec.form)[i]
-        matrix: np.ndarray = read_matrix(directory, packed.removesuffix(".weight"))[rows]
+        matrix: np.ndarray = _dequantized(directory, packed.removesuffix(".weight"))[rows]
         return matrix
 
     return LazyTensor(name, shapes[i], "float32", load)

@@ -26,6 +26,7 @@ from pyengine.quantize.prune.shares import check_shares, layers_to_remove
 from pyengine.quantize.prune.sparse import SPARSE_METHODS, Masked, sparse_types, sparsify
 from pyengine.quantize.rounding.by_inputs import CALIBRATED
 from pyengine.quantize.rounding.rounding import Rounded, pack_parts, round_parts
+from pyengine.quantize.scaling.hadamard import takes_hadamard, turned
 from pyengine.quantize.scaling.scaling import Scaled, awq, smooth
 from pyengine.quantize.scaling.scaling import equalize as equalized
 from pyengine.quantize.seeing.statistics import InputStatistics
@@ -69,6 +70,11 @@ class Calibration:
     progress: Progress | None = None
 
     @property
+    def scales(self) -> bool:
+        """Whether channels are scaled, or may be."""
+        return bool(self.smooth) or self.method == "awq" or self.chooses
+
+    @property
     def chooses(self) -> bool:
         """Whether types are to be chosen."""
         return self.target_bytes is not None or self.max_divergence is not None
@@ -87,6 +93,7 @@ class Conversion:
                tensors, KL divergence to expect)
     kept       of the vocabulary, if it was trimmed
     equalized  whether ranges were made alike
+    hadamard   whether what matrices read is multiplied by a Hadamard matrix
     notes      what of the checkpoint and the text was passed over or is missing, for people
     """
 
@@ -100,6 +107,7 @@ class Conversion:
     recovered: tuple[float, float] | None = None
     kept: KeptTokens | None = None
     equalized: bool = False
+    hadamard: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -125,6 +133,7 @@ def convert(
     sparse: Pattern | None = None,
     sparse_method: str = "sparsegpt",
     equalize: bool = False,
+    hadamard: bool | None = None,
     vocabulary: Text | None = None,
     kv: str | None = None,
     requantize: bool = False,
@@ -142,6 +151,8 @@ def convert(
     sparse       zeros in the layers' matrices by this pattern; ``sparse_method`` says which, see ``prune.sparse``, and
                  all but "magnitude" need a ``calibration``
     equalize     make ranges of adjacent layers alike, see ``scaling.equalize``
+    hadamard     multiply what matrices read by a Hadamard matrix, see ``scaling.hadamard``; None: where all weights
+                 become int8 and nothing else scales or leaves out channels, if the model takes it
     vocabulary   text (source, target) whose tokens are kept, see ``trim.trim_vocabulary``; the others go
     kv           the type of cached keys and values that the directory asks for, "int8" or "float32"; None: as the input
                  does, if that is a model directory
@@ -165,6 +176,10 @@ def convert(
     if calibration is None and (prune or sparse is not None and sparse_method != "magnitude"):
         raise OptionError("prune: expected text to calibrate on, found none")
     model, tokenizer = _open(checkpoint, requantize, allow_unknown_keys)
+    if hadamard is None:
+        others = sparse is not None or equalize or calibration is not None and calibration.scales
+        hadamard = _rounds_to_int8(model, weights) and not others
+    model = turned(model, hadamard and not prune)  # which goes by channels, and so does what makes ranges alike
     notes = list(model.notes)
     if calibration is not None:
         text, skipped = _usable(model, tokenizer, calibration.text)
@@ -184,7 +199,8 @@ def convert(
             *_, last = (name for name, _ in model.config.stacks())
             recovered = (pruned.lost_before[last], pruned.lost[last]) if removed else None
         if equalize:
-            model = equalized(model)
+            model = equalized(turned(model, False))
+        model = turned(model, hadamard)
         statistics: Statistics = {}
         if calibration is not None and _needs_statistics(calibration, types, None if sparse is None else sparse_method):
             statistics = _statistics(model, tokenizer, calibration, types)
@@ -222,7 +238,7 @@ def convert(
             removed=model.removed,
             overwrite=overwrite,
         )
-    before = tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered, kept, equalize
+    before = tuple(removed), tuple(scaled), tuple(masked), tuple(choices), recovered, kept, equalize, hadamard
     return Conversion(weights, tuple(rows), size, *before, tuple(notes))
 
 
@@ -232,17 +248,25 @@ def measure(
     weights: str = "int8",
     tensors: Sequence[tuple[str, str]] = (),
     method: str = "absmax",
+    hadamard: bool | None = None,
     requantize: bool = False,
     allow_unknown_keys: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Conversion:
     """What ``convert`` would report, without writing anything."""
     model, _ = _open(checkpoint, requantize, allow_unknown_keys)
+    hadamard = _rounds_to_int8(model, weights) if hadamard is None else hadamard
+    model = turned(model, hadamard)
     rows: list[StoredTensor] = []
     other_weights = resolve_types(model.config, weights, tensors)
     for _, array in pack_tensors(model, weights, other_weights, method, rows, progress, {}):
         del array  # as in the writer: the next tensor is made without this one beside it
-    return Conversion(weights, tuple(rows), 0, notes=model.notes)
+    return Conversion(weights, tuple(rows), 0, hadamard=hadamard, notes=model.notes)
+
+
+def _rounds_to_int8(model: CanonicalModel, weights: str) -> bool:
+    """Whether a Hadamard matrix is worth its additions, if nothing else is done to the model."""
+    return weights == "int8" and takes_hadamard(model.config)
 
 
 def _open(

@@ -173,6 +173,11 @@ typedef struct pe_kernels {
        the angle that cosines[i] and sines[i] belong to, each product and sum rounded. dims is even. */
     void (*turn)(float *x, int64_t dims, const float *cosines, const float *sines);
 
+    /* A row times a Hadamard matrix, in place (Sylvester's, unnormalized; Ashkboos et al., 2024): with h =
+       pe_hadamard_size(n) and x as [h][n / h], column by column. Step by step, s = n / h, 2 n / h, ... n / 2: values s
+       apart within 2 s become their sum and their difference. Twice gives h times the row. */
+    void (*hadamard)(float *x, int64_t n);
+
     /* A gated feed-forward's n units, in place, in whole blocks: x holds 16 columns of gate and 16 of up in turn, as a
        product leaves them, and x[16 b + i] = activate(x[32 b + i]) * x[32 b + 16 + i]. */
     void (*gate)(float *x, int64_t n, pe_activation activation);
@@ -211,6 +216,13 @@ void pe_kernels_overlay_ref(pe_kernels *table);
 void pe_kernels_overlay_avx2(pe_kernels *table);
 void pe_kernels_overlay_avx512vnni(pe_kernels *table);
 #endif
+
+/* How many parts of a row of n are mixed: the largest power of two that leaves parts of at least 8. */
+static inline int64_t pe_hadamard_size(int64_t n) {
+    int64_t size = 1;
+    while (n % (2 * size) == 0 && n / (2 * size) >= 8) size *= 2;
+    return size;
+}
 
 /* Whether scores are the scaled products. */
 static inline bool pe_is_plain(const pe_attend *a) { return a->soft_cap <= 0.0f && !a->relative && !a->slopes; }

@@ -16,6 +16,7 @@ static int64_t row_length(int64_t n, int64_t element) { return n * element % 204
 static void take_rows(pe_arena *arena, const pe_model *model, int64_t n, int64_t width, pe_rows *rows) {
     rows->ld = row_length(pe_round_up(width, PE_BLOCK), sizeof *rows->x);
     rows->x = pe_arena_take(arena, n * rows->ld, sizeof *rows->x);
+    rows->hadamard = model->hadamard;
     if (!model->int8_rows) return;
     rows->ldq = row_length(pe_round_up(width, PE_MAX_GROUP), sizeof *rows->q);
     rows->q = pe_arena_take(arena, n * rows->ldq, sizeof *rows->q);

@@ -130,7 +130,7 @@ static void feed_forward(pe_thread *thread, const stream *s, const pe_feed_forwa
         pe_thread *entered = enter_rows(thread, s, &solo);
         if (entered) pe_op_gate(entered, s->kernels, f->activation, f->sub.output.k, wide, s->n);
         leave_rows(thread, entered);
-    } else if (wide->q) {
+    } else if (wide->q || wide->hadamard) {
         prepare(thread, s, wide, f->sub.output.k);
     } else {
         pe_barrier(thread);
@@ -242,7 +242,10 @@ static void answer_states(pe_thread *thread, const stream *s, float *states) {
 
 static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *plan) {
     const pe_session *session = s->session;
-    const pe_rows *in = &s->rows.in, *asked = &s->context;
+    const pe_rows *in = &s->rows.in;
+    pe_rows own = s->context; /* of this thread's: rows of in are multiplied by a Hadamard matrix already */
+    own.hadamard = false;
+    const pe_rows *asked = &own;
     for (int64_t i; pe_take(thread, plan->logits.n_rows, &i);) {
         memcpy(asked->x + i * asked->ld, in->x + plan->logit_rows[i] * in->ld, (size_t)s->rows.width * sizeof(float));
         pe_prepare(s->kernels, asked, i, s->rows.width);

@@ -23,17 +23,19 @@ static uint8_t *const *pages_of(const pe_attend_job *job, const pe_row *row) {
     return job->side == PE_MEMORY ? row->memory_pages : row->pages + job->heads->group * row->stride;
 }
 
-/* Norms and turns `n` adjacent heads of a row in place. */
+/* Norms and turns `n` adjacent heads of a row in place, and multiplies them by a Hadamard matrix. */
 static void turn_heads(const pe_kernels *kernels, const pe_attend_job *job, int64_t r, const float *weight, float *x,
                        int64_t n) {
     const pe_heads *heads = job->heads;
-    if (!weight && heads->rope < 0) return;
+    if (!weight && heads->rope < 0 && !heads->hadamard) return;
     for (int64_t h = 0; h < n; h++, x += heads->width) {
         if (weight) kernels->rmsnorm(x, heads->width, weight, heads->epsilon, x);
-        if (heads->rope < 0) continue;
-        const int64_t dims = job->ropes->dims[heads->rope];
-        const float *cosines = job->turns + r * job->ropes->turns + job->ropes->offset[heads->rope];
-        kernels->turn(x, dims, cosines, cosines + dims / 2);
+        if (heads->rope >= 0) {
+            const int64_t dims = job->ropes->dims[heads->rope];
+            const float *cosines = job->turns + r * job->ropes->turns + job->ropes->offset[heads->rope];
+            kernels->turn(x, dims, cosines, cosines + dims / 2);
+        }
+        if (heads->hadamard) kernels->hadamard(x, heads->width);
     }
 }
 

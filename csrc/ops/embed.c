@@ -34,6 +34,7 @@ void pe_embed_row(const pe_kernels *kernels, pe_norm_kind kind, float epsilon, c
                   const pe_row *row, float *x) {
     const int64_t n = e->table.k;
     unpack_row(&e->table, row->token, x);
+    if (e->hadamard) kernels->hadamard(x, n);
     if (e->positions) {
         const float *position = e->positions + row->position * n;
         for (int64_t k = 0; k < n; k++) x[k] = x[k] * e->scale + position[k];

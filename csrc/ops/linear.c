@@ -8,9 +8,11 @@ enum {
 };
 
 void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k) {
+    float *x = rows->x + row * rows->ld;
+    if (rows->hadamard) kernels->hadamard(x, k);
     if (!rows->q) return;
     int8_t *q = rows->q + row * rows->ldq;
-    kernels->quantize(rows->x + row * rows->ld, k, pe_round_up(k, PE_MAX_GROUP), kernels->flip, q, rows->scale + row);
+    kernels->quantize(x, k, pe_round_up(k, PE_MAX_GROUP), kernels->flip, q, rows->scale + row);
 }
 
 void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, const pe_rows *rows, int64_t n_rows, int64_t k) {

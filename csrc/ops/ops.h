@@ -79,6 +79,7 @@ typedef struct pe_rows {
     int8_t *q;     /* [rows, ldq]; NULL where no weights of the model are rounded */
     int64_t ldq;
     float *scale;  /* [rows] */
+    bool hadamard; /* they are multiplied by a Hadamard matrix, as the weights that they meet are */
 } pe_rows;
 
 /* The rows from `row` on. */
@@ -126,6 +127,7 @@ typedef struct pe_heads {
     int32_t before, after; /* keys that are seen beside the own one; PE_ALL: all */
     int rope;              /* of pe_ropes, or -1 */
     float scale, soft_cap; /* soft_cap 0: none */
+    bool hadamard;         /* queries and keys are multiplied by a Hadamard matrix; the scale makes up for its size */
     const float *q_norm, *k_norm; /* [width] weights of an RMS norm of each head, or NULL */
     float epsilon;                /* of these */
 } pe_heads;
@@ -171,9 +173,11 @@ typedef struct pe_embedding {
     int64_t n_types;
     pe_norm norm;             /* [K], weight NULL: none */
     float scale;
+    bool hadamard;            /* rows of the table are multiplied by a Hadamard matrix, which gives the vectors */
 } pe_embedding;
 
-/* Makes the int8 form of rows->x[row], k columns, where rows have one. Not an op: one thread, one row. */
+/* Multiplies k columns of rows->x[row] by a Hadamard matrix and makes their int8 form, each where rows have it. Not an
+   op: one thread, one row, once. */
 void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k);
 
 /* y = norm(x), which may be the same. Not an op. */

@@ -176,6 +176,9 @@ class ModelConfig:
     positions are added. A decoder has an output layer; ``tie_output``: it is the target table. Without a decoder
     there is none, and ``output_bias`` says nothing.
     ``logit_soft_cap``: cap * tanh(logit / cap).
+    ``hadamard``: every row that a matrix multiplies is multiplied by a Hadamard matrix first, and the tensors are the
+    matrices times its inverse, the output layer among them, and so is each head of queries and keys
+    (quantize/scaling/hadamard.py). Of a decoder alone.
     ``heads``: what may be read of the encoder's states, by name.
     """
 
@@ -191,6 +194,7 @@ class ModelConfig:
     tie_output: bool = False
     output_bias: bool = True
     logit_soft_cap: float | None = None
+    hadamard: bool = False
     ropes: Mapping[str, RopeConfig] = field(default_factory=dict)
     heads: Mapping[str, HeadConfig] = field(default_factory=dict)
 

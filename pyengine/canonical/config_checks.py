@@ -41,7 +41,7 @@ Complaint = tuple[str, str]  # (field, what is wrong with it)
 
 def complaints(config: ModelConfig) -> list[str]:
     """All that is wrong with a configuration, each by the path of its field; empty if nothing is."""
-    found = [*_sizes(config), *_stacks(config), *_output(config), *_ropes(config), *_heads(config)]
+    found = [*_sizes(config), *_stacks(config), *_output(config), *_hadamard(config), *_ropes(config), *_heads(config)]
     for name, stack in config.stacks():
         decoder = name == "decoder"
         found += [(f"{name}.{field}", wrong) for field, wrong in _stack(stack)]
@@ -91,6 +91,13 @@ def _stacks(config: ModelConfig) -> Iterator[Complaint]:
     elif config.share_embeddings and config.source_vocab != config.target_vocab:
         sizes = f"{shorten(config.source_vocab)} and {shorten(config.target_vocab)}"
         yield "share_embeddings", f"expected one size of the vocabularies, found {sizes}"
+
+
+def _hadamard(config: ModelConfig) -> Iterator[Complaint]:
+    if config.hadamard and (config.encoder is not None or config.decoder is None):
+        yield "hadamard", "expected false, there is an encoder, whose states others read"
+    elif config.hadamard and config.decoder is not None and config.decoder.placement == "post":
+        yield "hadamard", 'expected false, matrices read the sums of the placement "post" themselves'
 
 
 def _output(config: ModelConfig) -> Iterator[Complaint]:

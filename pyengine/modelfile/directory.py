@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 FORMAT = "pyengine"
-VERSION = 4
+VERSION = 5
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation.json"
 TENSORS_NAME = "model.safetensors"

@@ -53,6 +53,7 @@ from pyengine.quantize.report import (
 from pyengine.quantize.report.words import percent
 from pyengine.quantize.rounding.by_inputs import CALIBRATED
 from pyengine.quantize.scaling.fold import places
+from pyengine.quantize.scaling.hadamard import turned
 from pyengine.quantize.seeing.calibration import calibrate
 from pyengine.quantize.seeing.static_ranges import sampled_errors
 from pyengine.quantize.seeing.statistics import InputStatistics, inputs_of
@@ -99,7 +100,7 @@ class Reporter:
         self._checkpoint, self._output, self._directory = checkpoint, output, directory
         self._overwrite, self._speed = overwrite, speed
         self._how: dict[str, Any] = {"requantize": True, "allow_unknown_keys": allow_unknown_keys}
-        self._model = open_model(checkpoint, **self._how)
+        self._model = turned(open_model(checkpoint, **self._how), False)
         self._stored, self._bytes = stored_input(checkpoint, self._model)
         with self._model.laid_out() as laid:
             self._tokenizer = tokenizer_of(laid)

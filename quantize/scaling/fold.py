@@ -19,6 +19,9 @@ needs x to be read by the consumers alone:
 Keys have no consumer: they meet queries, which are multiplied instead, row by row, while keys are divided. Channels
 that turn together by their position have one scale. That changes no rounding of weights, but that of cached keys.
 
+Where a Hadamard matrix stands before the consumers (hadamard.py), they read channels that it has mixed: there is no
+such place.
+
 In a post-norm model, x = norm(x + sublayer(x)), what all but the last norms give is also added to what comes after, and
 so is what a norm of a sublayer's output gives. A norm of queries or keys has no channel to itself: heads share it.
 """
@@ -94,26 +97,28 @@ class Place:
 
 def places(config: ModelConfig) -> list[Place]:
     """Where a model with ``config`` takes scales, in the order of use."""
-    found: list[Place] = []
+    return [] if config.hadamard else list(_channels(config))
+
+
+def _channels(config: ModelConfig) -> Iterator[Place]:
     for name, stack in config.stacks():
         if stack.embed_norm and config.embedding_width not in (None, config.width):
-            found.append(_between(f"{name}.embed.norm", f"{name}.embed.project"))
+            yield _between(f"{name}.embed.norm", f"{name}.embed.project")
         for i, layer in enumerate(stack.layers):
             for part, sublayer in layer.sublayers():
                 own = f"{name}.layers.{i}.{part}"
-                found += _in_sublayer(own, sublayer, before=stack.placement != "post")
+                yield from _in_sublayer(own, sublayer, before=stack.placement != "post")
                 if isinstance(sublayer, AttentionConfig) and not sublayer.qk_norm:
-                    found.append(_keys(own, sublayer, config))
+                    yield _keys(own, sublayer, config)
         last = _last_norm(name, stack)
         if last is None:
             continue
         if name == "encoder" and config.decoder is not None and not config.heads:  # which read it, too
             cross = [f"decoder.layers.{i}.cross_attention" for i in range(len(config.decoder.layers))]
             keys_and_values = tuple(f"{attention}.{part}" for attention in cross for part in ("k", "v"))
-            found.append(Place(last, (last,), keys_and_values, f"{cross[0]}.kv"))
+            yield Place(last, (last,), keys_and_values, f"{cross[0]}.kv")
         elif name == "decoder" and not config.tie_output:
-            found.append(_between(last, "output"))
-    return found
+            yield _between(last, "output")
 
 
 def _in_sublayer(name: str, sublayer: AttentionConfig | FeedForwardConfig, *, before: bool) -> Iterator[Place]:

@@ -96,17 +96,17 @@ CONFIGS: dict[str, tuple[Change, str]] = {
     "another program's": (lambda c: c.update(format="other"), "format: expected 'pyengine', found 'other'"),
     "no format": (lambda c: c.pop("format"), "format: expected 'pyengine', found None"),
     "newer": (
-        lambda c: c.update(version=5, created_by="pyengine 9.0"),
-        "of version 5 .created by 'pyengine 9.0'., this pyengine reads version 4; update pyengine",
+        lambda c: c.update(version=6, created_by="pyengine 9.0"),
+        "of version 6 .created by 'pyengine 9.0'., this pyengine reads version 5; update pyengine",
     ),
     "version 1": (
         lambda c: c.update(version=1, created_by="pyengine 0.1"),
-        "of version 1 .created by 'pyengine 0.1'., this pyengine reads version 4; convert the checkpoint that it came "
+        "of version 1 .created by 'pyengine 0.1'., this pyengine reads version 5; convert the checkpoint that it came "
         "from again: pyengine quantize CHECKPOINT -o .*/model --overwrite",
     ),
-    "version 3": (
-        lambda c: c.update(version=3),
-        "of version 3 .*: pyengine quantize CHECKPOINT -o .*/model --overwrite",
+    "version 4": (
+        lambda c: c.update(version=4),
+        "of version 4 .*: pyengine quantize CHECKPOINT -o .*/model --overwrite",
     ),
     "newer in every way": (lambda c: (c.clear(), c.update(format="pyengine", version=7)), "of version 7"),
     "version 0": (lambda c: c.update(version=0), "version: expected a positive integer, found 0"),

@@ -15,7 +15,7 @@ import numpy as np
 
 from pyengine.canonical.config import AttentionConfig, ModelConfig
 
-from .transformer import Transformer
+from .transformer import Transformer, hadamard_matrix
 
 __all__ = ["PerturbedTransformer", "float32_bound", "float32_bounds"]
 
@@ -37,9 +37,13 @@ class PerturbedTransformer(Transformer):
         return y + (self._rng.randint(0, 2, y.shape) * 2 - 1) * by
 
     def _linear(self, name: str, x: np.ndarray, weight: str | None = None) -> np.ndarray:
-        magnitudes = np.abs(x) @ np.abs(self._tensors[f"{weight or name}.weight"]).T
+        magnitudes = np.abs(super()._read(x)) @ np.abs(self._tensors[f"{weight or name}.weight"]).T
         magnitudes += np.abs(self._tensors.get(f"{name}.bias", 0))
         return self._moved(super()._linear(name, x, weight), rounding(x.shape[-1] + 2) * magnitudes)
+
+    def _mixed(self, x: np.ndarray) -> np.ndarray:
+        """Sums of up to 2^12 values, step by step."""
+        return self._moved(super()._mixed(x), rounding(12) * (np.abs(x) @ np.abs(hadamard_matrix(x.shape[-1]))))
 
     def _add(self, x: np.ndarray, update: np.ndarray) -> np.ndarray:
         return self._moved(super()._add(x, update), rounding(2) * (np.abs(x) + np.abs(update)))

@@ -26,6 +26,8 @@ from pyengine.canonical.config import (
     default_scale,
 )
 
+from .transformer import hadamard_matrix
+
 __all__ = ["random_config", "random_tensors", "tensor_shapes"]
 
 T = TypeVar("T")
@@ -80,6 +82,7 @@ def random_config(seed: int) -> ModelConfig:
         logit_soft_cap=draw.of(None, 3.0, 30.0) if decoder else None,
         ropes=ropes,
         heads=_heads(draw, width, embedding_width) if encoder else {},
+        hadamard=encoder is None and decoder is not None and decoder.placement != "post" and draw.chance(0.5),
     )
 
 
@@ -266,8 +269,9 @@ def _values(rng: np.random.RandomState, config: ModelConfig, name: str, shape: t
         return rng.uniform(0.02, 0.5, shape)
     if name.endswith("norm.weight") or name.endswith("after.weight"):
         return rng.uniform(0.5, 1.5, shape)
-    if name.endswith("embed.weight"):
-        return rng.normal(0, 1.5 / math.sqrt(config.width) if config.tie_output else 1 / config.embedding_scale, shape)
+    if name.endswith("embed.weight") and not config.tie_output:
+        return rng.normal(0, 1 / config.embedding_scale, shape)
     if name.endswith(".weight"):
-        return rng.normal(0, 1.2 / math.sqrt(shape[1]), shape)
+        size = np.abs(hadamard_matrix(shape[1])).sum(axis=0).max() if config.hadamard else 1
+        return rng.normal(0, (1.5 if name.endswith("embed.weight") else 1.2) / math.sqrt(shape[1] * size), shape)
     return rng.normal(0, 0.5, shape)  # biases, and tables of positions, types and distances

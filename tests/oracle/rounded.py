@@ -54,8 +54,9 @@ class RoundedTransformer(Transformer):
         self._round_activations = activations
         self._round_cache = cache
 
-    def _linear(self, name: str, x: np.ndarray, weight: str | None = None) -> np.ndarray:
-        return super()._linear(name, round_rows(x) if self._round_activations else x, weight)
+    def _read(self, x: np.ndarray) -> np.ndarray:
+        x = super()._read(x)
+        return round_rows(x) if self._round_activations else x
 
     def _scores(self, attention: AttentionConfig, q: np.ndarray, k: np.ndarray, bias: np.ndarray) -> np.ndarray:
         if self._round_cache:

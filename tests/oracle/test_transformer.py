@@ -22,7 +22,7 @@ from .reference import ReferenceModel
 from .rounded import RoundedTransformer, round_rows
 from .transformer import Transformer
 
-SEEDS = range(24)
+SEEDS = (*range(24), 42)  # 42: a table that is the output layer, times a Hadamard matrix
 EVEN = {"encoder": (2, 4, 24), "decoder": (2, 4, 20)}  # heads of 4: their scale is exact in float32
 MARIAN: dict[str, dict[str, Any]] = {
     "equal layers": EVEN,
@@ -78,6 +78,7 @@ def test_random_configurations_have_every_trait() -> None:
         assert len({value for trait, value in seen if trait == name}) > 1, name
     for name in ("types", "relative", "embedding_width", "cap", "logit cap", "window", "rope", "group"):
         assert len({bool(value) for trait, value in seen if trait == name}) == 2, name
+    assert {(True, True), (True, False)} <= {value for trait, value in seen if trait == "hadamard"}
     assert {value for trait, value in seen if trait == "stacks"} == {"encoder", "decoder", "encoder decoder"}
     assert len({value for trait, value in seen if trait == "activation"}) == 8
     assert ("mixed", True) in seen  # parallel with RMS norms, a bias table and windows
@@ -87,6 +88,7 @@ def traits(config: ModelConfig) -> Iterator[tuple[str, object]]:
     yield "stacks", " ".join(name for name, _ in config.stacks())
     yield "embedding_width", config.embedding_width
     yield "logit cap", config.logit_soft_cap
+    yield "hadamard", (config.hadamard, config.tie_output)
     for _, stack in config.stacks():
         for name in ("placement", "norm", "positions", "after_norms", "embed_norm", "final_norm", "slopes", "types"):
             yield name, getattr(stack, name)

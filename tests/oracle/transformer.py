@@ -14,11 +14,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy.linalg import hadamard
 from scipy.special import erf, expit
 
 from pyengine.canonical.config import AttentionConfig, FeedForwardConfig, LayerConfig, ModelConfig, StackConfig
 
-__all__ = ["ACTIVATIONS", "Transformer"]
+__all__ = ["ACTIVATIONS", "Transformer", "hadamard_matrix"]
 
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda x: np.maximum(x, 0),
@@ -30,6 +31,12 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "sigmoid": expit,
     "linear": lambda x: x,
 }
+
+
+def hadamard_matrix(width: int) -> np.ndarray:
+    """[K, K], what ``ModelConfig.hadamard`` means: entries of 1 and -1 for each power of two, at most K / 8."""
+    size = max(2**i for i in range(17) if width % 2**i == 0 and (i == 0 or width >= 8 * 2**i))
+    return np.kron(hadamard(size), np.eye(width // size))
 
 
 def soft_cap(x: np.ndarray, cap: float | None) -> np.ndarray:
@@ -92,7 +99,10 @@ class Transformer:
         self, stack_name: str, stack: StackConfig, ids: np.ndarray, types: Sequence[int] | None
     ) -> np.ndarray:
         table = "decoder" if self.config.share_embeddings else stack_name
-        x = self._tensors[f"{table}.embed.weight"][ids] * self.config.embedding_scale
+        vectors = self._tensors[f"{table}.embed.weight"][ids]
+        if self.config.hadamard and self.config.tie_output:
+            vectors = self._mixed(vectors)
+        x = vectors * self.config.embedding_scale
         if stack.positions == "table":
             x = self._add(x, self._tensors[f"{stack_name}.positions"][: len(ids)])
         if stack.types:
@@ -159,6 +169,8 @@ class Transformer:
         q, k, v = self._queries_keys_values(name, stack, attention, x, x)
         if attention.rope is not None:
             q, k = self._turn(attention.rope, q), self._turn(attention.rope, k)
+        if self.config.hadamard:
+            q, k = self._mixed(q), self._mixed(k) / np.abs(hadamard_matrix(attention.head_width)[0]).sum()
         return self._attend(name, attention, q, k, v, bias, seen)
 
     def _cross_attention(
@@ -211,9 +223,16 @@ class Transformer:
 
     def _linear(self, name: str, x: np.ndarray, weight: str | None = None) -> np.ndarray:
         """W x + b; ``weight``: the name that W has where it is not ``name``."""
-        y = x @ self._tensors[f"{weight or name}.weight"].T
+        y = self._read(x) @ self._tensors[f"{weight or name}.weight"].T
         bias = self._tensors.get(f"{name}.bias")
         return y if bias is None else y + bias
+
+    def _read(self, x: np.ndarray) -> np.ndarray:
+        """Rows as a matrix meets them."""
+        return self._mixed(x) if self.config.hadamard else x
+
+    def _mixed(self, x: np.ndarray) -> np.ndarray:
+        return x @ hadamard_matrix(x.shape[-1]).astype(self.dtype)
 
     def _add(self, x: np.ndarray, update: np.ndarray) -> np.ndarray:
         return x + update

@@ -11,6 +11,7 @@ void pe_kernels_overlay_ref(pe_kernels *table) {
     table->norm = pe_norm_f32_f32__ref;
     table->rmsnorm = pe_rmsnorm_f32_f32__ref;
     table->turn = pe_turn_f32_f32__ref;
+    table->hadamard = pe_hadamard_f32__ref;
     table->gate = pe_gate_f32_f32__ref;
     table->soft_cap = pe_soft_cap_f32__ref;
     table->store_q8 = pe_store_q8_f32__ref;

@@ -1,4 +1,4 @@
-/* Reference: quantization, norms, rotary positions, gates, soft caps, and the two passes over a row of logits. */
+/* Reference: quantization, norms, rotary positions, Hadamard products, gates, soft caps, passes over rows of logits. */
 #include "kernels/ref/ref.h"
 
 void pe_quantize_q8r_f32__ref(const float *x, int64_t n, int64_t n_padded, uint8_t flip, int8_t *q, float *scale) {
@@ -42,6 +42,16 @@ void pe_turn_f32_f32__ref(float *x, int64_t dims, const float *cosines, const fl
         x[i] = a * cosines[i] - b * sines[i];
         x[i + half] = b * cosines[i] + a * sines[i];
     }
+}
+
+void pe_hadamard_f32__ref(float *x, int64_t n) {
+    for (int64_t s = n / pe_hadamard_size(n); s < n; s *= 2)
+        for (int64_t i = 0; i < n; i++) {
+            if (i / s % 2) continue;
+            const float a = x[i], b = x[i + s];
+            x[i] = a + b;
+            x[i + s] = a - b;
+        }
 }
 
 void pe_gate_f32_f32__ref(float *x, int64_t n, pe_activation activation) {

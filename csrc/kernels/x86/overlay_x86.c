@@ -13,6 +13,7 @@ void pe_kernels_overlay_avx2(pe_kernels *table) {
     table->norm = pe_norm_f32_f32__avx2;
     table->rmsnorm = pe_rmsnorm_f32_f32__avx2;
     table->turn = pe_turn_f32_f32__avx2;
+    table->hadamard = pe_hadamard_f32__avx2;
     table->gate = pe_gate_f32_f32__avx2;
     table->soft_cap = pe_soft_cap_f32__avx2;
     table->store_q8 = pe_store_q8_f32__avx2;
@@ -33,6 +34,7 @@ void pe_kernels_overlay_avx512vnni(pe_kernels *table) {
     table->norm = pe_norm_f32_f32__avx512vnni;
     table->rmsnorm = pe_rmsnorm_f32_f32__avx512vnni;
     table->turn = pe_turn_f32_f32__avx512vnni;
+    table->hadamard = pe_hadamard_f32__avx512vnni;
     table->gate = pe_gate_f32_f32__avx512vnni;
     table->soft_cap = pe_soft_cap_f32__avx512vnni;
     table->store_q8 = pe_store_q8_f32__avx512vnni;

@@ -1,4 +1,4 @@
-/* AVX2: quantization, norms, rotary positions, gates, soft caps, and the two passes over a row of logits. */
+/* AVX2: quantization, norms, rotary positions, Hadamard products, gates, soft caps, passes over rows of logits. */
 #include "kernels/x86/vec_avx2.h"
 #include "kernels/x86/x86.h"
 
@@ -75,6 +75,34 @@ void pe_turn_f32_f32__avx2(float *x, int64_t dims, const float *cosines, const f
         store(x, i, half, _mm256_sub_ps(_mm256_mul_ps(a, c), _mm256_mul_ps(b, s)));
         store(x + half, i, half, _mm256_add_ps(_mm256_mul_ps(b, c), _mm256_mul_ps(a, s)));
     }
+}
+
+/* Two steps of a Hadamard product at once, s and 2 s. */
+static void four_parts(float *x, int64_t s) {
+    for (int64_t i = 0; i < s; i += 8) {
+        const __m256 a = load(x, i, s), b = load(x + s, i, s), c = load(x + 2 * s, i, s), d = load(x + 3 * s, i, s);
+        const __m256 ab = _mm256_add_ps(a, b), a_b = _mm256_sub_ps(a, b);
+        const __m256 cd = _mm256_add_ps(c, d), c_d = _mm256_sub_ps(c, d);
+        store(x, i, s, _mm256_add_ps(ab, cd));
+        store(x + s, i, s, _mm256_add_ps(a_b, c_d));
+        store(x + 2 * s, i, s, _mm256_sub_ps(ab, cd));
+        store(x + 3 * s, i, s, _mm256_sub_ps(a_b, c_d));
+    }
+}
+
+static void two_parts(float *x, int64_t s) {
+    for (int64_t i = 0; i < s; i += 8) {
+        const __m256 a = load(x, i, s), b = load(x + s, i, s);
+        store(x, i, s, _mm256_add_ps(a, b));
+        store(x + s, i, s, _mm256_sub_ps(a, b));
+    }
+}
+
+void pe_hadamard_f32__avx2(float *x, int64_t n) {
+    int64_t s = n / pe_hadamard_size(n);
+    for (; 4 * s <= n; s *= 4)
+        for (int64_t i = 0; i < n; i += 4 * s) four_parts(x + i, s);
+    if (s < n) two_parts(x, s);
 }
 
 void pe_gate_f32_f32__avx2(float *x, int64_t n, pe_activation activation) {

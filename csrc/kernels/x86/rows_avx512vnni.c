@@ -1,4 +1,4 @@
-/* AVX-512: quantization, norms, rotary positions, gates, soft caps, and the two passes over a row of logits. */
+/* AVX-512: quantization, norms, rotary positions, Hadamard products, gates, soft caps, passes over rows of logits. */
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 
@@ -76,6 +76,37 @@ void pe_turn_f32_f32__avx512vnni(float *x, int64_t dims, const float *cosines, c
         _mm512_mask_storeu_ps(x + i, live, _mm512_sub_ps(_mm512_mul_ps(a, c), _mm512_mul_ps(b, s)));
         _mm512_mask_storeu_ps(x + half + i, live, _mm512_add_ps(_mm512_mul_ps(b, c), _mm512_mul_ps(a, s)));
     }
+}
+
+/* Two steps of a Hadamard product at once, s and 2 s. */
+static void four_parts(float *x, int64_t s) {
+    for (int64_t i = 0; i < s; i += 16) {
+        const __mmask16 live = pe_mask16(s - i);
+        const __m512 a = _mm512_maskz_loadu_ps(live, x + i), b = _mm512_maskz_loadu_ps(live, x + s + i);
+        const __m512 c = _mm512_maskz_loadu_ps(live, x + 2 * s + i), d = _mm512_maskz_loadu_ps(live, x + 3 * s + i);
+        const __m512 ab = _mm512_add_ps(a, b), a_b = _mm512_sub_ps(a, b);
+        const __m512 cd = _mm512_add_ps(c, d), c_d = _mm512_sub_ps(c, d);
+        _mm512_mask_storeu_ps(x + i, live, _mm512_add_ps(ab, cd));
+        _mm512_mask_storeu_ps(x + s + i, live, _mm512_add_ps(a_b, c_d));
+        _mm512_mask_storeu_ps(x + 2 * s + i, live, _mm512_sub_ps(ab, cd));
+        _mm512_mask_storeu_ps(x + 3 * s + i, live, _mm512_sub_ps(a_b, c_d));
+    }
+}
+
+static void two_parts(float *x, int64_t s) {
+    for (int64_t i = 0; i < s; i += 16) {
+        const __mmask16 live = pe_mask16(s - i);
+        const __m512 a = _mm512_maskz_loadu_ps(live, x + i), b = _mm512_maskz_loadu_ps(live, x + s + i);
+        _mm512_mask_storeu_ps(x + i, live, _mm512_add_ps(a, b));
+        _mm512_mask_storeu_ps(x + s + i, live, _mm512_sub_ps(a, b));
+    }
+}
+
+void pe_hadamard_f32__avx512vnni(float *x, int64_t n) {
+    int64_t s = n / pe_hadamard_size(n);
+    for (; 4 * s <= n; s *= 4)
+        for (int64_t i = 0; i < n; i += 4 * s) four_parts(x + i, s);
+    if (s < n) two_parts(x, s);
 }
 
 void pe_gate_f32_f32__avx512vnni(float *x, int64_t n, pe_activation activation) {

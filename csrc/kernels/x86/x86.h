@@ -17,6 +17,7 @@ void pe_quantize_q8r_f32__avx2(const float *x, int64_t n, int64_t n_padded, uint
 void pe_norm_f32_f32__avx2(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y);
 void pe_rmsnorm_f32_f32__avx2(const float *x, int64_t n, const float *weight, float eps, float *y);
 void pe_turn_f32_f32__avx2(float *x, int64_t dims, const float *cosines, const float *sines);
+void pe_hadamard_f32__avx2(float *x, int64_t n);
 void pe_gate_f32_f32__avx2(float *x, int64_t n, pe_activation activation);
 void pe_soft_cap_f32__avx2(float *x, int64_t n, float cap);
 void pe_exp_sum_f32__avx2(const float *x, int64_t n, float *max, float *sum);
@@ -36,6 +37,7 @@ void pe_norm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight,
                                  float *y);
 void pe_rmsnorm_f32_f32__avx512vnni(const float *x, int64_t n, const float *weight, float eps, float *y);
 void pe_turn_f32_f32__avx512vnni(float *x, int64_t dims, const float *cosines, const float *sines);
+void pe_hadamard_f32__avx512vnni(float *x, int64_t n);
 void pe_gate_f32_f32__avx512vnni(float *x, int64_t n, pe_activation activation);
 void pe_soft_cap_f32__avx512vnni(float *x, int64_t n, float cap);
 void pe_exp_sum_f32__avx512vnni(const float *x, int64_t n, float *max, float *sum);

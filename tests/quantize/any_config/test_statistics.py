@@ -33,7 +33,7 @@ class Recording(Transformer):
         gated = key == "ffn.up" and f"{stem}.gate.weight" in self._tensors
         if key not in READ_WITH and not gated:
             packed = f"{stem}.{FUSED.get(key, part)}" if stem else name
-            self.seen.setdefault(packed, []).append(x)
+            self.seen.setdefault(packed, []).append(self._read(x))
         return super()._linear(name, x, weight)
 
 
