@@ -155,6 +155,11 @@ class Reporter:
                 "Scales of channels were moved between layers: the output errors of these are not shown, since their "
                 "weights are no longer those of the checkpoint, nor are ranges of inputs, which are others now."
             )
+        if report.hadamard:
+            notes.append(
+                "What matrices read is multiplied by a Hadamard matrix, and so are they, which spreads outliers over "
+                "channels; matrices and ranges are shown without it."
+            )
         layers = [
             self._layer(row, directory, method, statistics, moved) for row in report.tensors if row.kind == "matrix"
         ]

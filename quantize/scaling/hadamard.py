@@ -8,8 +8,8 @@ adjacent channels, h the largest power of two that leaves at least 8 of them: th
 
 The engine multiplies rows by H, additions alone, before it rounds them (docs/numerics.md); weights are divided by h,
 which changes no bit. Heads of queries and keys are multiplied as well, once they have turned by their positions: scores
-stay, and cached keys round better. The vectors of a table that is the output layer as well are W H / h, and times H again what they
-were.
+stay, and cached keys round better. The vectors of a table that is the output layer as well are W H / h, and times H
+again what they were.
 """
 
 from __future__ import annotations

@@ -138,6 +138,17 @@ def test_a_comparison_is_of_the_matrices_themselves(tmp_path: Path) -> None:
     assert len(pairs) > 5 and all(pair.snr_db is not None and 30 < pair.snr_db < 60 for pair in pairs)
 
 
+def test_a_report_says_so(tmp_path: Path) -> None:
+    """And shows matrices as they were: those of the checkpoint, rounded."""
+    pytest.importorskip("matplotlib")
+    convert(random_model(TIED), tmp_path / "model", weights="float32")
+    report = "--report", str(tmp_path / "page")
+    assert main([str(tmp_path / "model"), "-o", str(tmp_path / "out"), *report]) == 0
+    written = json.loads((tmp_path / "page" / "report.json").read_text("utf-8"))
+    assert any("Hadamard" in note for note in written["notes"])
+    assert all(layer["snr_db"] > 30 for layer in written["layers"])
+
+
 def test_the_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert(random_model(UNTIED), tmp_path / "model", weights="float32")
     for more, expected in (((), True), (("--no-hadamard",), False)):
