@@ -19,7 +19,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -55,6 +55,7 @@ UNIFORM, SAME, ZEROS = "int4g32, gptq", "mixed, as int4g32", "int4g64z, gptq"
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
     "int8": ({}, {}, FLOAT),
     "int8, as used": ({}, {}, USED),
+    "int8, plain, as used": ({"hadamard": False}, {}, USED),
     G32: ({"weights": "int4g32", "method": "mse"}, {}, FLOAT),
     "int4g32z": ({"weights": "int4g32z", "method": "mse"}, {}, FLOAT),
     UNIFORM: ({"weights": "int4g32"}, {"method": "gptq"}, FLOAT),
@@ -62,6 +63,10 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
     "int4g64, awq": ({"weights": "int4g64"}, {"method": "awq"}, FLOAT),
     G64: ({"weights": "int4g64"}, {"method": "gptq"}, FLOAT),
     "int4g64, gptq, as used": ({"weights": "int4g64"}, {"method": "gptq"}, USED),
+    "int4g64h, gptq": ({"weights": "int4g64", "hadamard": True}, {"method": "gptq"}, FLOAT),
+    "int4g64h, gptq, as used": ({"weights": "int4g64", "hadamard": True}, {"method": "gptq"}, USED),
+    "int4g64zh, gptq, as used": ({"weights": "int4g64z", "hadamard": True}, {"method": "gptq"}, USED),
+    "int4g32h": ({"weights": "int4g32", "method": "mse", "hadamard": True}, {}, FLOAT),
     ZEROS: ({"weights": "int4g64z"}, {"method": "gptq"}, FLOAT),
     SAME: ({"weights": "int4g64"}, {"method": "gptq", "bits": 0.0}, FLOAT),
     MIXED: ({"weights": "int4g64"}, {"method": "gptq", "bits": 5.0}, FLOAT),
@@ -96,9 +101,12 @@ class Work:
         self._folder = folder / "rounding"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._folder / f"{tokens}.json"
-        self.state = self._folder / "calibration"
         held = json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
         self.found = {label: Found(**each) for label, each in held.items()}
+
+    def state(self, how: Mapping[str, Any]) -> Path:
+        """Of the calibration that conversions of the same model go on from."""
+        return self._folder / ("calibration, hadamard" if how.get("hadamard") else "calibration")
 
     def place(self, label: str) -> Path:
         """Of the model of a way."""
@@ -151,7 +159,7 @@ def converted(checkpoint: Path, work: Work, label: str, text: Text, threads: int
         if "bits" in calibrated:
             given["target_bytes"] = target_bytes(checkpoint, calibrated["bits"])
             how["tensors"] = [("decoder.embed", "int8")]
-        how["calibration"] = Calibration([(None, window) for window in text.seen], state=work.state, **given)
+        how["calibration"] = Calibration([(None, window) for window in text.seen], state=work.state(how), **given)
     if not place.exists():
         convert(checkpoint, place, **how)
         found.seconds = time.perf_counter() - start
