@@ -18,7 +18,7 @@ from pyengine import _core
 from pyengine.cpus import usable_cpus
 from pyengine.pages import HUGE_PAGE
 
-__all__ = ["CACHED", "MEMORY", "SECOND_LEVEL", "Limits", "best", "measure", "operations_a_cycle", "stream"]
+__all__ = ["CACHED", "MEMORY", "SECOND_LEVEL", "Limits", "best", "compared", "measure", "operations_a_cycle", "stream"]
 
 SECOND_LEVEL = 1_000_000
 CACHED = 52_000_000
@@ -69,30 +69,33 @@ def best(found: list[Limits]) -> Limits:
 
 
 def stream(size: int, threads: int) -> float:
-    """Bytes a second that the C library's memcmp reads, in small and in huge pages, whichever is faster.
+    """Bytes a second that the C library's memcmp reads, in small and in huge pages: the best pass of all.
 
-    It shares nothing with limits.c: the library's own vector code compares two halves that are equal. A quarter of a
-    second for each kind of pages.
+    It shares nothing with limits.c: the library's own vector code compares two halves that are equal.
     """
+    return max(max(compared(size, threads, huge=huge)) for huge in (False, True))
+
+
+def compared(size: int, threads: int, *, huge: bool) -> list[float]:
+    """Bytes a second of each pass of memcmp over a buffer, for a quarter of a second."""
     memcmp = ctypes.CDLL(None).memcmp
     memcmp.restype, memcmp.argtypes = ctypes.c_int, (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    best, part = 0.0, size // threads // 2 * 2
-    for huge in (False, True):
-        room = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        room.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
-        values = np.frombuffer(room, np.uint8)
-        values[:] = 1
-        start = values.ctypes.data + -values.ctypes.data % HUGE_PAGE
+    rates, part = list[float](), size // threads // 2 * 2
+    room = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    room.madvise(mmap.MADV_HUGEPAGE if huge else mmap.MADV_NOHUGEPAGE)
+    values = np.frombuffer(room, np.uint8)
+    values[:] = 1
+    start = values.ctypes.data + -values.ctypes.data % HUGE_PAGE
 
-        def compare(i: int) -> int:
-            return memcmp(start + i * part, start + i * part + part // 2, part // 2)  # noqa: B023
+    def compare(i: int) -> int:
+        return memcmp(start + i * part, start + i * part + part // 2, part // 2)
 
-        with ThreadPoolExecutor(threads) as pool:
-            end = time.perf_counter() + 0.25
-            while (begun := time.perf_counter()) < end:
-                assert not any(pool.map(compare, range(threads)))
-                best = max(best, part * threads / (time.perf_counter() - begun))
-    return best
+    with ThreadPoolExecutor(threads) as pool:
+        end = time.perf_counter() + 0.25
+        while (begun := time.perf_counter()) < end:
+            assert not any(pool.map(compare, range(threads)))
+            rates.append(part * threads / (time.perf_counter() - begun))
+    return rates
 
 
 def operations_a_cycle(cpu: dict[str, str]) -> int | None:

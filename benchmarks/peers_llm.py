@@ -21,7 +21,8 @@ model writes half as many. pyengine runs by `stream` and `generate`, its text in
 without text. A ratio is the median over pairs of calls in turn, with the smallest and the largest.
 
 Limits are measured in the same run, with as many threads. Shares of them: for decoding, bytes of the weights that a
-step reads (keys and values not counted) against the bandwidth over so many bytes; for prompts, operations of their
+step reads (keys and values not counted) against the bandwidth over so many bytes, measured right before each call, for
+what others on a machine leave of it changes from second to second; for prompts, operations of their
 matrices (attention and output layer not counted) against the int8 peak of the best instruction set here. Fresh
 processes load from a warm page cache and go on behind a prompt of 512; the cache has the bytes that pyengine says.
 Perplexity is of the same windows of 1,024 ids, each behind a start token; by default of the example's short test set.
@@ -94,10 +95,15 @@ class Turns:
     tokens: int
     ours: list[float] = field(default_factory=list)
     peer: list[float] = field(default_factory=list)
+    reads: list[float] = field(default_factory=list)  # bytes a second right before each call, where it is measured
 
     @property
     def rate(self) -> float:
         return self.tokens / median(self.ours)
+
+    def share(self, size: int) -> float:
+        """Of the bandwidth, at so many bytes a token: call by call."""
+        return median(size * self.tokens / own / read for own, read in zip(self.ours, self.reads, strict=True))
 
     @property
     def peer_rate(self) -> float | None:
@@ -123,8 +129,8 @@ def row_operations(directory: ModelDirectory) -> float:
     return 2.0 * sum(n * k for name, (n, k) in shapes if name.startswith("decoder.layers"))
 
 
-def take_turns(own: Worker, peer: Worker | None, vocab: int, extent: Extent) -> dict[str, Turns]:
-    """Of every row, what was found."""
+def take_turns(own: Worker, peer: Worker | None, vocab: int, extent: Extent, size: int) -> dict[str, Turns]:
+    """Of every row, what was found; `size`: bytes that a step reads."""
     rng = np.random.default_rng(1)
 
     def writing(count: int, length: int, new: int) -> Writing:
@@ -150,6 +156,8 @@ def take_turns(own: Worker, peer: Worker | None, vocab: int, extent: Extent) -> 
             if count >= pairs and time.monotonic() - begun > extent.seconds:
                 break
             job = writing(*shape)
+            if DECODE in rows:
+                found[DECODE].reads.append(median(limits.compared(size, extent.threads, huge=True)))
             for worker in workers if count % 2 == 0 else workers[::-1]:
                 done = worker.run(job)
                 for row, seconds in zip(rows, (done.first, done.total - (done.first or 0)), strict=True):
@@ -230,7 +238,7 @@ class Bench:
                 file = language_models.peer_file(self._source, kind, self._options.work, extent.threads)
                 setups.append(Setup(LLAMA_CPP, file, extent.threads))
             workers = [Worker(setup, writer) for setup in setups]
-            turns = take_turns(workers[0], workers[1] if kind else None, vocab, extent)
+            turns = take_turns(workers[0], workers[1] if kind else None, vocab, extent, sizes[weights])
             found |= {(types, row): each for row, each in turns.items()}
             if self._name != RANDOM or extent is QUICK:
                 judged.rows.append([types, *self._perplexities(weights, workers)])
@@ -251,7 +259,7 @@ class Bench:
             weights = types.partition(" ")[0]
             read = work = None
             if row == DECODE:
-                read = 100 * each.rate * sizes[weights] / limit.read(sizes[weights])
+                read = 100 * each.share(sizes[weights])
             elif row in (SHORT, LONG) and limit.int8(isa):
                 work = 100 * each.rate * row_operations(self._directories[weights]) / limit.int8(isa)
             shown = spread(each.ratios) if each.ratios else None
@@ -259,9 +267,14 @@ class Bench:
         report.tables.extend([rows, *([judged] if judged.rows else []), fresh])
         report.settings[f"{self._name}: limits"] = limit.figures
         report.settings[f"{self._name}: extent"] = asdict(extent)
-        reads = ", ".join(f"{limit.read(size) / 1e9:.1f} GB/s over {size / 1e6:,.0f} MB" for size in sizes.values())
+        reads = [
+            f"{median(each.reads) / 1e9:.1f} GB/s over {sizes[types.partition(' ')[0]] / 1e6:,.0f} MB"
+            for (types, row), each in found.items() if row == DECODE
+        ]  # fmt: skip
         peak = f"{limit.int8(isa) / 1e9:,.0f} GOPS of int8 on {isa}"
-        report.notes.append(f"{self._name}: limits with {extent.threads} threads: {reads}; {peak}.")
+        most = ", ".join(f"{limit.read(size) / 1e9:.1f} GB/s" for size in sizes.values())
+        found_reads = f"in turn with decoding (medians) {', '.join(reads)}, at most {most} before and behind"
+        report.notes.append(f"{self._name}: limits with {extent.threads} threads: {found_reads}; {peak}.")
         llm_verdicts.judge_rows(self._name, rows, found, report)
         llm_verdicts.judge_fresh(self._name, loaded, {w: size_of(path) for w, path in self._own.items()}, report)
 
