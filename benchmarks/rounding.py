@@ -63,10 +63,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
     "int4g64, awq": ({"weights": "int4g64"}, {"method": "awq"}, FLOAT),
     G64: ({"weights": "int4g64"}, {"method": "gptq"}, FLOAT),
     "int4g64, gptq, as used": ({"weights": "int4g64"}, {"method": "gptq"}, USED),
-    "int4g64h, gptq": ({"weights": "int4g64", "hadamard": True}, {"method": "gptq"}, FLOAT),
-    "int4g64h, gptq, as used": ({"weights": "int4g64", "hadamard": True}, {"method": "gptq"}, USED),
-    "int4g64zh, gptq, as used": ({"weights": "int4g64z", "hadamard": True}, {"method": "gptq"}, USED),
-    "int4g32h": ({"weights": "int4g32", "method": "mse", "hadamard": True}, {}, FLOAT),
+    "int4g64, plain, gptq, as used": ({"weights": "int4g64", "hadamard": False}, {"method": "gptq"}, USED),
     ZEROS: ({"weights": "int4g64z"}, {"method": "gptq"}, FLOAT),
     SAME: ({"weights": "int4g64"}, {"method": "gptq", "bits": 0.0}, FLOAT),
     MIXED: ({"weights": "int4g64"}, {"method": "gptq", "bits": 5.0}, FLOAT),
@@ -104,9 +101,10 @@ class Work:
         held = json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
         self.found = {label: Found(**each) for label, each in held.items()}
 
-    def state(self, how: Mapping[str, Any]) -> Path:
-        """Of the calibration that conversions of the same model go on from."""
-        return self._folder / ("calibration, hadamard" if how.get("hadamard") else "calibration")
+    def state(self, how: Mapping[str, Any], calibrated: Mapping[str, Any]) -> Path:
+        """Of the calibration of this model, with a Hadamard matrix or plain, that conversions go on from."""
+        plain = how.get("hadamard") is False or calibrated["method"] == "awq"
+        return self._folder / ("calibration, plain" if plain else "calibration")
 
     def place(self, label: str) -> Path:
         """Of the model of a way."""
@@ -159,7 +157,7 @@ def converted(checkpoint: Path, work: Work, label: str, text: Text, threads: int
         if "bits" in calibrated:
             given["target_bytes"] = target_bytes(checkpoint, calibrated["bits"])
             how["tensors"] = [("decoder.embed", "int8")]
-        how["calibration"] = Calibration([(None, window) for window in text.seen], state=work.state(how), **given)
+        how["calibration"] = Calibration([(None, window) for window in text.seen], state=work.state(how, given), **given)
     if not place.exists():
         convert(checkpoint, place, **how)
         found.seconds = time.perf_counter() - start

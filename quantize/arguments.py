@@ -199,8 +199,8 @@ def _add_rounding(group: argparse._ArgumentGroup) -> None:
     add(
         "--hadamard",
         action=argparse.BooleanOptionalAction,
-        help="multiply what matrices read by a Hadamard matrix, which spreads outliers: of language models, the "
-        "default of theirs in int8 without other scales",
+        help="multiply what matrices read by a Hadamard matrix, which spreads outliers; the default for language models "
+        "in int8 that get no scales of channels",
     )
 
 
@@ -324,6 +324,8 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error(f"--method {options.method} needs text: --calibrate FILE")
     if options.smooth and options.weights == "float32" and not options.tensor:
         parser.error("--smooth has a meaning where weights are rounded: --weights int8 or int4")
+    if options.hadamard and (options.smooth or options.method == "awq"):
+        parser.error("--hadamard mixes channels: --smooth and awq have none left to scale")
     if options.smooth and not options.calibrate:
         parser.error("--smooth needs text: --calibrate FILE")
     if options.calibrate and (options.report_only or not _uses_text(options)):

@@ -30,8 +30,9 @@ class _ByFile(LoadFileScheduling):
         return str(path.parent if path.parent.name == "kernels" else path)
 
 
+@pytest.hookimpl(optionalhook=True)  # -p no:xdist does without
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFile:
-    """In place of loadgroup, whose groups xdist 3.8 loses with pytest 9.2."""
+    """Whatever --dist says."""
     return _ByFile(config, log)
 
 

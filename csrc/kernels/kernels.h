@@ -175,7 +175,7 @@ typedef struct pe_kernels {
 
     /* A row times a Hadamard matrix, in place (Sylvester's, unnormalized; Ashkboos et al., 2024): with h =
        pe_hadamard_size(n) and x as [h][n / h], column by column. Step by step, s = n / h, 2 n / h, ... n / 2: values s
-       apart within 2 s become their sum and their difference. Twice gives h times the row. */
+       apart within 2 s become their sum and their difference. Twice gives h times the row. n at least 1. */
     void (*hadamard)(float *x, int64_t n);
 
     /* A gated feed-forward's n units, in place, in whole blocks: x holds 16 columns of gate and 16 of up in turn, as a
@@ -217,7 +217,8 @@ void pe_kernels_overlay_avx2(pe_kernels *table);
 void pe_kernels_overlay_avx512vnni(pe_kernels *table);
 #endif
 
-/* How many parts of a row of n are mixed: the largest power of two that leaves parts of at least 8. */
+/* How many parts of a row of n are mixed: the largest power of two that leaves parts of at least 8
+   (hadamard_size of quantize/scaling/hadamard.py). */
 static inline int64_t pe_hadamard_size(int64_t n) {
     int64_t size = 1;
     while (n % (2 * size) == 0 && n / (2 * size) >= 8) size *= 2;

@@ -63,7 +63,7 @@ typedef struct pe_head {
 
 typedef struct pe_model {
     pe_kernels kernels;
-    bool hadamard;  /* rows are multiplied by a Hadamard matrix before each product; a decoder alone has this */
+    bool hadamard;  /* rows are multiplied by a Hadamard matrix before each product; never of an encoder */
     bool int8_rows; /* some weights are rounded: their products read rows in int8 */
     pe_kv_type kv;
     int64_t width;

@@ -240,16 +240,18 @@ static void answer_states(pe_thread *thread, const stream *s, float *states) {
     pe_barrier(thread);
 }
 
+/* A row that is prepared. */
+static void copy_row(const pe_rows *from, int64_t row, const pe_rows *to, int64_t i, int64_t k) {
+    memcpy(to->x + i * to->ld, from->x + row * from->ld, (size_t)k * sizeof *to->x);
+    if (!to->q) return;
+    memcpy(to->q + i * to->ldq, from->q + row * from->ldq, (size_t)pe_round_up(k, PE_MAX_GROUP));
+    to->scale[i] = from->scale[row];
+}
+
 static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *plan) {
     const pe_session *session = s->session;
-    const pe_rows *in = &s->rows.in;
-    pe_rows own = s->context; /* of this thread's: rows of in are multiplied by a Hadamard matrix already */
-    own.hadamard = false;
-    const pe_rows *asked = &own;
-    for (int64_t i; pe_take(thread, plan->logits.n_rows, &i);) {
-        memcpy(asked->x + i * asked->ld, in->x + plan->logit_rows[i] * in->ld, (size_t)s->rows.width * sizeof(float));
-        pe_prepare(s->kernels, asked, i, s->rows.width);
-    }
+    const pe_rows *in = &s->rows.in, *asked = &s->context;
+    for (int64_t i; pe_take(thread, plan->logits.n_rows, &i);) copy_row(in, plan->logit_rows[i], asked, i, s->rows.width);
     pe_barrier(thread);
     pe_observe(thread, session, &session->model->output, asked, plan->logits.n_rows);
     if (session->answers_lists) {

@@ -24,7 +24,7 @@ static uint8_t *const *pages_of(const pe_attend_job *job, const pe_row *row) {
 }
 
 /* Norms and turns `n` adjacent heads of a row in place, and multiplies them by a Hadamard matrix. */
-static void turn_heads(const pe_kernels *kernels, const pe_attend_job *job, int64_t r, const float *weight, float *x,
+static void finish_heads(const pe_kernels *kernels, const pe_attend_job *job, int64_t r, const float *weight, float *x,
                        int64_t n) {
     const pe_heads *heads = job->heads;
     if (!weight && heads->rope < 0 && !heads->hadamard) return;
@@ -46,7 +46,7 @@ static void store(const pe_kernels *kernels, const pe_attend_job *job, const pe_
     uint8_t *page = pages_of(job, row + r)[row[r].position / PE_PAGE] + job->heads->offset + head * bytes;
     float *k = job->k + r * job->ld + head * d;
     const float *v = job->v + r * job->ld + head * d;
-    turn_heads(kernels, job, r, job->heads->k_norm, k, end - head);
+    finish_heads(kernels, job, r, job->heads->k_norm, k, end - head);
     if (job->kv == PE_KV_Q8) {
         const pe_token token = {end - head, d, k, v, page, slot};
         kernels->store_q8(&token);
@@ -58,7 +58,7 @@ static void store(const pe_kernels *kernels, const pe_attend_job *job, const pe_
 void pe_op_store(pe_thread *thread, const pe_kernels *kernels, const pe_attend_job *job, const pe_row *row,
                  int64_t n_rows) {
     for (int64_t r; pe_take(thread, n_rows, &r);) {
-        if (job->q) turn_heads(kernels, job, r, job->heads->q_norm, job->q + r * job->ld, job->heads->n);
+        if (job->q) finish_heads(kernels, job, r, job->heads->q_norm, job->q + r * job->ld, job->heads->n);
         store(kernels, job, row, r, 0, job->heads->kv);
     }
 }
@@ -119,7 +119,7 @@ void pe_op_attend(pe_thread *thread, const pe_kernels *kernels, const pe_attend_
         for (int64_t r = first; r < end; r++) {
             if (job->store) store(kernels, job, row, r, kv, kv_end);
             if (job->store || job->side == PE_MEMORY)
-                turn_heads(kernels, job, r, heads->q_norm, job->q + r * job->ld + kv * group * heads->width,
+                finish_heads(kernels, job, r, heads->q_norm, job->q + r * job->ld + kv * group * heads->width,
                            (kv_end - kv) * group);
         }
         for (int64_t r = first, next; r < end; r = next) {

@@ -178,7 +178,7 @@ class ModelConfig:
     ``logit_soft_cap``: cap * tanh(logit / cap).
     ``hadamard``: every row that a matrix multiplies is multiplied by a Hadamard matrix first, and the tensors are the
     matrices times its inverse, the output layer among them, and so is each head of queries and keys
-    (quantize/scaling/hadamard.py). Of a decoder alone.
+    (quantize/scaling/hadamard.py). Only where ``takes_hadamard``.
     ``heads``: what may be read of the encoder's states, by name.
     """
 
@@ -222,6 +222,11 @@ class ModelConfig:
                 layers.append(dataclasses.replace(layer, feed_forward=own.pop("ffn"), **own))
             stacks[name] = dataclasses.replace(stack, layers=tuple(layers))
         return dataclasses.replace(self, **stacks)
+
+    @property
+    def takes_hadamard(self) -> bool:
+        """Whether ``hadamard`` may be set: a decoder alone, whose matrices read what norms give."""
+        return self.encoder is None and self.decoder is not None and self.decoder.placement != "post"
 
     def rope_set(self, length: int) -> int:
         """Which set of frequencies the rows of a sequence take (``Plan.rope_sets``) that may come to ``length`` tokens.

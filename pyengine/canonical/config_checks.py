@@ -94,10 +94,8 @@ def _stacks(config: ModelConfig) -> Iterator[Complaint]:
 
 
 def _hadamard(config: ModelConfig) -> Iterator[Complaint]:
-    if config.hadamard and (config.encoder is not None or config.decoder is None):
-        yield "hadamard", "expected false, there is an encoder, whose states others read"
-    elif config.hadamard and config.decoder is not None and config.decoder.placement == "post":
-        yield "hadamard", 'expected false, matrices read the sums of the placement "post" themselves'
+    if config.hadamard and not config.takes_hadamard:
+        yield "hadamard", 'expected false but for a decoder alone whose placement is not "post"'
 
 
 def _output(config: ModelConfig) -> Iterator[Complaint]:

@@ -19,6 +19,7 @@ from pyengine.quantize.opening import read_matrix, read_model
 from pyengine.quantize.report import ChangedLine, CompressionReport, EndToEnd, Layer, States
 from pyengine.quantize.report.conversion import outliers
 from pyengine.quantize.report.data import QUANTILES
+from pyengine.quantize.scaling.hadamard import with_hadamard
 from pyengine.quantize.seeing.calibration import calibrate, in_memory_engine
 from pyengine.quantize.seeing.statistics import InputStatistics, inputs_of
 from pyengine.quantize.seeing.text import Line, Text
@@ -51,7 +52,7 @@ def comparison_report(
     notes: tuple[str, ...] = ()
     if len(samples) > _MEASURED:
         notes = (f"Output errors and outlier channels are those of the first {_MEASURED} lines of the text.",)
-    model = read_model(a)
+    model = with_hadamard(read_model(a), False)  # as read_matrix gives matrices
     engine = in_memory_engine(model.config, model.generation, model.tensors)
     statistics = calibrate(engine, None, samples[:_MEASURED])
     engine.close()

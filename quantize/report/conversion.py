@@ -10,6 +10,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import compress
 from pathlib import Path
@@ -53,7 +54,7 @@ from pyengine.quantize.report import (
 from pyengine.quantize.report.words import percent
 from pyengine.quantize.rounding.by_inputs import CALIBRATED
 from pyengine.quantize.scaling.fold import places
-from pyengine.quantize.scaling.hadamard import turned
+from pyengine.quantize.scaling.hadamard import with_hadamard
 from pyengine.quantize.seeing.calibration import calibrate
 from pyengine.quantize.seeing.static_ranges import sampled_errors
 from pyengine.quantize.seeing.statistics import InputStatistics, inputs_of
@@ -100,7 +101,7 @@ class Reporter:
         self._checkpoint, self._output, self._directory = checkpoint, output, directory
         self._overwrite, self._speed = overwrite, speed
         self._how: dict[str, Any] = {"requantize": True, "allow_unknown_keys": allow_unknown_keys}
-        self._model = turned(open_model(checkpoint, **self._how), False)
+        self._model = with_hadamard(open_model(checkpoint, **self._how), False)
         self._stored, self._bytes = stored_input(checkpoint, self._model)
         with self._model.laid_out() as laid:
             self._tokenizer = tokenizer_of(laid)
@@ -157,8 +158,8 @@ class Reporter:
             )
         if report.hadamard:
             notes.append(
-                "What matrices read is multiplied by a Hadamard matrix, and so are they, which spreads outliers over "
-                "channels; matrices and ranges are shown without it."
+                "Matrices, and the rows that they read, are multiplied by a Hadamard matrix, which spreads outliers over "
+                "channels. Both are shown without it here."
             )
         layers = [
             self._layer(row, directory, method, statistics, moved) for row in report.tensors if row.kind == "matrix"
@@ -302,7 +303,7 @@ def _moved(config: ModelConfig, report: Conversion) -> set[str]:
     """Canonical names, in the model that was written, of the weights that scales of channels were moved between."""
     scaled = {row.place for row in report.scaled if row.alpha is not None}
     found = set()
-    for place in places(config):
+    for place in places(replace(config, hadamard=False)):  # as the weights were while scales were moved
         if place.name in scaled or report.equalized and place.between_layers:
             found |= {f"{name}.weight" for name in (*place.producers, *place.consumers, *place.queries)}
     return found

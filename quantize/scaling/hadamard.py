@@ -20,13 +20,14 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor, ModelConfig
 from pyengine.canonical.tensors import tensor_specs
-from pyengine.errors import OptionError
 
-__all__ = ["meets_hadamard", "takes_hadamard", "times_hadamard", "turned"]
+__all__ = ["meets_hadamard", "times_hadamard", "with_hadamard"]
+
+_ROWS = 1024  # at a time: beside a large matrix there is no other of its size
 
 
-def _size(columns: int) -> int:
-    """h for rows of so many columns."""
+def hadamard_size(columns: int) -> int:
+    """h for rows of so many columns: as ``pe_hadamard_size`` of csrc/kernels/kernels.h."""
     size = 1
     while columns % (2 * size) == 0 and columns // (2 * size) >= 8:
         size *= 2
@@ -35,15 +36,19 @@ def _size(columns: int) -> int:
 
 def times_hadamard(rows: np.ndarray) -> np.ndarray:
     """float32 [N, K] -> [N, K], each row times H."""
-    size = _size(rows.shape[1])
-    mixed = rows.reshape(len(rows), size, -1)
-    step = 1
-    while step < size:
-        pairs = mixed.reshape(len(rows), size // (2 * step), 2, step, -1)
-        first, second = pairs[:, :, 0], pairs[:, :, 1]
-        mixed = np.stack([first + second, first - second], axis=2)
-        step *= 2
-    return np.ascontiguousarray(mixed.reshape(rows.shape))
+    size = hadamard_size(rows.shape[1])
+    mixed = np.array(rows, np.float32, order="C")
+    for start in range(0, len(mixed), _ROWS):
+        part = mixed[start : start + _ROWS]
+        step = 1
+        while step < size:
+            pairs = part.reshape(len(part), size // (2 * step), 2, step, -1)
+            first, second = pairs[:, :, 0], pairs[:, :, 1]
+            difference = first - second
+            first += second
+            second[...] = difference
+            step *= 2
+    return mixed
 
 
 def meets_hadamard(config: ModelConfig, name: str) -> bool:
@@ -51,26 +56,25 @@ def meets_hadamard(config: ModelConfig, name: str) -> bool:
     return config.hadamard and (name != "decoder.embed" or config.tie_output)
 
 
-def takes_hadamard(config: ModelConfig) -> bool:
-    """Whether a model with ``config`` may have ``hadamard``: a decoder alone, whose matrices read norms."""
-    return config.encoder is None and config.decoder is not None and config.decoder.placement != "post"
-
-
-def turned(model: CanonicalModel, hadamard: bool) -> CanonicalModel:
-    """The same model with or without the matrix; tensors are made when read. OptionError where it takes none."""
-    if model.config.hadamard == hadamard:
+def with_hadamard(model: CanonicalModel, wanted: bool) -> CanonicalModel:
+    """The same model with or without the matrix; tensors are made when read."""
+    if model.config.hadamard == wanted:
         return model
-    if not takes_hadamard(model.config):
-        raise OptionError("hadamard: expected a decoder alone that reads norms of its sums, found another model")
-    other = replace(model.config, hadamard=hadamard)
+    other = replace(model.config, hadamard=wanted)
     tensors = dict(model.tensors)
     for name, spec in tensor_specs(other).items():
-        matrix = spec.kind in ("linear", "embedding") and name.removesuffix(".weight")
-        if matrix and meets_hadamard(replace(other, hadamard=True), matrix):
-            tensors[name] = _multiplied(tensors[name], divide=hadamard)
+        matrix = spec.kind == "linear" or spec.kind == "embedding" and other.tie_output
+        if matrix:
+            tensors[name] = _multiplied(tensors[name], divide=wanted)
     return replace(model, config=other, tensors=tensors)
 
 
 def _multiplied(tensor: LazyTensor, *, divide: bool) -> LazyTensor:
-    factor = np.float32(1 / _size(tensor.shape[1]) if divide else 1)
-    return replace(tensor, load=lambda: times_hadamard(tensor.read()) * factor)
+    factor = np.float32(1 / hadamard_size(tensor.shape[1]) if divide else 1)
+
+    def load() -> np.ndarray:
+        mixed = times_hadamard(tensor.read())
+        mixed *= factor
+        return mixed
+
+    return replace(tensor, load=load)

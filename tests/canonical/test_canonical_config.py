@@ -396,6 +396,18 @@ def test_all_complaints_in_one_message() -> None:
     assert "\n" not in message
 
 
+def test_a_hadamard_matrix_is_for_decoders_that_read_norms() -> None:
+    alone = replace(decoder_only(), hadamard=True)
+    assert alone.takes_hadamard and alone.decoder is not None
+    for refused in (
+        lambda: replace(CONFIG, hadamard=True),
+        lambda: replace(encoder_only(), hadamard=True),
+        lambda: replace(alone, decoder=replace(alone.decoder, placement="post", after_norms=False, final_norm=False)),
+    ):
+        with pytest.raises(ValueError, match="hadamard: expected false but for a decoder alone"):
+            refused()
+
+
 def test_more_different_windows_than_groups_of_pages_are_refused() -> None:
     config = decoder_only()
     assert config.decoder is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.linalg import hadamard
 
+from ..oracle.transformer import hadamard_matrix
 from .bounds import UNIT, assert_within
 from .memory import EDGES, output
 
@@ -18,12 +18,6 @@ def mixed(kernels, x: np.ndarray, edge: str = "end") -> np.ndarray:
     kernels.hadamard(row.array)
     row.assert_clean_outside()
     return row.array.copy()
-
-
-def matrix(n: int) -> np.ndarray:
-    """float64 [n, n], Sylvester's of the largest power of two that leaves at least 8 adjacent channels an entry."""
-    size = max(2**i for i in range(12) if n % 2**i == 0 and (i == 0 or n // 2**i >= 8))
-    return np.kron(hadamard(size), np.eye(n // size))
 
 
 def random_row(n: int) -> np.ndarray:
@@ -40,8 +34,8 @@ def test_same_bytes_as_the_reference(kernels, reference, n: int, edge: str) -> N
 def test_against_float64(reference, n: int) -> None:
     """A rounding for each step, of sums that are no larger than that of all values."""
     x = random_row(n).astype(np.float64)
-    bound = UNIT * 12 * (np.abs(matrix(n)) @ np.abs(x))
-    assert_within(mixed(reference, random_row(n)), matrix(n) @ x, bound)
+    matrix = hadamard_matrix(n)
+    assert_within(mixed(reference, random_row(n)), matrix @ x, UNIT * 12 * (np.abs(matrix) @ np.abs(x)))
 
 
 def test_twice_gives_the_row_back(kernels) -> None:
