@@ -65,7 +65,7 @@ def test_the_same_ids() -> None:
 
 
 def test_what_only_one_of_them_is_undecided_about_is_no_tie() -> None:
-    report = compared(Counting(), Counting(at=14, gap=3e-4), 8)  # the last prompt comes to 14 with its last token but one
+    report = compared(Counting(), Counting(at=14, gap=3e-4), 8)  # one prompt comes to 14, with its last token but one
     assert met(report) == [False, False]  # of 8 none may differ
     [row] = report.tables[1].rows
     assert row[:5] == [8, 1, 8, 15, 0] and row[-1] == "not explained"
