@@ -8,8 +8,8 @@ start token, which both go on with greedily; end tokens are suppressed until all
 both say how far apart they find the two tokens at the first place that differs: it is a tie if both gaps are below 1e-4
 of the largest logit there. Perplexity is that of the first tokens of the text, in windows of 1,024 that do not overlap,
 each behind a start token. transformers runs by torch in float32, a window at a time, and as many prompts at once as are
-of one length, so that it has no padding to mask. That it reads the text of a GGUF file as the original tokenizer does
-is not asked here: of some kinds it does not.
+of one length, so that it has no padding to mask. Whether its tokenizer of a GGUF file splits text as the original one
+does is not asked here: for some files it does not.
 """
 
 from __future__ import annotations
