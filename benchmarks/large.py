@@ -23,6 +23,7 @@ from pathlib import Path
 
 import models
 import numpy as np
+from language_models import Shape
 from report import Report, Table, Verdict, parser, publish
 from tqdm import tqdm
 
@@ -43,37 +44,32 @@ MOST_CONVERTING, MOST_WORKING = 2 << 30, 64 << 20
 
 @dataclass(frozen=True)
 class Extent:
-    """The model's layers, and the prompt: its tokens, the chunks it comes in, the windows that are tried."""
+    """The model, and the prompt: its tokens, the chunks it comes in, the windows that are tried."""
 
-    layers: int = 22
-    width: int = 2048
-    heads: int = 32
-    kv_heads: int = 4
-    ffn_width: int = 5632
-    vocab: int = 32000
+    shape: Shape = Shape(positions=131072)
     prompt: int = 4096
     chunks: tuple[int, ...] = (256, 100, 1)
     window: int = 500
 
 
-QUICK = Extent(layers=2, width=256, heads=4, kv_heads=2, ffn_width=384, vocab=1000, prompt=300, window=40)
+QUICK = Extent(Shape(layers=2, width=256, heads=4, kv_heads=2, ffn_width=384, vocab=1000), prompt=300, window=40)
 ROWS = 256
 
 
-def config_of(extent: Extent) -> ModelConfig:
-    head_width = extent.width // extent.heads
+def config_of(shape: Shape) -> ModelConfig:
+    head_width = shape.width // shape.heads
     attention = AttentionConfig(
-        heads=extent.heads, kv_heads=extent.kv_heads, head_width=head_width, scale=default_scale(head_width),
+        heads=shape.heads, kv_heads=shape.kv_heads, head_width=head_width, scale=default_scale(head_width),
         qkv_bias=False, output_bias=False, rope="all",
     )  # fmt: skip
-    layer = LayerConfig(attention, FeedForwardConfig(extent.ffn_width, "silu", gated=True, bias=False))
+    layer = LayerConfig(attention, FeedForwardConfig(shape.ffn_width, "silu", gated=True, bias=False))
     decoder = StackConfig(
-        layers=(layer,) * extent.layers, max_positions=131072, norm="rms", placement="pre", final_norm=True,
+        layers=(layer,) * shape.layers, max_positions=shape.positions, norm="rms", placement="pre", final_norm=True,
         positions="none",
     )  # fmt: skip
     return ModelConfig(
-        family="random", width=extent.width, encoder=None, decoder=decoder, source_vocab=None,
-        target_vocab=extent.vocab, output_bias=False, ropes={"all": RopeConfig(head_width)},
+        family="random", width=shape.width, encoder=None, decoder=decoder, source_vocab=None,
+        target_vocab=shape.vocab, output_bias=False, ropes={"all": RopeConfig(head_width)},
     )  # fmt: skip
 
 
@@ -105,8 +101,8 @@ def canonical(config: ModelConfig) -> CanonicalModel:
     return CanonicalModel(config=config, generation=generation, tensors=tensors)
 
 
-def convert_here(output: Path, extent: Extent) -> None:
-    model = canonical(config_of(extent))
+def convert_here(output: Path, shape: Shape) -> None:
+    model = canonical(config_of(shape))
     with tqdm(desc="convert", unit="B", unit_scale=True, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -146,7 +142,7 @@ def main() -> None:
     options = made.parse_args()
     extent = QUICK if options.quick else Extent()
     if options.convert:
-        convert_here(options.convert, extent)
+        convert_here(options.convert, extent.shape)
         return
     options.work.mkdir(parents=True, exist_ok=True)
     directory = options.work / "large"
@@ -157,7 +153,7 @@ def main() -> None:
     threads = usable_cpus()
     report = Report("large", {**asdict(extent), "threads": threads, "rows": ROWS})
     sizes = Table("Memory, MB", {"what": "", "MB": ",.0f"})
-    ids = np.random.default_rng(3).integers(0, extent.vocab, extent.prompt).astype(np.int32)
+    ids = np.random.default_rng(3).integers(0, extent.shape.vocab, extent.prompt).astype(np.int32)
     times = Table(
         f"A prompt of {extent.prompt:,} tokens, int8, {threads} threads",
         {"layers": "", "rows a step": "d", "seconds": ".1f", "tokens a second": ",.0f", "digest of its logits": ""},

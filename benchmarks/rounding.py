@@ -119,14 +119,19 @@ def read_text(model: CanonicalModel, path: Path, tokens: int) -> Text:
     with model.laid_out() as laid:
         tokenizer = tokenizer_of(laid)
     content = path.read_text(encoding="utf-8")
-    third = content.rindex("\n", 0, len(content) // 3) + 1
+    unseen = unseen_part(content)
     assert tokenizer is not None and model.generation is not None and model.generation.bos_token_id is not None
     start, windows = np.int32(model.generation.bos_token_id), []
     size = min(WINDOW, model.config.target_side()[0].max_positions - 2)
-    for part, most in ((content[:third], CALIBRATED_TOKENS), (content[third:], tokens)):
+    for part, most in ((content.removesuffix(unseen), CALIBRATED_TOKENS), (unseen, tokens)):
         ids = np.array(tokenizer.encode(part, special=False, split_special=True)[:most], np.int32)
         windows.append([np.append(start, ids[begin : begin + size]) for begin in range(0, len(ids), size)])
     return Text(*windows)
+
+
+def unseen_part(content: str) -> str:
+    """The lines behind its first third, which is for calibration."""
+    return content[content.rindex("\n", 0, len(content) // 3) + 1 :]
 
 
 def as_gguf(model: CanonicalModel, kind: str, threads: int) -> tuple[Engine, Found]:

@@ -1,4 +1,4 @@
-"""What the commands share: their exit status, signals, what standard output loses, and how they speak of errors.
+"""What the commands share: exit status, signals, what standard output loses, sizes, and how they speak of errors.
 
 Exit status: 0; 2 after an error, with one line on standard error; 141 when the reader of the output went away; 130
 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP, with nothing half written left.
@@ -6,6 +6,7 @@ after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP, with nothing half written 
 
 from __future__ import annotations
 
+import argparse
 import io
 import math
 import re
@@ -24,7 +25,7 @@ from pyengine.console import ERROR, note, say
 from pyengine.errors import OptionError, PyengineError
 from pyengine.output import CheckedFile, Target
 
-__all__ = ["beside", "message_of", "run_command", "target_of"]
+__all__ = ["beside", "message_of", "run_command", "size", "target_of"]
 
 _STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _BROKEN_PIPE = 141
@@ -34,7 +35,9 @@ _GRACE = 5.0
 
 _OPTIONS = {
     "allow_unknown_keys": "--allow-unknown-keys",
+    "cache_bytes": "--cache-bytes",
     "compute": "--compute",
+    "kv": "--kv",
     "load": "--load",
     "max_batch_tokens": "--max-batch-tokens",
     "max_divergence": "--max-kld",
@@ -55,6 +58,7 @@ _OPTIONS = {
     **{name: f"--{name.replace('_', '-')}" for name in NAMES},
 }
 """A keyword of Python -> the option of the command line that sets it."""
+_LARGEST_SIZE = 1e15
 _ABOUT = re.compile(r"\w+(?= is )")
 """What an OptionError begins with that is about the value of a keyword: its name."""
 
@@ -102,6 +106,17 @@ def message_of(error: BaseException) -> str:
         option = _OPTIONS.get(words.partition("=")[0])
         message = message.replace(words, option or words, 1)
     return message or "out of memory"
+
+
+def size(text: str) -> int:
+    """ "60MB" -> bytes, for argparse."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected a size such as 60MB, found {text!r}")
+    found = float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
+    if found > _LARGEST_SIZE:
+        raise argparse.ArgumentTypeError(f"expected a size of at most {_LARGEST_SIZE:.0f} bytes, found {text!r}")
+    return round(found)
 
 
 class _Stopped(BaseException):

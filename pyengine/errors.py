@@ -101,7 +101,8 @@ class PartialError(PyengineError):
         place, first = min(errors.items())
         others = f", and {len(errors) - 1} more," if len(errors) > 1 else ""
         what = f"number {place + 1} of {len(results)}{others} failed"
-        super().__init__(f"{what}: {type(first).__name__}: {first}; results has the others'")
+        message = f"{what}: {type(first).__name__}: {first}; results has the others'"
+        super().__init__(message, keywords=getattr(first, "keywords", ()))
         self.results = list(results)
         self.errors = dict(errors)
         self.__cause__ = first
@@ -125,7 +126,8 @@ class CacheFullError(EngineError):
     def __init__(self, needed: int, available: int) -> None:
         super().__init__(
             f"the key-value cache is full: a step needs {needed} more pages of 16 tokens, {available} are left; "
-            "give load() more cache_bytes, or fewer beams or tokens"
+            "give a larger cache_bytes, or fewer beams or tokens",
+            keywords=("cache_bytes",),
         )
         self.needed = needed
         self.available = available

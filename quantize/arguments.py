@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import textwrap
 from typing import Sequence
 
+from pyengine.command import size
 from pyengine.console import Parser
 from pyengine.errors import OptionError
 from pyengine.modelfile.directory import KV
@@ -24,7 +24,6 @@ __all__ = ["METHODS", "PROGRAM", "list_methods", "read_arguments", "types_of"]
 
 PROGRAM = "pyengine-quantize"
 PLAIN_INT4 = "int4g64"  # what "int4" stands for
-_LARGEST_SIZE = 1e15
 
 METHODS = {
     "absmax": "the largest weight of a channel or group is the last level; the default of int8, in seconds",
@@ -154,7 +153,7 @@ def _add_types(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--target-size",
-        type=_size,
+        type=size,
         metavar="SIZE",
         help="of all tensors, such as 60MB: measured sensitivity, with --calibrate, chooses between int4 and int8",
     )
@@ -286,17 +285,6 @@ def _names(text: str) -> tuple[str, ...]:
     if not all(names):
         raise argparse.ArgumentTypeError(f"expected names with commas between them, found {text!r}")
     return names
-
-
-def _size(text: str) -> int:
-    """ "60MB" -> bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"expected a size such as 60MB, found {text!r}")
-    size = float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]]
-    if size > _LARGEST_SIZE:
-        raise argparse.ArgumentTypeError(f"expected a size of at most {_LARGEST_SIZE:.0f} bytes, found {text!r}")
-    return round(size)
 
 
 def _check(parser: Parser, options: argparse.Namespace) -> None:

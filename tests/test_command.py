@@ -242,7 +242,7 @@ def test_options_have_the_names_of_the_command_line(
 
 def test_names_that_are_no_options_stay() -> None:
     """A file may have the name of a keyword, and a keyword may have no option here."""
-    for message in ("overwrite: exists", "threads: the directory x does not exist", "kv is 3; expected", ""):
+    for message in ("overwrite: exists", "threads: the directory x does not exist", "task is 3; expected", ""):
         assert message_of(OptionError(message)) == (message or "out of memory")
     error = OptionError("/overwrite: exists; overwrite=True replaces it", keywords=("overwrite=True",))
     assert message_of(error) == "/overwrite: exists; --overwrite replaces it"

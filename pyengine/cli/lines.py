@@ -17,6 +17,8 @@ CHUNK = 1 << 16
 
 PATIENCE, LONGEST_WAIT = 0.01, 0.05
 """Seconds without input after which a batch ends; and how long it may have waited in all."""
+SIGNALS = 0.5
+"""Seconds after which Python looks at signals: one that came just before a read began would not wake it."""
 
 
 class LineReader:
@@ -93,7 +95,10 @@ class LineReader:
             if self._ended:
                 line, self._buffer, self._searched = bytes(self._buffer), bytearray(), 0
                 return line or None
-            if not block:
+            if block:
+                while not select.select([self._descriptor], [], [], SIGNALS)[0]:
+                    pass
+            else:
                 began = monotonic()
                 arrived = select.select([self._descriptor], [], [], PATIENCE)[0]
                 self._waited += monotonic() - began

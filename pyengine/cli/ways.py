@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Literal
 
+from pyengine.command import size
 from pyengine.tasks.task import BATCH_TOKENS
 
 __all__ = ["add_ways", "loaded_with", "threads"]
@@ -28,6 +29,13 @@ def add_ways(parser: argparse.ArgumentParser, timeout: str, *, many: bool = True
         "--load", default="copy", metavar="HOW", help="copy the weights to huge pages, or mmap the file (default: copy)"
     )
     group.add_argument("--compute", metavar="KIND", help="int8 or float32 (default: as DIR holds)")
+    group.add_argument(
+        "--kv", metavar="KIND", help="of the attention cache, int8 or float32 (default: as DIR asks, or as --compute)"
+    )
+    streams = " of each stream" if many else ""
+    group.add_argument(
+        "--cache-bytes", type=size, metavar="SIZE", help=f"of keys and values{streams}, at most, such as 500MB"
+    )
     return group
 
 
@@ -39,6 +47,8 @@ def loaded_with(options: argparse.Namespace) -> dict[str, Any]:
         "replicas": 1 if replicas is None else replicas,
         "load": options.load,
         "compute": options.compute,
+        "kv": options.kv,
+        "cache_bytes": options.cache_bytes,
     }
 
 

@@ -10,17 +10,14 @@ import xml.etree.ElementTree as ET
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import gguf
 import pytest
-from tokenizers import pre_tokenizers
 
 import pyengine
 from pyengine import _core
 from pyengine.quantize import convert
 
-from ..importers.gguf_files import write_gguf
-from ..importers.gguf_vocabularies import TEXT, byte_level, original
-from ..importers.test_gguf import CONFIGS, raw_tensors
+from ..importers.gguf_vocabularies import TEXT
+from .language_files import write_language_model
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -114,17 +111,7 @@ def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str
 def test_ways_to_round_a_language_model(tmp_path: Path) -> None:
     """In two pieces, of which the second shows both."""
     file, saved, text = tmp_path / "tiny.gguf", tmp_path / "saved.json", tmp_path / "text"
-    metadata = byte_level(original(pre_tokenizers.ByteLevel()), "gpt-2")
-
-    def add(writer: gguf.GGUFWriter) -> None:
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
-        writer.add_token_list(metadata["tokenizer.ggml.tokens"])
-        writer.add_token_types(metadata["tokenizer.ggml.token_type"])
-        writer.add_token_merges(metadata["tokenizer.ggml.merges"])
-
-    config = {**CONFIGS["llama"], "vocab_size": len(metadata["tokenizer.ggml.tokens"])}
-    write_gguf(file, "llama", config, raw_tensors("llama", config), change=add)
+    write_language_model(file)
     text.write_text("\n".join(TEXT * 20), encoding="utf-8")
     more = ["--text", str(text), "--tokens", "200", "--work", str(tmp_path / "work"), "--json", str(saved)]
     for only in ("*[0z]*", "int4g64*"):

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 import pyengine
 from pyengine import InputError
 from pyengine.canonical import CanonicalModel, LazyTensor
-from pyengine.cli.lines import LineReader
+from pyengine.cli.lines import PATIENCE, LineReader
 from pyengine.quantize import convert
 from pyengine.shortlist import Shortlist
 
@@ -115,10 +116,11 @@ def test_a_batch_ends_by_the_time_that_it_waited(monkeypatch: pytest.MonkeyPatch
     read, write = os.pipe()
     now = 0.0
 
-    def wait(*_: object) -> tuple[list[int], list[int], list[int]]:
+    def wait(*arguments: object) -> tuple[list[int], list[int], list[int]]:
         nonlocal now
         now += 0.006
-        os.write(write, b"line\n")
+        if arguments[-1] == PATIENCE:  # else it begins a batch
+            os.write(write, b"line\n")
         return [read], [], []
 
     monkeypatch.setattr("pyengine.cli.lines.monotonic", lambda: now)
@@ -335,6 +337,30 @@ def test_ctrl_c(int8_directory: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
         assert process.stderr.read() == b"pyengine: interrupted\n"
+
+
+def test_a_signal_that_interrupts_no_read() -> None:
+    """Python's handlers run in the main thread; a signal that another thread got, or that came just before the read,
+    does not wake it."""
+    read, write = os.pipe()
+    caught, late = threading.Event(), threading.Event()
+
+    def interrupt() -> None:
+        time.sleep(0.2)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        if not caught.wait(30):
+            late.set()
+            os.write(write, b"line\n")
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(LineReader(read).batches())
+    caught.set()
+    thread.join()
+    assert not late.is_set()
+    os.close(read)
+    os.close(write)
 
 
 def test_a_broken_pipe_is_quiet(int8_directory: Path) -> None:

@@ -23,6 +23,7 @@ from pyengine.results import Piece
 from pyengine.text import text_tokenizer_of
 
 from ..tasks.language import write_language_model
+from ..tasks.test_lists import room
 
 PROMPTS = ["the sea", "stones"]
 
@@ -109,6 +110,38 @@ def test_perplexity(directory: Path, generator: Generator, written: Any, error: 
     assert "cannot be read" in error("perplexity", "-m", directory, tmp_path / "none")
 
 
+def test_the_type_of_the_cache(directory: Path, generator: Generator, written: Any, tmp_path: Path) -> None:
+    text = "the sea and the stones, " * 20
+    (tmp_path / "text").write_text(text, encoding="utf-8")
+    with pyengine.load(directory, task=Generator, threads=1, kv="int8") as other:
+        expected = other.perplexity(text)
+    assert f"{expected:.4f}" != f"{generator.perplexity(text):.4f}"
+    words = ["perplexity", "-m", directory, tmp_path / "text"]
+    assert written(*words, "--kv", "int8") == f"perplexity: {expected:.4f}\n"
+    assert written(*words, "--kv", "float32") == written(*words)
+
+
+def test_the_size_of_the_cache(
+    directory: Path, generator: Generator, written: Any, error: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of 16 tokens, which is too small for each of these; of many, which changes nothing."""
+    (tmp_path / "text").write_text("the sea and the stones, " * 20, encoding="utf-8")
+    small = room(generator, 1, 16)
+    full = "the key-value cache is full: a step needs"
+    for words in (
+        ["generate", "-m", directory, "the sea", "--min-new-tokens", 20, "--max-new-tokens", 20],
+        ["chat", "-m", directory, "--min-new-tokens", 20, "--max-new-tokens", 20],
+        ["perplexity", "-m", directory, tmp_path / "text", "--window", 30],
+    ):
+        give(monkeypatch, b"the sea\n")
+        said = error(*words, "--cache-bytes", small)
+        assert full in said and "give a larger --cache-bytes" in said
+        give(monkeypatch, b"the sea\n")
+        unbounded = written(*words)
+        give(monkeypatch, b"the sea\n")
+        assert written(*words, "--cache-bytes", "1MB") == unbounded
+
+
 def test_a_model_of_another_kind(directory: Path, int8_directory: Path, error: Any, tmp_path: Path) -> None:
     for words in (["translate", "-m", directory, "a"], ["bench", "-m", directory]):
         said = error(*words)
@@ -127,6 +160,8 @@ def test_wrong_options(directory: Path, error: Any) -> None:
         (["--temperature", "-1"], "--temperature is -1"),
         (["--stop", ""], "--stop is ['']; expected a string, or strings, that are not empty"),
         (["--timeout", "0"], "--timeout is 0"),
+        (["--kv", "int4"], "--kv is 'int4'; expected \"int8\" or \"float32\""),
+        (["--cache-bytes", "0"], "--cache-bytes is 0; expected a whole number, 1.."),
         (["--stop", "x", "--num-beams", "2"], "--num-beams is 2; expected 1 with --stop"),
         (["--max-length", "2"], "--max-length is 2; expected more than the 5 tokens of the prompt"),
     ):

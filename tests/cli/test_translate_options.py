@@ -167,6 +167,14 @@ def test_replicas(lines: Any, translator: Translator, error: Any, tmp_path: Path
     assert message in error("--replicas", 2, "--input", tmp_path / "in", "--output", tmp_path / "out")
 
 
+def test_the_cache(lines: Any, error: Any, int8_directory: Path) -> None:
+    with pyengine.load(int8_directory, threads=1, kv="float32") as other:
+        expected = [result.text for result in other.translate(LINES)]
+    assert lines("--kv", "float32", "--cache-bytes", "2MB", *LINES) == expected
+    assert "give a larger --cache-bytes, or fewer" in error("--cache-bytes", "30kB", "Ein Mann auf einer Brücke. " * 9)
+    assert error("--kv", "int4", "x") == '--kv is \'int4\'; expected "int8" or "float32"'
+
+
 def test_a_timeout(error: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of texts or a file is written, and nothing of lines of which none was done."""
     (tmp_path / "in").write_text(f"{LINES[0]}\n" * 200, encoding="utf-8")
