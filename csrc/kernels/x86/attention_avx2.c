@@ -87,9 +87,9 @@ ALWAYS_INLINE void add_alone(query *of, const weights *w, const strip *seen, int
    products lie between -2 * 128 * 128 and 2 * 128 * 127, which 16 bits hold. Of weights x is 128 less, so that they are
    signed, and 128 times the values are added.
 
-   Eight sums are what there are registers for: those of PAIR queries and LINES lines of 64 bytes read less than those
-   of four queries and one. As much as by the multipliers these loops are bound by the number of instructions: bytes are
-   read anew for each query, as operands, and a sum keeps its register, neither of which compilers see to. */
+   Eight sums are what there are registers for: those of one query and four lines of 64 bytes spread less bytes of
+   queries than those of four queries and one. As much as by the multipliers these loops are bound by the number of
+   instructions: bytes are read as operands, and a sum keeps its register, neither of which compilers see to. */
 
 /* sum[k] += `lines` times 64 bytes times four bytes of query k. */
 ALWAYS_INLINE void dot_lines(const uint8_t *const at[LINES], const uint8_t *with, const int64_t ld,
@@ -107,11 +107,13 @@ ALWAYS_INLINE void dot_lines(const uint8_t *const at[LINES], const uint8_t *with
 
 /* The same with two lines after one another of each page, whose pairs' sums fit into 16 bits. */
 ALWAYS_INLINE void dot_twice(const uint8_t *const at[LINES], const uint8_t *with, const int64_t ld,
-                             __m256i sum[SIDE][LINES * 2]) {
-    for (int k = 0; k < PAIR; k++, with += ld) {
+                             __m256i sum[SIDE][LINES * 2], const int lines) {
+    /* Else what dot_lines begins with, too, is done before either of them and kept in memory. */
+    __asm__ volatile("" : : : "memory");
+    for (int k = 0; k < SIDE / lines; k++, with += ld) {
         const __m256i size = quad_of(with), sign = quad_of(with + ld / 2);
         const __m256i next = quad_of(with + 4), next_sign = quad_of(with + ld / 2 + 4);
-        for (int j = 0; j < LINES * 2; j++) {
+        for (int j = 0; j < lines * 2; j++) {
             const uint8_t *b = at[j / 2] + j % 2 * 32;
             const __m256i one = _mm256_maddubs_epi16(size, _mm256_xor_si256(load(b), sign));
             const __m256i two = _mm256_maddubs_epi16(next, _mm256_xor_si256(load(b + 64), next_sign));
@@ -122,6 +124,10 @@ ALWAYS_INLINE void dot_twice(const uint8_t *const at[LINES], const uint8_t *with
     }
 }
 
+ALWAYS_INLINE void go_on(const uint8_t *at[LINES], const int lines, int64_t bytes) {
+    for (int j = 0; j < lines; j++) at[j] += bytes;
+}
+
 /* The scaled products of queries with the keys of `lines` pages from p on. */
 ALWAYS_INLINE void score_pages(const side_by_side *side, const int blocks, int64_t d, const strip *seen,
                                const float *const scales[], __m256 s[BLOCKS][SIDE][PAGES][2], int p, const int lines) {
@@ -129,23 +135,24 @@ ALWAYS_INLINE void score_pages(const side_by_side *side, const int blocks, int64
     for (int b = 0; b < blocks; b++)
         for (int first = 0; first < SIDE; first += SIDE / lines) {
             const side_by_side *own = side + b;
-            const uint8_t *with = own->factors[first];
+            const uint8_t *with = own->factors[first], *at[LINES];
+            uint32_t fits = UINT32_MAX;
             __m256i sum[SIDE][LINES * 2];
-            for (int k = 0; k < SIDE / lines; k++)
+            for (int k = 0; k < SIDE / lines; k++) {
+                fits &= own->fits[first + k];
                 for (int j = 0; j < lines * 2; j++) sum[k][j] = _mm256_set1_epi32(own->q_start[first + k]);
-            const uint8_t *at[LINES] = {seen->page[p], seen->page[p + lines - 1]};
-            int64_t left = (d + 3) / 4;
-            for (uint32_t fits = own->fits[first / PAIR]; lines > 1 && left > 1; left -= 2, fits >>= 1) {
-                const uint8_t *next[LINES] = {at[0] + 64, at[1] + 64};
-                if (fits & 1) {
-                    dot_twice(at, with, ld, sum);
-                } else {
-                    dot_lines(at, with, ld, sum, lines);
-                    dot_lines(next, with + 4, ld, sum, lines);
-                }
-                at[0] += 128, at[1] += 128, with += 8;
             }
-            for (; left > 0; left--, at[0] += 64, at[1] += 64, with += 4) dot_lines(at, with, ld, sum, lines);
+            for (int j = 0; j < lines; j++) at[j] = seen->page[p + j];
+            int64_t left = (d + 3) / 4;
+            for (; left > 1; left -= 2, fits >>= 1, with += 8) {
+                if (fits & 1) {
+                    dot_twice(at, with, ld, sum, lines);
+                    go_on(at, lines, 128);
+                    continue;
+                }
+                for (int i = 0; i < 8; i += 4, go_on(at, lines, 64)) dot_lines(at, with + i, ld, sum, lines);
+            }
+            if (left > 0) dot_lines(at, with, ld, sum, lines);
             for (int k = 0; k < SIDE / lines; k++)
                 for (int j = 0; j < lines * 2; j++) {
                     const __m256 q_scale = _mm256_set1_ps(own->q_scale[first + k]);
@@ -160,6 +167,7 @@ static __attribute__((noinline)) void score_shared(const side_by_side *side, con
                                                    __m256 s[BLOCKS][SIDE][PAGES][2]) {
     int p = 0;
     for (; p + LINES <= seen->pages; p += LINES) score_pages(side, blocks, d, seen, scales, s, p, LINES);
+    for (; p + 2 <= seen->pages; p += 2) score_pages(side, blocks, d, seen, scales, s, p, 2);
     if (p < seen->pages) score_pages(side, blocks, d, seen, scales, s, p, 1);
 }
 
@@ -295,7 +303,8 @@ ALWAYS_INLINE void add_columns(side_by_side *side, const int blocks, const strip
             for (int p = 0; p < seen->pages; p++) {
                 const uint8_t *v = seen->page[p] + offset + i * 64;
                 for (int t = 0; t < 4; t++, v += d16 * 64, with += 4)
-                    dot_lines((const uint8_t *[LINES]){v, v + 64}, with, sizeof own->shared[0], sum, lines);
+                    dot_lines((const uint8_t *[LINES]){v, v + 64, v + 128, v + 192}, with, sizeof own->shared[0], sum,
+                              lines);
             }
             for (int k = 0; k < SIDE / lines; k++) {
                 if (!(own->seers >> (first + k) & 1)) continue;
@@ -314,6 +323,7 @@ static __attribute__((noinline)) void add_shared(side_by_side *side, const int b
                                                  int64_t offset, int64_t d16) {
     int64_t i = 0;
     for (; i + LINES <= d16; i += LINES) add_columns(side, blocks, seen, offset, d16, i, LINES);
+    for (; i + 2 <= d16; i += 2) add_columns(side, blocks, seen, offset, d16, i, 2);
     if (i < d16) add_columns(side, blocks, seen, offset, d16, i, 1);
 }
 

@@ -8,8 +8,8 @@
 
 enum { PAGES = PE_STRIP / PE_PAGE, SIDE = 4, BLOCKS = 4 };
 
-/* Lines of 64 bytes of int8 pages that are read at a time, and the queries that go through them together. */
-enum { LINES = 2, PAIR = SIDE / LINES };
+/* Lines of 64 bytes of int8 pages that are read at a time, at most: those of a strip's pages, one of each. */
+enum { LINES = 4 };
 
 /* Sums over the keys that were seen so far; a sum of 0: none. */
 typedef struct sums {
@@ -161,8 +161,8 @@ typedef struct side_by_side {
        magnitudes of what is negative, added up. */
     _Alignas(32) uint8_t factors[SIDE][2 * PE_MAX_HEAD_DIM], shared[SIDE][2 * PE_STRIP];
     _Alignas(16) int32_t q_start[SIDE], start[SIDE];
-    uint32_t fits[SIDE / PAIR]; /* fits_of all queries of a pair */
-    unsigned seers;             /* bit k: query k sees keys of the strip */
+    uint32_t fits[SIDE]; /* fits_of q */
+    unsigned seers;      /* bit k: query k sees keys of the strip */
     float earlier[SIDE], inverse[SIDE], unit[SIDE];
     _Alignas(32) float exact[SIDE][PE_STRIP]; /* the weights of float32 pages */
 } side_by_side;
@@ -203,13 +203,12 @@ ALWAYS_INLINE void begin(const pe_attend *a, side_by_side *side, const int n) {
         side->q_scale[k] *= a->scale;
         if (n == 1) return;
         start[k] = _mm256_setzero_si256();
-        uint32_t fits = 0;
+        side->fits[k] = 0;
         for (int64_t i = 0; i < d; i += 32) {
             const __m256i bytes = _mm256_load_si256((const __m256i *)(const void *)(side->q[k] + i));
             start[k] = store_factors(bytes, start[k], side->factors[k] + i, PE_MAX_HEAD_DIM);
-            fits |= fits_of(side->factors[k] + i) << i / 8;
+            side->fits[k] |= fits_of(side->factors[k] + i) << i / 8;
         }
-        side->fits[k / PAIR] = k % PAIR ? side->fits[k / PAIR] & fits : fits;
     }
     _mm_store_si128((__m128i *)(void *)side->q_start, sums_of(start));
 }
