@@ -162,7 +162,8 @@ def converted(checkpoint: Path, work: Work, label: str, text: Text, threads: int
         if "bits" in calibrated:
             given["target_bytes"] = target_bytes(checkpoint, calibrated["bits"])
             how["tensors"] = [("decoder.embed", "int8")]
-        how["calibration"] = Calibration([(None, window) for window in text.seen], state=work.state(how, given), **given)
+        given["state"] = work.state(how, given)
+        how["calibration"] = Calibration([(None, window) for window in text.seen], **given)
     if not place.exists():
         convert(checkpoint, place, **how)
         found.seconds = time.perf_counter() - start

@@ -39,7 +39,7 @@ _OTHERS = {
         "--smooth": "with text: large inputs made smaller and their weights larger, where that brings the layer's "
         "outputs nearer; for int8 models with outliers in their activations; seconds beside the calibration",
         "--hadamard": "of language models, without text: outliers of activations and weights are spread over channels, "
-        "by additions before each product; the default of int8, which they else make coarse",
+        "by additions before each product; the default of int8 and of gptq",
         "--equalize": "without text: ranges of adjacent layers made alike; before percentile or mse; in seconds",
     },
     "Types (with text)": {
@@ -198,8 +198,8 @@ def _add_rounding(group: argparse._ArgumentGroup) -> None:
     add(
         "--hadamard",
         action=argparse.BooleanOptionalAction,
-        help="multiply what matrices read by a Hadamard matrix, which spreads outliers; the default for language models "
-        "in int8 that get no scales of channels",
+        help="multiply what matrices read by a Hadamard matrix, which spreads outliers; the default for language "
+        "models in int8, or rounded by gptq, that get no scales of channels",
     )
 
 

@@ -251,7 +251,8 @@ static void copy_row(const pe_rows *from, int64_t row, const pe_rows *to, int64_
 static void answer_logits(pe_thread *thread, const stream *s, const pe_plan *plan) {
     const pe_session *session = s->session;
     const pe_rows *in = &s->rows.in, *asked = &s->context;
-    for (int64_t i; pe_take(thread, plan->logits.n_rows, &i);) copy_row(in, plan->logit_rows[i], asked, i, s->rows.width);
+    for (int64_t i; pe_take(thread, plan->logits.n_rows, &i);)
+        copy_row(in, plan->logit_rows[i], asked, i, s->rows.width);
     pe_barrier(thread);
     pe_observe(thread, session, &session->model->output, asked, plan->logits.n_rows);
     if (session->answers_lists) {

@@ -158,8 +158,8 @@ class Reporter:
             )
         if report.hadamard:
             notes.append(
-                "Matrices, and the rows that they read, are multiplied by a Hadamard matrix, which spreads outliers over "
-                "channels. Both are shown without it here."
+                "Matrices, and the rows that they read, are multiplied by a Hadamard matrix, which spreads outliers "
+                "over channels. Both are shown without it here."
             )
         layers = [
             self._layer(row, directory, method, statistics, moved) for row in report.tensors if row.kind == "matrix"
