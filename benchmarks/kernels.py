@@ -313,16 +313,25 @@ def float32(isas: list[str], extent: Extent, peaks: limits.Limits, report: Repor
     report.tables.append(table)
 
 
+def on_cache_lines(values: np.ndarray) -> np.ndarray:
+    """uint8 values that begin where a cache line does, as the engine's pages do and NumPy's arrays need not."""
+    room = np.empty(values.size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    placed: np.ndarray = room[start : start + values.size].reshape(values.shape)
+    placed[:] = values
+    return placed
+
+
 def pages_of(kind: str, count: int, heads: int, dims: int) -> np.ndarray:
     """Keys and values as uint8 [pages, heads, bytes of a head]."""
     tokens = 16
     head_bytes = tokens * (2 * dims + 2 * 4) if kind == "int8" else tokens * 2 * dims * 4
     rng, shape = np.random.default_rng(1), (count // tokens, heads, head_bytes)
     if kind == "float32":
-        return rng.standard_normal((*shape[:2], head_bytes // 4), np.float32).view(np.uint8)
+        return on_cache_lines(rng.standard_normal((*shape[:2], head_bytes // 4), np.float32).view(np.uint8))
     values = rng.integers(-127, 128, shape, np.int8).view(np.uint8)
     values[..., -2 * tokens * 4 :] = np.full(2 * tokens, 0.01, np.float32).view(np.uint8)
-    return values
+    return on_cache_lines(values)
 
 
 def attention(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report) -> None:
@@ -354,7 +363,7 @@ def tiles(isas: list[str], extent: Extent, peaks: limits.Limits, report: Report)
     for isa, kind, dims, group in itertools.product(isas, KINDS, (64, 128), (1, 3, 8)):
         kernels, own = _core.Kernels(isa), pages_of(kind, count, heads, dims)
         # As in a model: a page has room for the keys and values of all layers, of which one is read.
-        pages = np.zeros((len(own), LAYERS, *own.shape[1:]), np.uint8)
+        pages = on_cache_lines(np.zeros((len(own), LAYERS, *own.shape[1:]), np.uint8))
         pages[:, LAYERS // 2] = own
         offset = LAYERS // 2 * own[0].nbytes
         q = np.random.default_rng(1).standard_normal((TILE_ROWS, heads * group, dims), np.float32)

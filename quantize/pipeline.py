@@ -43,6 +43,7 @@ __all__ = ["Calibration", "Conversion", "convert", "measure"]
 
 PROBED = 32  # lines that sensitivity is measured on
 PROBE = "int4g64"  # what scales are searched for where types are still to be chosen
+_GRIDS = {"int4g32": ("Q4_0",), "int4g32z": ("Q4_0", "Q4_1")}  # type -> types of GGUF files that it may hold
 LEAST_ROWS = 256  # that a calibration needs of each layer
 
 Statistics = Mapping[str, InputStatistics]
@@ -276,7 +277,13 @@ def _takes_hadamard(
     gptq = calibration is not None and calibration.method == "gptq"
     scales = equalize or calibration is not None and calibration.scales
     rounds = bool(kinds) and SPARSE not in kinds and (gptq or kinds == {"int8"})
-    return model.config.takes_hadamard and rounds and not scales
+    return model.config.takes_hadamard and rounds and not scales and not _keeps_bits(model, kinds)
+
+
+def _keeps_bits(model: CanonicalModel, kinds: set[str]) -> bool:
+    """Whether matrices lie on the grid of one of these types already, on which int4 finds every one of their bits."""
+    grids = {stored for kind in kinds for stored in _GRIDS.get(kind, ())}
+    return any(tensor.dtype in grids for tensor in model.tensors.values())
 
 
 def _require_hadamard(model: CanonicalModel, calibration: Calibration | None) -> None:

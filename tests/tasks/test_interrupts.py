@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -48,6 +49,21 @@ def test_the_call_after_an_interrupt_is_right(directory: Path, replicas: int, se
     command = [sys.executable, str(script), str(directory), str(replicas), str(second), "40"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_code_runs_when_a_session_or_a_scheduler_ends(work: Work, german: list[str]) -> None:
+    """A weak reference with a callback loses an interrupt that comes within it; and the dead are not kept."""
+    engine = work.task._engine
+    for _ in range(5):
+        work.do(german[:2])
+    pieces = work.pieces(german)
+    next(pieces)
+    alive = [*engine._sessions.there(), *engine.schedulers.there()]
+    assert len(alive) >= 2
+    assert all(reference.__callback__ is None for each in alive for reference in weakref.getweakrefs(each))
+    pieces.close()  # type: ignore[attr-defined]
+    del alive, pieces
+    assert engine.schedulers.there() == [] and len(engine.schedulers._references) == 1
 
 
 def steps_of(monkeypatch: pytest.MonkeyPatch, before: Callable[[int], None]) -> list[int]:
