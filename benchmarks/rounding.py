@@ -8,9 +8,11 @@ of the next-token distributions at its place, float32 against the rounded model.
 float32 cache, so that they show what weights alone lose, but for those that say `as used`: these have int8 activations
 and an int8 cache. Q8_0 and Q4_0 are llama.cpp's types, by the `gguf` package, of the same weights, run here in
 float32; the embedding table of Q4_0 is Q8_0, which is what llama.cpp takes for it where rows are no multiple of 256.
-Bits a weight count all that is stored, vectors and scales too, by the weights of all matrices. The weights of SmolLM2's
-GGUF file are themselves Q4_1 (the table Q8_0): float32 is what these dequantize to. What was made and measured is kept
-in DIR and not done again, so that it may be done in pieces, `--only` some ways at a time; the last run shows them all.
+`plain` is without the Hadamard matrix that a conversion else chooses for int8 and for GPTQ; `int8 cache alone` has it,
+and float32 weights. Bits a weight count all that is stored, vectors and scales too, by the weights of all matrices. The
+weights of SmolLM2's GGUF file are themselves Q4_1 (the table Q8_0): float32 is what these dequantize to. What was made
+and measured is kept in DIR and not done again, so that it may be done in pieces, `--only` some ways at a time; the last
+run shows them all.
 """
 
 from __future__ import annotations
@@ -49,13 +51,15 @@ FLOAT = {"compute": "float32", "kv": "float32"}
 USED: dict[str, str] = {}
 TABLES = ("decoder.embed", "output")
 Q8_0, Q4_0, G32, G64, MIXED = "Q8_0", "Q4_0", "int4g32", "int4g64, gptq", "mixed, 5 bits"
+INT8, CACHE = "int8, as used", "int8 cache alone"
 UNIFORM, SAME, ZEROS = "int4g32, gptq", "mixed, as int4g32", "int4g64z, gptq"
 # name -> arguments of convert, those of Calibration if there is one, and how it is loaded; "bits" is a budget outside
 # the tables, 0 that of int4g32.
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
     "int8": ({}, {}, FLOAT),
-    "int8, as used": ({}, {}, USED),
+    INT8: ({}, {}, USED),
     "int8, plain, as used": ({"hadamard": False}, {}, USED),
+    CACHE: ({"weights": "float32", "hadamard": True}, {}, {"compute": "float32", "kv": "int8"}),
     G32: ({"weights": "int4g32", "method": "mse"}, {}, FLOAT),
     "int4g32z": ({"weights": "int4g32z", "method": "mse"}, {}, FLOAT),
     UNIFORM: ({"weights": "int4g32"}, {"method": "gptq"}, FLOAT),
@@ -69,7 +73,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
     MIXED: ({"weights": "int4g64"}, {"method": "gptq", "bits": 5.0}, FLOAT),
 }
 SECONDS = 600
-OF_Q4_0, OF_FLOAT32, OF_FLOAT32_MIXED = 1.15, 0.06, 0.04
+OF_Q4_0, OF_FLOAT32, OF_FLOAT32_MIXED, OF_FLOAT32_CACHE = 1.15, 0.06, 0.04, 0.0015
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,7 @@ def options() -> argparse.Namespace:
     made.add_argument("--text", type=Path, required=True, metavar="FILE", help="plain text")
     made.add_argument("--tokens", type=int, default=32768, metavar="N", help="to measure on (default: %(default)s)")
     made.add_argument("--only", default="*", metavar="PATTERN", help="make and measure the ways whose names match")
+    made.add_argument("--within", type=float, default=0.005, help="what int8 may lose of perplexity (default: 0.005)")
     made.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     return made.parse_args()
 
@@ -245,7 +250,8 @@ def main() -> None:
     settings = {"tokens": tokens, "calibration": sum(map(len, text.seen)), "threads": chosen.threads}
     columns = {"weights": "", "bits a weight": ".2f", "without the table": ".2f", "seconds": ".0f"}
     columns |= {"KL": ".5f", "KL by Q4_0's": ".2f", "perplexity": ".3f", "by float32's": ".4f"}
-    report, table = Report("rounding", settings), Table(f"{chosen.model.stem}, {tokens:,} tokens", columns)
+    report = Report(f"rounding-{chosen.model.stem}", settings)
+    table = Table(f"{chosen.model.stem}, {tokens:,} tokens", columns)
     float32, q4_0 = work.found["float32"], work.found.get(Q4_0)
     for label in ("float32", Q8_0, Q4_0, *WAYS):
         if each := work.found.get(label):
@@ -253,20 +259,23 @@ def main() -> None:
             figures = [each.divergence, share, math.exp(each.surprise), math.exp(each.surprise - float32.surprise)]
             table.rows.append([label, each.bits, each.bits_without, each.seconds, *figures])
     report.tables.append(table)
-    report.verdicts.extend(verdicts({row[0]: dict(zip(columns, row, strict=True)) for row in table.rows}))
+    rows = {row[0]: dict(zip(columns, row, strict=True)) for row in table.rows}
+    report.verdicts.extend(verdicts(rows, chosen.within))
     publish(report, chosen)
 
 
-def verdicts(found: dict[str, dict[str, Any]]) -> Iterator[Verdict]:
-    """Of what was measured."""
+def verdicts(found: dict[str, dict[str, Any]], int8: float) -> Iterator[Verdict]:
+    """Of what was measured; `int8`: what that may lose of perplexity."""
     for label, bound in ((G32, 1.0), (G64, OF_Q4_0)):
         if label in found and Q4_0 in found:
             share = found[label]["KL by Q4_0's"]
             yield Verdict(f"{label}: KL divergence at most {bound} of Q4_0's", f"{share:.2f}", share <= bound)
-    for label, bound in ((G64, OF_FLOAT32), (ZEROS, OF_FLOAT32), (MIXED, OF_FLOAT32_MIXED)):
+    least = ((INT8, int8), (CACHE, OF_FLOAT32_CACHE))
+    for label, bound in (*least, (G64, OF_FLOAT32), (ZEROS, OF_FLOAT32), (MIXED, OF_FLOAT32_MIXED)):
         if label in found:
             rise = found[label]["by float32's"] - 1
-            yield Verdict(f"{label}: perplexity within {bound:.0%} of float32's", f"{rise:+.1%}", rise <= bound)
+            demand = f"{label}: perplexity within {100 * bound:g} % of float32's"
+            yield Verdict(demand, f"{rise:+.2%}", rise <= bound)
     if MIXED in found:
         bits = found[MIXED]["without the table"]
         yield Verdict(f"{MIXED}: at most 5 bits a weight outside the table", f"{bits:.2f}", bits <= 5)
