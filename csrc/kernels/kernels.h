@@ -217,11 +217,11 @@ void pe_kernels_overlay_avx2(pe_kernels *table);
 void pe_kernels_overlay_avx512vnni(pe_kernels *table);
 #endif
 
-/* How many parts of a row of n are mixed: the largest power of two that leaves parts of at least 8
+/* How many parts of a row of n are mixed: the largest power of two that leaves parts of at least 16
    (hadamard_size of quantize/scaling/hadamard.py). */
 static inline int64_t pe_hadamard_size(int64_t n) {
     int64_t size = 1;
-    while (n % (2 * size) == 0 && n / (2 * size) >= 8) size *= 2;
+    while (n % (2 * size) == 0 && n / (2 * size) >= 16) size *= 2;
     return size;
 }
 

@@ -4,7 +4,7 @@
 
 A channel that is far larger than the others sets the step in which int8 rounds all of a row. Times H it is spread over
 h channels, and so are the columns of weights that meet it. H is Sylvester's matrix of size h, each entry for K / h
-adjacent channels, h the largest power of two that leaves at least 8 of them: the same for every matrix of K columns.
+adjacent channels, h the largest power of two that leaves at least 16 of them: the same for every matrix of K columns.
 
 The engine multiplies rows by H, additions alone, before it rounds them (docs/numerics.md); weights are divided by h,
 which changes no bit. Heads of queries and keys are multiplied as well, once they have turned by their positions: scores
@@ -29,7 +29,7 @@ _ROWS = 1024  # at a time: beside a large matrix there is no other of its size
 def hadamard_size(columns: int) -> int:
     """h for rows of so many columns: as ``pe_hadamard_size`` of csrc/kernels/kernels.h."""
     size = 1
-    while columns % (2 * size) == 0 and columns // (2 * size) >= 8:
+    while columns % (2 * size) == 0 and columns // (2 * size) >= 16:
         size *= 2
     return size
 

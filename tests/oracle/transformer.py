@@ -34,8 +34,8 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def hadamard_matrix(width: int) -> np.ndarray:
-    """[K, K], what ``ModelConfig.hadamard`` means: entries of 1 and -1 for each power of two, at most K / 8."""
-    size = max(2**i for i in range(17) if width % 2**i == 0 and (i == 0 or width >= 8 * 2**i))
+    """[K, K], what ``ModelConfig.hadamard`` means: entries of 1 and -1 for each power of two, at most K / 16."""
+    size = max(2**i for i in range(17) if width % 2**i == 0 and (i == 0 or width >= 16 * 2**i))
     return np.kron(hadamard(size), np.eye(width // size))
 
 
