@@ -5,6 +5,7 @@ enum {
     WIDE_PANEL = 32,   /* of sparse weights, from TALL rows on */
     TALL = 24,
     ROWS_A_TASK = 192, /* rows that stay in the second-level cache together with a panel */
+    AHEAD = 1 << 18,   /* bytes of weights that fit there beside what a thread works on */
 };
 
 void pe_prepare(const pe_kernels *kernels, const pe_rows *rows, int64_t row, int64_t k) {
@@ -51,6 +52,16 @@ static const void *first_weights(const pe_thread *thread, const pe_linear *linea
     return pe_block_at(linear, panels * thread->id / thread->team->threads * PANEL);
 }
 
+/* What it may fetch of them where it waits for others before it reads them. */
+static void plan_ahead(pe_thread *thread, const pe_linear *linear) {
+    if (!linear) return;
+    const int64_t blocks = pe_ceil_div(linear->n, PE_BLOCK);
+    const int64_t end = pe_own_end(thread, pe_ceil_div(blocks, PANEL)) * PANEL;
+    const char *own_end = pe_block_at(linear, pe_min(end, blocks));
+    thread->ahead = first_weights(thread, linear);
+    thread->ahead_end = own_end - thread->ahead > AHEAD ? thread->ahead + AHEAD : own_end;
+}
+
 /* Blocks of a task. Sparse weights meet many rows in wide tasks, whose lines make up for packing the rows; each thread
    still has two. */
 static int64_t panel_of(const pe_thread *thread, const pe_linear *linear, int64_t n_rows) {
@@ -81,4 +92,5 @@ void pe_op_linear(pe_thread *thread, const pe_kernels *kernels, const pe_linear 
         pe_multiply(kernels, linear, rows, row, pe_min(ROWS_A_TASK, n_rows - row), &product, block,
                     pe_min(block + panel, blocks));
     }
+    plan_ahead(thread, linear->next);
 }
