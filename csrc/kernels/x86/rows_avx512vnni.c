@@ -2,6 +2,8 @@
 #include "kernels/x86/vec_avx512.h"
 #include "kernels/x86/x86.h"
 
+enum { MIXED = 16 }; /* parts of a Hadamard product at once, in registers */
+
 static inline __m128i quantized(__m512 v, __m512 inverse, __m128i flips) {
     v = _mm512_mul_ps(v, inverse);
     v = _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-127.0f)), _mm512_set1_ps(127.0f));
@@ -78,35 +80,42 @@ void pe_turn_f32_f32__avx512vnni(float *x, int64_t dims, const float *cosines, c
     }
 }
 
-/* Two steps of a Hadamard product at once, s and 2 s. */
-static void four_parts(float *x, int64_t s) {
-    for (int64_t i = 0; i < s; i += 16) {
-        const __mmask16 live = pe_mask16(s - i);
-        const __m512 a = _mm512_maskz_loadu_ps(live, x + i), b = _mm512_maskz_loadu_ps(live, x + s + i);
-        const __m512 c = _mm512_maskz_loadu_ps(live, x + 2 * s + i), d = _mm512_maskz_loadu_ps(live, x + 3 * s + i);
-        const __m512 ab = _mm512_add_ps(a, b), a_b = _mm512_sub_ps(a, b);
-        const __m512 cd = _mm512_add_ps(c, d), c_d = _mm512_sub_ps(c, d);
-        _mm512_mask_storeu_ps(x + i, live, _mm512_add_ps(ab, cd));
-        _mm512_mask_storeu_ps(x + s + i, live, _mm512_add_ps(a_b, c_d));
-        _mm512_mask_storeu_ps(x + 2 * s + i, live, _mm512_sub_ps(ab, cd));
-        _mm512_mask_storeu_ps(x + 3 * s + i, live, _mm512_sub_ps(a_b, c_d));
-    }
+/* The columns `live` of `radix` parts of s values: log2(radix) steps in registers, from s on. */
+ALWAYS_INLINE void mix_column(float *x, int64_t s, const int radix, __mmask16 live) {
+    __m512 part[MIXED];
+#pragma GCC unroll 32
+    for (int i = 0; i < radix; i++) part[i] = _mm512_maskz_loadu_ps(live, x + i * s);
+#pragma GCC unroll 5
+    for (int step = 1; step < radix; step *= 2)
+#pragma GCC unroll 32
+        for (int i = 0; i < radix; i++) {
+            if (i & step) continue;
+            const __m512 a = part[i], b = part[i + step];
+            part[i] = _mm512_add_ps(a, b);
+            part[i + step] = _mm512_sub_ps(a, b);
+        }
+#pragma GCC unroll 32
+    for (int i = 0; i < radix; i++) _mm512_mask_storeu_ps(x + i * s, live, part[i]);
 }
 
-static void two_parts(float *x, int64_t s) {
-    for (int64_t i = 0; i < s; i += 16) {
-        const __mmask16 live = pe_mask16(s - i);
-        const __m512 a = _mm512_maskz_loadu_ps(live, x + i), b = _mm512_maskz_loadu_ps(live, x + s + i);
-        _mm512_mask_storeu_ps(x + i, live, _mm512_add_ps(a, b));
-        _mm512_mask_storeu_ps(x + s + i, live, _mm512_sub_ps(a, b));
+ALWAYS_INLINE void mix(float *x, int64_t n, int64_t s, const int radix) {
+    for (int64_t first = 0; first < n; first += radix * s) {
+        int64_t i = 0;
+        for (; i + 16 <= s; i += 16) mix_column(x + first + i, s, radix, 0xFFFF);
+        if (i < s) mix_column(x + first + i, s, radix, pe_mask16(s - i));
     }
 }
 
 void pe_hadamard_f32__avx512vnni(float *x, int64_t n) {
-    int64_t s = n / pe_hadamard_size(n);
-    for (; 4 * s <= n; s *= 4)
-        for (int64_t i = 0; i < n; i += 4 * s) four_parts(x + i, s);
-    if (s < n) two_parts(x, s);
+    const int64_t size = pe_hadamard_size(n);
+    int64_t s = n / size;
+    for (; MIXED * s <= n; s *= MIXED) mix(x, n, s, MIXED);
+    switch (n / s) {
+    case 16: mix(x, n, s, 16); break;
+    case 8: mix(x, n, s, 8); break;
+    case 4: mix(x, n, s, 4); break;
+    case 2: mix(x, n, s, 2); break;
+    }
 }
 
 void pe_gate_f32_f32__avx512vnni(float *x, int64_t n, pe_activation activation) {
