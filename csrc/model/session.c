@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/cpu.h"
 #include "base/intmath.h"
 
 enum { LINE = 64 }; /* bytes of a cache line */
@@ -52,6 +53,36 @@ static widths widths_of(const pe_model *model) {
     return w;
 }
 
+static int64_t weight_bytes(const pe_linear *linear) {
+    return pe_block_offset(linear, pe_ceil_div(linear->n, PE_BLOCK));
+}
+
+/* Of the largest layer: every slab reads its weights again. */
+static int64_t layer_bytes(const pe_model *model) {
+    const pe_stack *stacks[] = {&model->encoder, &model->decoder};
+    int64_t most = 0;
+    for (int i = 0; i < 2; i++)
+        for (int64_t k = 0; k < stacks[i]->n; k++) {
+            const pe_layer *l = &stacks[i]->layers[k];
+            const pe_linear *all[] = {&l->self.input, &l->self.sub.output, &l->cross.input, &l->cross.sub.output,
+                                      &l->ffn.up,     &l->ffn.sub.output};
+            int64_t bytes = 0;
+            for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+                if (all[j]->n > 0) bytes += weight_bytes(all[j]);
+            most = pe_max(most, bytes);
+        }
+    return most;
+}
+
+/* As many as a core's cache holds of what is widest; none where the weights of a layer would come from memory for each
+   slab, or so few rows would fit that products suffer. */
+static int64_t slab_rows_of(const pe_model *model, const pe_rows *wide) {
+    const pe_caches caches = pe_caches_detect();
+    if (layer_bytes(model) > caches.third / 2) return 0;
+    const int64_t rows = caches.second / (wide->ld * (int64_t)sizeof *wide->x + wide->ldq);
+    return rows < PE_LEAST_SLAB ? 0 : pe_min(rows, PE_MOST_SLAB);
+}
+
 static void lay_out(pe_session *s, int64_t max_sequences) {
     const pe_model *model = s->model;
     const int64_t n = s->max_rows, threads = s->threads;
@@ -62,6 +93,8 @@ static void lay_out(pe_session *s, int64_t max_sequences) {
     if (w.beside) take_rows(a, model, n, model->width, &s->beside);
     take_rows(a, model, n, w.context, &s->context);
     take_rows(a, model, n, w.wide, &s->wide);
+    s->slab_rows = slab_rows_of(model, &s->wide);
+    if (s->slab_rows > 0) take_rows(a, model, threads * s->slab_rows, w.wide, &s->hidden);
     s->x = pe_arena_take(a, n * s->in.ld, sizeof *s->x);
     if (model->ropes.n > 0) s->turns = pe_arena_take(a, n * model->ropes.turns, sizeof *s->turns);
     s->source_rows = pe_arena_take(a, n, sizeof *s->source_rows);

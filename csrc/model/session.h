@@ -47,10 +47,13 @@ typedef struct pe_plan {
    Rows that ask for logits are shown as those of model->output, lists or not. */
 typedef void pe_observer(void *context, const pe_linear *linear, const float *x, int64_t n_rows, int64_t ld);
 
+enum { PE_LEAST_SLAB = 32, PE_MOST_SLAB = 192 }; /* rows */
+
 typedef struct pe_session {
     const pe_model *model;
     int threads;
     int64_t max_rows;
+    int64_t slab_rows; /* that go from op to op while they stay in a second-level cache; 0: there are no slabs */
     pe_arena arena;
     pe_kv_cache cache;
 
@@ -60,6 +63,7 @@ typedef struct pe_session {
     pe_rows beside;  /* what the feed-forward layer of a parallel stack reads of it; x NULL: there is no such stack */
     pe_rows context; /* what attention read; the rows that logits are asked of; what a head has pooled */
     pe_rows wide;    /* q, k, v or the feed-forward layer; the dense layer of a head */
+    pe_rows hidden;  /* [threads, slab_rows] the feed-forward layer of a slab */
     float *turns;    /* [max_rows, model->ropes.turns] */
     pe_row *source_rows, *rows;
     int64_t longest_segment, longest_run; /* most rows of one segment, of one sequence in this step */

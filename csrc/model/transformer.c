@@ -16,8 +16,7 @@
 
 enum {
     FEW_ROWS = 4,    /* a thread: a phase over the rows is not worth sharing out below */
-    GROUP_ROWS = 96, /* rows whose activations stay in the second-level cache */
-    LEAST_ROWS = 32, /* of a group */
+    GROUP_ROWS = 96, /* at most, where there are no slabs */
 };
 
 /* Rows on their way through a stack, and the working memory that they have to themselves. */
@@ -30,8 +29,9 @@ typedef struct stream {
     const pe_row *row; /* [n] */
     pe_stream_rows rows;
     const float *residual; /* see above */
-    pe_rows context;   /* see pe_session */
+    pe_rows context;       /* see pe_session */
     pe_rows wide;
+    pe_rows hidden; /* what is widest between two sublayers; of slabs, each thread's own rows */
     float *turns;
 } stream;
 
@@ -66,7 +66,7 @@ static void multiply(pe_thread *thread, const stream *s, const pe_linear *linear
 /* Adds W from to the stream and makes of that what is read next. */
 static void join(pe_thread *thread, const stream *s, const pe_sublayer *sub, const pe_rows *from) {
     const int64_t ld = s->rows.in.ld;
-    const pe_rows *spare = from == &s->wide ? &s->context : &s->wide;
+    const pe_rows *spare = from == &s->hidden ? &s->context : &s->hidden;
     if (sub->after.weight)
         multiply(thread, s, &sub->output, from, PE_IDENTITY, NULL, 0, spare->x, spare->ld);
     else
@@ -92,50 +92,61 @@ static void attend(pe_thread *thread, const stream *s, pe_attend_job *job) {
         pe_barrier(thread);
 }
 
-static void self_attention(pe_thread *thread, const stream *s, const pe_attention *a) {
+static pe_attend_job job_of(const stream *s, pe_side side, const pe_heads *heads, const pe_rows *rows) {
     const pe_model *model = s->session->model;
-    const pe_rows *wide = &s->wide;
-    multiply(thread, s, &a->input, &s->rows.in, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
+    return (pe_attend_job){.kv = model->kv, .side = side, .heads = heads, .ropes = &model->ropes, .turns = s->turns,
+                           .ld = rows->ld};
+}
+
+/* Queries, keys and values lie in `wide`; where a row reads the keys of the rows before it, all are stored first. */
+static pe_attend_job self_job(const stream *s, const pe_attention *a) {
+    pe_attend_job job = job_of(s, PE_SELF, &a->heads, &s->wide);
+    job.biases = &s->stack->biases;
+    job.q = s->wide.x;
+    job.k = job.q + a->heads.n * a->heads.width;
+    job.v = job.k + a->heads.kv * a->heads.width;
+    job.store = s->longest == 1;
+    return job;
+}
+
+static void project(pe_thread *thread, const stream *s, const pe_attention *a) {
+    multiply(thread, s, &a->input, &s->rows.in, PE_IDENTITY, NULL, 0, s->wide.x, s->wide.ld);
     pe_barrier(thread);
-    float *k = wide->x + a->heads.n * a->heads.width;
-    pe_attend_job job = {
-        .kv = model->kv, .side = PE_SELF, .heads = &a->heads, .biases = &s->stack->biases, .ropes = &model->ropes,
-        .turns = s->turns, .q = wide->x, .k = k, .v = k + a->heads.kv * a->heads.width, .ld = wide->ld,
-        .store = s->longest == 1, /* else a row reads the keys of the rows before it: all are stored first */
-    };
-    if (!job.store) {
-        pe_op_store(thread, s->kernels, &job, s->row, s->n);
-        pe_barrier(thread);
-    }
+    const pe_attend_job job = self_job(s, a);
+    if (job.store) return;
+    pe_op_store(thread, s->kernels, &job, s->row, s->n);
+    pe_barrier(thread);
+}
+
+static void self_attention(pe_thread *thread, const stream *s, const pe_attention *a) {
+    pe_attend_job job = self_job(s, a);
     attend(thread, s, &job);
     join(thread, s, &a->sub, &s->context);
 }
 
 static void cross_attention(pe_thread *thread, const stream *s, const pe_attention *a) {
-    const pe_model *model = s->session->model;
-    const pe_rows *wide = &s->wide;
-    multiply(thread, s, &a->input, &s->rows.in, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
+    multiply(thread, s, &a->input, &s->rows.in, PE_IDENTITY, NULL, 0, s->hidden.x, s->hidden.ld);
     pe_barrier(thread);
-    pe_attend_job job = {.kv = model->kv, .side = PE_MEMORY, .heads = &a->heads, .ropes = &model->ropes,
-                         .turns = s->turns, .q = wide->x, .ld = wide->ld};
+    pe_attend_job job = job_of(s, PE_MEMORY, &a->heads, &s->hidden);
+    job.q = s->hidden.x;
     attend(thread, s, &job);
     join(thread, s, &a->sub, &s->context);
 }
 
 static void feed_forward(pe_thread *thread, const stream *s, const pe_feed_forward *f) {
-    const pe_rows *in = s->stack->placement == PE_PARALLEL ? &s->rows.beside : &s->rows.in, *wide = &s->wide;
-    multiply(thread, s, &f->up, in, f->gated ? PE_IDENTITY : f->activation, NULL, 0, wide->x, wide->ld);
+    const pe_rows *in = s->stack->placement == PE_PARALLEL ? &s->rows.beside : &s->rows.in, *hidden = &s->hidden;
+    multiply(thread, s, &f->up, in, f->gated ? PE_IDENTITY : f->activation, NULL, 0, hidden->x, hidden->ld);
     if (f->gated) {
         pe_solo solo;
         pe_thread *entered = enter_rows(thread, s, &solo);
-        if (entered) pe_op_gate(entered, s->kernels, f->activation, f->sub.output.k, wide, s->n);
+        if (entered) pe_op_gate(entered, s->kernels, f->activation, f->sub.output.k, hidden, s->n);
         leave_rows(thread, entered);
-    } else if (wide->q || wide->hadamard) {
-        prepare(thread, s, wide, f->sub.output.k);
+    } else if (hidden->q || hidden->hadamard) {
+        prepare(thread, s, hidden, f->sub.output.k);
     } else {
         pe_barrier(thread);
     }
-    join(thread, s, &f->sub, wide);
+    join(thread, s, &f->sub, hidden);
 }
 
 /* And the angles of the rows' positions. */
@@ -159,33 +170,37 @@ static void embed(pe_thread *thread, const stream *s) {
 /* Of segments: keys and values of every decoder layer's cross-attention, kept as the memory. */
 static void remember(pe_thread *thread, const stream *s) {
     const pe_model *model = s->session->model;
-    const pe_rows *wide = &s->wide;
+    const pe_rows *hidden = &s->hidden;
     for (int64_t i = 0; i < model->decoder.n; i++) {
         const pe_attention *a = &model->decoder.layers[i].cross;
-        multiply(thread, s, &a->memory, &s->rows.in, PE_IDENTITY, NULL, 0, wide->x, wide->ld);
+        multiply(thread, s, &a->memory, &s->rows.in, PE_IDENTITY, NULL, 0, hidden->x, hidden->ld);
         pe_barrier(thread);
-        const pe_attend_job job = {.kv = model->kv, .side = PE_MEMORY, .heads = &a->heads, .ropes = &model->ropes,
-                                   .turns = s->turns, .k = wide->x, .v = wide->x + a->heads.kv * a->heads.width,
-                                   .ld = wide->ld};
+        pe_attend_job job = job_of(s, PE_MEMORY, &a->heads, hidden);
+        job.k = hidden->x;
+        job.v = hidden->x + a->heads.kv * a->heads.width;
         pe_op_store(thread, s->kernels, &job, s->row, s->n);
         pe_barrier(thread);
     }
 }
 
-/* Rows through a stack: what comes out is in `in`. */
-static void through(pe_thread *thread, const stream *s) {
-    embed(thread, s);
-    for (int64_t i = 0; i < s->stack->n; i++) {
-        const pe_layer *layer = &s->stack->layers[i];
-        self_attention(thread, s, &layer->self);
-        if (layer->cross.input.n > 0) cross_attention(thread, s, &layer->cross);
-        feed_forward(thread, s, &layer->ffn);
-    }
-    const pe_model *model = s->session->model;
-    if (s->stack == &model->encoder && model->decoder.n > 0) remember(thread, s);
+static void layer(pe_thread *thread, const stream *s, int64_t i) {
+    const pe_layer *own = &s->stack->layers[i];
+    self_attention(thread, s, &own->self);
+    if (own->cross.input.n > 0) cross_attention(thread, s, &own->cross);
+    feed_forward(thread, s, &own->ffn);
 }
 
-static stream rows_of(const stream *all, int64_t first, int64_t end) {
+/* What comes before layer i, whose rows read one another's keys; or behind the last one. */
+static void before(pe_thread *thread, const stream *s, int64_t i) {
+    const pe_model *model = s->session->model;
+    if (i < s->stack->n)
+        project(thread, s, &s->stack->layers[i].self);
+    else if (s->stack == &model->encoder && model->decoder.n > 0)
+        remember(thread, s);
+}
+
+/* Of a part that `thread` takes alone. */
+static stream rows_of(const pe_thread *thread, const stream *all, int64_t first, int64_t end) {
     stream part = *all;
     part.n = end - first;
     part.row += first;
@@ -195,8 +210,51 @@ static stream rows_of(const stream *all, int64_t first, int64_t end) {
     part.residual += first * all->rows.in.ld;
     part.context = pe_rows_from(&all->context, first);
     part.wide = pe_rows_from(&all->wide, first);
+    const int64_t own = all->session->slab_rows;
+    part.hidden = own > 0 ? pe_rows_from(&all->hidden, thread->id * own) : part.wide;
     part.turns += first * all->session->model->ropes.turns;
     return part;
+}
+
+/* Equal parts of the rows, for each thread as many, none of more than `most`. */
+static int64_t parts_of(const pe_thread *thread, const stream *s, int64_t most) {
+    const int threads = thread->team->threads;
+    return threads * pe_ceil_div(s->n, threads * most);
+}
+
+enum { LAYER = 1, BEFORE = 2 };
+
+/* A phase over slabs of rows: each goes through layer i - 1, what comes before layer i, or both, in one thread, while
+   it stays in the second-level cache. */
+static void phase(pe_thread *thread, const stream *s, int64_t i, int what) {
+    const int64_t slabs = parts_of(thread, s, s->session->slab_rows);
+    for (int64_t slab; pe_take(thread, slabs, &slab);) {
+        const stream part = rows_of(thread, s, s->n * slab / slabs, s->n * (slab + 1) / slabs);
+        pe_solo solo;
+        pe_thread *alone = pe_alone(&solo);
+        if (what & LAYER) layer(alone, &part, i - 1);
+        if (what & BEFORE) before(alone, &part, i);
+    }
+    pe_barrier(thread);
+}
+
+/* Rows through a stack: what comes out is in `in`. */
+static void through(pe_thread *thread, const stream *s) {
+    const bool slabs = s->hidden.x != s->wide.x;
+    /* All layers of an encoder keep their keys in the same pages. */
+    const bool apart = s->stack == &s->session->model->encoder;
+    embed(thread, s);
+    for (int64_t i = 0; i <= s->stack->n; i++) {
+        if (!slabs) {
+            if (i > 0) layer(thread, s, i - 1);
+            before(thread, s, i);
+        } else if (i == 0 || apart) {
+            if (i > 0) phase(thread, s, i, LAYER);
+            phase(thread, s, i, BEFORE);
+        } else {
+            phase(thread, s, i, LAYER | BEFORE);
+        }
+    }
 }
 
 /* The first row at or after `row` that starts a segment or sequence. */
@@ -205,21 +263,28 @@ static int64_t start_at(const stream *s, int64_t row) {
     return row;
 }
 
-/* Sends the rows through a stack, all threads together, layer by layer; or, where there are rows enough, in groups
-   that one thread each takes through all the layers: no barriers, and the rows stay in its cache. Not where an observer
-   is to see all rows of a layer at once, nor where so many rows are of one sequence, which one thread would have, that
-   more than a third of the threads' time would be waiting. */
+/* Sends the rows through a stack, layer by layer: in groups of whole sequences that one thread each takes through all
+   the layers, without barriers; where a sequence has more rows than a slab, or so many that more than a third of the
+   threads' time would be waiting, in slabs. All threads stay together over few rows, where there are no slabs, and
+   where an observer is to see all rows of a layer at once. */
 static void run(pe_thread *thread, const stream *all) {
+    const pe_session *session = all->session;
     const int threads = thread->team->threads;
-    const bool uneven = 2 * threads * all->longest > 3 * all->n;
-    if (all->n < threads * LEAST_ROWS || all->longest > GROUP_ROWS || uneven || all->session->observer) {
+    if (all->n < threads * PE_LEAST_SLAB || session->observer) {
+        stream together = *all;
+        together.hidden = all->wide;
+        through(thread, &together);
+        return;
+    }
+    const int64_t most = session->slab_rows > 0 ? session->slab_rows : GROUP_ROWS;
+    if (all->longest > most || 2 * threads * all->longest > 3 * all->n) {
         through(thread, all);
         return;
     }
-    const int64_t groups = threads * pe_ceil_div(all->n, threads * GROUP_ROWS);
+    const int64_t groups = parts_of(thread, all, most);
     for (int64_t group; pe_take(thread, groups, &group);) {
         const int64_t first = all->n * group / groups, end = all->n * (group + 1) / groups;
-        const stream part = rows_of(all, start_at(all, first), start_at(all, end));
+        const stream part = rows_of(thread, all, start_at(all, first), start_at(all, end));
         pe_solo solo;
         through(pe_alone(&solo), &part);
     }
@@ -275,7 +340,7 @@ static stream stream_of(const pe_session *session, const pe_stack *stack, const 
                                  model->width};
     return (stream){session, &model->kernels, stack, n, longest, row, rows,
                     stack->placement == PE_POST ? session->in.x : session->x, session->context, session->wide,
-                    session->turns};
+                    session->slab_rows > 0 ? session->hidden : session->wide, session->turns};
 }
 
 void pe_transformer_step(pe_thread *thread, void *context) {

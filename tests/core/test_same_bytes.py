@@ -53,6 +53,19 @@ def test_threads(model, threads: int) -> None:
     assert to_bytes(batch(new_session(model, threads=threads), pairs)) == to_bytes(batch(new_session(model), pairs))
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("weights", "kv", "stacks"), MODELS, ids=[name_of(*one) for one in MODELS])
+def test_a_text_longer_than_a_slab(weights: str, kv: str, stacks: dict, threads: int) -> None:
+    """Slabs of its rows against all of them together, which is how an observer is shown them."""
+    model = TinyModel.random(weights, seed=12, **{**CHANGES, "max_positions": 450}, **stacks).core(kv)
+    rng = np.random.default_rng(3)
+    long, short = (rng.integers(0, 90, 450), rng.integers(0, 2100, 450)), (rng.integers(0, 90, 9), np.array([7, 8]))
+    observed = new_session(model, max_rows=1024)
+    observed.observe(lambda name, x: None)
+    expected = to_bytes(batch(observed, [long, short]))
+    assert to_bytes(batch(new_session(model, threads=threads, max_rows=1024), [long, short])) == expected
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_alone_or_in_a_batch_of_64(model, threads: int) -> None:
     pairs = sentences(64, 1)
