@@ -18,7 +18,8 @@ Both get random ids and write greedily, a fixed number of tokens. Of a call, tim
 prompt, the rest that of decoding: 64 tokens behind a prompt of 8, 32 behind one of 4,096. Sixteen sequences are prompts
 of 8 in one call, or one batch a step, 32 tokens each; their rate counts new tokens over the whole call. The largest
 model writes half as many. pyengine runs by `stream` and `generate`, its text included, llama.cpp by its low-level calls
-without text. A ratio is the median over pairs of calls in turn, with the smallest and the largest.
+without text. A ratio is the median over pairs of calls in turn, with the smallest and the largest; before each call is
+a pause, in which the threads of the other engine, which go on waiting for a while in a loop, have gone to sleep.
 
 Limits are measured in the same run, with as many threads. Shares of them: for decoding, bytes of the weights that a
 step reads (keys and values not counted) against the bandwidth over so many bytes, measured right before each call, for
@@ -75,6 +76,7 @@ class Extent:
     pairs: int = 5
     long_pairs: int = 3
     most: int = 9
+    pause: float = 0.2  # before a call
     seconds: float = 10.0
     rounds: int = 3  # of the limits, and of fresh processes
     shape: Shape = Shape()
@@ -159,6 +161,7 @@ def take_turns(own: Worker, peer: Worker | None, vocab: int, extent: Extent, siz
             if DECODE in rows:
                 found[DECODE].reads.append(median(limits.compared(size, extent.threads, huge=True)))
             for worker in workers if count % 2 == 0 else workers[::-1]:
+                time.sleep(extent.pause)
                 done = worker.run(job)
                 for row, seconds in zip(rows, (done.first, done.total - (done.first or 0)), strict=True):
                     if row is not None:

@@ -49,7 +49,7 @@ cdef extern from "base/crews.h" nogil:
         int threads
         int places
 
-    void pe_team_run(pe_crew *crew, pe_team_function *function, void *context) noexcept
+    void pe_team_run(pe_crew *crew, int64_t rows, pe_team_function *function, void *context) noexcept
     pe_status pe_crews_create(pe_crews *crews, int threads, int places, const int32_t *cpus, int n_cpus) noexcept
     void pe_crews_destroy(pe_crews *crews) noexcept
     pe_crew *pe_crews_take(pe_crews *crews, int64_t patience, int64_t since) noexcept

@@ -42,7 +42,7 @@ cdef void with_crew(Crews crews, pe_team_function *function, ops_job *job):
     cdef pe_crew *crew
     with nogil:
         crew = pe_crews_take(&crews.crews, <int64_t>(1e9 * LONGEST_PATIENCE), pe_now())
-        pe_team_run(crew, function, job)
+        pe_team_run(crew, job.n_rows, function, job)
         pe_crews_give(&crews.crews, crew)
 
 

@@ -10,7 +10,8 @@
 enum { STACK_BYTES = 1 << 20 };
 
 /* Nanoseconds. */
-static const int64_t LATEST = 250000;          /* that a region waits for its threads: waking one takes a fifth of it */
+static const int64_t LATEST = 250000;          /* that a region waits for its threads: waking one takes a fifth of it, */
+static const int64_t LATEST_A_ROW = 4000;      /* but an idle machine at times needs milliseconds */
 static const int64_t IDLE_PATIENCE = 1500000;  /* between two steps, and often between two calls */
 static const int64_t START_PATIENCE = 300000;
 static const int64_t END_PATIENCE = 60000;
@@ -134,12 +135,12 @@ void pe_crew_forget(pe_crew *crew) {
 }
 
 /* Calls `asked` threads to a region and starts it with those who come in time: how many they are. */
-static int start(pe_crew *crew, unsigned region, int asked, int64_t now) {
+static int start(pe_crew *crew, unsigned region, int asked, int64_t now, int64_t latest) {
     atomic_store_explicit(&crew->enrolment, opened(region, asked), memory_order_release);
     pe_flag_set(&crew->call, region);
     while (enrolled(atomic_load_explicit(&crew->enrolment, memory_order_relaxed)) < asked) {
         for (int i = 0; i < 32; i++) pe_relax();
-        if (pe_now() - now > LATEST) break;
+        if (pe_now() - now > latest) break;
     }
     const int came = enrolled(atomic_fetch_or(&crew->enrolment, CLOSED));
     pe_team_begin(&crew->team, 1 + came, crew->tasks);
@@ -149,7 +150,7 @@ static int start(pe_crew *crew, unsigned region, int asked, int64_t now) {
     return came;
 }
 
-void pe_team_run(pe_crew *crew, pe_team_function *function, void *context) {
+void pe_team_run(pe_crew *crew, int64_t rows, pe_team_function *function, void *context) {
     int64_t now = 0;
     if (crew->threads > 1) {
         now = pe_now();
@@ -164,7 +165,8 @@ void pe_team_run(pe_crew *crew, pe_team_function *function, void *context) {
     crew->function = function;
     crew->context = context;
     const unsigned region = pe_flag_read(&crew->call) + 1;
-    const int came = start(crew, region, threads - 1, now);
+    const int64_t latest = rows * LATEST_A_ROW > LATEST ? rows * LATEST_A_ROW : LATEST;
+    const int came = start(crew, region, threads - 1, now, latest);
     int64_t waited = pe_team_member(&crew->team, 0, function, context);
     for (unsigned ended; came > 0 && (ended = pe_flag_read(&crew->ended)) != region;)
         waited += pe_flag_wait(&crew->ended, ended, END_PATIENCE);

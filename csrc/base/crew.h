@@ -42,7 +42,8 @@ void pe_crew_destroy(pe_crew *crew);
 void pe_crew_forget(pe_crew *crew);
 
 /* Runs `function` on as many threads as pay, up to crew->threads, the caller's as number 0, and returns when all are
-   done. Fewer from then on if the system refuses threads. */
-void pe_team_run(pe_crew *crew, pe_team_function *function, void *context);
+   done. Fewer from then on if the system refuses threads. A thread that is late is waited for longer the more `rows`
+   there are to work on. */
+void pe_team_run(pe_crew *crew, int64_t rows, pe_team_function *function, void *context);
 
 #endif

@@ -188,7 +188,7 @@ pe_status pe_session_step(pe_session *s, const pe_plan *plan, pe_crew *crew) {
     PE_TRY(pe_plan_reserve(s, plan));
     pe_plan_commit(s, plan);
     pe_step step = {s, plan};
-    pe_team_run(crew, pe_transformer_step, &step);
+    pe_team_run(crew, plan->n_source_tokens + plan->n_rows, pe_transformer_step, &step);
     pe_plan_finish(s, plan);
     PE_TRY(check_encoded(s, plan));
     return check_normalizers(s, &plan->logits);
