@@ -134,6 +134,8 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*gemm_q8s)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*gemm_q4)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
+        void (*gemm_bf16)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
+        void (*gemm_f16)(const pe_product *p, int64_t block0, int64_t block1) noexcept nogil
         void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps,
                      float *y) noexcept nogil
         void (*rmsnorm)(const float *x, int64_t n, const float *weight, float eps, float *y) noexcept nogil
@@ -158,10 +160,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
 cdef extern from "ops/ops.h" nogil:
     ctypedef enum pe_weight_type:
-        PE_WEIGHT_F32
-        PE_WEIGHT_Q8
-        PE_WEIGHT_Q8S
-        PE_WEIGHT_Q4
+        PE_WEIGHT_F32, PE_WEIGHT_BF16, PE_WEIGHT_F16, PE_WEIGHT_Q8, PE_WEIGHT_Q8S, PE_WEIGHT_Q4
 
     ctypedef enum pe_kv_type:
         PE_KV_F32

@@ -138,11 +138,22 @@ cdef class Kernels:
     def gemm_f32(self, x, w, y, bias=None, residual=None, activation="linear", blocks=None,
                  int64_t repeat=1):
         """x float32 [m, K] -> y float32 [m, N16] in blocks [blocks[0], blocks[1]), all by default."""
+        self._float_product(self.table.gemm_f32, x, w, y, bias, residual, activation, blocks, repeat)
+
+    def gemm_bf16(self, x, w, y, bias=None, residual=None, activation="linear", blocks=None, int64_t repeat=1):
+        """As gemm_f32, w uint16, the upper halves of floats."""
+        self._float_product(self.table.gemm_bf16, x, w, y, bias, residual, activation, blocks, repeat)
+
+    def gemm_f16(self, x, w, y, bias=None, residual=None, activation="linear", blocks=None, int64_t repeat=1):
+        """As gemm_f32, w float16."""
+        self._float_product(self.table.gemm_f16, x, w, y, bias, residual, activation, blocks, repeat)
+
+    cdef _float_product(self, gemm kernel, x, w, y, bias, residual, activation, blocks, int64_t repeat):
         cdef pe_product p
         self._product(&p, x, w, bias, residual, y, activation)
         cdef int64_t first = blocks[0] if blocks else 0, last = blocks[1] if blocks else w.shape[w.ndim - 3]
         cdef int64_t copies = w.shape[0] if w.ndim == 4 else 1
-        walk(self.table.gemm_f32, &p, first, last, w.nbytes // copies, copies, repeat)
+        walk(kernel, &p, first, last, w.nbytes // copies, copies, repeat)
 
     def norm(self, x, weight, bias, float eps, y, int64_t repeat=1):
         """x, weight, bias, y float32 [n]."""

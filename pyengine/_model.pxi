@@ -15,6 +15,12 @@ ACTIVATIONS = {
 }
 POOLS = {"none": PE_POOL_NONE, "cls": PE_POOL_FIRST, "last": PE_POOL_LAST, "mean": PE_POOL_MEAN}
 PLACEMENTS = {"post": PE_POST, "pre": PE_PRE, "parallel": PE_PARALLEL}
+# Of weights that are no integers; bfloat16, which NumPy lacks, is the upper half of a float32.
+FLOATS = {
+    np.dtype(np.float32): PE_WEIGHT_F32,
+    np.dtype(np.uint16): PE_WEIGHT_BF16,
+    np.dtype(np.float16): PE_WEIGHT_F16,
+}
 NORMS = {"layer": PE_LAYER_NORM, "rms": PE_RMS_NORM}
 
 
@@ -225,8 +231,9 @@ cdef class Model:
         elif weight.dtype == np.uint8:
             self._bind_int4(linear, tensors, name, weight, blocks)
         else:
-            linear.type = PE_WEIGHT_F32
-            linear.w = self._address(weight, np.float32, (blocks, round_up(k, 4), 16))
+            dtype = weight.dtype if weight.dtype in FLOATS else np.dtype(np.float32)
+            linear.type = FLOATS[dtype]
+            linear.w = self._address(weight, dtype, (blocks, round_up(k, 4), 16))
         if has_bias:
             linear.bias = self._floats(tensors, name + ".bias", n)
 

@@ -11,7 +11,7 @@ from pyengine.command import size
 from pyengine.console import Parser
 from pyengine.errors import OptionError
 from pyengine.modelfile.directory import KV
-from pyengine.modelfile.layout import INT4
+from pyengine.modelfile.layout import FLOATS, INT4
 from pyengine.quantize.prune.masks import Pattern
 from pyengine.quantize.prune.sparse import MASKS, SPARSE_METHODS, pattern_of
 from pyengine.quantize.rounding.by_inputs import CALIBRATED
@@ -106,7 +106,8 @@ def _parser(program: str) -> Parser:
         "checkpoint",
         metavar="CHECKPOINT",
         nargs="?",
-        help="directory with config.json and the weights; a GGUF file; or a model directory in float32",
+        help="directory with config.json and the weights; a GGUF file; or a model directory in float32, bfloat16 or "
+        "float16",
     )
     add("-o", "--output", metavar="OUT", help="model directory to write")
     add("--overwrite", action="store_true", help="replace OUT if it is a model directory, and the report")
@@ -138,9 +139,9 @@ def _add_types(group: argparse._ArgumentGroup) -> None:
         type=_type,
         default="int8",
         metavar="TYPE",
-        help="how weights are stored: float32, int8 (the default), or int4 in groups of 32, 64 or 128 columns that "
-        f"share a scale, with z a zero point too: {', '.join(INT4)}; int4 is {PLAIN_INT4}. With int4, embeddings and "
-        "the output layer are int8",
+        help="how weights are stored: float32; bfloat16 or float16, half of that, computed in float32; int8 (the "
+        "default); or int4 in groups of 32, 64 or 128 columns that share a scale, with z a zero point too: "
+        f"{', '.join(INT4)}; int4 is {PLAIN_INT4}. With int4, embeddings and the output layer are int8",
     )
     add(
         "--tensor",
@@ -212,7 +213,7 @@ def _add_removal(group: argparse._ArgumentGroup) -> None:
         metavar="WHAT=SHARE|N:M",
         help="first remove a share of all neurons of feed-forward layers, such as ffn=0.25, of attention heads, such "
         "as heads=0.2, or of the layers of a stack, such as decoder-layers=0.3, and fit the rest to --calibrate; may "
-        "be given again. After that zeros, in layers of int8 or float32, not of int4: blocks=0.5 of 16 x 4 weights, "
+        "be given again. After that zeros, in layers that are not int4: blocks=0.5 of 16 x 4 weights, "
         "which int8 skips; or weights=0.5, or 2:4, which only take the place of weights",
     )
     add(
@@ -310,7 +311,7 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("--report has no meaning with --report-only")
     if options.method in CALIBRATED and not options.calibrate:
         parser.error(f"--method {options.method} needs text: --calibrate FILE")
-    if options.smooth and options.weights == "float32" and not options.tensor:
+    if options.smooth and options.weights in FLOATS and not options.tensor:
         parser.error("--smooth has a meaning where weights are rounded: --weights int8 or int4")
     if options.hadamard and (options.smooth or options.method == "awq"):
         parser.error("--hadamard mixes channels: --smooth and awq have none left to scale")

@@ -9,9 +9,10 @@ from typing import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from pyengine.canonical import CanonicalModel
+from pyengine.errors import OptionError
 from pyengine.modelfile.layout import SPARSE, pack_values, packed_specs
 from pyengine.quantize.measuring.distortion import snr_db
-from pyengine.quantize.rounding.rounding import Rounded, pack_parts, round_parts
+from pyengine.quantize.rounding.rounding import Rounded, pack_parts, round_matrix
 
 __all__ = ["StoredTensor", "pack_tensors"]
 
@@ -46,7 +47,8 @@ def pack_tensors(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield every packed tensor in file order; append a row for each to ``rows`` as it is done.
 
-    ``done_before``: matrices that are rounded already, by packed name; ``lines`` as in ``packed_specs``.
+    ``done_before``: matrices that are rounded already, by packed name; ``lines`` as in ``packed_specs``. Raises
+    OptionError, naming the tensor, for a weight that its type cannot hold.
     """
     specs = packed_specs(model.config, weights, other_weights, lines)
     total = sum(4 * math.prod(tensor.shape) for tensor in model.tensors.values())
@@ -62,9 +64,7 @@ def pack_tensors(
         else:
             matrix = name.removesuffix(".weight")
             kind = other_weights.get(matrix, weights)
-            rounded = done_before.get(matrix) or round_parts(
-                [model.tensors[source].read() for source in spec.sources], kind, method
-            )
+            rounded = done_before.get(matrix) or _rounded(model, spec.sources, kind, method)
             snr = _snr(rounded)
             packed = pack_parts(rounded, kind == SPARSE, spec.form)
             parts = {f"{matrix}.{part}": packed.pop(part) for part in list(packed)}
@@ -87,6 +87,16 @@ def pack_tensors(
         done += rows[-1].float32_bytes
         if progress:
             progress(done, total)
+
+
+def _rounded(model: CanonicalModel, sources: Sequence[str], kind: str, method: str) -> list[Rounded]:
+    found = []
+    for source in sources:
+        try:
+            found.append(round_matrix(model.tensors[source].read(), kind, method))
+        except OverflowError as error:
+            raise OptionError(f"weights: tensor {source}: {error}", keywords=("weights",)) from None
+    return found
 
 
 def _snr(parts: Sequence[Rounded]) -> float:

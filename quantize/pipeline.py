@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Collection, Mapping, Sequence
 from pyengine.canonical import CanonicalModel, ModelConfig
 from pyengine.errors import OptionError
 from pyengine.modelfile.directory import KV
-from pyengine.modelfile.layout import INT4, SPARSE, matrix_names, packed_specs
+from pyengine.modelfile.layout import HALVES, INT4, SPARSE, matrix_names, packed_specs
 from pyengine.modelfile.writer import check_target, write_directory
 from pyengine.output import scratch_directory
 from pyengine.quantize.measuring.budget import Choice
@@ -272,11 +272,13 @@ def _takes_hadamard(
     model: CanonicalModel, types: Mapping[str, str], calibration: Calibration | None, equalize: bool
 ) -> bool:
     """Whether a Hadamard matrix is worth its additions: what is rounded becomes int8, or is rounded by GPTQ, and no
-    channels are scaled. (int4 rounded to nearest loses more with it: docs/quantization.md.)"""
+    channels are scaled. (int4 rounded to nearest loses more with it: docs/quantization.md; bfloat16 and float16 would
+    no longer be what a checkpoint has.)"""
     kinds = set(types.values()) - {"float32"}
+    halves = not kinds.isdisjoint(HALVES)
     gptq = calibration is not None and calibration.method == "gptq"
     scales = equalize or calibration is not None and calibration.scales
-    rounds = bool(kinds) and SPARSE not in kinds and (gptq or kinds == {"int8"})
+    rounds = bool(kinds) and not halves and SPARSE not in kinds and (gptq or kinds == {"int8"})
     return model.config.takes_hadamard and rounds and not scales and not _keeps_bits(model, kinds)
 
 

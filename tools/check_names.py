@@ -19,7 +19,7 @@ ISAS = {
     "csrc/kernels/x86/": ("avx2", "avxvnni", "avx512vnni"),
     "csrc/kernels/arm/": ("neon", "dotprod", "i8mm"),
 }
-TYPES = r"(?:f32|bf16|s32|q8|q8r|q8c|q8s|q4g)p?"
+TYPES = r"(?:f32|bf16|f16|s32|q8|q8r|q8c|q8s|q4g)p?"
 KERNEL = re.compile(rf"pe_[a-z]+(?:_[a-z]+)*?(?:_{TYPES}){{1,3}}(?:_\d+x\d+(?:x\d+)?)?__(?P<isa>[a-z0-9]+)")
 LONGEST = 48
 

@@ -104,6 +104,14 @@ static inline float pe_sum_lanes(const float lanes[PE_LANES]) {
     return s[0];
 }
 
+/* The value of a bfloat16, the upper half of a float: exact. */
+static inline float pe_float_of_bfloat16(uint16_t upper) {
+    const uint32_t bits = (uint32_t)upper << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 /* The value of an IEEE half: exact, since every half is a float. */
 static inline float pe_float_of_half(uint16_t half) {
     const uint32_t sign = (uint32_t)(half >> 15) << 31, exponent = half >> 10 & 31, fraction = half & 1023;

@@ -6,6 +6,7 @@
 
    Names:  pe_<op>_<result>_<left>_<right>__<isa>
        f32   float32            q8r  int8, one scale a row (activations)
+       bf16  bfloat16, f16  float16, an IEEE half (weights)
        q8c   int8, one scale an output channel (weights)
        q8s   as q8c, without the lines that are zero (sparse weights)
        q4g   int4 in groups along K, each with a scale (weights)
@@ -35,6 +36,7 @@ enum {
    Packed weights, N rounded up to 16, K to 4, padding zero:
        int8     [N/16][K/4][16][4]     line (b, k/4) is 64 bytes:  | channel 0: k k+1 k+2 k+3 | channel 1: ... | 15 |
        float32  [N/16][K][16]          line (b, k)   is 64 bytes:  | channel 0 | channel 1 | ... | channel 15 |
+       bfloat16 and float16            as float32, line (b, k) is 32 bytes
        sparse   [lines][16][4]         the int8 lines that are not all zero, block by block, k ascending
 
    int4 weights in groups of 32, 64 or 128 columns, K rounded up to whole groups, whose padding may hold anything:
@@ -162,6 +164,10 @@ typedef struct pe_kernels {
 
     /* sum over k in ascending order, fused multiply-adds; then + b, activation, residual. */
     void (*gemm_f32)(const pe_product *p, int64_t block0, int64_t block1);
+
+    /* The bytes of gemm_f32 on the same matrix in float32, which each weight becomes exactly. */
+    void (*gemm_bf16)(const pe_product *p, int64_t block0, int64_t block1);
+    void (*gemm_f16)(const pe_product *p, int64_t block0, int64_t block1);
 
     /* Layer normalisation (Ba et al., 2016): y = (x - mean) / sqrt(variance + eps) * weight + bias; y may be x. */
     void (*norm)(const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y);

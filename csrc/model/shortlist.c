@@ -5,12 +5,15 @@
 
 #include "base/intmath.h"
 
-enum {
-    LANE = 4,   /* bytes of a slot in a line of packed weights */
-    GATHER = 32, /* slots a task */
-};
+enum { GATHER = 32 }; /* slots a task */
 
-static int64_t lines_of(const pe_linear *output) { return pe_block_offset(output, 1) / (PE_BLOCK * LANE); }
+/* Bytes of a slot in a line of packed weights. */
+static int64_t lane_of(const pe_linear *output) {
+    return output->type == PE_WEIGHT_BF16 || output->type == PE_WEIGHT_F16 ? 2 : 4;
+}
+
+/* Bytes of a slot. */
+static int64_t weights_of(const pe_linear *output) { return pe_block_offset(output, 1) / PE_BLOCK; }
 
 static int64_t groups_of(const pe_linear *output) {
     return output->type == PE_WEIGHT_Q4 ? pe_packed_k(output) / output->group : 0;
@@ -40,7 +43,7 @@ void pe_shortlist_destroy(pe_shortlist *s) {
 static void lay_out(pe_slots *slots, const pe_linear *output) {
     pe_arena *arena = &slots->arena;
     const int64_t n = slots->capacity;
-    slots->w = pe_arena_take(arena, n * lines_of(output), LANE);
+    slots->w = pe_arena_take(arena, n, (size_t)weights_of(output));
     if (output->scale) slots->scale = pe_arena_take(arena, n, sizeof *slots->scale);
     if (output->sum) slots->sum = pe_arena_take(arena, n, sizeof *slots->sum);
     if (output->bias) slots->bias = pe_arena_take(arena, n, sizeof *slots->bias);
@@ -65,7 +68,7 @@ static pe_status grow(pe_shortlist *s, int64_t n) {
     lay_out(&new, s->output); /* dry */
     PE_TRY(pe_arena_allocate(&new.arena));
     lay_out(&new, s->output);
-    copy(new.w, old->w, old->capacity * lines_of(s->output), LANE);
+    copy(new.w, old->w, old->capacity, (size_t)weights_of(s->output));
     copy(new.scale, old->scale, old->capacity, sizeof *new.scale);
     copy(new.sum, old->sum, old->capacity, sizeof *new.sum);
     copy(new.bias, old->bias, old->capacity, sizeof *new.bias);
@@ -201,11 +204,14 @@ static int64_t first_group(int32_t channel, int64_t groups) {
 static void gather(const pe_shortlist *s, int32_t slot) {
     const pe_linear *output = s->output;
     const pe_slots *slots = &s->slots;
-    const int64_t lines = lines_of(output), line = PE_BLOCK * LANE;
+    const int64_t lane = lane_of(output), line = PE_BLOCK * lane, block = PE_BLOCK * weights_of(output);
     const int32_t id = slots->ids[slot];
-    const uint8_t *from = (const uint8_t *)output->w + id / PE_BLOCK * lines * line + id % PE_BLOCK * LANE;
-    uint8_t *to = slots->w + slot / PE_BLOCK * lines * line + slot % PE_BLOCK * LANE;
-    for (int64_t i = 0; i < lines; i++) memcpy(to + i * line, from + i * line, LANE);
+    const uint8_t *from = (const uint8_t *)output->w + id / PE_BLOCK * block + id % PE_BLOCK * lane;
+    uint8_t *to = slots->w + slot / PE_BLOCK * block + slot % PE_BLOCK * lane;
+    if (lane == 2)
+        for (int64_t at = 0; at < block; at += line) memcpy(to + at, from + at, 2);
+    else
+        for (int64_t at = 0; at < block; at += line) memcpy(to + at, from + at, 4);
     if (output->scale) slots->scale[slot] = output->scale[id];
     if (output->sum) slots->sum[slot] = output->sum[id];
     if (output->bias) slots->bias[slot] = output->bias[id];

@@ -15,18 +15,28 @@ static void unpack_q4(const pe_linear *table, int64_t token, const uint8_t *w, f
     }
 }
 
+static void unpack_q8(const pe_linear *table, int64_t token, const int8_t *w, float *x) {
+    for (int64_t k = 0; k < table->k; k++) x[k] = (float)w[k / PE_QUAD * LINE + k % PE_QUAD] * table->scale[token];
+}
+
 /* Row `token` of a packed table. */
 static void unpack_row(const pe_linear *table, int64_t token, float *x) {
-    const uint8_t *line = (const uint8_t *)pe_block_at(table, token / PE_BLOCK) + token % PE_BLOCK * PE_QUAD;
-    if (table->type == PE_WEIGHT_Q4) {
-        unpack_q4(table, token, line, x);
-    } else if (table->type == PE_WEIGHT_Q8) {
-        const int8_t *w = (const int8_t *)line;
-        for (int64_t k = 0; k < table->k; k++)
-            x[k] = (float)w[k / PE_QUAD * LINE + k % PE_QUAD] * table->scale[token];
-    } else {
-        const float *w = (const float *)(const void *)line;
-        for (int64_t k = 0; k < table->k; k++) x[k] = w[k * PE_BLOCK];
+    const void *block = pe_block_at(table, token / PE_BLOCK);
+    const int64_t channel = token % PE_BLOCK, n = table->k;
+    const float *floats = (const float *)block + channel;
+    const uint16_t *halves = (const uint16_t *)block + channel;
+    switch (table->type) {
+    case PE_WEIGHT_F32:
+        for (int64_t k = 0; k < n; k++) x[k] = floats[k * PE_BLOCK];
+        break;
+    case PE_WEIGHT_BF16:
+        for (int64_t k = 0; k < n; k++) x[k] = pe_float_of_bfloat16(halves[k * PE_BLOCK]);
+        break;
+    case PE_WEIGHT_F16:
+        for (int64_t k = 0; k < n; k++) x[k] = pe_float_of_half(halves[k * PE_BLOCK]);
+        break;
+    case PE_WEIGHT_Q4: unpack_q4(table, token, (const uint8_t *)block + channel * PE_QUAD, x); break;
+    default: unpack_q8(table, token, (const int8_t *)block + channel * PE_QUAD, x);
     }
 }
 

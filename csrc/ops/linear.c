@@ -22,7 +22,7 @@ void pe_op_prepare(pe_thread *thread, const pe_kernels *kernels, const pe_rows *
 
 void pe_multiply(const pe_kernels *kernels, const pe_linear *linear, const pe_rows *rows, int64_t row, int64_t n,
                  pe_product *p, int64_t block0, int64_t block1) {
-    const bool rounded = linear->type != PE_WEIGHT_F32;
+    const bool rounded = pe_reads_int8(linear);
     p->m = n;
     p->k = rounded ? pe_packed_k(linear) : linear->k;
     p->x = rounded ? (const void *)(rows->q + row * rows->ldq) : rows->x + row * rows->ld;
@@ -39,6 +39,8 @@ void pe_multiply(const pe_kernels *kernels, const pe_linear *linear, const pe_ro
     p->bias = linear->bias;
     switch (linear->type) {
     case PE_WEIGHT_F32: kernels->gemm_f32(p, block0, block1); break;
+    case PE_WEIGHT_BF16: kernels->gemm_bf16(p, block0, block1); break;
+    case PE_WEIGHT_F16: kernels->gemm_f16(p, block0, block1); break;
     case PE_WEIGHT_Q8: kernels->gemm_q8(p, block0, block1); break;
     case PE_WEIGHT_Q8S: kernels->gemm_q8s(p, block0, block1); break;
     case PE_WEIGHT_Q4: kernels->gemm_q4(p, block0, block1); break;

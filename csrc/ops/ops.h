@@ -14,7 +14,14 @@
 #include "base/team.h"
 #include "kernels/kernels.h"
 
-typedef enum pe_weight_type { PE_WEIGHT_F32, PE_WEIGHT_Q8, PE_WEIGHT_Q8S, PE_WEIGHT_Q4 } pe_weight_type;
+typedef enum pe_weight_type {
+    PE_WEIGHT_F32,
+    PE_WEIGHT_BF16,
+    PE_WEIGHT_F16,
+    PE_WEIGHT_Q8,
+    PE_WEIGHT_Q8S,
+    PE_WEIGHT_Q4,
+} pe_weight_type;
 
 /* A linear layer or an embedding table: W [n, k] packed, and what belongs to its rows. */
 typedef struct pe_linear {
@@ -32,6 +39,9 @@ typedef struct pe_linear {
     const struct pe_linear *next; /* whose weights a step reads after these, or NULL: they are prefetched */
 } pe_linear;
 
+/* Whether its products read rows in int8. */
+static inline bool pe_reads_int8(const pe_linear *linear) { return linear->type >= PE_WEIGHT_Q8; }
+
 /* Columns as they are packed. */
 static inline int64_t pe_packed_k(const pe_linear *linear) {
     return pe_round_up(linear->k, linear->type == PE_WEIGHT_Q4 ? linear->group : PE_QUAD);
@@ -42,6 +52,8 @@ static inline int64_t pe_block_offset(const pe_linear *linear, int64_t block) {
     const int64_t weights = block * PE_BLOCK * pe_packed_k(linear);
     switch (linear->type) {
     case PE_WEIGHT_F32: return weights * (int64_t)sizeof(float);
+    case PE_WEIGHT_BF16:
+    case PE_WEIGHT_F16: return weights * (int64_t)sizeof(uint16_t);
     case PE_WEIGHT_Q8S: return linear->line_start[block] * (int64_t)(PE_BLOCK * PE_QUAD);
     case PE_WEIGHT_Q4: return weights / 2;
     default: return weights;

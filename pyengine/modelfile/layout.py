@@ -23,6 +23,8 @@ and columns are padded with zeros to multiples of 16 and 4.
                   W[n, k] = scale[n] * group_scale[n, g] * (q[n, k] - group_zero[n, g]), or, without them, q[n, k] - 8
 
     float32   weight F32 [N/16, K, 16]        weight[b, k, j] = W[16b + j, k]
+    bfloat16  weight BF16 [N/16, K, 16]       likewise; to NumPy uint16, the upper halves of float32
+    float16   weight F16 [N/16, K, 16]        likewise
 
 Biases and norms are F32 [N]. Layers that read the same input are one matrix, stacked along N before padding; the rows
 of a gate and of what it gates alternate, 16 of each, both padded to whole panels. Tables (of positions, say) are F32,
@@ -42,6 +44,8 @@ from pyengine.canonical import ModelConfig, TensorSpec, tensor_specs
 
 __all__ = [
     "DTYPES",
+    "FLOATS",
+    "HALVES",
     "INT4",
     "SPARSE",
     "WEIGHTS",
@@ -50,7 +54,7 @@ __all__ = [
     "dequantize_packed",
     "matrix_names",
     "matrix_shapes",
-    "pack_float32",
+    "pack_floats",
     "pack_groups",
     "pack_int4",
     "pack_int8",
@@ -65,18 +69,22 @@ __all__ = [
     "stack_rows",
     "unpack_sparse",
     "unpack_values",
+    "widened",
 ]
 
 # Types of a matrix: "int4g64z" is int4 in groups of 64 columns, with zero points.
 INT4 = {f"int4g{group}{zeros}": (group, bool(zeros)) for group in (32, 64, 128) for zeros in ("", "z")}
 SPARSE = "int8b"  # int8 in blocks of 16 channels by 4 columns, of which those of zeros are not stored
-WEIGHTS = ("float32", "int8", SPARSE, *INT4)
+HALVES = {"bfloat16": "BF16", "float16": "F16"}  # type -> safetensors' name
+FLOATS = ("float32", *HALVES)  # computed in float32, each weight as it is
+WEIGHTS = (*FLOATS, "int8", SPARSE, *INT4)
 DTYPES: dict[str, np.dtype[Any]] = {  # by safetensors' names
     "I8": np.dtype(np.int8),
     "U8": np.dtype(np.uint8),
     "U16": np.dtype("<u2"),
     "I32": np.dtype("<i4"),
     "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
     "F32": np.dtype("<f4"),
 }
 PANEL = 16  # rows of a panel
@@ -237,6 +245,8 @@ def _matrix(weights: str, rows: int, columns: int, lines: int) -> dict[str, tupl
     panels = rows // PANEL
     if weights == "float32":
         return {"weight": ("F32", (panels, quads, PANEL))}
+    if weights in HALVES:
+        return {"weight": (HALVES[weights], (panels, quads, PANEL))}
     if weights == "int8":
         return {"weight": ("I8", (panels, quads // GROUP, PANEL, GROUP)), "scale": ("F32", (rows,))}
     if weights == SPARSE:
@@ -337,11 +347,21 @@ def pack_groups(values: np.ndarray) -> np.ndarray:
     return padded.reshape(-1, PANEL, groups).transpose(0, 2, 1)
 
 
-def pack_float32(matrix: np.ndarray) -> np.ndarray:
-    """float32 [N, K] -> [N/16, K, 16], a view of the padded matrix, made contiguous when it is stored."""
+def pack_floats(matrix: np.ndarray) -> np.ndarray:
+    """float32, float16 or uint16 (bfloat16) [N, K] -> [N/16, K, 16], a view of the padded matrix, made contiguous
+    when it is stored.
+    """
     padded = _padded(matrix)
     rows, columns = padded.shape
     return padded.reshape(rows // PANEL, PANEL, columns).transpose(0, 2, 1)
+
+
+def widened(values: np.ndarray) -> np.ndarray:
+    """float32, float16 or uint16 (bfloat16) -> float32, each value exactly."""
+    if values.dtype != np.uint16:
+        return values.astype(np.float32, copy=False)
+    wide: np.ndarray = np.left_shift(values, 16, dtype=np.uint32).view(np.float32)
+    return wide
 
 
 def pad_vector(vector: np.ndarray) -> np.ndarray:
@@ -359,8 +379,8 @@ def dequantize_packed(stored: Mapping[str, np.ndarray], name: str, rows: int, co
     if f"{name}.line_start" in stored:
         starts = stored[f"{name}.line_start"][: round_up(rows, PANEL) // PANEL + 1]
         weight = unpack_sparse(weight, starts, stored[f"{name}.line_quad"][: len(weight)], columns)
-    if weight.dtype == np.float32:
-        return weight
+    if weight.dtype in (np.float32, np.float16, np.uint16):
+        return widened(weight)
     panels, depth = len(weight), round_up(columns, GROUP)
     scale = stored[f"{name}.scale"].reshape(panels, 1, PANEL)
     if weight.dtype == np.int8:

@@ -28,6 +28,7 @@ from pyengine.modelfile.directory import (
 )
 from pyengine.modelfile.layout import (
     DTYPES,
+    FLOATS,
     SPARSE,
     WEIGHTS,
     check_lines,
@@ -65,8 +66,8 @@ class ModelHead:
 
     @property
     def rounded(self) -> bool:
-        """Whether any matrix is stored in less than float32."""
-        return {self.weights, *self.other_weights.values()} != {"float32"}
+        """Whether any matrix is stored in integers, which products read with rows in int8."""
+        return not {self.weights, *self.other_weights.values()}.issubset(FLOATS)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.cpus import started_cpus, this_threads_cpus, usable_cpus
 from pyengine.errors import ClosedError, EngineError, OptionError, UnsupportedError
 from pyengine.modelfile import ModelDirectory, packed_specs
-from pyengine.modelfile.layout import dequantize_packed, matrix_shapes
+from pyengine.modelfile.layout import FLOATS, dequantize_packed, matrix_shapes
 from pyengine.pages import huge_bytes
 from pyengine.plan import Observer, Opened, Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
@@ -262,12 +262,13 @@ def _bytes(tensors: dict[str, np.ndarray]) -> int:
 
 
 def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
-    """The packed tensors of a float32 directory with the values that the int8 ones stand for."""
+    """The packed tensors of a directory without integers: those that there are stand for float32."""
     shapes = matrix_shapes(directory.config)
     tensors = {}
     for name, spec in packed_specs(directory.config, "float32").items():
         matrix = name.removesuffix(".weight")
-        if spec.kind == "weight":
+        kind = directory.other_weights.get(matrix, directory.weights)
+        if spec.kind == "weight" and kind not in FLOATS:
             tensors[name] = dequantize_packed(directory.tensors, matrix, *shapes[matrix])
         else:
             tensors[name] = directory.tensors[name]

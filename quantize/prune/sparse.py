@@ -17,7 +17,16 @@ import numpy as np
 
 from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.errors import OptionError
-from pyengine.modelfile.layout import SPARSE, PackedSpec, matrix_names, packed_specs, part_rows, stack_rows
+from pyengine.modelfile.layout import (
+    FLOATS,
+    INT4,
+    SPARSE,
+    PackedSpec,
+    matrix_names,
+    packed_specs,
+    part_rows,
+    stack_rows,
+)
 from pyengine.quantize.prune.gram import row_errors
 from pyengine.quantize.prune.masks import Blocks, NOfM, Pattern, RowShare, magnitude_scores, wanda_scores
 from pyengine.quantize.prune.sparsegpt import prune_sparse
@@ -60,7 +69,7 @@ def slower_than_dense(pattern: Pattern, weights: str) -> str:
     instead = "ffn=SHARE removes whole neurons, which always saves time"
     if not isinstance(pattern, Blocks):
         return f"single weights and N:M zeros are multiplied by as all others are; blocks=SHARE are not, and {instead}"
-    if weights == "float32":
+    if weights in FLOATS:
         return f"blocks of zeros are skipped with --weights int8 only; or {instead}"
     if pattern.share < BREAK_EVEN:
         return f"skipping blocks pays from {BREAK_EVEN:.0%} of them on; or {instead}"
@@ -73,10 +82,10 @@ def sparse_types(types: Mapping[str, str], pattern: Pattern) -> dict[str, str]:
     Raises OptionError where layers are int4, whose rounding would fill zeros again.
     """
     layers = [name for name in types if ".layers." in name]
-    int4 = [name for name in layers if types[name] not in ("float32", "int8")]
+    int4 = [name for name in layers if types[name] in INT4]
     if int4:
         raise OptionError(
-            f"sparse: zeros need int8 or float32 layers, but {int4[0]} is {types[int4[0]]}", keywords=("sparse",)
+            f"sparse: zeros need layers that are not int4, but {int4[0]} is {types[int4[0]]}", keywords=("sparse",)
         )
     if not isinstance(pattern, Blocks):
         return dict(types)

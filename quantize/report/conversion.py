@@ -23,7 +23,7 @@ from pyengine.cpus import usable_cpus
 from pyengine.errors import OptionError
 from pyengine.formats.regular_files import usable_path
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
-from pyengine.modelfile.layout import stack_rows
+from pyengine.modelfile.layout import FLOATS, stack_rows
 from pyengine.output import scratch_directory
 from pyengine.quantize.measuring.comparison import comparable, read_whole
 from pyengine.quantize.measuring.distortion import output_error
@@ -289,7 +289,7 @@ class Reporter:
             outliers=() if seen is None else outliers(seen.absmax),
             histogram=histogram,
             inputs=ranges,
-            method="" if kind == "float32" else "absmax" if kind == "int8" and method in CALIBRATED else method,
+            method="" if kind in FLOATS else "absmax" if kind == "int8" and method in CALIBRATED else method,
         )
 
 

@@ -7,9 +7,10 @@ from typing import Sequence
 import numpy as np
 
 from pyengine.modelfile.layout import (
+    HALVES,
     INT4,
     SPARSE,
-    pack_float32,
+    pack_floats,
     pack_groups,
     pack_int4,
     pack_int8,
@@ -19,23 +20,29 @@ from pyengine.modelfile.layout import (
     stack_rows,
 )
 from pyengine.quantize.rounding.grid import round_to_grid
+from pyengine.quantize.rounding.halves import HalfMatrix, halve_rows
 from pyengine.quantize.rounding.ranges import choose_grid
 from pyengine.quantize.rounding.schemes import GroupedMatrix, QuantizedMatrix, Scheme, quantize_rows
 
 __all__ = ["Rounded", "pack_parts", "round_matrix", "round_parts", "scheme_of"]
 
-Rounded = QuantizedMatrix | GroupedMatrix | np.ndarray
+Rounded = QuantizedMatrix | GroupedMatrix | HalfMatrix | np.ndarray
 
 
 def scheme_of(weights: str) -> Scheme:
-    """The scheme of a type that rounds."""
+    """The scheme of a type of integers."""
     return Scheme(*INT4[weights]) if weights in INT4 else Scheme()
 
 
 def round_matrix(matrix: np.ndarray, weights: str, method: str = "absmax") -> Rounded:
-    """A float32 matrix [N, K] rounded without calibration; itself as float32. ``method``: one of ``ranges.METHODS``."""
+    """A float32 matrix [N, K] rounded without calibration; itself as float32. ``method``: one of ``ranges.METHODS``.
+
+    Raises OverflowError for a weight that is too large for the type.
+    """
     if weights == "float32":
         return matrix
+    if weights in HALVES:
+        return halve_rows(matrix, weights)
     if weights in ("int8", SPARSE) and method == "absmax":
         return quantize_rows(matrix)
     return round_to_grid(matrix, choose_grid(matrix, scheme_of(weights), method=method))
@@ -53,8 +60,11 @@ def pack_parts(parts: Sequence[Rounded], sparse: bool = False, form: str = "stac
     """
     first = parts[0]
     if isinstance(first, np.ndarray):
-        return {"weight": pack_float32(stack_rows([part for part in parts if isinstance(part, np.ndarray)], form))}
-    rounded = [part for part in parts if not isinstance(part, np.ndarray)]
+        return {"weight": pack_floats(stack_rows([part for part in parts if isinstance(part, np.ndarray)], form))}
+    if isinstance(first, HalfMatrix):
+        values = [part.values for part in parts if isinstance(part, HalfMatrix)]
+        return {"weight": pack_floats(stack_rows(values, form))}
+    rounded = [part for part in parts if isinstance(part, (QuantizedMatrix, GroupedMatrix))]
     scale = pad_vector(stack_rows([part.scale for part in rounded], form))
     q = stack_rows([part.q for part in rounded], form)
     if sparse:

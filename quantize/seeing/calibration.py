@@ -20,7 +20,7 @@ from pyengine.canonical import GenerationDefaults, LazyTensor, ModelConfig, tens
 from pyengine.canonical.tensors import mismatches
 from pyengine.errors import InputError, OptionError
 from pyengine.formats.regular_files import usable_path
-from pyengine.modelfile.layout import PackedSpec, pack_float32, pack_values, packed_specs, stack_rows
+from pyengine.modelfile.layout import PackedSpec, pack_floats, pack_values, packed_specs, stack_rows
 from pyengine.plan import Session
 from pyengine.quantize.seeing.state import load_state, save_state
 from pyengine.quantize.seeing.statistics import InputStatistics
@@ -73,7 +73,7 @@ def packed_tensor(spec: PackedSpec, tensors: Mapping[str, np.ndarray | LazyTenso
     found = [tensors[source] for source in spec.sources]
     parts = [part.read() if isinstance(part, LazyTensor) else part for part in found]
     weight = spec.kind == "weight"
-    values = pack_float32(stack_rows(parts, spec.form)) if weight else pack_values(parts, spec.form)
+    values = pack_floats(stack_rows(parts, spec.form)) if weight else pack_values(parts, spec.form)
     return np.ascontiguousarray(values, np.float32)
 
 

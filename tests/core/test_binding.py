@@ -39,7 +39,7 @@ def test_a_weight_of_minus_128_is_refused(name: str, isa: str) -> None:
 
 
 @pytest.mark.parametrize("stacks", [{}, UNEVEN], ids=["layers alike", "layers that differ"])
-@pytest.mark.parametrize("weights", ["float32", "int8"])
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "float16", "int8"])
 def test_every_tensor_must_have_its_shape_and_type(weights: str, stacks: dict[str, Any]) -> None:
     tiny = TinyModel.random(weights, share_embeddings=False, tie_output=False, **stacks)
     for name, tensor in tiny.packed.items():

@@ -13,8 +13,8 @@ import pytest
 from pyengine import _core
 
 FAMILIES = (
-    "quantize", "channel_sums", "gemm_q8", "gemm_q8s", "gemm_q4", "gemm_f32", "norm", "rmsnorm", "turn", "hadamard",
-    "gate", "soft_cap", "store", "attend", "exp_sum", "above",
+    "quantize", "channel_sums", "gemm_q8", "gemm_q8s", "gemm_q4", "gemm_f32", "gemm_bf16", "gemm_f16",
+    "norm", "rmsnorm", "turn", "hadamard", "gate", "soft_cap", "store", "attend", "exp_sum", "above",
 )  # fmt: skip
 
 _calls: Counter[tuple[str, str]] = Counter()

@@ -18,13 +18,14 @@ __all__ = [
     "float32_product",
     "int4_product",
     "int8_product",
-    "pack_float32",
+    "pack_floats",
     "pack_int4",
     "pack_int8",
     "run",
     "thinned",
 ]
 
+FLOATS = {"float32": "gemm_f32", "uint16": "gemm_bf16", "float16": "gemm_f16"}
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmoid", "linear")
 
 # (rows, K, blocks of 16 channels): each size through its edges while the others stay small, then model shapes.
@@ -49,8 +50,8 @@ def pack_int4(w: np.ndarray, group: int) -> np.ndarray:
     return np.ascontiguousarray(layout.pack_int4(w, group))
 
 
-def pack_float32(w: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(layout.pack_float32(w))
+def pack_floats(w: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(layout.pack_floats(w))
 
 
 def padded(values: np.ndarray, n: int) -> np.ndarray:
@@ -64,7 +65,7 @@ class Product:
     """Y = activate(X W^T + bias) + residual; x_scale and w_scale only with int8 rows, group_scale with int4 weights."""
 
     x: np.ndarray  # [m, K]
-    w: np.ndarray  # [16 blocks, K], uint8 values 0..15 for int4
+    w: np.ndarray  # [16 blocks, K], uint8 values 0..15 for int4, uint16 for bfloat16
     bias: np.ndarray | None  # [16 blocks]
     residual: np.ndarray | None  # [m, 16 blocks]
     x_scale: np.ndarray | None = None  # [m]
@@ -174,7 +175,7 @@ def run(
     options = dict(bias=bias, residual=residual, activation=activation, blocks=part)
     if p.x_scale is None or p.w_scale is None:
         x = placed(p.x, edge, p.x.shape[1] + gap)
-        kernels.gemm_f32(x, placed(pack_float32(p.w), edge), y.array, **options)
+        getattr(kernels, FLOATS[p.w.dtype.name])(x, placed(pack_floats(p.w), edge), y.array, **options)
     elif p.group_scale is not None:
         _run_int4(kernels, p, edge, gap, y.array, options)
     else:

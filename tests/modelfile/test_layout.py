@@ -12,7 +12,7 @@ from pyengine.canonical import ModelConfig, tensor_specs
 from pyengine.modelfile.layout import (
     INT4,
     dequantize_packed,
-    pack_float32,
+    pack_floats,
     pack_int4,
     pack_int8,
     pack_sparse,
@@ -49,7 +49,7 @@ def matrices(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_the_place_of_every_element(rows: int, columns: int) -> None:
     small, large = matrices(rows, columns)
-    packed8, packed32 = pack_int8(small), pack_float32(large)
+    packed8, packed32 = pack_int8(small), pack_floats(large)
     assert packed8.shape == (round_up(rows, 16) // 16, round_up(columns, 4) // 4, 16, 4)
     assert packed32.shape == (round_up(rows, 16) // 16, round_up(columns, 4), 16)
     for b, g, j, i in np.ndindex(*packed8.shape):
@@ -78,7 +78,7 @@ def test_unpacking_is_the_inverse(rows: int, columns: int) -> None:
     found = unpack_int8(pack_int8(small), rows, columns)
     np.testing.assert_array_equal(found, small)
     assert found.dtype == np.int8 and found.flags.c_contiguous
-    found = unpack_float32(pack_float32(large), rows, columns)
+    found = unpack_float32(pack_floats(large), rows, columns)
     np.testing.assert_array_equal(found, large)
     assert found.dtype == np.float32 and found.flags.c_contiguous
 
@@ -90,8 +90,8 @@ def test_dequantizing_packed_int4_is_packing_dequantized(rows: int, columns: int
     rounded = round_matrix(matrix, weights)
     stored = {f"x.{part}": np.ascontiguousarray(array) for part, array in pack_parts([rounded]).items()}
     found = dequantize_packed(stored, "x", rows, columns)
-    np.testing.assert_array_equal(found, pack_float32(rounded.dequantize(columns)))
-    assert np.abs(found - pack_float32(matrix)).max() < 0.5  # steps of about a seventh of the largest of some 100
+    np.testing.assert_array_equal(found, pack_floats(rounded.dequantize(columns)))
+    assert np.abs(found - pack_floats(matrix)).max() < 0.5  # steps of about a seventh of the largest of some 100
     assert found.dtype == np.float32 and found.flags.c_contiguous
 
 
@@ -115,7 +115,7 @@ def test_sparse_lines_are_those_of_int8_that_are_not_zero(rows: int, columns: in
 def test_dequantizing_packed_is_packing_dequantized(rows: int, columns: int) -> None:
     small, _ = matrices(rows, columns)
     scale = np.random.default_rng(1).random(rows).astype(np.float32)
-    expected = pack_float32(small * scale[:, None])
+    expected = pack_floats(small * scale[:, None])
     stored = {"x.weight": np.ascontiguousarray(pack_int8(small)), "x.scale": pad_vector(scale)}
     found = dequantize_packed(stored, "x", rows, columns)
     np.testing.assert_array_equal(found, expected)

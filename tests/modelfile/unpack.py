@@ -15,7 +15,7 @@ def unpack_int8(packed: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def unpack_float32(packed: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """[N/16, K, 16] -> float32 [rows, columns]; the inverse of ``pack_float32``."""
+    """[N/16, K, 16] -> float32 [rows, columns]; the inverse of ``pack_floats``."""
     panels, depth = packed.shape[:2]
     matrix = packed.transpose(0, 2, 1).reshape(panels * PANEL, depth)
     return np.ascontiguousarray(matrix[:rows, :columns])

@@ -85,8 +85,8 @@ def test_report_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["in"], "give either -o OUT or --report-only"),
         (["in", "-o", "out", "--report-only"], "give either -o OUT or --report-only"),
         (["in", "--report-only", "--overwrite"], "--overwrite has no meaning"),
-        (["in", "-o", "out", "--weights", "int3"], "argument --weights: expected one of float32, int8, int4g32, "),
-        (["in", "-o", "out", "--tensor", "a=int3"], "argument --tensor: expected one of float32, int8, int4g32, "),
+        (["in", "-o", "out", "--weights", "int3"], "argument --weights: expected one of float32, bfloat16, "),
+        (["in", "-o", "out", "--tensor", "a=int3"], "argument --tensor: expected one of float32, bfloat16, "),
         (["in", "-o", "out", "--tensor", "int8"], "argument --tensor: expected PATTERN=TYPE, found 'int8'"),
         (["in", "-o", "out", "--bits", "3"], "unrecognized arguments: --bits 3"),
         (["in", "-o", "out", "--prune", "ffn=0.2"], "--prune needs text: --calibrate FILE"),
@@ -248,7 +248,7 @@ def test_too_little_memory_is_one_line(
         raise MemoryError
 
     source = handmade.write_checkpoint(tmp_path / "in")
-    monkeypatch.setattr(packing, "round_parts", exhausted)
+    monkeypatch.setattr(packing, "round_matrix", exhausted)
     status, out, err = run([str(source), "-o", str(tmp_path / "out")], capsys)
     assert (status, out, err) == (2, "", "pyengine-quantize: error: out of memory\n")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -11,7 +11,7 @@ import numpy as np
 from pyengine.canonical import GenerationDefaults, ModelConfig
 from pyengine.errors import InputError
 from pyengine.modelfile import packed_specs, write_directory
-from pyengine.modelfile.layout import pack_float32, pack_values, stack_rows
+from pyengine.modelfile.layout import pack_floats, pack_values, stack_rows
 from pyengine.plan import Session
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.translator import Translator
@@ -69,7 +69,7 @@ def write_float32(
         for name, spec in packed_specs(config, "float32").items():
             parts = [tensors[source] for source in spec.sources]
             weight = spec.kind == "weight"
-            yield name, pack_float32(stack_rows(parts, spec.form)) if weight else pack_values(parts, spec.form)
+            yield name, pack_floats(stack_rows(parts, spec.form)) if weight else pack_values(parts, spec.form)
 
     write_directory(
         path,

@@ -8,6 +8,8 @@ void pe_kernels_overlay_ref(pe_kernels *table) {
     table->gemm_q8s = pe_gemm_f32_q8r_q8s__ref;
     table->gemm_q4 = pe_gemm_f32_q8r_q4g__ref;
     table->gemm_f32 = pe_gemm_f32_f32_f32__ref;
+    table->gemm_bf16 = pe_gemm_f32_f32_bf16__ref;
+    table->gemm_f16 = pe_gemm_f32_f32_f16__ref;
     table->norm = pe_norm_f32_f32__ref;
     table->rmsnorm = pe_rmsnorm_f32_f32__ref;
     table->turn = pe_turn_f32_f32__ref;

@@ -24,6 +24,8 @@ void pe_gemm_f32_q8r_q8c__ref(const pe_product *p, int64_t block0, int64_t block
 void pe_gemm_f32_q8r_q8s__ref(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_q8r_q4g__ref(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_f32_f32__ref(const pe_product *p, int64_t block0, int64_t block1);
+void pe_gemm_f32_f32_bf16__ref(const pe_product *p, int64_t block0, int64_t block1);
+void pe_gemm_f32_f32_f16__ref(const pe_product *p, int64_t block0, int64_t block1);
 void pe_store_q8_f32__ref(const pe_token *t);
 void pe_attend_f32_q8__ref(const pe_attend *a);
 void pe_attend_f32_f32__ref(const pe_attend *a);

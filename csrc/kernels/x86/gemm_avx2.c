@@ -3,7 +3,7 @@
    A line of 64 weights is two vectors, channels 0-7 and 8-15. vpmaddubsw multiplies unsigned by signed bytes and adds
    pairs into 16 bits: the signs of the weights move to the row, |w| * (x sign w). All bytes lie in [-127, 127], so
    that a pair is at most 2 * 127 * 127 = 32,258 and nothing saturates. */
-#include "kernels/x86/gemm_avx2.h"
+#include "kernels/x86/gemm_f32_avx2.h"
 
 enum { ROWS_Q8 = 4, ROWS_F32 = 6 };
 
@@ -22,14 +22,6 @@ bool pe_sums_s32_q8c__avx2(const int8_t *w, int64_t k, int64_t blocks, int32_t *
             _mm256_storeu_si256((__m256i *)(void *)(sums + block * PE_BLOCK + half * 8), sum[half]);
     }
     return _mm256_testz_si256(invalid, invalid);
-}
-
-static void finish_f32(const pe_product *p, int64_t row0, int64_t block, int rows, const __m256 sum[ROWS_F32 * 2]) {
-    for (int half = 0; half < 2; half++) {
-        const int64_t channel = block * PE_BLOCK + half * 8;
-        const __m256 bias = pe_bias8(p, channel);
-        for (int r = 0; r < rows; r++) pe_finish8(p, row0 + r, channel, _mm256_add_ps(sum[r * 2 + half], bias));
-    }
 }
 
 ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block, const int rows, const uint8_t *ahead) {
@@ -79,7 +71,7 @@ ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block, co
             sum[r * 2 + 1] = _mm256_fmadd_ps(a, high, sum[r * 2 + 1]);
         }
     }
-    finish_f32(p, row0, block, rows, sum);
+    pe_finish_f32(p, row0, block, rows, sum);
 }
 
 void pe_gemm_f32_q8r_q8c__avx2(const pe_product *p, int64_t block0, int64_t block1) {

@@ -37,8 +37,8 @@ static inline __m256 pe_bias8(const pe_product *p, int64_t channel) {
 }
 
 /* sum[rows][2] of int8 rows and a block, to be scaled. */
-static __attribute__((noinline)) void pe_finish_scaled(const pe_product *p, int64_t row0, int64_t block, int rows,
-                                                       const __m256 *sum) {
+static __attribute__((noinline, unused)) void pe_finish_scaled(const pe_product *p, int64_t row0, int64_t block,
+                                                               int rows, const __m256 *sum) {
     for (int half = 0; half < 2; half++) {
         const int64_t channel = block * PE_BLOCK + half * 8;
         const __m256 w_scale = _mm256_loadu_ps(p->w_scale + channel), bias = pe_bias8(p, channel);

@@ -18,6 +18,27 @@ ALWAYS_INLINE __m512i pe_in_register(__m512i v) {
 /* The floats of a sum that a loop collected. */
 ALWAYS_INLINE __m512 pe_floats_of(__m512i sum) { return _mm512_cvtepi32_ps(pe_in_register(sum)); }
 
+/* What a tile prefetches while it runs: `lines` of 64 bytes from `from` on in each step of its loop. */
+typedef struct pe_ahead {
+    const uint8_t *from;
+    int lines;
+} pe_ahead;
+
+/* The share of tile `tile` of `tiles` of one panel, in the bytes of the panel that is read after it. A panel has BLOCKS
+   lines a step of the loop; the first tiles share them out. */
+static inline pe_ahead pe_panel_ahead(const pe_product *p, int64_t block, int64_t block1, int64_t block_bytes,
+                                      int64_t tile, int64_t tiles) {
+    const uint8_t *following = (const uint8_t *)p->w + (block + BLOCKS) * block_bytes;
+    const uint8_t *next = block + 2 * BLOCKS <= block1 ? following : p->ahead;
+    const int lines = tiles >= BLOCKS ? 1 : tiles >= 2 ? 2 : BLOCKS;
+    if (!next || tile * lines >= BLOCKS) return (pe_ahead){NULL, 0};
+    return (pe_ahead){next + tile * lines * block_bytes, lines};
+}
+
+ALWAYS_INLINE void pe_prefetch(pe_ahead *next) {
+    for (int i = 0; i < next->lines; i++, next->from += 64) _mm_prefetch((const char *)next->from, _MM_HINT_T1);
+}
+
 /* One look at the kind for all blocks, whose long chains overlap. */
 ALWAYS_INLINE void pe_activate_blocks(pe_activation kind, __m512 value[BLOCKS], const int blocks) {
     if (kind == PE_SILU) {
@@ -63,8 +84,8 @@ ALWAYS_INLINE void pe_finish_blocks(const pe_product *p, int64_t row0, int64_t b
 }
 
 /* sum[rows][blocks] of int8 rows and a panel or one block, to be scaled. */
-static __attribute__((noinline)) void pe_finish_scaled(const pe_product *p, int64_t row0, int64_t block0, int rows,
-                                                       int blocks, const __m512 *sum) {
+static __attribute__((noinline, unused)) void pe_finish_scaled(const pe_product *p, int64_t row0, int64_t block0,
+                                                               int rows, int blocks, const __m512 *sum) {
     if (blocks == BLOCKS)
         pe_finish_blocks(p, row0, block0, rows, BLOCKS, sum);
     else

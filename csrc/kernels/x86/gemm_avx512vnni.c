@@ -10,28 +10,7 @@
 
    vpdpbusd multiplies unsigned by signed bytes: rows come flipped (x + 128), and 128 times the sum of a channel's
    weights is subtracted up front. Exact: |sum| <= K * 255 * 127 < 2^31 for K <= 66,000. */
-#include "kernels/x86/gemm_avx512.h"
-
-/* What a tile prefetches while it runs: `lines` of 64 bytes from `from` on in each step of its loop. */
-typedef struct ahead {
-    const uint8_t *from;
-    int lines;
-} ahead;
-
-/* The share of tile `tile` of `tiles` of one panel, in the bytes of the panel that is read after it. A panel has BLOCKS
-   lines a step of the loop; the first tiles share them out. */
-static ahead ahead_of(const pe_product *p, int64_t block, int64_t block1, int64_t block_bytes, int64_t tile,
-                      int64_t tiles) {
-    const uint8_t *following = (const uint8_t *)p->w + (block + BLOCKS) * block_bytes;
-    const uint8_t *next = block + 2 * BLOCKS <= block1 ? following : p->ahead;
-    const int lines = tiles >= BLOCKS ? 1 : tiles >= 2 ? 2 : BLOCKS;
-    if (!next || tile * lines >= BLOCKS) return (ahead){NULL, 0};
-    return (ahead){next + tile * lines * block_bytes, lines};
-}
-
-ALWAYS_INLINE void prefetch(ahead *next) {
-    for (int i = 0; i < next->lines; i++, next->from += 64) _mm_prefetch((const char *)next->from, _MM_HINT_T1);
-}
+#include "kernels/x86/gemm_f32_avx512.h"
 
 bool pe_sums_s32_q8c__avx512vnni(const int8_t *w, int64_t k, int64_t blocks, int32_t *sums) {
     const __m512i ones = _mm512_set1_epi8(1), lowest = _mm512_set1_epi8(INT8_MIN);
@@ -48,24 +27,8 @@ bool pe_sums_s32_q8c__avx512vnni(const int8_t *w, int64_t k, int64_t blocks, int
     return invalid == 0;
 }
 
-ALWAYS_INLINE void finish(const pe_product *p, int64_t row, int64_t channel, __m512 v) {
-    v = pe_activate16(p->activation, v);
-    if (p->residual) v = _mm512_add_ps(v, _mm512_loadu_ps(p->residual + row * p->ldr + channel));
-    _mm512_storeu_ps(p->y + row * p->ldy + channel, v);
-}
-
-static void finish_f32(const pe_product *p, int64_t row0, int64_t block0, int rows, int blocks,
-                       const __m512 sum[ROWS * BLOCKS]) {
-    for (int b = 0; b < blocks; b++) {
-        const int64_t channel = (block0 + b) * PE_BLOCK;
-        const __m512 bias = p->bias ? _mm512_loadu_ps(p->bias + channel) : _mm512_setzero_ps();
-        for (int r = 0; r < rows; r++)
-            finish(p, row0 + r, channel, _mm512_add_ps(sum[r * blocks + b], bias));
-    }
-}
-
 /* sum[rows][BLOCKS] of rows [row0, row0 + rows) and a panel of blocks. */
-ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, const int rows, ahead next) {
+ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, const int rows, pe_ahead next) {
     const int64_t k_end = p->k, ldx = p->ldx, stride = PE_BLOCK * p->k;
     const int8_t *x = (const int8_t *)p->x + row0 * ldx;
     const int8_t *w = (const int8_t *)p->w + block0 * stride;
@@ -81,7 +44,7 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, co
         __m512i line[BLOCKS];
 #pragma GCC unroll 4
         for (int b = 0; b < BLOCKS; b++) line[b] = _mm512_loadu_si512(w + b * stride + k * PE_BLOCK);
-        prefetch(&next);
+        pe_prefetch(&next);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             int32_t quad;
@@ -164,7 +127,7 @@ static void block_q8(const pe_product *p, int64_t block, const uint8_t *next) {
 }
 
 ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, const int rows, const int blocks,
-                            ahead next) {
+                            pe_ahead next) {
     const int64_t k_packed = (p->k + PE_QUAD - 1) / PE_QUAD * PE_QUAD;
     const float *x = (const float *)p->x + row0 * p->ldx;
     const float *w = (const float *)p->w + block0 * PE_BLOCK * k_packed;
@@ -175,7 +138,7 @@ ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, c
         __m512 line[BLOCKS];
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; b++) line[b] = _mm512_loadu_ps(w + b * PE_BLOCK * k_packed + k * PE_BLOCK);
-        prefetch(&next);
+        pe_prefetch(&next);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             const __m512 a = _mm512_set1_ps(x[r * p->ldx + k]);
@@ -184,7 +147,7 @@ ALWAYS_INLINE void tile_f32(const pe_product *p, int64_t row0, int64_t block0, c
                 sum[r * blocks + b] = _mm512_fmadd_ps(a, line[b], sum[r * blocks + b]);
         }
     }
-    finish_f32(p, row0, block0, rows, blocks, sum);
+    pe_finish_f32(p, row0, block0, rows, blocks, sum);
 }
 
 void pe_gemm_f32_q8r_q8c__avx512vnni(const pe_product *p, int64_t block0, int64_t block1) {
@@ -193,7 +156,7 @@ void pe_gemm_f32_q8r_q8c__avx512vnni(const pe_product *p, int64_t block0, int64_
     for (; p->m > FEW && block + BLOCKS <= block1; block += BLOCKS)
         for (int64_t tile = 0; tile < tiles; tile++) {
             const int64_t row = tile * ROWS;
-            const ahead next = ahead_of(p, block, block1, block_bytes, tile, tiles);
+            const pe_ahead next = pe_panel_ahead(p, block, block1, block_bytes, tile, tiles);
             switch (p->m - row) {
             case 1: tile_q8(p, row, block, 1, next); break;
             case 2: tile_q8(p, row, block, 2, next); break;
@@ -216,7 +179,7 @@ void pe_gemm_f32_f32_f32__avx512vnni(const pe_product *p, int64_t block0, int64_
         blocks = block1 - block >= BLOCKS ? BLOCKS : 1;
         for (int64_t tile = 0; tile < tiles; tile++) {
             const int64_t row = tile * ROWS, rows = p->m - row;
-            const ahead next = ahead_of(p, block, block1, block_bytes, tile, tiles);
+            const pe_ahead next = pe_panel_ahead(p, block, block1, block_bytes, tile, tiles);
             if (blocks == BLOCKS) switch (rows) {
                 case 1: tile_f32(p, row, block, 1, 4, next); break;
                 case 2: tile_f32(p, row, block, 2, 4, next); break;
@@ -227,7 +190,7 @@ void pe_gemm_f32_f32_f32__avx512vnni(const pe_product *p, int64_t block0, int64_
                 }
             else
                 for (int64_t r = row; r < row + rows && r < row + ROWS; r++)
-                    tile_f32(p, r, block, 1, 1, (ahead){NULL, 0});
+                    tile_f32(p, r, block, 1, 1, (pe_ahead){NULL, 0});
         }
     }
 }

@@ -10,6 +10,8 @@ void pe_kernels_overlay_avx2(pe_kernels *table) {
     table->gemm_q8s = pe_gemm_f32_q8r_q8s__avx2;
     table->gemm_q4 = pe_gemm_f32_q8r_q4g__avx2;
     table->gemm_f32 = pe_gemm_f32_f32_f32__avx2;
+    table->gemm_bf16 = pe_gemm_f32_f32_bf16__avx2;
+    table->gemm_f16 = pe_gemm_f32_f32_f16__avx2;
     table->norm = pe_norm_f32_f32__avx2;
     table->rmsnorm = pe_rmsnorm_f32_f32__avx2;
     table->turn = pe_turn_f32_f32__avx2;
@@ -31,6 +33,8 @@ void pe_kernels_overlay_avx512vnni(pe_kernels *table) {
     table->gemm_q8s = pe_gemm_f32_q8r_q8s__avx512vnni;
     table->gemm_q4 = pe_gemm_f32_q8r_q4g__avx512vnni;
     table->gemm_f32 = pe_gemm_f32_f32_f32__avx512vnni;
+    table->gemm_bf16 = pe_gemm_f32_f32_bf16__avx512vnni;
+    table->gemm_f16 = pe_gemm_f32_f32_f16__avx512vnni;
     table->norm = pe_norm_f32_f32__avx512vnni;
     table->rmsnorm = pe_rmsnorm_f32_f32__avx512vnni;
     table->turn = pe_turn_f32_f32__avx512vnni;

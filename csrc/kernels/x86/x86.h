@@ -27,6 +27,8 @@ void pe_gemm_f32_q8r_q8c__avx2(const pe_product *p, int64_t block0, int64_t bloc
 void pe_gemm_f32_q8r_q8s__avx2(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_q8r_q4g__avx2(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_f32_f32__avx2(const pe_product *p, int64_t block0, int64_t block1);
+void pe_gemm_f32_f32_bf16__avx2(const pe_product *p, int64_t block0, int64_t block1);
+void pe_gemm_f32_f32_f16__avx2(const pe_product *p, int64_t block0, int64_t block1);
 void pe_store_q8_f32__avx2(const pe_token *t);
 void pe_attend_f32_q8__avx2(const pe_attend *a);
 void pe_attend_f32_f32__avx2(const pe_attend *a);
@@ -47,6 +49,8 @@ void pe_gemm_f32_q8r_q8c__avx512vnni(const pe_product *p, int64_t block0, int64_
 void pe_gemm_f32_q8r_q8s__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_q8r_q4g__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
 void pe_gemm_f32_f32_f32__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
+void pe_gemm_f32_f32_bf16__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
+void pe_gemm_f32_f32_f16__avx512vnni(const pe_product *p, int64_t block0, int64_t block1);
 void pe_store_q8_f32__avx512vnni(const pe_token *t);
 void pe_attend_f32_q8__avx512vnni(const pe_attend *a);
 void pe_attend_f32_f32__avx512vnni(const pe_attend *a);
