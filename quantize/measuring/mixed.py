@@ -62,8 +62,8 @@ def measure_sensitivity(
 ) -> Sensitivity:
     """Try each matrix in each of CANDIDATES, and the model with it alone in PROBE over ``text``.
 
-    There is no choice for those in ``fixed``, packed name -> type, if that is a candidate: they are not tried, and
-    their error counts as none. No target is left to the model, and of a long text the first ROWS tokens or so count.
+    There is no choice for those in ``fixed``, packed name -> type: they are not tried, and their error counts as none.
+    No target is left to the model, and of a long text the first ROWS tokens or so count.
     ``statistics`` are of ``calibration.calibrate``. Holds the model in float32 twice, and the logits of ROWS tokens.
     ``progress`` is told the matrices done, and their number.
     """
@@ -75,15 +75,15 @@ def measure_sensitivity(
         return Reader(make_engine(model.config, model.generation, {**packed, **changed})[0], tokenizer)
 
     exact = _Exact(reader({}), text)
-    sizes = {kind: _matrix_bytes(model, kind) for kind in CANDIDATES}
+    sizes = {kind: _matrix_bytes(model, kind) for kind in {*CANDIDATES, *fixed.values()}}
     names = matrix_names(model.config)
     units, weights = {}, {}
     for number, name in enumerate(names, 1):
         sources = specs[f"{name}.weight"].sources
         seen = inputs_of(statistics, model.config, name)
         bias = 0 if seen is None else _bias_bytes(model, name, sources)
-        of = {kind: sizes[kind][name] + (bias if kind in INT4 else 0) for kind in CANDIDATES}
-        if fixed.get(name) in CANDIDATES:
+        of = {kind: size[name] + (bias if kind in INT4 else 0) for kind, size in sizes.items()}
+        if name in fixed:
             units[name] = {fixed[name]: Candidate(of[fixed[name]], 0.0)}
             weights[name] = 0.0
             continue

@@ -12,14 +12,14 @@ from pyengine.canonical import CanonicalModel, LazyTensor, tensor_specs
 from pyengine.errors import OptionError
 from pyengine.importers import open_checkpoint
 from pyengine.modelfile import open_directory
-from pyengine.modelfile.layout import widened
-from pyengine.quantize import convert, main, measure
+from pyengine.modelfile.layout import FLOATS, widened
+from pyengine.quantize import Calibration, convert, main, measure
 from pyengine.quantize.opening import open_model
 from pyengine.quantize.prune.masks import Blocks
 from pyengine.quantize.rounding.halves import halve_rows
 
 from ..checkpoints import handmade
-from .any_config.models import language_model, random_model
+from .any_config.models import language_model, lines, random_model
 
 KINDS = ("bfloat16", "float16")
 
@@ -149,3 +149,14 @@ def test_a_hadamard_matrix_only_if_it_is_asked_for(tmp_path: Path) -> None:
         out = tmp_path / str(number)
         convert(model, out, weights=types.split()[0], tensors=others, hadamard=asked)
         assert open_directory(out).config.hadamard == taken, types
+
+
+def test_types_that_are_fixed_stay_when_others_are_chosen(tmp_path: Path) -> None:
+    model = random_model(1)
+    whole = measure(model, weights="int8").stored_bytes
+    text = lines(model)
+    fixed = [("lm_head", "bfloat16"), ("decoder.layers.0.ffn.down", "float32")]
+    convert(model, tmp_path / "out", tensors=fixed, calibration=Calibration(text, target_bytes=3 * whole))
+    others = open_directory(tmp_path / "out").other_weights
+    assert {kind for kind in others.values() if kind in FLOATS} == {"bfloat16", "float32"}
+    assert others["decoder.layers.0.ffn.down"] == "float32"
