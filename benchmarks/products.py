@@ -10,7 +10,7 @@ from pyengine import _core
 from pyengine.modelfile import layout
 from pyengine.pages import huge_room
 
-__all__ = ["Int4Product", "Pair", "Product"]
+__all__ = ["Int4Product", "Pair", "Product", "in_huge_pages"]
 
 
 def in_huge_pages(values: np.ndarray, copies: int) -> np.ndarray:

@@ -164,7 +164,8 @@ def _print(about: dict[str, object], seconds: float, found: list[Figures]) -> No
     say(f"{compute} on {about['isa']}, loaded in {seconds:.2f} s ({about['load']}), {size:.0f} MB of weights")
     compared = found[0].ratio is not None
     if not compared:
-        say("the directory holds float32 weights: no int8 to compare with (pyengine quantize --weights int8)")
+        kind = about["weights"]
+        say(f"the directory holds {kind} weights: no int8 to compare with (pyengine quantize --weights int8)")
     heads = ["threads", "beams", "batch", f"{compute} tok/s", "ms a call"]
     rows = [heads + (["float32 tok/s", "int8/float32"] if compared else [])]
     for each in found:

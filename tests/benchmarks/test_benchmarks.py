@@ -94,6 +94,7 @@ def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None
         ("shortlist", ["--quick"]), exhaustive("peers", ["mt", "--quick"]), exhaustive("neighbour", ["--quick"]),
         exhaustive("peers", ["llm", "--quick"]), exhaustive("latency", ["--quick"]),
         exhaustive("pruning", ["--quick"]), ("large", ["--quick"]), ("versions", ["--quick"]), ("phases", ["--quick"]),
+        ("halves", ["--quick"]),
     ],
 )  # fmt: skip
 def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str], tmp_path: Path) -> None:
