@@ -4,9 +4,9 @@
 
 All of it is computed in float32. Decoding: greedy, one text at a time, of SmolLM2 135M (a prompt of 8 random ids, 48
 written) and of the random base-size translation model (16 ids read, 48 written), in float32, bfloat16 and float16 in
-turn. The float32 directory has the weights of the bfloat16 one, so that these two must write the same ids. Products, one
-thread: a row over matrices that are walked in turn, more of them than the caches hold; many rows over one matrix in the
-cache.
+turn. The float32 directory has the weights of the bfloat16 one, so that these two must write the same ids. Products,
+one thread: a row over matrices that are walked in turn, more of them than the caches hold; many rows over one matrix in
+the cache.
 """
 
 from __future__ import annotations
