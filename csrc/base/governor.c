@@ -10,7 +10,7 @@ enum {
 };
 
 static const int64_t WINDOW = 2 * MS; /* of steps: shorter than a time slice, longer than a hiccup */
-static const int64_t SHORTEST_PAUSE = 10 * MS, LONGEST_PAUSE = 4000 * MS;
+static const int64_t SHORTEST_PAUSE = 10 * MS, LONGEST_PAUSE = 640 * MS;
 
 static int64_t longer(int64_t pause) {
     pause *= 8;
