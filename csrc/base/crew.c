@@ -10,8 +10,8 @@
 enum { STACK_BYTES = 1 << 20 };
 
 /* Nanoseconds. */
-static const int64_t LATEST = 250000;          /* that a region waits for its threads: waking one takes a fifth of it, */
-static const int64_t LATEST_A_ROW = 4000;      /* but an idle machine at times needs milliseconds */
+static const int64_t LATEST = 250000;          /* that a region waits for its threads: waking one takes a fifth, */
+static const int64_t LATEST_A_ROW = 4000;      /* but on an idle machine milliseconds at times */
 static const int64_t IDLE_PATIENCE = 1500000;  /* between two steps, and often between two calls */
 static const int64_t START_PATIENCE = 300000;
 static const int64_t END_PATIENCE = 60000;
