@@ -53,9 +53,9 @@ ALWAYS_INLINE void pe_activate_blocks(pe_activation kind, __m512 value[BLOCKS], 
     }
 }
 
-/* Rows of a tile with `blocks` (constant) blocks of channels. */
+/* sum[rows][blocks] of int8 rows and `blocks` (constant) blocks of channels, integers or floats, to be scaled. */
 ALWAYS_INLINE void pe_finish_blocks(const pe_product *p, int64_t row0, int64_t block0, int rows, const int blocks,
-                                    const __m512 *sum) {
+                                    const __m512i *whole, const __m512 *sum) {
     const int64_t channel = block0 * PE_BLOCK;
     __m512 w_scale[BLOCKS], bias[BLOCKS];
 #pragma GCC unroll 4
@@ -67,8 +67,11 @@ ALWAYS_INLINE void pe_finish_blocks(const pe_product *p, int64_t row0, int64_t b
         const __m512 x_scale = _mm512_set1_ps(p->x_scale[row0 + r]);
         __m512 value[BLOCKS];
 #pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++)
-            value[b] = _mm512_fmadd_ps(sum[r * blocks + b], _mm512_mul_ps(x_scale, w_scale[b]), bias[b]);
+        for (int b = 0; b < blocks; b++) {
+            const int i = r * blocks + b;
+            const __m512 each = whole ? _mm512_cvtepi32_ps(whole[i]) : sum[i];
+            value[b] = _mm512_fmadd_ps(each, _mm512_mul_ps(x_scale, w_scale[b]), bias[b]);
+        }
         float *y = p->y + (row0 + r) * p->ldy + channel;
         if (p->activation != PE_IDENTITY) pe_activate_blocks(p->activation, value, blocks);
         if (p->residual) {
@@ -83,13 +86,22 @@ ALWAYS_INLINE void pe_finish_blocks(const pe_product *p, int64_t row0, int64_t b
     }
 }
 
-/* sum[rows][blocks] of int8 rows and a panel or one block, to be scaled. */
+/* The end of a product, for 4 blocks, 2 or 1: of integers, and of floats. */
+static __attribute__((noinline, unused)) void pe_finish_sums(const pe_product *p, int64_t row0, int64_t block0,
+                                                             int rows, int blocks, const __m512i *sum) {
+    switch (blocks) {
+    case 4: pe_finish_blocks(p, row0, block0, rows, 4, sum, NULL); break;
+    case 2: pe_finish_blocks(p, row0, block0, rows, 2, sum, NULL); break;
+    default: pe_finish_blocks(p, row0, block0, rows, 1, sum, NULL);
+    }
+}
+
 static __attribute__((noinline, unused)) void pe_finish_scaled(const pe_product *p, int64_t row0, int64_t block0,
                                                                int rows, int blocks, const __m512 *sum) {
     if (blocks == BLOCKS)
-        pe_finish_blocks(p, row0, block0, rows, BLOCKS, sum);
+        pe_finish_blocks(p, row0, block0, rows, BLOCKS, NULL, sum);
     else
-        pe_finish_blocks(p, row0, block0, rows, 1, sum);
+        pe_finish_blocks(p, row0, block0, rows, 1, NULL, sum);
 }
 
 #endif

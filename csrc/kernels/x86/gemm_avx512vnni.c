@@ -55,10 +55,10 @@ ALWAYS_INLINE void tile_q8(const pe_product *p, int64_t row0, int64_t block0, co
                 sum[r * BLOCKS + b] = _mm512_dpbusd_epi32(sum[r * BLOCKS + b], a, line[b]);
         }
     }
-    __m512 done[ROWS * BLOCKS];
+    __m512i done[ROWS * BLOCKS];
 #pragma GCC unroll 24
-    for (int i = 0; i < rows * BLOCKS; i++) done[i] = pe_floats_of(sum[i]);
-    pe_finish_scaled(p, row0, block0, rows, BLOCKS, done);
+    for (int i = 0; i < rows * BLOCKS; i++) done[i] = pe_in_register(sum[i]);
+    pe_finish_sums(p, row0, block0, rows, BLOCKS, done);
 }
 
 /* sum[rows] of rows [row0, row0 + rows) and one block, in `chains` partial sums a row, which are exact in any order.
@@ -97,15 +97,15 @@ ALWAYS_INLINE void tile_few(const pe_product *p, int64_t row0, int64_t block, co
             sum[r * chains] = _mm512_dpbusd_epi32(sum[r * chains], _mm512_set1_epi32(quad), line);
         }
     }
-    __m512 done[FEW];
+    __m512i done[FEW];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
         __m512i total = sum[r * chains];
 #pragma GCC unroll 8
         for (int c = 1; c < chains; c++) total = _mm512_add_epi32(total, sum[r * chains + c]);
-        done[r] = pe_floats_of(total);
+        done[r] = pe_in_register(total);
     }
-    pe_finish_scaled(p, row0, block, rows, 1, done);
+    pe_finish_sums(p, row0, block, rows, 1, done);
 }
 
 /* All rows by one block, in groups of about the same size. */
