@@ -42,14 +42,12 @@ CACHE_DAYS = 14  # an object that no build asked for in so many days is deleted
 
 X86, ARM = "x86_64", "aarch64"
 
+AVX512VNNI = "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma"
 # The one table of ISA flags. The first pattern that matches decides; a file of another machine is left out.
 ISA_FLAGS: tuple[tuple[str, str | None, str], ...] = (
     ("csrc/kernels/x86/*_avx2.c", X86, "-mavx2 -mfma -mf16c"),
-    (
-        "csrc/kernels/x86/*_avx512vnni.c",
-        X86,
-        "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma",
-    ),
+    ("csrc/kernels/x86/*_avx512vnni.c", X86, AVX512VNNI),
+    ("csrc/kernels/x86/*_amx.c", X86, AVX512VNNI),  # its instructions need an assembler, and no compiler
     ("csrc/kernels/x86/*.c", X86, ""),
     ("csrc/kernels/arm/*.c", ARM, ""),
     ("csrc/*.c", None, ""),  # fnmatch's * crosses directories
@@ -76,6 +74,11 @@ C11_PROBE = """
 #include <math.h>
 _Static_assert(sizeof(int32_t) == 4, "C11");
 int probe(void) { return _Generic(1.0f, float: 0, default: 1) + (int)strlen("") + abs((int)sqrt(0.0)); }
+"""
+AMX_PROBE = """
+void probe(const void *from) {
+    __asm__ volatile("ldtilecfg (%0); tileloaddt1 (%0,%0,1), %%tmm1; tdpbusd %%tmm2, %%tmm1, %%tmm0" ::"r"(from));
+}
 """
 PYTHON_PROBE = "#include <Python.h>\nint probe(void) { return PY_MAJOR_VERSION; }\n"
 
@@ -136,6 +139,7 @@ class Toolchain:
         self._require(PYTHON_PROBE, self.python_includes, "does not find this Python's header, Python.h")
         machine = self._output("-dumpmachine").split("-")[0]
         self.machine = {"amd64": X86, "arm64": ARM}.get(machine, machine)
+        self.amx = self.machine == X86 and self._try(AMX_PROBE, []) is None
         some = [flag for flag in NUMERIC_FLAGS_OF_SOME if self._try("", [flag, "-Werror"]) is None]
         self.numeric_flags = [*NUMERIC_FLAGS.split(), *some]
         self.link_flags = [flag for flag in HARDENED_LINK if self._try("", [flag], link=True) is None]
@@ -144,6 +148,8 @@ class Toolchain:
 
     def common_flags(self) -> list[str]:
         flags = [*self.user_cflags, *LANGUAGE_FLAGS.split(), *self.numeric_flags, "-Icsrc"]
+        if self.amx:
+            flags.append("-DPE_AMX")
         if self.sanitize:
             flags += [f"-fsanitize={self.sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
             flags += ["-O1", "-g"]
@@ -266,7 +272,7 @@ class BuildCore(build_ext):
         jobs: list[tuple[Path, str, list[str], str]] = []
         for name in c_sources():
             isa = isa_flags(name, tools.machine)
-            if isa is not None:
+            if isa is not None and (tools.amx or not name.endswith("_amx.c")):
                 jobs.append((Path(name), name, [*common, *tools.warning_flags(), *isa], headers))
         # Generated code is compiled without warnings: they would not be ours to mend.
         generated = translate_pyx(CACHE)

@@ -151,11 +151,11 @@ cdef extern from "kernels/kernels.h" nogil:
 
     ctypedef struct pe_isa:
         const char *name
-        bint available
+        const char *missing
 
     int64_t pe_page_bytes_q8(int64_t d) noexcept
     int64_t pe_page_bytes_f32(int64_t d) noexcept
-    const pe_isa *pe_isa_list(int *count) noexcept
+    const pe_isa *pe_isa_list(const char *most, int *count) noexcept
     pe_status pe_kernels_init(pe_kernels *table, const char *isa) noexcept
 
 cdef extern from "ops/ops.h" nogil:

@@ -11,16 +11,35 @@ from pyengine.errors import CacheFullError, EngineError, ModelFileError, OptionE
 from pyengine.plan import StepResult
 
 __all__ = [
-    "Beams", "Crews", "Lottery", "Model", "Session", "available_isas", "exp", "log", "power", "uniforms",
-    "write_tokens",
+    "Beams", "Crews", "Lottery", "Model", "Session", "available_isas", "default_isa", "exp",
+    "instruction_sets", "log", "power", "uniforms", "write_tokens",
 ]
+
+
+def instruction_sets(most=None):
+    """The instruction sets that there are kernels for, the best last, and why this machine does not run one, or None.
+
+    `most`: the best that is asked about; where AMX may run, its registers are asked for, which a sandbox may punish.
+    """
+    cdef int count
+    cdef const char *name = NULL
+    encoded = None if most is None else most.encode()
+    if encoded is not None:
+        name = encoded
+    cdef const pe_isa *isas = pe_isa_list(name, &count)
+    return {isas[i].name.decode(): None if isas[i].missing == NULL else isas[i].missing.decode() for i in range(count)}
 
 
 def available_isas():
     """The instruction sets of this build that this machine runs, the best last: ["ref", "avx2", ...]."""
-    cdef int count
-    cdef const pe_isa *isas = pe_isa_list(&count)
-    return [isas[i].name.decode() for i in range(count) if isas[i].available]
+    return [name for name, missing in instruction_sets().items() if missing is None]
+
+
+def default_isa():
+    """The instruction set that a model runs with which names none; OptionError as for it."""
+    cdef pe_kernels table
+    load_kernels(&table, None)
+    return table.isa.decode()
 
 
 cdef int load_kernels(pe_kernels *table, isa) except -1:

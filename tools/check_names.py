@@ -16,7 +16,7 @@ from tree import ROOT, project_files, report
 
 ISAS = {
     "csrc/kernels/ref/": ("ref",),
-    "csrc/kernels/x86/": ("avx2", "avxvnni", "avx512vnni"),
+    "csrc/kernels/x86/": ("avx2", "avxvnni", "avx512vnni", "amx"),
     "csrc/kernels/arm/": ("neon", "dotprod", "i8mm"),
 }
 TYPES = r"(?:f32|bf16|f16|s32|q8|q8r|q8c|q8s|q4g)p?"
@@ -39,7 +39,7 @@ FAMILIES = re.compile(
 CODE = (".py", ".pyx", ".pxi", ".pxd", ".c", ".h")
 BANS = (
     (OPENMP, "OpenMP: threads are a crew's, csrc/base/crew.h", ()),
-    (CPUID, "CPU detection stands in csrc/base/cpu.c only", ("csrc/base/cpu.c",)),
+    (CPUID, "CPU detection stands in csrc/base/hardware.h only", ("csrc/base/hardware.h",)),
     (PRINTS, "the core neither prints nor exits: it returns a pe_status", ()),
 )
 

@@ -1,5 +1,8 @@
 #include "base/team.h"
 
+#include "base/cpu.h"
+#include "base/tiles.h"
+
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -33,6 +36,21 @@ static void leave_flush_to_zero(uint64_t before) {
 #endif
 }
 
+/* What kernels leave in AMX's registers would cost each switch of threads, and a caller may rely on how it had
+   configured them. */
+static void run_member(pe_thread *thread, pe_team_function *function, void *context) {
+#ifdef PE_AMX
+    if (pe_cpu_permitted_amx()) {
+        pe_tile_config before;
+        PE_TILE_CONFIGURED(&before);
+        function(thread, context);
+        PE_TILE_CONFIGURE(&before);
+        return;
+    }
+#endif
+    function(thread, context);
+}
+
 void pe_team_begin(pe_team *team, int threads, pe_tasks *tasks) {
     team->threads = threads;
     team->tasks = tasks;
@@ -43,7 +61,7 @@ void pe_team_begin(pe_team *team, int threads, pe_tasks *tasks) {
 int64_t pe_team_member(pe_team *team, int id, pe_team_function *function, void *context) {
     pe_thread thread = {.team = team, .id = id};
     const uint64_t mode = enter_flush_to_zero();
-    function(&thread, context);
+    run_member(&thread, function, context);
     leave_flush_to_zero(mode);
     return thread.waited;
 }

@@ -205,22 +205,26 @@ typedef struct pe_kernels {
     int64_t (*above)(const float *x, int64_t n, float threshold, int32_t *indices);
 } pe_kernels;
 
-/* Instruction sets compiled in, ascending, and whether this machine runs each. */
+/* Instruction sets that there are kernels for, ascending, and why this machine does not run one; NULL: it does. Nothing
+   is found out about those above `most`, if that is not NULL. */
 typedef struct pe_isa {
     const char *name;
-    bool available;
+    const char *missing;
 } pe_isa;
 
-const pe_isa *pe_isa_list(int *count);
+const pe_isa *pe_isa_list(const char *most, int *count);
 
-/* Fills the table for `isa` ("ref", "avx2", "avx512vnni"), or for the best one if NULL. PE_BAD_ARGUMENT if it is
-   unknown or this CPU lacks it. */
+/* Fills the table for `isa` ("ref", "avx2", "avx512vnni", "amx"), or for the best one if NULL. PE_BAD_ARGUMENT if it is
+   unknown or missing. The operating system is asked for AMX's registers only where that may be chosen. */
 pe_status pe_kernels_init(pe_kernels *table, const char *isa);
 
 void pe_kernels_overlay_ref(pe_kernels *table);
 #if defined(__x86_64__)
 void pe_kernels_overlay_avx2(pe_kernels *table);
 void pe_kernels_overlay_avx512vnni(pe_kernels *table);
+#ifdef PE_AMX
+void pe_kernels_overlay_amx(pe_kernels *table);
+#endif
 #endif
 
 /* How many parts of a row of n are mixed: the largest power of two that leaves parts of at least 16

@@ -1,4 +1,4 @@
-"""`pyengine info`: what a model directory holds."""
+"""`pyengine info`: what a model directory holds, and what would run it here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from pyengine.console import say, say_json
 from pyengine.modelfile import open_directory
+from pyengine.tasks.engine import isa_in_use
 from pyengine.text import tokenizer_of
 
 __all__ = ["add_command"]
@@ -18,7 +19,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "info",
         help="show what a model directory holds",
         description="Shows what a model directory holds; every size, shape and name in it is checked, and "
-        "its tokenizer is opened.",
+        "its tokenizer is opened. Which instruction set would run it on this machine, and why no better one.",
     )
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--verify", action="store_true", help="compare every byte with its checksum too")
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
         "model": directory.config.to_json(),
         "removed": [each.to_json() for each in directory.removed],
         "generation": None if directory.generation is None else directory.generation.to_json(),
+        **isa_in_use(),
     }
     if options.json:
         say_json(about)

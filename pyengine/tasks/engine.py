@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from pyengine.plan import Observer, Opened, Plan, Session, StepResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Scheduler
 
-__all__ = ["Engine", "make_engine", "open_engine"]
+__all__ = ["Engine", "isa_in_use", "make_engine", "open_engine"]
 
 STEP_ROWS = 1024
 """Rows that a session has working memory for; longer plans run in several steps."""
@@ -252,7 +253,7 @@ def make_engine(
     most = max(cpus, threads)
     open_session, isa = _core_sessions(config, tensors, kv, most, cache_bytes)
     engine = Engine(config, generation, open_session, threads=threads, replicas=replicas, keep=most)
-    about = {"compute": compute, "kv": kv, "threads": threads, "replicas": replicas, "isa": isa}
+    about = {"compute": compute, "kv": kv, "threads": threads, "replicas": replicas, **isa_in_use(isa)}
     first = next(iter(tensors.values()))
     return engine, {**about, "weight_bytes": _bytes(tensors), "huge_page_bytes": huge_bytes(first)}
 
@@ -275,13 +276,28 @@ def _dequantized(directory: ModelDirectory) -> dict[str, np.ndarray]:
     return tensors
 
 
+def isa_in_use(isa: str | None = None) -> dict[str, object]:
+    """The instruction set whose kernels run, `isa` or what a model would take now, and why no better one.
+
+    Raises OptionError where PYENGINE_ISA names none of this machine's.
+    """
+    from pyengine import _core
+
+    isa = isa or _core.default_isa()
+    lowered = os.environ.get("PYENGINE_ISA")
+    every = _core.instruction_sets(isa if lowered else None)
+    better = list(every)[list(every).index(isa) + 1 :]
+    why = {name: f"PYENGINE_ISA asks for {isa}" if lowered else every[name] for name in better}
+    return {"isa": isa, "better_isas": why}
+
+
 def _core_sessions(
     config: ModelConfig, tensors: dict[str, np.ndarray], kv: str, most: int, cache_bytes: int | None
 ) -> tuple[Callable[[int], Opened], str]:
     """What makes a session of so many threads, and the kernels' instruction set. Sessions with the same number of
     threads wait for each other, so that no more than `most` threads of theirs are at work.
 
-    The one place that knows the C core; it is imported here, so that converting needs none.
+    It and `isa_in_use` are the places that know the C core; it is imported there, so that converting needs none.
     """
     from pyengine import _core
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import pyengine
-from pyengine import InputError
+from pyengine import InputError, _core
 from pyengine.canonical import CanonicalModel, LazyTensor
 from pyengine.cli.lines import PATIENCE, LineReader
 from pyengine.quantize import convert
@@ -274,6 +274,18 @@ def test_info(int8_directory: Path) -> None:
     about = json.loads(run("info", int8_directory, "--json", "--verify").stdout)
     assert about["verified"] and about["model"]["encoder"]["layers"] == 4
     assert about["generation"]["eos_token_id"] == [0]
+
+
+def test_info_says_what_would_run_it_and_why_nothing_better(int8_directory: Path) -> None:
+    about = json.loads(run("info", int8_directory, "--json").stdout)
+    best = _core.available_isas()[-1]
+    assert about["isa"] == best
+    assert about["better_isas"] == {name: why for name, why in _core.instruction_sets().items() if why}
+    lowered = run("info", int8_directory, env={**os.environ, "PYENGINE_ISA": "ref"}).stdout.decode()
+    rows = dict(line.split(maxsplit=1) for line in lowered.splitlines())
+    assert rows["isa"] == "ref"
+    if best != "ref":
+        assert rows[f"better_isas.{best}"] == "PYENGINE_ISA asks for ref"
 
 
 def test_info_shows_heads(tmp_path: Path) -> None:

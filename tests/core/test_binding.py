@@ -127,8 +127,8 @@ def test_exported_names_and_the_stack() -> None:
 
 def test_public_names_of_the_module() -> None:
     names = [
-        "Beams", "Crews", "Lottery", "Model", "Session", "available_isas", "exp", "log", "power", "uniforms",
-        "write_tokens",
+        "Beams", "Crews", "Lottery", "Model", "Session", "available_isas", "default_isa", "exp",
+        "instruction_sets", "log", "power", "uniforms", "write_tokens",
     ]  # fmt: skip
     assert sorted(_core.__all__) == names
 

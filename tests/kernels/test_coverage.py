@@ -16,6 +16,7 @@ from .conftest import FAMILIES
 FEATURES = {
     "avx2": {"avx2", "fma", "f16c"},
     "avx512vnni": {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+    "amx": {"avx512_vnni", "amx_tile", "amx_int8"},
 }
 
 
@@ -30,7 +31,11 @@ def isas_of_this_cpu() -> list[str]:
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="asks Linux what the CPU has")
 def test_the_core_offers_what_the_cpu_has() -> None:
-    assert _core.available_isas() == isas_of_this_cpu()
+    found = isas_of_this_cpu()
+    for isa, missing in _core.instruction_sets().items():
+        # An assembler may know no better; Linux refuses tiles where a thread's signal stack is too small for them.
+        excused = isa == "amx" and isa in found and missing != "the CPU lacks it"
+        assert (missing is None) == (isa in found) or excused, (isa, missing)
 
 
 @pytest.mark.parametrize("isa", _core.available_isas())

@@ -125,6 +125,19 @@ def test_a_build_serves_the_source_tree_too(tree: Path) -> None:
     assert not list(tree.glob("pyengine/_core.*.so"))
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AMX is x86-64's")
+def test_an_assembler_that_knows_no_tiles_leaves_them_out(tree: Path) -> None:
+    kernel = tree / "csrc/kernels/x86/one_amx.c"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text("#ifndef PE_AMX\n#error it would not be called\n#endif\nint pe_tiles;\n", encoding="utf-8")
+    wrapper = tree / "cc"
+    refuse = 'for f; do case "$f" in *.c) grep -q tdpbusd "$f" && exit 1;; esac; done'
+    wrapper.write_text(f'#!/bin/sh\n{refuse}\nexec cc "$@"\n', encoding="utf-8")
+    wrapper.chmod(0o755)
+    assert compiled(tree, CC=str(wrapper)) == ALL
+    assert "csrc/kernels/x86/one_amx.c" in compiled(tree)  # the compilers of this test know them
+
+
 SENSITIVE = """
 #include <math.h>
 double sum(const double *x, int n) { double s = 0; for (int i = 0; i < n; i++) s += x[i]; return s; }

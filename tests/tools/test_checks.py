@@ -13,7 +13,7 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 CLEAN = {
     "csrc/base/status.h": "int pe_ok(void);\n",
-    "csrc/base/cpu.c": "#include <cpuid.h>\n",
+    "csrc/base/hardware.h": "#include <cpuid.h>\n",
     "csrc/base/team.c": "void pe_run(void) {\n}\n",
     "csrc/kernels/kernels.h": '#include "base/status.h"\ntypedef int (*pe_kernel)(int n);\n',
     "csrc/kernels/ref/gemm_ref.c": '#include "kernels/kernels.h"\nvoid pe_gemm_f32_q8r_q8c__ref(int n) {}\n',

@@ -12,10 +12,9 @@
    which every tile of 3 rows by 4 blocks reads. Such a tile holds 12 sums of integers and as many of floats in
    registers, so that nothing is stored at the end of a group; 6 rows by 4 blocks, as int8 products have, would store 24
    vectors there, and be slower. At the end of a step the floats wait in a second buffer for the next one. */
-#include "kernels/x86/gemm_avx512.h"
+#include "kernels/x86/gemm_q4_avx512.h"
 
 enum {
-    LINE = 2 * PE_QUAD,                 /* columns of a line of 64 bytes */
     LINES = 4,                          /* lines that a loop takes at a time, */
     QUADS = 4,                          /* or quads of bytes: what is left of their loops costs less than it saves */
     ROWS_OF_BLOCK = 4,                  /* rows that are taken together with one block or two, */
@@ -32,32 +31,6 @@ typedef struct panel {
     _Alignas(64) int32_t start[STEP / PE_MIN_GROUP][BLOCKS][PE_BLOCK]; /* -128 times the sum of the group's weights */
     _Alignas(64) float scale[STEP / PE_MIN_GROUP][BLOCKS][PE_BLOCK];
 } panel;
-
-static inline __m512 halves(const uint16_t *from) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)from));
-}
-
-/* The zero points of a group at `at`, each in the 4 bytes of its channel's lane. */
-static inline __m512i zeros_of(const pe_product *p, int64_t at) {
-    if (!p->group_zero) return _mm512_set1_epi8(8);
-    const __m512i lanes = _mm512_set_epi32(0x0F0F0F0F, 0x0E0E0E0E, 0x0D0D0D0D, 0x0C0C0C0C, 0x0B0B0B0B, 0x0A0A0A0A,
-                                           0x09090909, 0x08080808, 0x07070707, 0x06060606, 0x05050505, 0x04040404,
-                                           0x03030303, 0x02020202, 0x01010101, 0);
-    const __m128i zeros = _mm_loadu_si128((const __m128i *)(const void *)(p->group_zero + at));
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(zeros), lanes);
-}
-
-/* The weights of a line's first 4 columns, and of its last 4. */
-static inline __m512i low_weights(__m512i line, __m512i zero) {
-    return _mm512_sub_epi8(_mm512_and_si512(line, _mm512_set1_epi8(15)), zero);
-}
-
-static inline __m512i high_weights(__m512i line, __m512i zero) { return low_weights(_mm512_srli_epi16(line, 4), zero); }
-
-/* 128 times the weights of a line, added to the sums of their channels. */
-static inline __m512i add_weights(__m512i sum, __m512i low, __m512i high) {
-    return _mm512_dpbusd_epi32(sum, _mm512_set1_epi8((char)128), _mm512_add_epi8(low, high));
-}
 
 static inline __m512i quad(const int8_t *x) {
     int32_t four;
@@ -166,24 +139,15 @@ static void few_rows(const pe_product *p, int64_t block, int64_t block1) {
 static void expand(const pe_product *p, int64_t block0, int64_t k0, int64_t columns, const uint8_t *next, panel *to) {
     const int64_t block_bytes = PE_BLOCK * p->k / 2, groups = p->k / p->group;
     const int64_t step_scales = STEP / p->group * PE_BLOCK;
+    const uint8_t *w = (const uint8_t *)p->w + block0 * block_bytes + k0 * PE_BLOCK / 2;
     for (int b = 0; b < BLOCKS; b++) {
-        const uint8_t *w = (const uint8_t *)p->w + (block0 + b) * block_bytes + k0 * PE_BLOCK / 2;
         for (int64_t g = 0; g < columns / p->group; g++) {
             const int64_t at = ((block0 + b) * groups + k0 / p->group + g) * PE_BLOCK;
+            const int64_t packed = b * block_bytes + g * p->group * PE_BLOCK / 2;
             _mm_prefetch((const char *)(p->group_scale + at + step_scales), _MM_HINT_T1);
             if (p->group_zero) _mm_prefetch((const char *)(p->group_zero + at + step_scales), _MM_HINT_T1);
-            const __m512i zero = zeros_of(p, at);
-            __m512i w_sum = _mm512_setzero_si512();
-            for (int64_t k = g * p->group; k < (g + 1) * p->group; k += LINE) {
-                const __m512i line = _mm512_loadu_si512(w + k * PE_BLOCK / 2);
-                const __m512i low = low_weights(line, zero), high = high_weights(line, zero);
-                if (next) _mm_prefetch((const char *)next + b * block_bytes + k * PE_BLOCK / 2, _MM_HINT_T1);
-                _mm512_store_si512(to->lines[k / PE_QUAD][b], low);
-                _mm512_store_si512(to->lines[k / PE_QUAD + 1][b], high);
-                w_sum = add_weights(w_sum, low, high);
-            }
-            _mm512_store_si512(to->start[g][b], _mm512_sub_epi32(_mm512_setzero_si512(), w_sum));
-            _mm512_store_ps(to->scale[g][b], halves(p->group_scale + at));
+            expand_group(p, at, w + packed, next ? next + packed : NULL, to->lines[g * p->group / PE_QUAD][b],
+                         sizeof to->lines[0], to->start[g][b], to->scale[g][b]);
         }
     }
 }

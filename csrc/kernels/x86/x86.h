@@ -55,4 +55,7 @@ void pe_store_q8_f32__avx512vnni(const pe_token *t);
 void pe_attend_f32_q8__avx512vnni(const pe_attend *a);
 void pe_attend_f32_f32__avx512vnni(const pe_attend *a);
 
+void pe_gemm_f32_q8r_q8c__amx(const pe_product *p, int64_t block0, int64_t block1);
+void pe_gemm_f32_q8r_q4g__amx(const pe_product *p, int64_t block0, int64_t block1);
+
 #endif
