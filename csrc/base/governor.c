@@ -10,11 +10,14 @@ enum {
 };
 
 static const int64_t WINDOW = 2 * MS; /* of steps: shorter than a time slice, longer than a hiccup */
-static const int64_t SHORTEST_PAUSE = 10 * MS, LONGEST_PAUSE = 640 * MS;
+static const int64_t SHORTEST_PAUSE = 10 * MS, LONG_PAUSE = 640 * MS, LONGEST_PAUSE = 4000 * MS;
 
-static int64_t longer(int64_t pause) {
-    pause *= 8;
-    return pause < SHORTEST_PAUSE ? SHORTEST_PAUSE : pause > LONGEST_PAUSE ? LONGEST_PAUSE : pause;
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* After a window of `spent` ns in vain: of long steps, each a window, trials are rarer. */
+static int64_t longer(int64_t pause, int64_t spent) {
+    return least(most(8 * pause, SHORTEST_PAUSE), least(most(LONG_PAUSE, 64 * spent), LONGEST_PAUSE));
 }
 
 void pe_governor_begin(pe_governor *g, int threads) { *g = (pe_governor){.threads = threads, .level = threads}; }
@@ -31,12 +34,13 @@ int pe_governor_choose(pe_governor *g, int64_t now) {
 
 /* A window that is full has been good, or poor. */
 static void judge(pe_governor *g, int64_t now, bool poor) {
+    const int64_t spent = most(g->elapsed, g->missed);
     g->elapsed = g->worked = g->missed = 0;
     g->poor = poor ? g->poor + 1 : 0;
     if (poor && (g->proven > 0 || g->poor == POOR_WINDOWS)) {
         g->poor = 0;
         g->level /= 2;
-        g->pause = longer(g->pause);
+        g->pause = longer(g->pause, spent);
         g->retry = now + g->pause;
         g->proven = 0;
     } else if (g->proven > 0 && now >= g->proven) {

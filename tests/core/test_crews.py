@@ -115,7 +115,7 @@ def test_steps_of_any_length_leave_the_processors_to_others(step: float) -> None
 
 def test_a_team_that_waits_more_than_it_saves_goes_on_with_one_thread_within_milliseconds() -> None:
     threads = Times(2).run(10.0, share=0.5)
-    assert threads.count(2) < 80  # of 50,000: the first milliseconds, and a trial now and then
+    assert threads.count(2) < 200  # of 50,000: the first milliseconds, and a trial now and then
     assert 2 in threads[100:]
 
 
