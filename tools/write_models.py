@@ -38,12 +38,14 @@ carry, and generation_config.json, are those of [api.md](api.md).
 CHECKS = """\
 ## What was checked of each
 
-For language models, by `tests/oracle` against transformers 5.24.0, with tiny random checkpoints of awkward sizes (a
-width of 96 or 80, heads of 20 numbers, a vocabulary of 333) as `save_pretrained` writes them:
+By `tests/oracle` against transformers 5.24.0, with tiny random checkpoints of awkward sizes (a
+width of 96 or 80, heads of 12 to 20 numbers, a vocabulary of 333) as `save_pretrained` writes them:
 
 - configuration and tensors are those of a map of names that is written by hand a second time;
 - float32 logits of the engine at all positions of texts of 1, 16, 17, 33 and 39 tokens: within 1e-4 of the largest;
 - 24 greedy ids after each of 64 prompts: equal; 12 of a search with 4 beams, too, and scores within 1e-3;
+- of an encoder with a decoder: logits of targets of 1 to 40 tokens after sources of 40 to 1; 12 ids of 64 sources,
+  greedy and with 4 beams: equal, and scores within 1e-4;
 - every key at other legal values: logits follow transformers, or the key is refused by name;
 - every default, every fixed value and the list of keys: those of transformers' config class.
 """

@@ -19,7 +19,7 @@ from pyengine.formats.foreign import what_else
 from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object, shorten
-from pyengine.importers import gemma, gpt2, gpt_neox, llama, marian, phi3, qwen
+from pyengine.importers import bart, gemma, gpt2, gpt_neox, llama, marian, phi3, qwen, t5
 from pyengine.importers.gguf import read_gguf
 from pyengine.importers.gguf_tokenizer import tokenizer_files_of
 from pyengine.importers.table import Family, RawCheckpoint, import_checkpoint
@@ -28,7 +28,8 @@ from pyengine.importers.tokenizer_files import EXPECTED, find_tokenizer
 __all__ = ["FAMILIES", "open_checkpoint"]
 
 FAMILIES = (
-    marian.FAMILY, *llama.FAMILIES, *qwen.FAMILIES, *gemma.FAMILIES, *phi3.FAMILIES, *gpt2.FAMILIES, *gpt_neox.FAMILIES
+    marian.FAMILY, *llama.FAMILIES, *qwen.FAMILIES, *gemma.FAMILIES, *phi3.FAMILIES, *gpt2.FAMILIES, *gpt_neox.FAMILIES,
+    *bart.FAMILIES, *t5.FAMILIES,
 )
 _BY_ARCHITECTURE: dict[str, Family] = {name: family for family in FAMILIES for name in family.architectures}
 # For a config without "architectures": what transformers' auto classes would choose.

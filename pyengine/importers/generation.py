@@ -21,7 +21,7 @@ from pyengine.importers.unknown_keys import pass_over
 __all__ = ["GENERATION_KEYS", "read_generation"]
 
 NEW_TOKENS = 256
-"""Of a language model whose checkpoint says nothing of lengths."""
+"""Of a model without a table of positions whose checkpoint says nothing of lengths."""
 
 _IDS: dict[str, Kind] = {
     "decoder_start_token_id": OneId(),
@@ -76,7 +76,8 @@ def read_generation(
 
     As transformers does: generation_config.json alone if it is there, else the generation keys of
     config.json; the start, end and padding ids fall back to config.json. A list of one id is that id. Without a length
-    the model's positions are the limit, and for a decoder alone NEW_TOKENS (transformers would stop after 20 tokens).
+    the model's positions are the limit, or NEW_TOKENS where there is no table of them (transformers would stop after 20
+    tokens).
     UnsupportedError for a key that asks for what the engine lacks or is neither known nor ``allowed``, CheckpointError
     for a wrong value.
     """
@@ -104,7 +105,7 @@ def read_generation(
         for name, option in OPTIONS.items()
         if name in given
     }
-    if config.encoder is None and not values.keys() & {"max_length", "max_new_tokens"}:
+    if config.target_side()[0].positions == "none" and not values.keys() & {"max_length", "max_new_tokens"}:
         values["max_new_tokens"] = min(NEW_TOKENS, positions)
     values.setdefault("max_length", positions)
     values.update({key: kind.of_checkpoint(token(key)) for key, kind in _IDS.items()})

@@ -9,8 +9,8 @@ from pyengine.canonical.config_checks import MAX_HEAD_WIDTH, MAX_LAYERS
 from pyengine.formats.strict_json import Fields, shorten
 
 __all__ = [
-    "WHOLE", "activation_of", "equal_layers", "head_width_of", "layer_count", "layer_windows", "number_or_none", "size",
-    "size_or", "size_or_none", "window_of",
+    "WHOLE", "activation_by_name", "activation_of", "equal_layers", "head_width_of", "layer_count", "layer_windows",
+    "number_or_none", "size", "size_or", "size_or_none", "window_of",
 ]  # fmt: skip
 
 WHOLE = (1, 1 << 31)  # of a size in config.json: what the engine takes of these is for ModelConfig to say
@@ -112,7 +112,11 @@ def equal_layers(layer: LayerConfig, count: int, name: str) -> tuple[LayerConfig
 
 def activation_of(fields: Fields, name: str) -> str:
     """The canonical name of an activation of transformers; ValueError, naming its key, for others."""
-    found = fields.text(name)
+    return activation_by_name(fields.text(name), name)
+
+
+def activation_by_name(found: str, key: str) -> str:
+    """The same of an activation that ``key`` has named."""
     if found not in _ACTIVATIONS:
-        raise ValueError(f"{name} = {shorten(found)}; supported: {', '.join(_ACTIVATIONS)}")
+        raise ValueError(f"{key} = {shorten(found)}; supported: {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[found]

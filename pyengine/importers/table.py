@@ -88,6 +88,7 @@ class Family:
     aliases   other names of keys: alias -> key
     fixed     keys that change the forward pass, at the only value that is implemented
     ignored   keys that change nothing, besides those of all families
+    tokens    what the config class says of tokens that begin and end a search, where config.json does not
     checked   what tests of transformers' own models show beside what they show of each family, for docs/models.md
     """
 
@@ -104,6 +105,7 @@ class Family:
     aliases: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    tokens: Mapping[str, int] = field(default_factory=dict)
     checked: str = ""
 
 
@@ -142,7 +144,7 @@ def import_checkpoint(family: Family, raw: RawCheckpoint, allowed: Collection[st
     tensors = {
         name: _tensor(name, spec, plan.sources[name], weights) for name, spec in tensor_specs(config).items()
     }
-    generation, more = read_generation(path, raw.place, keys, config, allowed)
+    generation, more = read_generation(path, raw.place, {**family.tokens, **keys}, config, allowed)
     files = raw.tokenizer_kind, raw.tokenizer_files
     return CanonicalModel(config, generation, tensors, *files, notes=notes + more)
 

@@ -225,7 +225,7 @@ def test_other_names_of_keys(tmp_path: Path) -> None:
         ),
         ({"architectures": ["MarianModel"]}, UnsupportedError, "'MarianModel'"),
         ({"architectures": ["MarianForCausalLM"]}, UnsupportedError, "'MarianForCausalLM'"),
-        ({"architectures": None, "model_type": "t5"}, UnsupportedError, "'t5'"),
+        ({"architectures": None, "model_type": "longt5"}, UnsupportedError, "'longt5'"),
         ({"architectures": None, "model_type": None}, CheckpointError, "architectures: expected one name"),
         ({"architectures": "MarianMTModel"}, CheckpointError, "architectures: expected one name"),
         ({"architectures": ["MarianMTModel", "X"]}, CheckpointError, "architectures: expected one name"),

@@ -48,12 +48,16 @@ def floats(model: CanonicalModel) -> dict[str, np.ndarray]:
 
 
 def logits_by(model: CanonicalModel, ids: np.ndarray) -> np.ndarray:
-    """What an imported model computes, in float64: [length, vocabulary]."""
-    return Transformer(model.config, floats(model)).decode(ids)
+    """What an imported model computes, in float64: [length, vocabulary]. An encoder reads ``ids`` backwards."""
+    oracle = Transformer(model.config, floats(model))
+    return oracle.decode(ids, None if model.config.encoder is None else oracle.encode(ids[::-1]))
 
 
 def theirs_by(model: Any, ids: np.ndarray) -> np.ndarray:
     """The same by transformers, in whatever type the model is."""
+    given = {"input_ids": torch.tensor(ids)[None]}
+    if model.config.is_encoder_decoder:
+        given = {"input_ids": given["input_ids"].flip(1), "decoder_input_ids": given["input_ids"]}
     with torch.no_grad():
-        found: np.ndarray = model(input_ids=torch.tensor(ids)[None]).logits[0].double().numpy()
+        found: np.ndarray = model(**given).logits[0].double().numpy()
     return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .encoders import bert, electra, t5
+from .encoders import bert, electra
 from .family import LENGTH, SOURCE, VOCABULARY, Family
 from .language_models import (
     bloom,
@@ -25,10 +25,14 @@ from .language_models import (
     qwen3,
     smollm3,
 )
+from .seq2seq import bart, byt5, flan_t5, m2m_100, mbart, mt5, pegasus, t5
 
-__all__ = ["FAMILIES", "LENGTH", "SOURCE", "VOCABULARY", "Family"]
+__all__ = ["FAMILIES", "LANGUAGE_MODELS", "LENGTH", "SEQ2SEQ", "SOURCE", "VOCABULARY", "Family"]
 
-FAMILIES: tuple[Callable[[], Family], ...] = (
+Families = tuple[Callable[[], Family], ...]
+LANGUAGE_MODELS: Families = (
     llama, llama3, mistral, smollm3, qwen2, qwen3, gemma2, gemma3, phi3, phi4, gpt2, gpt_neox, gpt_neox_sequential,
-    bloom, bert, electra, t5,
+    bloom,
 )  # fmt: skip
+SEQ2SEQ: Families = (t5, flan_t5, byt5, mt5, bart, mbart, pegasus, m2m_100)
+FAMILIES: Families = (*LANGUAGE_MODELS, bert, electra, *SEQ2SEQ)

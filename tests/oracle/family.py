@@ -31,14 +31,15 @@ class Family:
     config: ModelConfig
     tensors: Tensors
     single: bool = False  # whether transformers has parts of it (norms, softmax, angles) in float32 whatever one asks
+    last: float = 1.0  # by which the decoder's last states are multiplied here, and there behind them
 
 
 def randomized(model: Any) -> Any:
-    """In float64, with every parameter moved: no gain is 1 and no bias 0."""
+    """In float64, with every parameter moved, but those that a formula gives: no gain is 1 and no bias 0."""
     model = model.eval().double()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (each for each in model.parameters() if each.requires_grad):
             scale = 0.3 if parameter.ndim == 1 else 1 / math.sqrt(parameter.shape[-1])
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * scale)
     return model

@@ -25,11 +25,11 @@ from pyengine.scheduling.scheduler import Request, Scheduler
 
 from ..core.models import TinyModel, new_session, step
 from .checkpoints import floats, logits_by, random_ids, save, theirs_by
-from .families import FAMILIES, VOCABULARY, Family
+from .families import LANGUAGE_MODELS, VOCABULARY, Family
 from .family import randomized
 from .language_models import GEMMA_SIZES, gpt2, phi3
 
-IMPORTED = [family for family in FAMILIES if family.__name__ not in ("bloom", "bert", "electra", "t5")]
+IMPORTED = [family for family in LANGUAGE_MODELS if family.__name__ != "bloom"]
 LENGTHS = (1, 8, 16, 17, 33, 39)
 PROMPTS, PROMPT, NEW, BEAM_NEW = 64, 9, 24, 12
 SUFFIXES = (".safetensors", ".bin")
