@@ -22,20 +22,23 @@ __all__ = ["add_command", "add_stop"]
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "generate",
-        help="let a language model go on with a prompt",
-        description="Writes how each PROMPT goes on, without the prompt. One alone is written as the model writes it; "
-        "of several each ends with a line feed. Without PROMPT all of standard input is one, but for a line feed at "
-        "its end. Options of the search that are not given are the checkpoint's; where it has no length either, 256 "
-        "new tokens.",
+        help="let a language model go on with a prompt, or another one write what it makes of a text",
+        description="Writes how each PROMPT goes on, without the prompt; a model with an encoder, such as one that "
+        "summarizes, reads it and writes a text of its own. One alone is written as the model writes it; of several "
+        "each ends with a line feed. Without PROMPT all of standard input is one, but for a line feed at its end. "
+        "Options of the search that are not given are the checkpoint's; where it has no length either, 256 new tokens.",
     )
     parser.add_argument("-m", "--model", required=True, metavar="DIR", help="model directory")
     parser.add_argument("prompts", nargs="*", metavar="PROMPT")
     group = parser.add_argument_group("what is read and written")
     add_stop(group)
     group.add_argument(
-        "--special-tokens", action="store_true", help="names of special tokens in a PROMPT are these tokens"
+        "--special-tokens", action="store_true",
+        help="names of special tokens in a PROMPT are these tokens, as an encoder always reads them",
+    )  # fmt: skip
+    group.add_argument(
+        "--truncate", action="store_true", help="of a PROMPT that is too long keep the end, an encoder the beginning"
     )
-    group.add_argument("--truncate", action="store_true", help="keep the end of a PROMPT that is too long")
     group.add_argument(
         "--json", action="store_true", help="write a JSON object a PROMPT, with all hypotheses, their scores and tokens"
     )
@@ -55,13 +58,14 @@ def run(options: argparse.Namespace) -> None:
     keywords: dict[str, Any] = {
         **options.search,
         "stop": options.stop,
-        "split_special_tokens": not options.special_tokens,
         "truncate": options.truncate,
         "timeout": options.timeout,
         "max_batch_tokens": options.max_batch_tokens,
     }
     prompts = options.prompts or [_standard_input()]
-    with load(options.model, task=Generator, **loaded_with(options)) as generator:
+    with load(options.model, **loaded_with(options)) as generator:
+        if isinstance(generator, Generator):
+            keywords["split_special_tokens"] = not options.special_tokens
         if len(prompts) == 1 and not options.json and not _several(options.search):
             for piece in generator.stream(prompts[0], **keywords):
                 write(piece.text)

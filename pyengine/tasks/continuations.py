@@ -9,8 +9,7 @@ from pyengine.decoding.search import Found
 from pyengine.results import Decoded, Echo, GenerationResult, Hypothesis, Usage
 from pyengine.scheduling.scheduler import Request
 from pyengine.tasks.opinions import opinions
-from pyengine.tasks.writing import Writer
-from pyengine.text import TextTokenizer
+from pyengine.tasks.writing import Words, Writer
 
 __all__ = ["Asked", "continuation"]
 
@@ -25,16 +24,17 @@ class Asked:
 
 
 def continuation(
-    asked: Asked, found: list[Found], echo: Echo | None, tokenizer: TextTokenizer | None, ends: Collection[int]
+    asked: Asked, found: list[Found], echo: Echo | None, tokenizer: Words | None, ends: Collection[int]
 ) -> GenerationResult:
     """`ends`: the model's end tokens, which are left out."""
     hypotheses = tuple(_hypothesis(asked, each, echo, tokenizer, ends) for each in found)
-    usage = Usage(len(asked.request.prompt), sum(len(each.ids) for each in hypotheses))
+    read = asked.request.prompt if asked.request.source is None else asked.request.source
+    usage = Usage(len(read), sum(len(each.ids) for each in hypotheses))
     return GenerationResult(hypotheses, usage, echo)
 
 
 def _hypothesis(
-    asked: Asked, found: Found, echo: Echo | None, tokenizer: TextTokenizer | None, ends: Collection[int]
+    asked: Asked, found: Found, echo: Echo | None, tokenizer: Words | None, ends: Collection[int]
 ) -> Hypothesis:
     ids = found.ids.tolist()
     if found.finish == "end" and ids and ids[-1] in ends:

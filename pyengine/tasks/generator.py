@@ -11,14 +11,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from pyengine.arguments import flag, whole
 from pyengine.canonical import ModelConfig
-from pyengine.decoding.search import Found, Process
+from pyengine.decoding.search import Process
 from pyengine.errors import InputError, OptionError, UnsupportedError
 from pyengine.formats.strict_json import shorten
 from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
@@ -26,8 +24,8 @@ from pyengine.options.listing import lists_options
 from pyengine.plan import Opened
 from pyengine.results import Decoded, Echo, GenerationResult, Piece
 from pyengine.scheduling.deadline import Deadline
-from pyengine.scheduling.scheduler import Request
-from pyengine.tasks.continuations import Asked, continuation
+from pyengine.tasks.author import How
+from pyengine.tasks.continuations import Asked
 from pyengine.tasks.conversations import Message, Turns, is_conversation
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.forcing import target_best
@@ -37,7 +35,6 @@ from pyengine.tasks.opinions import best_pairs
 from pyengine.tasks.outcomes import all_answered, answered
 from pyengine.tasks.prompts import Prompt
 from pyengine.tasks.task import BATCH_TOKENS
-from pyengine.tasks.writing import Writer, watch
 from pyengine.text import ChatTemplate, TextTokenizer
 
 if TYPE_CHECKING:
@@ -47,16 +44,6 @@ __all__ = ["Generator"]
 
 _OWN = {"tokenizer", "messages", "tools", "add_generation_prompt", "split_special"}
 """What a chat template is told in another way."""
-
-
-@dataclass(frozen=True)
-class _How:
-    """What a call says of all of its prompts."""
-
-    stop: tuple[str, ...]
-    processor: Process | None
-    truncate: bool
-    split_special: bool
 
 
 class Generator(Judge):
@@ -143,7 +130,8 @@ class Generator(Judge):
     ) -> Any:
         """How a prompt, or each of a list of them, goes on: a GenerationResult, or a list of them."""
         deadline = Deadline(seconds(timeout))
-        how = self._how(stop, processor, truncate, split_special_tokens)
+        how = self._how(stop, processor, truncate)
+        split_special = flag("split_special_tokens", split_special_tokens)
         budget = whole("max_batch_tokens", max_batch_tokens, 1)
         one = is_one(prompt)
         prompts = [prompt] if one else prompt
@@ -151,7 +139,8 @@ class Generator(Judge):
         asked = []
         for number, (each, own) in enumerate(zip(prompts, settled, strict=True), 1):
             deadline.check()
-            asked.append(self._prompt(each, own, how, "the prompt" if one else f"prompt {number}"))
+            name = "the prompt" if one else f"prompt {number}"
+            asked.append(self._prompt(each, own, how, split_special, name))
         results = self._run(asked, budget, deadline)
         return answered(results[0]) if one else all_answered(results)
 
@@ -173,11 +162,13 @@ class Generator(Judge):
 
         Leaving the loop, or closing the iterator, cancels the request. Until then it holds a session.
         """
-        how = self._how(stop, processor, truncate, split_special_tokens)
+        how = self._how(stop, processor, truncate)
+        split_special = flag("split_special_tokens", split_special_tokens)
         budget, limit = whole("max_batch_tokens", max_batch_tokens, 1), seconds(timeout)
         if not is_one(prompt):
             raise InputError("stream takes one prompt, found a list of them")
-        return self._stream(self._prompt(prompt, self._settle(options, keywords), how, "the prompt"), budget, limit)
+        asked = self._prompt(prompt, self._settle(options, keywords), how, split_special, "the prompt")
+        return self._stream(asked, budget, limit)
 
     @lists_options(prompted=False)
     def chat(
@@ -202,7 +193,7 @@ class Generator(Judge):
         has no chat template.
         """
         deadline = Deadline(seconds(timeout))
-        how = self._how(stop, processor, truncate, True)
+        how = self._how(stop, processor, truncate)
         budget = whole("max_batch_tokens", max_batch_tokens, 1)
         one = is_conversation(messages)
         conversations = [messages] if one else messages
@@ -233,7 +224,7 @@ class Generator(Judge):
         """What `stream` gives, of the answer to a conversation as `chat` takes one."""
         if not is_conversation(messages):
             raise InputError("chat_stream takes one conversation, found a list of them")
-        how = self._how(stop, processor, truncate, True)
+        how = self._how(stop, processor, truncate)
         budget, limit = whole("max_batch_tokens", max_batch_tokens, 1), seconds(timeout)
         own = self._settle(options, keywords)
         asked = self._conversation(messages, tools, chat_template_kwargs, own, how, "the conversation")
@@ -250,7 +241,7 @@ class Generator(Judge):
         return self._template
 
     def _conversation(
-        self, messages: Any, tools: Any, variables: Any, settled: SearchOptions, how: _How, name: str
+        self, messages: Any, tools: Any, variables: Any, settled: SearchOptions, how: How, name: str
     ) -> Asked:
         template, variables = self.chat_template, {} if variables is None else variables
         if not isinstance(variables, Mapping) or not all(type(each) is str and each not in _OWN for each in variables):
@@ -269,35 +260,13 @@ class Generator(Judge):
                 raise InputError(f"{name}: {error}") from None
 
         read = self._prompts.conversation(Turns(encode, messages), settled, truncate=how.truncate, name=name)
-        return self._asked(read, settled, how, name)
+        return self._going_on(read, settled, how, name)
 
-    def _how(self, stop: Any, processor: Any, truncate: Any, split_special: Any) -> _How:
-        stops = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, (list, tuple)) else (None,)
-        if not all(isinstance(each, str) and each for each in stops):
-            raise OptionError(f"stop is {shorten(stop)}; expected a string, or strings, that are not empty")
-        if stops and self._tokenizer is None:
-            raise OptionError("stop is for texts, but the model has no tokenizer")
-        if not (processor is None or callable(processor)):
-            raise OptionError(f"processor is {shorten(processor)}; expected a function of ids and logits")
-        return _How(stops, processor, flag("truncate", truncate), flag("split_special_tokens", split_special))
+    def _prompt(self, prompt: Sentence, settled: SearchOptions, how: How, split_special: bool, name: str) -> Asked:
+        read = self._prompts.prompt(prompt, settled, truncate=how.truncate, split_special=split_special, name=name)
+        return self._going_on(read, settled, how, name)
 
-    def _settled(
-        self, options: Any, keywords: GenerationKeywords, count: int, one: bool
-    ) -> list[SearchOptions]:
-        """The options of each of `count` prompts."""
-        if one or not isinstance(options, (list, tuple)):
-            return [self._settle(options, keywords)] * count
-        if len(options) != count:
-            raise OptionError(f"options: expected one, or one for each of {count} prompts, found {len(options)}")
-        return [self._settle(each, keywords) for each in options]
-
-    def _prompt(self, prompt: Sentence, settled: SearchOptions, how: _How, name: str) -> Asked:
-        read = self._prompts.prompt(
-            prompt, settled, truncate=how.truncate, split_special=how.split_special, name=name
-        )
-        return self._asked(read, settled, how, name)
-
-    def _asked(self, read: Prompt, settled: SearchOptions, how: _How, name: str) -> Asked:
+    def _going_on(self, read: Prompt, settled: SearchOptions, how: How, name: str) -> Asked:
         least, longest = settled.length_limits(len(read.ids))
         if longest <= len(read.ids):
             raise OptionError(
@@ -312,60 +281,7 @@ class Generator(Judge):
                 f"the {len(read.ids)} tokens of {name}, which may come to {longest}",
                 keywords=(word,),
             )
-        if settled.num_beams > 1 and (how.stop or how.processor is not None):
-            raise OptionError(
-                f"num_beams is {settled.num_beams}; expected 1 with {'stop' if how.stop else 'a processor'}",
-                keywords=("num_beams", "stop"),
-            )
-        look = None
-        if how.stop and self._tokenizer is not None:
-            look = watch(partial(Writer, self._tokenizer, read.ids, how.stop))
-        return Asked(Request(None, read.ids, settled, look, how.processor), read.truncated, how.stop)
-
-    def _run(self, asked: list[Asked], budget: int, deadline: Deadline) -> list[GenerationResult | Exception]:
-        opener = self._engine.opener()  # closing the model ends no call that has begun
-        replicas = min(self._engine.replicas, max(1, len(asked)))
-        with self._searching([each.request for each in asked], budget, deadline, replicas) as found:
-            outcomes = list(found)
-        return [
-            each if isinstance(each, Exception) else self._result(own, each, self._echo(own, deadline, opener))
-            for own, each in zip(asked, outcomes, strict=True)
-        ]
-
-    def _stream(self, asked: Asked, budget: int, limit: float | None) -> Iterator[Piece]:
-        if asked.request.options.num_return_sequences > 1:
-            raise OptionError("num_return_sequences is more than 1; expected 1: stream gives one text as it is written")
-        writer = None if self._tokenizer is None else Writer(self._tokenizer, asked.request.prompt, asked.stop)
-        if writer is not None and asked.request.watch is not None:
-            asked = replace(asked, request=replace(asked.request, watch=lambda _, ids: writer.push(ids.tolist())))
-        return self._pieces(asked, writer, budget, limit)
-
-    def _pieces(
-        self, asked: Asked, writer: Writer | None, budget: int, limit: float | None
-    ) -> Iterator[Piece]:
-        deadline = Deadline(limit)
-        opener = self._engine.opener()
-        echo = self._echo(asked, deadline, opener)
-        before = "" if echo is None or echo.decoded is None else echo.decoded.text
-        with (
-            self._scheduler(budget, deadline, 1, opener) as scheduler,
-            closing(scheduler.events([asked.request])) as events,
-        ):
-            for event in events:
-                if event.error is not None:
-                    raise event.error
-                ids, result = event.ids.tolist(), None
-                text, before = before, ""
-                if writer is not None:
-                    if asked.request.watch is None:
-                        writer.push(ids)
-                    text += writer.take()
-                if event.found is not None:
-                    result = self._result(asked, [event.found], echo)
-                    ids = ids[: len(ids) - len(event.found.ids) + len(result.ids)]
-                    text += "" if writer is None else writer.finish()
-                with deadline.held():
-                    yield Piece(text, tuple(ids), result)
+        return self._asked(None, read.ids, read.truncated, settled, how)
 
     def _echo(self, asked: Asked, deadline: Deadline, opener: Callable[[int], Opened]) -> Echo | None:
         """The prompt, if it is asked for; what the model thinks of its tokens takes another run of it."""
@@ -380,6 +296,3 @@ class Generator(Judge):
         with self._engine.session(deadline, 1, opener=opener) as session:
             log_probs, *best = target_best(session, self._engine.config, prompt, options.logprobs, deadline=deadline)
         return Echo(ids, decoded, tuple(log_probs.tolist()), tuple(best_pairs(*best)))
-
-    def _result(self, asked: Asked, found: list[Found], echo: Echo | None) -> GenerationResult:
-        return continuation(asked, found, echo, self._tokenizer, self._engine.generation.eos_token_id)

@@ -93,10 +93,14 @@ class Inputs:
         self._blank = [] if tokenizer is None else list(tokenizer.encode_source(""))
 
     def source(self, sentence: Sentence, *, truncate: bool, name: str = "the input") -> Source:
+        """What is to be translated: of an empty text nothing, else as `read`."""
+        read = self.read(sentence, truncate=truncate, name=name)
+        empty = isinstance(sentence, str) and read.ids.tolist() == self._blank
+        return Source(NO_IDS, False) if empty else read
+
+    def read(self, sentence: Sentence, *, truncate: bool, name: str = "the input") -> Source:
         """Ids are taken as they are, end token and all, but for padding. InputError: too long, unless `truncate`."""
         ids = self._ids(sentence, "source", name)
-        if isinstance(sentence, str) and ids == self._blank:
-            ids = []
         most = self._config.source_side()[0].max_positions
         cut = len(ids) > most
         if cut:

@@ -11,13 +11,14 @@ from pyengine.arguments import whole
 from pyengine.errors import InputError
 from pyengine.results import ScoreResult
 from pyengine.scheduling.deadline import Deadline
+from pyengine.tasks.author import Author
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.forcing import judged, target_logits
 from pyengine.tasks.inputs import Sample, Sentence, Sentences, is_one, seconds
 from pyengine.tasks.opinions import score_result
 from pyengine.tasks.outcomes import all_answered, answered
 from pyengine.tasks.prompts import Prompts
-from pyengine.tasks.task import BATCH_TOKENS, Task
+from pyengine.tasks.task import BATCH_TOKENS
 from pyengine.text import TextTokenizer
 
 __all__ = ["Judge"]
@@ -26,11 +27,11 @@ WINDOW = 1024
 """Tokens of a window of `perplexity`, or the model's positions if those are fewer."""
 
 
-class Judge(Task):
-    """The part of a `Generator` that writes nothing."""
+class Judge(Author):
+    """The part of a `Generator` that judges texts which are there."""
 
     def __init__(self, engine: Engine, tokenizer: TextTokenizer | None, about: dict[str, object]) -> None:
-        super().__init__(engine, about)
+        super().__init__(engine, tokenizer, about)
         self._tokenizer = tokenizer
         generation = engine.generation
         start = generation.decoder_start_token_id

@@ -21,23 +21,20 @@ import numpy as np
 from pyengine.arguments import flag, whole
 from pyengine.canonical import ModelConfig
 from pyengine.decoding.search import Found
-from pyengine.errors import InputError, OptionError
+from pyengine.errors import InputError
 from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
 from pyengine.options.listing import lists_options
 from pyengine.output import Target
-from pyengine.results import Decoded, FileResult, Hypothesis, ScoreResult, TranslationResult
+from pyengine.results import Decoded, FileResult, Hypothesis, TranslationResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Outcome, Request
-from pyengine.shortlist import Shortlist
-from pyengine.tasks.engine import Engine
 from pyengine.tasks.files import text_line, translate_lines
-from pyengine.tasks.forcing import judged, target_logits
 from pyengine.tasks.hints import hint, warn
-from pyengine.tasks.inputs import Inputs, Sample, Sentence, Sentences, is_one, prefixes, seconds
-from pyengine.tasks.opinions import opinions, score_result
+from pyengine.tasks.inputs import Sentence, Sentences, is_one, prefixes, seconds
+from pyengine.tasks.opinions import opinions
 from pyengine.tasks.outcomes import all_answered, answered
-from pyengine.tasks.task import BATCH_TOKENS, Task
-from pyengine.text import Tokenizer
+from pyengine.tasks.task import BATCH_TOKENS
+from pyengine.tasks.transducer import Transducer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,7 +45,7 @@ WINDOW = 1024
 """Sentences that `translate_iter` reads ahead at a time, to run the longest of them first."""
 
 
-class Translator(Task):
+class Translator(Transducer):
     """A loaded model; `loading.load` makes one. May be used from several threads at once, and as a context manager.
 
     A sentence is a text, or a list or array of token ids in its place: source ids as the encoder reads them,
@@ -72,20 +69,6 @@ class Translator(Task):
     @classmethod
     def fits(cls, config: ModelConfig) -> bool:
         return config.encoder is not None and config.decoder is not None
-
-    def __init__(
-        self,
-        engine: Engine,
-        tokenizer: Tokenizer | None,
-        about: dict[str, object],
-        shortlist: Shortlist | None = None,
-    ) -> None:
-        super().__init__(engine, about)
-        self._tokenizer = tokenizer
-        self._shortlist = shortlist
-        self._replicas = engine.replicas
-        generation = engine.generation
-        self._inputs = Inputs(engine.config, generation.eos_token_id, tokenizer, generation.pad_token_id)
 
     @overload
     def translate(
@@ -183,15 +166,9 @@ class Translator(Task):
         prefix = self._inputs.prefix(target_prefix)
         settled.check_lengths(len(prefix) + 1)
         limit = seconds(timeout)
-        return self._stream(iterator, settled, prefix, budget, truncate, limit)
+        return self._translated(iterator, settled, prefix, budget, truncate, limit)
 
-    def _resolve(self, asked: GenerationOptions, spelled: tuple[tuple[str, str], ...]) -> SearchOptions:
-        if asked.echo:
-            message = "echo is True; expected False: it is for language models, which go on with a prompt"
-            raise OptionError(message, keywords=("echo",))
-        return super()._resolve(asked, spelled)
-
-    def _stream(
+    def _translated(
         self,
         sources: Iterator[Sentence],
         settled: SearchOptions,
@@ -273,84 +250,6 @@ class Translator(Task):
         )
         warn(said[0])
         return done
-
-    @overload
-    def score(
-        self,
-        source: Sentence,
-        target: Sentence,
-        *,
-        max_batch_tokens: int = ...,
-        truncate: bool = ...,
-        timeout: float | None = ...,
-    ) -> ScoreResult: ...
-    @overload
-    def score(
-        self,
-        source: Sentences,
-        target: Sentences,
-        *,
-        max_batch_tokens: int = ...,
-        truncate: bool = ...,
-        timeout: float | None = ...,
-    ) -> list[ScoreResult]: ...
-
-    def score(
-        self,
-        source: Any,
-        target: Any,
-        *,
-        max_batch_tokens: int = BATCH_TOKENS,
-        truncate: bool = False,
-        timeout: float | None = None,
-    ) -> Any:
-        """Log-probabilities of given targets, end token included: a ScoreResult, or a list of them for lists.
-
-        `truncate` is for sources; a target longer than the model's positions is an InputError.
-        """
-        deadline = Deadline(seconds(timeout))
-        budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
-        one = is_one(source)
-        sources, targets = ([source], [target]) if one else (source, target)
-        pairs, cut = self._inputs.pairs(sources, targets, truncate=truncate, one=one, deadline=deadline)
-        with self._engine.session(deadline, 1) as session:
-            start = self._engine.generation.decoder_start_token_id
-            rows = min(budget, session.max_rows)
-            outcomes = list(judged(session, self._engine.config, pairs, start, budget=rows, deadline=deadline))
-        asked = [target for _, target in pairs if target is not None]
-        results = [self._score(*each) for each in zip(asked, outcomes, cut, strict=True)]
-        return answered(results[0]) if one else all_answered(results)
-
-    def logits(self, source: Sentence, target: Sentence, *, timeout: float | None = None) -> np.ndarray:
-        """float32 [T, vocab]: raw logits before each of the T tokens of `target` and its end token."""
-        deadline = Deadline(seconds(timeout))
-        pair = Sample(self._inputs.forced(source, truncate=False).ids, self._inputs.target(target))
-        [logits] = self._logits_stream([pair], 1, deadline)
-        return logits
-
-    def logits_iter(
-        self, sources: Sentences, targets: Sentences, *, max_batch_tokens: int = BATCH_TOKENS
-    ) -> Iterator[np.ndarray]:
-        """What `logits` returns of each source and its target, several in a step."""
-        deadline = Deadline()
-        budget = whole("max_batch_tokens", max_batch_tokens, 1)
-        pairs, _ = self._inputs.pairs(sources, targets, truncate=False, one=False, deadline=deadline)
-        return self._logits_stream(pairs, budget, deadline)
-
-    def _logits_stream(
-        self, pairs: list[Sample], budget: int, deadline: Deadline
-    ) -> Iterator[np.ndarray]:
-        start = self._engine.generation.decoder_start_token_id
-        with self._engine.session(deadline, 1) as session:
-            rows = min(budget, session.max_rows)
-            yield from target_logits(session, self._engine.config, pairs, start, budget=rows, deadline=deadline)
-
-    def _score(
-        self, ids: np.ndarray, log_probs: np.ndarray | Exception, truncated: bool
-    ) -> ScoreResult | Exception:
-        if isinstance(log_probs, Exception):
-            return log_probs
-        return score_result(ids, log_probs, self._tokenizer, truncated)
 
     def _translations(
         self,

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from pyengine.text import TextTokenizer
+from pyengine.text.tokenizer import Stream
 
-__all__ = ["Writer", "watch"]
+__all__ = ["Words", "Writer", "watch"]
 
 CONTEXT = 8
 """Tokens of a prompt before the new ones that a tokenizer looks at: whether a space belongs between them, say."""
 
 
+class Words(Protocol):
+    """Of a tokenizer."""
+
+    def stream(self) -> Stream: ...
+    def pieces(self, ids: Iterable[int]) -> list[str]: ...
+
+
 class Writer:
     """Takes ids one after another and gives the text that they stand for, up to the first of the stop strings."""
 
-    def __init__(self, tokenizer: TextTokenizer, prompt: np.ndarray, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Words, prompt: np.ndarray, stop: Sequence[str] = ()) -> None:
         self._stream, other = tokenizer.stream(), tokenizer.stream()
         for id in prompt[-CONTEXT:].tolist():
             self._stream.push(id)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from pyengine.text.tokenizer import clean_up_spaces
 
-__all__ = ["Detokenizer", "StageMaker", "stages_of"]
+__all__ = ["CleanUp", "Detokenizer", "StageMaker", "Stripped", "stages_of"]
 
 
 # Bytes that are printable characters stand for themselves, others for those from 256 on.
@@ -76,7 +76,7 @@ def stages_of(spec: Mapping[str, Any] | None, whole: Callable[[list[str]], str],
             break
         fused = fused or each["type"] in ("Fuse", "ByteLevel")
         stages.append(stage)
-    return [*stages, _CleanUp] if clean_up else stages
+    return [*stages, CleanUp] if clean_up else stages
 
 
 def _flat(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -157,7 +157,7 @@ class _StripStart:
         return ()
 
 
-class _CleanUp:
+class CleanUp:
     """``clean_up_spaces``, which looks for a space and what is in the three characters behind it.
 
     So the text can be cut behind four characters that are no spaces.
@@ -182,6 +182,24 @@ class _CleanUp:
 
     def finish(self) -> Iterable[str]:
         return (clean_up_spaces("".join(self._held)),)
+
+
+class Stripped:
+    """Without white space at both ends of the text."""
+
+    def __init__(self) -> None:
+        self._held = ""  # white space that may be the end
+        self._begun = False
+
+    def push(self, token: str) -> Iterable[str]:
+        text = self._held + token if self._begun else token.lstrip()
+        kept = text.rstrip()
+        self._held = text[len(kept) :]
+        self._begun = self._begun or bool(kept)
+        return (kept,) if kept else ()
+
+    def finish(self) -> Iterable[str]:
+        return ()
 
 
 class _Whole:

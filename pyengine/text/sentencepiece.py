@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pyengine.formats.limits import EXPANSION, SENTENCEPIECE_BYTES
 from pyengine.formats.regular_files import read_regular
 from pyengine.formats.strict_json import shorten
 from pyengine.native import native
+from pyengine.text.detokenizer import CleanUp, Detokenizer, StageMaker, Stripped
 from pyengine.text.settings import AddedToken, Settings, read_settings
 from pyengine.text.tokenizer import checked_ids, checked_text, clean_up_spaces
 from pyengine.text.vocabulary import Vocabulary, read_vocabulary
@@ -177,6 +178,18 @@ class SentencePieceTokenizer:
         """See ``Tokenizer``."""
         return [self._pieces[index] for index in checked_ids(ids, self.target_size)]
 
+    def stream(self) -> Detokenizer:
+        """See ``Tokenizer``."""
+        stages: list[StageMaker] = [lambda: _Words(self._decoder.join, self._special), Stripped]
+        if self._clean_up_spaces:
+            stages.append(CleanUp)
+        return Detokenizer(self._shown_piece, [stage() for stage in stages])
+
+    def _shown_piece(self, index: int) -> str | None:
+        """The piece of an id that is part of the text."""
+        [known] = checked_ids((index,), self.target_size)
+        return self._shown[known]
+
     def _encode(self, text: str, model: _Model, table: dict[str, int], unknown: int) -> list[int]:
         """The ids of ``text`` without the end token."""
         ids: list[int] = []
@@ -213,6 +226,33 @@ class SentencePieceTokenizer:
                     parts[i + 1] = part + parts[i + 1]
                     parts[i] = ""
         return [part for part in parts if part]
+
+
+class _Words:
+    """Pieces of a text, joined a word at a time: behind the one before it, so that it keeps its spaces."""
+
+    def __init__(self, join: Callable[[list[str]], str], special: Collection[str]) -> None:
+        self._join, self._special = join, special
+        self._before: list[str] = []
+        self._word: list[str] = []
+
+    def push(self, token: str) -> Iterable[str]:
+        if token in self._special:
+            made = (*self.finish(), token + " ")
+            self._before = []
+            return made
+        made = self.finish() if token.startswith(_WORD_START) else ()
+        self._word.append(token)
+        return made
+
+    def finish(self) -> tuple[str, ...]:
+        if not self._word:
+            return ()
+        begin = len(self._join(self._before)) if self._before else 0
+        text = self._join(self._before + self._word)[begin:].replace(_WORD_START, " ")
+        spaces = all(piece.strip(_WORD_START) == "" for piece in self._word)
+        self._before, self._word = [*(self._before if spaces else ()), *self._word], []
+        return (text,)
 
 
 def _check_cost(path: Path, data: bytes) -> None:

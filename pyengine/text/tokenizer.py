@@ -12,6 +12,19 @@ from pyengine.errors import InputError
 from pyengine.formats.strict_json import shorten
 
 
+class Stream(Protocol):
+    """The text of token ids that come one by one; the pieces joined are ``decode`` of all ids."""
+
+    def push(self, index: int) -> str:
+        """The text that is certain now that ``index`` follows: whole characters, often none.
+
+        Raises InputError: an id outside the vocabulary.
+        """
+
+    def finish(self) -> str:
+        """The rest of the text. Nothing may be pushed after it."""
+
+
 class Tokenizer(Protocol):
     """Text to token ids and back for a translation. Immutable, so that several threads may share one.
 
@@ -51,18 +64,8 @@ class Tokenizer(Protocol):
         Raises InputError: an id outside the vocabulary.
         """
 
-
-class Stream(Protocol):
-    """The text of token ids that come one by one; the pieces joined are ``decode`` of all ids."""
-
-    def push(self, index: int) -> str:
-        """The text that is certain now that ``index`` follows: whole characters, often none.
-
-        Raises InputError: an id outside the vocabulary.
-        """
-
-    def finish(self) -> str:
-        """The rest of the text. Nothing may be pushed after it."""
+    def stream(self) -> Stream:
+        """For target ids that come one by one."""
 
 
 class TextTokenizer(Protocol):

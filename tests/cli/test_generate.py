@@ -146,13 +146,20 @@ def test_a_model_of_another_kind(directory: Path, int8_directory: Path, error: A
     for words in (["translate", "-m", directory, "a"], ["bench", "-m", directory]):
         said = error(*words)
         assert "expected a model to translate with" in said and "pyengine generate" in said
-    for words in (["generate", "-m", int8_directory, "a"], ["chat", "-m", int8_directory],
-                  ["perplexity", "-m", int8_directory, Path(__file__)]):  # fmt: skip
+    for words in (["chat", "-m", int8_directory], ["perplexity", "-m", int8_directory, Path(__file__)]):
         said = error(*words)
         assert "expected a model to generate text with" in said and "pyengine translate" in said
     (tmp_path / "text").write_text("a\n", encoding="utf-8")
     both = ["--source", tmp_path / "text", "--target", tmp_path / "text", "-o", tmp_path / "list"]
     assert "expected a model that translates, found one with a single stack" in error("shortlist", directory, *both)
+
+
+def test_one_that_reads_before_it_writes(int8_directory: Path, written: Any) -> None:
+    """The same as `translate` of one sentence; several, as objects."""
+    words = ["-m", int8_directory, "Zwei Hunde."]
+    assert written("generate", *words) == written("translate", *words)
+    [line] = written("generate", *words, "--json", "--beam-size", "4").splitlines()
+    assert json.loads(line)["usage"]["prompt_tokens"] > 2
 
 
 def test_wrong_options(directory: Path, error: Any) -> None:

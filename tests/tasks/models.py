@@ -15,6 +15,7 @@ from pyengine.modelfile.layout import pack_floats, pack_values, stack_rows
 from pyengine.plan import Session
 from pyengine.tasks.engine import Engine
 from pyengine.tasks.translator import Translator
+from pyengine.text.detokenizer import Detokenizer
 from tests.oracle.reference import ReferenceModel
 from tests.oracle.reference_session import ReferenceSession
 from tests.oracle.tiny import generation, model_config, random_tensors
@@ -42,6 +43,9 @@ class LetterTokenizer:
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         return [[*LETTERS, "<pad>"][id] for id in ids]
+
+    def stream(self) -> Detokenizer:
+        return Detokenizer(lambda id: LETTERS[id] if 0 < id < 22 else None, [])
 
     def _ids(self, text: str) -> list[int]:
         unknown = set(text) - set(LETTERS)

@@ -181,3 +181,15 @@ def test_only_ids_of_the_vocabulary_are_decoded(tmp_path: Path, ids: object) -> 
         tokenizer.decode(ids)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected token ids"):
         tokenizer.pieces(ids)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variant", models.VARIANTS)
+def test_a_stream_is_what_decode_gives(tmp_path: Path, variant: str) -> None:
+    """Of odd lines, and of random ids; its pieces come a word later at most."""
+    tokenizer, _, _ = build(tmp_path, variant)
+    rng = np.random.RandomState(1)
+    texts = [tokenizer.encode_target(line, end=True) for line in odd_lines()[:300]]
+    for ids in [*texts, *(rng.randint(0, tokenizer.target_size, 30).tolist() for _ in range(100))]:
+        stream = tokenizer.stream()
+        pieces = [stream.push(id) for id in ids]
+        assert "".join([*pieces, stream.finish()]) == tokenizer.decode(ids), ids
