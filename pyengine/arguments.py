@@ -22,6 +22,8 @@ _TRANSLATING = "translate, translate_iter, translate_file"
 _WRITING = "generate, stream, chat and chat_stream"
 
 KEYWORDS = {
+    "source": "translate, translate_iter and translate_file",
+    "target": "translate, translate_iter and translate_file",
     "target_prefix": "translate, translate_iter and translate_file",
     "options": f"{_TRANSLATING}, {_WRITING}",
     "max_batch_tokens": f"{_TRANSLATING}, logits_iter, score, perplexity, {_WRITING}",

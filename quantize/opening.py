@@ -17,7 +17,7 @@ from pyengine.formats.limits import CONFIG_BYTES
 from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import load_object
 from pyengine.importers import open_checkpoint
-from pyengine.importers.tokenizer_files import find_tokenizer
+from pyengine.importers.tokenizer_files import kept_files
 from pyengine.modelfile import ModelDirectory, open_directory, packed_specs
 from pyengine.modelfile.directory import CONFIG_NAME, FORMAT
 from pyengine.modelfile.layout import (
@@ -69,7 +69,7 @@ def read_model(directory: ModelDirectory) -> CanonicalModel:
         generation=directory.generation,
         tensors={name: tensors[name] for name in shapes},
         tokenizer_kind=directory.tokenizer_kind,
-        tokenizer_files=find_tokenizer(directory.path)[1] if directory.tokenizer_kind else {},
+        tokenizer_files=kept_files(directory.path, directory.tokenizer_kind),
         removed=directory.removed,
         kv=directory.kv,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyengine.canonical.config import ModelConfig
@@ -21,16 +22,20 @@ class GenerationDefaults(SearchSettings):
     decoder_start_token_id  what a target begins with; None, of a decoder alone: a prompt begins as it is given
     eos_token_id            what ends a hypothesis; of a decoder alone there may be none
     bos_token_id            what the tokenizer's texts begin with, if anything
+    prefixes                what texts begin with for which the checkpoint was trained, by the names of these tasks: for
+                            people, who write them
     """
 
     decoder_start_token_id: int | None = None
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
     bos_token_id: int | None = None
+    prefixes: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that ``from_json`` reads back to equal defaults; what is None is left out."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value is not None and (value or name != "prefixes")}
 
     @classmethod
     def from_json(
@@ -59,6 +64,8 @@ class GenerationDefaults(SearchSettings):
                 values[name] = option.kind.take(fields, name, top)
         for name in {"decoder_start_token_id", "eos_token_id", "pad_token_id", "bos_token_id", *OPTIONS} - said:
             fields.take(name, None)
+        given = Fields(fields.take("prefixes", {}), f"{where}: prefixes", error)
+        values["prefixes"] = {name: given.text(name) for name in given.remaining()}
         fields.finish()
         found = cls(**values)
         if found.num_return_sequences > found.most_sequences:

@@ -9,7 +9,7 @@ from typing import Any
 from pyengine.console import say, say_json
 from pyengine.modelfile import open_directory
 from pyengine.tasks.engine import isa_in_use
-from pyengine.text import tokenizer_of
+from pyengine.text import MultilingualTokenizer, tokenizer_of
 
 __all__ = ["add_command"]
 
@@ -29,7 +29,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run(options: argparse.Namespace) -> None:
     directory = open_directory(options.directory, verify=options.verify)
-    tokenizer_of(directory)
+    tokenizer = tokenizer_of(directory)
     about: dict[str, Any] = {
         "path": str(directory.path),
         "created_by": directory.created_by,
@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> None:
         "other_weights": dict(directory.other_weights),
         "kv": directory.kv,
         "tokenizer": directory.tokenizer_kind,
+        **({"languages": tokenizer.languages.codes} if isinstance(tokenizer, MultilingualTokenizer) else {}),
         "verified": options.verify,
         "model": directory.config.to_json(),
         "removed": [each.to_json() for each in directory.removed],

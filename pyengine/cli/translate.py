@@ -56,6 +56,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     group.add_argument("--truncate", action="store_true", help="cut texts that are too long for the model")
+    group.add_argument("--source", metavar="CODE", help="language of the texts, of a model that is told: eng_Latn")
+    group.add_argument("--target", metavar="CODE", help="language of the translations (all: pyengine info)")
     prefix = group.add_mutually_exclusive_group()
     prefix.add_argument("--target-prefix", metavar="TEXT", help="what every translation begins with ...")
     prefix.add_argument("--target-prefix-ids", metavar="IDS", help="... or its token ids, such as 3,4")
@@ -94,6 +96,8 @@ def _other_keywords(options: argparse.Namespace) -> dict[str, Any]:
     if options.target_prefix_ids is not None:
         prefix = Ids().read("--target-prefix-ids", options.target_prefix_ids)
     return {
+        "source": options.source,
+        "target": options.target,
         "target_prefix": prefix,
         "max_batch_tokens": options.max_batch_tokens,
         "truncate": options.truncate,

@@ -62,7 +62,7 @@ def _read_directory(path: Path) -> RawCheckpoint:
     config = load_object(path / "config.json", CheckpointError, CONFIG_BYTES)
     if config.get("format") == "pyengine":
         raise CheckpointError(f"{path}: a model directory already, expected a training checkpoint")
-    return RawCheckpoint(path, path / "config.json", config, open_weights(path), *find_tokenizer(path))
+    return RawCheckpoint(path, path / "config.json", config, open_weights(path), *find_tokenizer(path, config))
 
 
 def _read_file(path: Path) -> RawCheckpoint:

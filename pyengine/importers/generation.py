@@ -23,6 +23,9 @@ __all__ = ["GENERATION_KEYS", "read_generation"]
 NEW_TOKENS = 256
 """Of a model without a table of positions whose checkpoint says nothing of lengths."""
 
+LONGEST = 1000
+"""Characters of a prefix that is offered."""
+
 _IDS: dict[str, Kind] = {
     "decoder_start_token_id": OneId(),
     "eos_token_id": Ids(),
@@ -109,4 +112,12 @@ def read_generation(
         values["max_new_tokens"] = min(NEW_TOKENS, positions)
     values.setdefault("max_length", positions)
     values.update({key: kind.of_checkpoint(token(key)) for key, kind in _IDS.items()})
+    values["prefixes"] = _prefixes(model_json.get("task_specific_params"))
     return GenerationDefaults.from_json(values, str(path), config, CheckpointError), notes
+
+
+def _prefixes(tasks: object) -> dict[str, str]:
+    """Those that config.json names, by task. They change nothing, so that what is none is passed over."""
+    found = tasks.items() if isinstance(tasks, Mapping) else ()
+    given = {name: task.get("prefix") for name, task in found if isinstance(task, Mapping)}
+    return {name: prefix for name, prefix in given.items() if isinstance(prefix, str) and 0 < len(prefix) <= LONGEST}

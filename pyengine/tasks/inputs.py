@@ -18,6 +18,7 @@ from pyengine.errors import InputError, OptionError
 from pyengine.formats.strict_json import shorten
 from pyengine.plan import NO_IDS
 from pyengine.scheduling.deadline import Deadline
+from pyengine.text.languages import MultilingualTokenizer
 from pyengine.text.tokenizer import Tokenizer, checked_ids
 
 __all__ = ["Inputs", "Sample", "Sentence", "Sentences", "Source", "is_one", "prefixes", "read_ids", "seconds"]
@@ -92,15 +93,22 @@ class Inputs:
         self._tokenizer = tokenizer
         self._blank = [] if tokenizer is None else list(tokenizer.encode_source(""))
 
-    def source(self, sentence: Sentence, *, truncate: bool, name: str = "the input") -> Source:
+    def source(
+        self, sentence: Sentence, *, truncate: bool, name: str = "the input", language: str | None = None
+    ) -> Source:
         """What is to be translated: of an empty text nothing, else as `read`."""
-        read = self.read(sentence, truncate=truncate, name=name)
-        empty = isinstance(sentence, str) and read.ids.tolist() == self._blank
+        read = self.read(sentence, truncate=truncate, name=name, language=language)
+        empty = isinstance(sentence, str) and read.ids.tolist() == self._blank_in(language)
         return Source(NO_IDS, False) if empty else read
 
-    def read(self, sentence: Sentence, *, truncate: bool, name: str = "the input") -> Source:
-        """Ids are taken as they are, end token and all, but for padding. InputError: too long, unless `truncate`."""
-        ids = self._ids(sentence, "source", name)
+    def read(
+        self, sentence: Sentence, *, truncate: bool, name: str = "the input", language: str | None = None
+    ) -> Source:
+        """Ids are taken as they are, end token and all, but for padding. InputError: too long, unless `truncate`.
+
+        language: of a text, of a model that is told it; None: the one that its tokenizer takes it for.
+        """
+        ids = self._ids(sentence, "source", name, language)
         most = self._config.source_side()[0].max_positions
         cut = len(ids) > most
         if cut:
@@ -109,9 +117,20 @@ class Inputs:
                     f"{name} has {len(ids)} tokens; the model has {most} positions (truncate=True cuts it)",
                     keywords=("truncate=True",),
                 )
-            has_end = ids[-1] in (*self._end, *self._blank)
-            ids = ids[: most - 1] + ids[-1:] if has_end else ids[:most]
+            kept = min(self._end_of(ids, language), most)
+            ids = ids[: most - kept] + ids[len(ids) - kept :]
         return Source(np.array(ids, np.int32), cut)
+
+    def _blank_in(self, language: str | None) -> list[int]:
+        """What an empty text is."""
+        return self._blank if language is None else self._tokens("source", language)("")
+
+    def _end_of(self, ids: list[int], language: str | None) -> int:
+        """How many ids end a source, as they end an empty one."""
+        blank = self._blank_in(language)
+        pairs = zip(reversed(ids), reversed(blank))
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return same or int(ids[-1] in (*self._end, *blank))
 
     def target(self, sentence: Sentence, name: str = "the target") -> np.ndarray:
         """int32 ids of a whole target with its end token, which is added where it is missing."""
@@ -167,22 +186,26 @@ class Inputs:
         except InputError as error:
             raise InputError(str(error), keywords=(name,)) from None
 
-    def _ids(self, sentence: Sentence, role: str, name: str) -> list[int]:
+    def _ids(self, sentence: Sentence, role: str, name: str, language: str | None = None) -> list[int]:
         _, size = self._config.source_side() if role == "source" else self._config.target_side()
         if isinstance(sentence, str) and self._tokenizer is not None and PIECE.match(sentence):
             raise InputError(
                 f"{name} is {shorten(str(sentence))}, a piece of a text; give the text itself, or token ids"
             )
-        ids = read_ids(sentence, size, self._encode(role), name)
+        encode = None if self._tokenizer is None else self._tokens(role, language)
+        ids = read_ids(sentence, size, encode, name)
         return ids if isinstance(sentence, str) else self._without_padding(ids, name)
 
-    def _encode(self, role: str) -> Callable[[str], list[int]] | None:
-        """How text of a source, a target or a prefix becomes ids."""
-        if self._tokenizer is None:
-            return None
-        return self._tokenizer.encode_source if role == "source" else partial(
-            self._tokenizer.encode_target, end=role == "target"
-        )
+    def _tokens(self, role: str, language: str | None) -> Callable[[str], list[int]]:
+        """How text of a source, a target or a prefix becomes ids, where there is a tokenizer."""
+        tokenizer = self._tokenizer
+        assert tokenizer is not None
+        if role != "source":
+            return partial(tokenizer.encode_target, end=role == "target")
+        if language is None:
+            return tokenizer.encode_source
+        assert isinstance(tokenizer, MultilingualTokenizer)  # as whoever asks for a language has seen
+        return partial(tokenizer.encode_from, code=language)
 
     def _without_padding(self, ids: list[int], name: str) -> list[int]:
         """Cuts pads behind an end token, as rows of a padded array have them. InputError for any others."""

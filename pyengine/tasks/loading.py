@@ -17,7 +17,7 @@ from pyengine.tasks.engine import open_engine
 from pyengine.tasks.generator import Generator
 from pyengine.tasks.task import Task
 from pyengine.tasks.translator import Translator
-from pyengine.text import chat_template_of, text_tokenizer_of, tokenizer_of
+from pyengine.text import MultilingualTokenizer, chat_template_of, text_tokenizer_of, tokenizer_of
 from pyengine.threads import side_by_side
 
 __all__ = ["load"]
@@ -111,6 +111,7 @@ def load(
             "bytes": directory.bytes,
             "tokenizer": directory.tokenizer_kind,
             "load": load,
+            **({"languages": tokenizer.languages.codes} if isinstance(tokenizer, MultilingualTokenizer) else {}),
             "shortlist": None if shortlist is None else str(shortlist),
             **settings,
             "cpus": list(started_cpus()),

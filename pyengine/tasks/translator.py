@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,10 +22,12 @@ import numpy as np
 from pyengine.arguments import flag, whole
 from pyengine.canonical import ModelConfig
 from pyengine.decoding.search import Found
-from pyengine.errors import InputError
+from pyengine.errors import InputError, OptionError
+from pyengine.formats.strict_json import shorten
 from pyengine.options import GenerationKeywords, GenerationOptions, SearchOptions
 from pyengine.options.listing import lists_options
 from pyengine.output import Target
+from pyengine.plan import NO_IDS
 from pyengine.results import Decoded, FileResult, Hypothesis, TranslationResult
 from pyengine.scheduling.deadline import Deadline
 from pyengine.scheduling.scheduler import Outcome, Request
@@ -35,6 +38,7 @@ from pyengine.tasks.opinions import opinions
 from pyengine.tasks.outcomes import all_answered, answered
 from pyengine.tasks.task import BATCH_TOKENS
 from pyengine.tasks.transducer import Transducer
+from pyengine.text import MultilingualTokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -43,6 +47,16 @@ __all__ = ["Translator"]
 
 WINDOW = 1024
 """Sentences that `translate_iter` reads ahead at a time, to run the longest of them first."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """From which language into which. source: a code, None: nothing is said; settled: with what tells the target;
+    first: int32 ids that a target begins with where it has a prefix."""
+
+    source: str | None
+    settled: SearchOptions
+    first: np.ndarray
 
 
 class Translator(Transducer):
@@ -55,6 +69,8 @@ class Translator(Transducer):
     Search options are keywords, named as in transformers or CTranslate2 (the help of `translate` lists them), or
     one `options=GenerationOptions(...)`. Other keywords of several methods:
 
+    source, target    codes of the languages of a model that is told them: "eng_Latn". Texts without a source are in the
+                      one that the tokenizer takes them for; a target has to be said, unless the checkpoint says it
     target_prefix     what every hypothesis begins with
     max_batch_tokens  rows of a step, encoder and decoder together
     truncate          cut an input that is longer than the model's positions, instead of an InputError
@@ -73,8 +89,11 @@ class Translator(Transducer):
     @overload
     def translate(
         self,
-        source: Sentence,
+        sentence: Sentence,
+        /,
         *,
+        source: str | None = ...,
+        target: str | None = ...,
         target_prefix: Sentence | None = ...,
         max_batch_tokens: int = ...,
         truncate: bool = ...,
@@ -85,8 +104,11 @@ class Translator(Transducer):
     @overload
     def translate(
         self,
-        source: Sentences,
+        sentence: Sentences,
+        /,
         *,
+        source: str | None = ...,
+        target: str | None = ...,
         target_prefix: Sequence[Sentence | None] | None = ...,
         max_batch_tokens: int = ...,
         truncate: bool = ...,
@@ -98,8 +120,11 @@ class Translator(Transducer):
     @lists_options(prompted=False)
     def translate(
         self,
-        source: Any,
+        sentence: Any,
+        /,
         *,
+        source: str | None = None,
+        target: str | None = None,
         target_prefix: Any = None,
         max_batch_tokens: int = BATCH_TOKENS,
         truncate: bool = False,
@@ -116,18 +141,19 @@ class Translator(Transducer):
         deadline = Deadline(seconds(timeout))
         settled = self._settle(options, keywords)
         budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
-        one = is_one(source, " (see translate_iter)")
-        sentences = [source] if one else source
+        way = self._way(source, target, settled)
+        one = is_one(sentence, " (see translate_iter)")
+        sentences = [sentence] if one else sentence
         given = prefixes(target_prefix, sentences, one)
         requests, cut = [], []
-        for number, (sentence, prefix) in enumerate(zip(sentences, given, strict=True)):
+        for number, (each, prefix) in enumerate(zip(sentences, given, strict=True)):
             deadline.check()
             name = "the input" if one else f"input {number + 1}"
-            read = self._inputs.source(sentence, truncate=truncate, name=name)
-            requests.append(self._request(read.ids, self._inputs.prefix(prefix), settled, name))
+            read = self._inputs.source(each, truncate=truncate, name=name, language=way.source)
+            requests.append(self._request(read.ids, self._inputs.prefix(prefix), way, name))
             cut.append(read.truncated)
         replicas = min(self._replicas, max(1, len(requests)))
-        with self._translations(requests, settled, budget, deadline, replicas) as found:
+        with self._translations(requests, way.settled, budget, deadline, replicas) as found:
             outcomes = [self._outcome(*each) for each in zip(requests, found, cut, strict=True)]
         results = [answered(outcomes[0])] if one else all_answered(outcomes)
         warn(hint(zip(sentences, results, strict=True)))
@@ -138,6 +164,8 @@ class Translator(Transducer):
         self,
         sources: Iterable[Sentence],
         *,
+        source: str | None = None,
+        target: str | None = None,
         target_prefix: Sentence | None = None,
         max_batch_tokens: int = BATCH_TOKENS,
         truncate: bool = False,
@@ -165,13 +193,13 @@ class Translator(Transducer):
         budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
         prefix = self._inputs.prefix(target_prefix)
         settled.check_lengths(len(prefix) + 1)
-        limit = seconds(timeout)
-        return self._translated(iterator, settled, prefix, budget, truncate, limit)
+        way, limit = self._way(source, target, settled), seconds(timeout)
+        return self._translated(iterator, way, prefix, budget, truncate, limit)
 
     def _translated(
         self,
         sources: Iterator[Sentence],
-        settled: SearchOptions,
+        way: _Way,
         prefix: np.ndarray,
         budget: int,
         truncate: bool,
@@ -186,12 +214,12 @@ class Translator(Transducer):
                 deadline.check()
                 text = sentence.rstrip("\r\n") if isinstance(sentence, str) else sentence
                 name = f"input {number + 1}"
-                read = self._inputs.source(text, truncate=truncate, name=name)
-                request = self._request(read.ids, prefix, settled, name)
+                read = self._inputs.source(text, truncate=truncate, name=name, language=way.source)
+                request = self._request(read.ids, prefix, way, name)
                 begun.append((text, request, read.truncated))
                 yield request
 
-        with self._translations(requests(), settled, budget, deadline, self._replicas, WINDOW) as found:
+        with self._translations(requests(), way.settled, budget, deadline, self._replicas, WINDOW) as found:
             for each in found:
                 text, request, truncated = begun.popleft()
                 result = answered(self._outcome(request, each, truncated))
@@ -203,9 +231,12 @@ class Translator(Transducer):
     @lists_options(prompted=False)
     def translate_file(
         self,
-        source: str | Path,
-        target: Target,
+        path: str | Path,
+        output: Target,
+        /,
         *,
+        source: str | None = None,
+        target: str | None = None,
         overwrite: bool = False,
         render: Callable[[int, TranslationResult], str] = text_line,
         target_prefix: Sentence | None = None,
@@ -221,32 +252,33 @@ class Translator(Transducer):
         text in one line. `target_prefix` is for all lines.
 
         Runs in one stream with all threads or in a stream a thread, whichever is faster on the first lines; the
-        result says which. A link is followed, and what is replaced keeps its mode. A `target` that is a binary file,
-        open already, gets lines as they are done. Raises InputError; OptionError if `target` exists, unless it is a
+        result says which. A link is followed, and what is replaced keeps its mode. An `output` that is a binary file,
+        open already, gets lines as they are done. Raises InputError; OptionError if `output` exists, unless it is a
         regular file and `overwrite` is given; OutputError if it cannot be written.
         """
         deadline = Deadline(seconds(timeout))
         settled = self._settle(options, keywords)
         budget, truncate = whole("max_batch_tokens", max_batch_tokens, 1), flag("truncate", truncate)
         overwrite = flag("overwrite", overwrite)
-        prefix = self._inputs.prefix(target_prefix)
+        prefix, way = self._inputs.prefix(target_prefix), self._way(source, target, settled)
         said: list[str | None] = [None]
 
         def translate(first: int, lines: list[str], replicas: int) -> list[TranslationResult]:
             requests, cut = [], []
             for number, line in enumerate(lines, first):
                 deadline.check()
-                read = self._inputs.source(line, truncate=truncate, name=f"line {number} of {source}")
-                requests.append(self._request(read.ids, prefix, settled, f"line {number}"))
+                name = f"line {number} of {path}"
+                read = self._inputs.source(line, truncate=truncate, name=name, language=way.source)
+                requests.append(self._request(read.ids, prefix, way, f"line {number}"))
                 cut.append(read.truncated)
-            with self._translations(requests, settled, budget, deadline, replicas) as found:
+            with self._translations(requests, way.settled, budget, deadline, replicas) as found:
                 results = [answered(self._outcome(*each)) for each in zip(requests, found, cut, strict=True)]
             said[0] = said[0] or hint(zip(lines, results, strict=True))
             return results
 
         ways = sorted({1, self._engine.threads})
         done = translate_lines(
-            Path(source), target, translate, render, ways=ways, threads=self._engine.threads, overwrite=overwrite
+            Path(path), output, translate, render, ways=ways, threads=self._engine.threads, overwrite=overwrite
         )
         warn(said[0])
         return done
@@ -263,7 +295,36 @@ class Translator(Transducer):
         allowed = None if self._shortlist is None else self._shortlist.lists(settled.always)
         return self._searching(requests, budget, deadline, replicas, window, allowed)
 
-    def _request(self, source: np.ndarray, prefix: np.ndarray, settled: SearchOptions, name: str) -> Request:
+    def _way(self, source: str | None, target: str | None, settled: SearchOptions) -> _Way:
+        """OptionError: no such language, none of a target, or a model that is told none."""
+        if not isinstance(self._tokenizer, MultilingualTokenizer):
+            for name, code in (("source", source), ("target", target)):
+                if code is not None:
+                    raise OptionError(f"{name} is {shorten(code)}; {self._no_languages()}", keywords=(name,))
+            return _Way(None, settled, NO_IDS)
+        languages = self._tokenizer.languages
+        if source is not None:
+            languages.id(source, "source")
+        if target is None:
+            if (settled.start if languages.starts else settled.forced_bos_token_id) in languages:
+                return _Way(source, settled, NO_IDS)
+            few, count = ", ".join(languages.codes[:5]), len(languages.codes)
+            message = f"target is not given; expected the code of one of {count} languages, such as {few}"
+            raise OptionError(message, keywords=("target",))
+        id = languages.id(target, "target")
+        if languages.starts:
+            return _Way(source, replace(settled, start=id), NO_IDS)
+        return _Way(source, replace(settled, forced_bos_token_id=id), np.array([id], np.int32))
+
+    def _no_languages(self) -> str:
+        prefixes = self._engine.generation.prefixes.values()
+        said = f"; texts begin with their task: {', '.join(map(repr, prefixes))}" if prefixes else ""
+        return f"expected none: the model is told no languages{said}"
+
+    def _request(self, source: np.ndarray, prefix: np.ndarray, way: _Way, name: str) -> Request:
+        settled = way.settled
+        if len(prefix):  # what forces the first token forces no other
+            prefix = np.concatenate([way.first, prefix])
         prompt = len(prefix) + 1
         longest = settled.length_limits(prompt)[1]
         if prompt >= longest:

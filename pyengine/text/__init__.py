@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from pyengine.text.chat import ChatTemplate
+from pyengine.text.languages import Languages, MultilingualTokenizer
 from pyengine.text.opening import (
     TOKENIZER_KINDS,
     chat_template_of,
@@ -20,6 +21,8 @@ from pyengine.text.tokenizer import Stream, TextTokenizer, Tokenizer
 __all__ = [
     "TOKENIZER_KINDS",
     "ChatTemplate",
+    "Languages",
+    "MultilingualTokenizer",
     "Stream",
     "TextTokenizer",
     "Tokenizer",

@@ -220,6 +220,11 @@ def _replace(spec: Mapping[str, Any]) -> StageMaker | None:
     return None if not pattern else _each(lambda token: token.replace(pattern, content))
 
 
+def _replace_character(spec: Mapping[str, Any]) -> StageMaker | None:
+    """In a text that comes in parts: a pattern of several characters might lie across them."""
+    return _replace(spec) if len(spec["pattern"].get("String") or "") == 1 else None
+
+
 def _strip(spec: Mapping[str, Any]) -> StageMaker | None:
     content, start, stop = spec["content"], spec["start"], spec["stop"]
     return None if stop else _each(lambda token: "".join(_StripStart(content, start).push(token)))
@@ -268,4 +273,8 @@ _STAGES: dict[str, Callable[[Mapping[str, Any]], StageMaker | None]] = {
     "ByteLevel": lambda _: _ByteLevel,
     "Fuse": _as_it_is,
 }
-_FUSED: dict[str, Callable[[Mapping[str, Any]], StageMaker | None]] = {"Strip": _strip_fused, "Fuse": _as_it_is}
+_FUSED: dict[str, Callable[[Mapping[str, Any]], StageMaker | None]] = {
+    "Strip": _strip_fused,
+    "Replace": _replace_character,
+    "Fuse": _as_it_is,
+}

@@ -9,6 +9,7 @@ from pyengine.errors import TokenizerError, UnsupportedError
 from pyengine.formats.regular_files import usable_path
 from pyengine.formats.strict_json import shorten
 from pyengine.text.chat import ChatTemplate, open_chat_template
+from pyengine.text.languages import MultilingualTokenizer, has_languages
 from pyengine.text.tokenizer import TextTokenizer, Tokenizer
 
 if TYPE_CHECKING:
@@ -68,14 +69,25 @@ def open_tokenizer(
     """The tokenizer whose files lie in ``directory``, a model directory or a checkpoint.
 
     ``kind`` is ``sentencepiece`` (source.spm, target.spm, vocab.json, target_vocab.json where the sides
-    differ) or ``tokenizers`` (tokenizer.json); both read tokenizer_config.json. ``source_vocab`` and
-    ``target_vocab`` are the model's vocabulary sizes, where these are known. They may be larger than the tokenizer's,
-    since embedding tables are often padded: beside .spm files up to the next multiple of 8, 64 or another power of two.
+    differ) or ``tokenizers`` (tokenizer.json); both read tokenizer_config.json, and
+    languages.json if there is one. ``source_vocab`` and ``target_vocab`` are the model's vocabulary sizes, where these
+    are known. They may be larger than the tokenizer's, since embedding tables are often padded: beside .spm files up to
+    the next multiple of 8, 64 or another power of two.
 
     Raises TokenizerError: a file is missing, damaged or does not match the model; UnsupportedError: the files
     ask for what the engine lacks. Each names the file, what was expected and what was found.
     """
     directory = usable_path(directory, TokenizerError)
+    if has_languages(directory):
+        plain = _open_plain(directory, kind, source_vocab, target_vocab, codes=False)
+        return MultilingualTokenizer(directory, plain)
+    return _open_plain(directory, kind, source_vocab, target_vocab, codes=True)
+
+
+def _open_plain(
+    directory: Path, kind: str, source_vocab: int | None, target_vocab: int | None, *, codes: bool
+) -> Tokenizer:
+    """``codes``: a leading ``>>fra<<`` is a token."""
     # The packages are imported by need: a model of one kind does not wait for the other's library.
     if kind == "tokenizers":
         return _open_json(directory, source_vocab, target_vocab)
@@ -85,7 +97,7 @@ def open_tokenizer(
         )
     from pyengine.text.sentencepiece import SentencePieceTokenizer
 
-    return SentencePieceTokenizer(directory, source_size=source_vocab, target_size=target_vocab)
+    return SentencePieceTokenizer(directory, source_size=source_vocab, target_size=target_vocab, codes=codes)
 
 
 def _open_json(directory: Path, *sizes: int | None) -> JsonTokenizer:

@@ -92,7 +92,16 @@ class SentencePieceTokenizer:
     have no piece and no text. Raises TokenizerError and UnsupportedError as ``open_tokenizer``.
     """
 
-    def __init__(self, directory: Path, *, source_size: int | None = None, target_size: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        source_size: int | None = None,
+        target_size: int | None = None,
+        codes: bool = True,
+    ) -> None:
+        """``codes``: a leading ``>>fra<<`` is a token."""
+        self._codes = codes
         settings = read_settings(directory)
         source_data = read_regular(directory / SOURCE_MODEL_FILE, TokenizerError, SENTENCEPIECE_BYTES)
         target_data = read_regular(directory / TARGET_MODEL_FILE, TokenizerError, SENTENCEPIECE_BYTES)
@@ -197,7 +206,7 @@ class SentencePieceTokenizer:
             if part in self._added and self._added_pattern is not None:
                 ids.append(table.get(part, unknown))
                 continue
-            code, part = _split_language_code(part)
+            code, part = _split_language_code(part) if self._codes else ("", part)
             if code:
                 ids.append(table.get(code, unknown))
             ids.extend([table.get(piece, unknown) for piece in model.cut(part)])

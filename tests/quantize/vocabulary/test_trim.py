@@ -33,7 +33,7 @@ PAIRS = tuple(zip(GERMAN[:2], ENGLISH[:2]))
 
 def canonical(directory: Path, **changes: Any) -> CanonicalModel:
     """A tiny model for the tokenizer files in ``directory``."""
-    kind, files = find_tokenizer(directory)
+    kind, files = find_tokenizer(directory, {})
     tokenizer = open_tokenizer(directory, str(kind))
     same = tokenizer.source_size == tokenizer.target_size
     separate = kind == "sentencepiece" and "target_vocab.json" in files
