@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyengine.canonical import GenerationDefaults
-from pyengine.errors import CheckpointError, UnsupportedError
+from pyengine.errors import CheckpointError, ModelFileError, UnsupportedError
 from pyengine.importers import open_checkpoint
 from pyengine.importers.generation import read_generation
 
@@ -261,3 +261,21 @@ def test_lengths_of_a_decoder_alone(tmp_path: Path, said: dict[str, int], length
     (tmp_path / "generation_config.json").write_text(json.dumps(said))
     found, _ = read_generation(tmp_path, tmp_path, {}, DECODER, ())
     assert (found.max_length, found.max_new_tokens) == lengths
+
+
+def test_prefixes_of_tasks_are_offered(tmp_path: Path) -> None:
+    """Whatever else their entries say: they change nothing."""
+    tasks = {
+        "summarization": {"prefix": "summarize: ", "num_beams": 7},
+        "translation": {"prefix": 3},
+        "long": {"prefix": "x" * 1001},
+        "empty": {"prefix": ""},
+        "none": None,
+    }
+    found = new(tmp_path / "new", config={"task_specific_params": tasks}, **IDS, max_length=20)
+    assert found.prefixes == {"summarization": "summarize: "} and found.num_beams == 1
+    again = GenerationDefaults.from_json(found.to_json(), "here", open_checkpoint(tmp_path / "new").config)
+    assert again == found
+    assert "prefixes" not in new(tmp_path / "plain", **IDS, max_length=20).to_json()
+    with pytest.raises(ModelFileError, match="prefixes: a: expected a string"):
+        GenerationDefaults.from_json({**found.to_json(), "prefixes": {"a": 1}}, "here", DECODER)
