@@ -1,9 +1,10 @@
-"""Language models behind one small interface, this engine and llama.cpp, each in a process of its own (engines.Worker).
+"""Language models behind one small interface, this engine and its peers, each in a process of its own (engines.Worker).
 
     python benchmarks/language.py SETUP      # used by peers_llm.py: loads, writes, prints seconds and bytes
 
 llama.cpp runs by llama-cpp-python's low-level calls: weights repacked, flash attention, batches that are filled in
-place, the best token found by NumPy in the logits where they lie.
+place, the best token found by NumPy in the logits where they lie. CTranslate2 runs by `generate_batch`, the prompts'
+tokens at once, and tells when the first token is there; its words are the ids (language_models.ctranslate2_directory).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engines import PYENGINE, Setup
+from engines import CTRANSLATE2, PYENGINE, Setup
 
 __all__ = ["LLAMA_CPP", "TOKENIZER", "Judging", "Writing", "Wrote", "fresh_command", "have_llama_cpp", "writer"]
 
@@ -55,8 +56,8 @@ class Judging:
 
 
 def writer(setup: Setup) -> Callable[[Any], Any]:
-    """Does jobs of writing, and of judging, whose answer is the perplexity."""
-    engine = {PYENGINE: _Pyengine, LLAMA_CPP: _LlamaCpp}[setup.engine](setup)
+    """Does jobs of writing, and of judging, whose answer is the perplexity, or the error by which it gives none."""
+    engine = ENGINES[setup.engine](setup)
     return lambda job: engine.judge(job) if isinstance(job, Judging) else engine.write(job)
 
 
@@ -181,6 +182,50 @@ class _LlamaCpp:
         return None
 
 
+class _CTranslate2:
+    def __init__(self, setup: Setup) -> None:
+        import ctranslate2
+
+        self._generator = ctranslate2.Generator(
+            str(setup.path), compute_type="int8", inter_threads=1, intra_threads=setup.threads
+        )
+
+    def write(self, job: Writing) -> Wrote:
+        first, single = None, len(job.prompts) == 1
+
+        def note(_: Any) -> bool:
+            nonlocal first
+            first = first or time.perf_counter() - start
+            return False
+
+        words = [list(map(str, prompt)) for prompt in job.prompts]
+        exact = {"min_length": job.new, "max_length": job.new}
+        start = time.perf_counter()
+        found = self._generator.generate_batch(
+            words, beam_size=1, include_prompt_in_result=False, callback=note if single else None, **exact
+        )
+        total = time.perf_counter() - start
+        assert all(len(each.sequences_ids[0]) == job.new for each in found), "CTranslate2 wrote more or fewer tokens"
+        return Wrote(first, total)
+
+    def judge(self, job: Judging) -> float | str:
+        total, places = 0.0, 0
+        for window in job.windows:  # one at a time, as it keeps the logits of all places
+            try:
+                [found] = self._generator.score_batch([list(map(str, window))], max_input_length=0)
+            except ValueError as error:  # of more ids than layers with a sliding window look at
+                return str(error)
+            total += sum(found.log_probs)
+            places += len(found.log_probs)
+        return math.exp(-total / places)
+
+    def cache_bytes(self) -> None:
+        return None
+
+
+ENGINES = {PYENGINE: _Pyengine, LLAMA_CPP: _LlamaCpp, CTRANSLATE2: _CTranslate2}
+
+
 def fresh(setup: Setup, job: Writing) -> dict[str, float | None]:
     """In this process: seconds of the import, of loading, and from there to the first token; bytes of the cache, and
     peak bytes after the job. Of the tokenizer alone only the latter."""
@@ -196,7 +241,7 @@ def fresh(setup: Setup, job: Writing) -> dict[str, float | None]:
     start = time.perf_counter()
     __import__(setup.engine)
     imported = time.perf_counter()
-    engine = {PYENGINE: _Pyengine, LLAMA_CPP: _LlamaCpp}[setup.engine](setup)
+    engine = ENGINES[setup.engine](setup)
     loaded = time.perf_counter()
     wrote = engine.write(job)
     figures = {"import": imported - start, "load": loaded - imported, "first": wrote.first}

@@ -10,8 +10,12 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import astuple, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import gguf
 import models
@@ -22,7 +26,8 @@ from pyengine.modelfile.directory import VERSION
 from pyengine.quantize import convert
 
 __all__ = [
-    "GEMMA3", "GROUP", "NAMES", "RANDOM", "SMOLLM2", "Shape", "add_options", "own_directory", "peer_file", "source",
+    "GEMMA3", "GROUP", "NAMES", "RANDOM", "SMOLLM2", "Shape", "add_options", "ctranslate2_directory", "own_directory",
+    "peer_file", "source",
 ]  # fmt: skip
 
 SMOLLM2, GEMMA3, RANDOM = "smollm2", "gemma3", "llama-1.1b"
@@ -169,4 +174,42 @@ def peer_file(path: Path, kind: str, work: Path, threads: int) -> Path:
         if code != 0:
             raise RuntimeError(f"llama_model_quantize gives {code} for {path} in {kind}")
         part.rename(output)
+    return output
+
+
+def ctranslate2_directory(path: Path, work: Path, half: bool = False) -> Path:
+    """The file as CTranslate2's converter rounds it to int8, with ids for words; kept from run to run.
+
+    transformers reads the GGUF file, with `half` in half precision, which takes half of the memory. The converter wants
+    a checkpoint and its tokenizer: it gets a configuration alone, and the model that was read.
+    """
+    output = work / f"{path.stem}-ctranslate2-{version('ctranslate2')}"
+    if output.exists():
+        return output
+    import torch
+    import transformers
+    from ctranslate2.converters import TransformersConverter
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    words = {str(id): id for id in range(config.vocab_size)}
+
+    class Converter(TransformersConverter):
+        def load_model(self, model_class: Any, *_: Any, **__: Any) -> Any:
+            kind = torch.float16 if half else torch.float32
+            model = model_class.from_pretrained(path.parent, gguf_file=path.name, dtype=kind)
+            # It says what the file was; the weights are no longer that, and the converter knows other kinds only.
+            del model.config.quantization_config
+            return model
+
+        def load_tokenizer(self, *_: Any, **__: Any) -> Any:
+            begin, end = str(config.bos_token_id), str(config.eos_token_id)
+            return SimpleNamespace(get_vocab=lambda: words, bos_token=begin, eos_token=end, unk_token="0")
+
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        part = output.with_name(f"{output.name}.part")
+        Converter(folder).convert(str(part), quantization="int8", force=True)
+    part.rename(output)
     return output

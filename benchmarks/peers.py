@@ -1,7 +1,7 @@
 """This engine and its peers on the same input, in turn, each in a process of its own.
 
     python benchmarks/peers.py mt       # translation, against CTranslate2
-    python benchmarks/peers.py llm      # language models, against llama.cpp
+    python benchmarks/peers.py llm      # language models, against llama.cpp and CTranslate2
 
 What each measures is explained in peers_mt.py and peers_llm.py, and by --help.
 """

@@ -1,25 +1,32 @@
-"""Language models against llama.cpp, on the same ids, in turn, each in a process of its own.
+"""Language models against llama.cpp and CTranslate2, on the same ids, in turn, each in a process of its own.
 
     python benchmarks/peers.py llm                         # all models
     python benchmarks/peers.py llm --model smollm2         # one of them, into a result of its own
     python benchmarks/peers.py llm --text FILE --tokens N  # perplexity of the first N tokens of a text
 
-The peer is llama-cpp-python, built for the machine that it runs on, with its weights repacked and flash attention:
+One peer is llama-cpp-python, built for the machine that it runs on, with its weights repacked and flash attention:
 
     CC=clang CXX=clang++ CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python==0.3.36
 
-Models are SmolLM2 135M and Gemma 3 270M (tests/fetch_models.py) and a random one in the shape of TinyLlama, 1.1 billion
-parameters. Both engines start from one GGUF file: int8 against Q8_0, int4 in groups of 64 against Q4_0, whose groups
-are of 32, of the largest against Q4_K_M, too, all rounded without a text to calibrate on. Both have two threads;
-llama.cpp, without OpenMP, begins its own with each token. Caches are as each engine has them unless it is told: int8
-here, half floats there.
+The other is CTranslate2, as `pip install ".[bench]"` brings it, int8 against int8; it has no 4 bits on CPUs.
+transformers reads the GGUF file, and CTranslate2's converter rounds that to int8 (language_models.py); its words are
+ids, since no text goes in or out. Instruction set, and oneDNN or MKL, are those that it picks. It scores no more ids at
+once than a sliding window holds, so that Gemma has no perplexity there. Nothing is asked of ratios to it. A peer that
+is not installed is left out.
 
-Both get random ids and write greedily, a fixed number of tokens. Of a call, time to its first token is that of the
+Models are SmolLM2 135M and Gemma 3 270M (tests/fetch_models.py) and a random one in the shape of TinyLlama, 1.1 billion
+parameters. All engines start from one GGUF file: int8 against Q8_0, int4 in groups of 64 against Q4_0, whose groups
+are of 32, of the largest against Q4_K_M, too, all rounded without a text to calibrate on. All have two threads;
+llama.cpp, without OpenMP, begins its own with each token. Caches are as each engine has them unless it is told: int8
+here, half floats in llama.cpp, float32 in CTranslate2.
+
+All get random ids and write greedily, a fixed number of tokens. Of a call, time to its first token is that of the
 prompt, the rest that of decoding: 64 tokens behind a prompt of 8, 32 behind one of 4,096. Sixteen sequences are prompts
 of 8 in one call, or one batch a step, 32 tokens each; their rate counts new tokens over the whole call. The largest
 model writes half as many. pyengine runs by `stream` and `generate`, its text included, llama.cpp by its low-level calls
-without text. A ratio is the median over pairs of calls in turn, with the smallest and the largest; before each call is
-a pause, in which the threads of the other engine, which go on waiting for a while in a loop, have gone to sleep.
+without text, CTranslate2 by `generate_batch`. A ratio is the median over pairs of calls in turn, with the smallest and
+the largest; before each call is a pause, in which the threads of the other engine, which go on waiting for a while in a
+loop, have gone to sleep.
 
 Limits are measured in the same run, with as many threads. Shares of them: for decoding, bytes of the weights that a
 step reads (keys and values not counted) against the bandwidth over so many bytes, measured right before each call, for
@@ -45,7 +52,7 @@ import limits
 import llm_verdicts
 import models
 import numpy as np
-from engines import PYENGINE, Setup, Worker
+from engines import CTRANSLATE2, PYENGINE, Setup, Worker, have_ctranslate2
 from language import LLAMA_CPP, TOKENIZER, Judging, Writing, fresh_command, have_llama_cpp, writer
 from language_models import NAMES, RANDOM, Shape
 from llm_verdicts import AT_ONCE, DECODE, DEEP, LONG, SHORT, Row
@@ -57,8 +64,30 @@ from pyengine.modelfile import ModelDirectory, open_directory
 from pyengine.modelfile.layout import matrix_shapes
 from pyengine.text import text_tokenizer_of
 
-TYPES = ("int8", "Q8_0"), ("int4", "Q4_0"), ("int4", "Q4_K_M")
 WINDOW = 1024
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Weights of pyengine, and a peer with its type of them: of llama.cpp, or CTranslate2, which has but int8."""
+
+    weights: str
+    peer: str | None = None
+    kind: str = ""
+
+    @property
+    def types(self) -> str:
+        return f"{self.weights} / {self.kind}" if self.kind else self.weights
+
+
+LARGEST = Pair("int4", LLAMA_CPP, "Q4_K_M")
+"""Of the 1.1B model only."""
+PAIRS = (
+    Pair("int8", LLAMA_CPP, "Q8_0"), Pair("int4", LLAMA_CPP, "Q4_0"), LARGEST,
+    Pair("int8", CTRANSLATE2, "CTranslate2"),
+)  # fmt: skip
+PEERS = {LLAMA_CPP: ("llama-cpp-python", have_llama_cpp), CTRANSLATE2: ("CTranslate2", have_ctranslate2)}
+"""How they are called, and whether they are installed."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +229,7 @@ FRESH = {
     "types": "", "engine": "", "file, MB": ",.0f", "import, s": ".2f", "load, s": ".3f", "first token, s": ".2f",
     "cache, MB": ".1f", "peak, MB": ",.0f",
 }  # fmt: skip
-JUDGED = {"types": "", "tokens": ",d", "pyengine": ".3f", "llama.cpp": ".3f", "ratio": ".4f"}
+JUDGED = {"types": "", "tokens": ",d", "pyengine": ".3f", "peer": ".3f", "ratio": ".4f"}
 
 
 def size_of(path: Path) -> int:
@@ -214,34 +243,41 @@ class Bench:
         self._name, self._options, self._report = name, options, report
         self._extent = Extent(**{**vars(extent), **LARGE}) if name == RANDOM and extent is not QUICK else extent
         self._source = language_models.source(name, options, extent.shape)
-        types = TYPES if name == RANDOM else TYPES[:2]
-        own = dict.fromkeys(weights for weights, _ in types)
         self._own = {
             weights: language_models.own_directory(self._source, weights, options.work, keep=name == RANDOM)
-            for weights in own
+            for weights in ("int8", "int4")
         }
         self._directories = {weights: open_directory(path) for weights, path in self._own.items()}
-        self._types = types if have_llama_cpp() else [(weights, "") for weights in own]
+        pairs = [each for each in PAIRS if PEERS[each.peer][1]() and (name == RANDOM or each != LARGEST)]
+        compared = {each.weights for each in pairs}
+        self.pairs = [*pairs, *(Pair(weights) for weights in self._own if weights not in compared)]
+
+    def _peer(self, pair: Pair) -> Setup:
+        """What runs its side of a pair, made if it is not there."""
+        if pair.peer == CTRANSLATE2:
+            path = language_models.ctranslate2_directory(self._source, self._options.work, half=self._name == RANDOM)
+        else:
+            path = language_models.peer_file(self._source, pair.kind, self._options.work, self._extent.threads)
+        return Setup(pair.peer, path, self._extent.threads)
 
     def measure(self) -> None:
         """Adds tables and verdicts to the report."""
         extent, report = self._extent, self._report
         sizes = {weights: step_bytes(each) for weights, each in self._directories.items()}
         before = limits.measure(*sizes.values(), threads=extent.threads, rounds=extent.rounds)
-        rows = Table(f"{self._name}: tokens a second, {extent.threads} threads; peer: llama.cpp", COLUMNS)
+        rows = Table(f"{self._name}: tokens a second, {extent.threads} threads; peer: llama.cpp, CTranslate2", COLUMNS)
         fresh = Table(f"{self._name}: fresh processes; a prompt of {extent.prompts[0]}, 8 tokens", FRESH)
         judged = Table(f"{self._name}: perplexity on the same ids", JUDGED)
         found: dict[Row, Turns] = {}
         loaded: dict[str, dict[str, dict[str, Any]]] = {}
-        for weights, kind in self._types:
-            types = f"{weights} / {kind}" if kind else weights
+        for pair in self.pairs:
+            types, weights = pair.types, pair.weights
             own = Setup(PYENGINE, self._own[weights], extent.threads)
             setups, vocab = [own], self._directories[weights].config.target_side()[1]
-            if kind:
-                file = language_models.peer_file(self._source, kind, self._options.work, extent.threads)
-                setups.append(Setup(LLAMA_CPP, file, extent.threads))
+            if pair.peer:
+                setups.append(self._peer(pair))
             workers = [Worker(setup, writer) for setup in setups]
-            turns = take_turns(workers[0], workers[1] if kind else None, vocab, extent, sizes[weights])
+            turns = take_turns(workers[0], workers[1] if pair.peer else None, vocab, extent, sizes[weights])
             found |= {(types, row): each for row, each in turns.items()}
             if self._name != RANDOM or extent is QUICK:
                 judged.rows.append([types, *self._perplexities(weights, workers)])
@@ -285,9 +321,14 @@ class Bench:
         options = self._options
         text = options.text or models.EXAMPLE / "test_2016_flickr.en"
         job = Judging(windows_of(self._directories[weights], text.read_text(encoding="utf-8"), options.tokens))
-        values = [worker.run(job) for worker in workers]
-        both = [*values, values[0] / values[1]] if len(values) > 1 else [*values, None, None]
-        return [sum(len(window) - 1 for window in job.windows), *both]
+        own, *peers = [worker.run(job) for worker in workers]
+        peer = ratio = None
+        if peers and isinstance(peers[0], str):
+            called, _ = PEERS[workers[1].setup.engine]
+            self._report.notes.append(f"{self._name}: {called} gives no perplexity of these windows: {peers[0]}.")
+        elif peers:
+            peer, ratio = peers[0], own / peers[0]
+        return [sum(len(window) - 1 for window in job.windows), own, peer, ratio]
 
 
 def add_options(made: argparse.ArgumentParser) -> None:
@@ -306,8 +347,8 @@ def run(options: argparse.Namespace) -> Report:
     settings = {"models": names, "text": text, "tokens": options.tokens, "group": language_models.GROUP}
     report = Report(name, settings)
     options.work.mkdir(parents=True, exist_ok=True)
-    if not have_llama_cpp():
-        report.notes.append("llama-cpp-python is not installed: no peer.")
+    missing = [called for called, installed in PEERS.values() if not installed()]
+    report.notes.extend(f"{called} is not installed: it is left out." for called in missing)
     for each in names:
         Bench(each, options, extent, report).measure()
     return report

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,6 +44,85 @@ def test_a_random_model_is_counted_as_it_was_written(tmp_path: Path) -> None:
     assert np.array_equal(again, np.fromfile(path, np.uint8))
     kept = language_models.own_directory(path, "int8", tmp_path, keep=True)
     assert kept == directory
+
+
+def test_ctranslate2_writes_and_judges_what_it_was_given(tmp_path: Path) -> None:
+    for package in ("ctranslate2", "torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} is not installed: CTranslate2's converter needs it")
+    import language
+    import language_models
+    from engines import CTRANSLATE2, PYENGINE, Setup
+    from language_models import Shape
+
+    shape = Shape(layers=2, width=128, heads=4, kv_heads=2, ffn_width=192, vocab=700, positions=64)
+    path = language_models.source(language_models.RANDOM, argparse.Namespace(work=tmp_path), shape)
+    directory = language_models.own_directory(path, "int8", tmp_path)
+    converted = language_models.ctranslate2_directory(path, tmp_path, half=True)
+    assert language_models.ctranslate2_directory(path, tmp_path) == converted  # the same, kept
+    own, peer = (language.writer(Setup(*each, 1)) for each in ((PYENGINE, directory), (CTRANSLATE2, converted)))
+
+    rng = np.random.default_rng(3)
+    windows = [[1, *rng.integers(300, 700, 12).tolist()] for _ in range(12)]
+    mine, theirs = ([do(language.Judging([window])) for window in windows] for do in (own, peer))
+    assert np.ptp(np.log(mine)) > 0.5 and np.abs(np.log(mine) - np.log(theirs)).max() < 0.02
+
+    single = peer(language.Writing(windows[:1], 6))  # it counts the tokens itself
+    assert 0 < single.first < single.total
+    several = peer(language.Writing([windows[0], windows[1][:5]], 6))
+    assert several.first is None and several.total > 0
+    fresh = subprocess.run(
+        language.fresh_command(Setup(CTRANSLATE2, converted, 1), language.Writing(windows[:1], 2)),
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    figures = json.loads(fresh.stdout)
+    assert figures["cache"] is None and min(figures[key] for key in ("import", "load", "first", "peak")) > 0
+
+
+@pytest.mark.parametrize("installed", ((True, True), (False, True), (True, False), (False, False)))
+def test_a_peer_that_is_not_installed_is_left_out(
+    installed: tuple[bool, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import language_models
+    import peers_llm
+    from language import LLAMA_CPP
+    from engines import CTRANSLATE2
+    from report import Report
+
+    has = dict(zip((LLAMA_CPP, CTRANSLATE2), installed, strict=True))
+    monkeypatch.setattr(peers_llm, "PEERS", {engine: (engine, lambda engine=engine: has[engine]) for engine in has})
+    monkeypatch.setattr(peers_llm.Bench, "measure", lambda bench: measured.append([each.types for each in bench.pairs]))
+    measured: list[list[str]] = []
+    options = argparse.Namespace(work=tmp_path, models=None, model=None, text=None, tokens=8, quick=True)
+    report = peers_llm.run(options)
+    expected = {
+        (True, True): ["int8 / Q8_0", "int4 / Q4_0", "int4 / Q4_K_M", "int8 / CTranslate2"],
+        (False, True): ["int8 / CTranslate2", "int4"],
+        (True, False): ["int8 / Q8_0", "int4 / Q4_0", "int4 / Q4_K_M"],
+        (False, False): ["int8", "int4"],
+    }  # fmt: skip
+    assert measured == [expected[installed]]
+    assert report.notes == [f"{engine} is not installed: it is left out." for engine in has if not has[engine]]
+
+
+def test_a_peer_that_gives_no_perplexity_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import peers_llm
+    from engines import CTRANSLATE2, Setup
+    from language_models import RANDOM
+    from report import Report
+
+    monkeypatch.setattr(peers_llm, "PEERS", {engine: (engine, lambda: False) for engine in peers_llm.PEERS})
+    options = argparse.Namespace(work=tmp_path, models=None, text=None, tokens=8)
+    report = Report("peers-llm")
+    bench = peers_llm.Bench(RANDOM, options, peers_llm.QUICK, report)
+
+    def judged(*answers: float | str) -> list[float | None]:
+        setup = Setup(CTRANSLATE2, tmp_path, 1)
+        workers = [SimpleNamespace(setup=setup, run=lambda job, answer=answer: answer) for answer in answers]
+        return bench._perplexities("int8", workers)
+
+    assert judged(5.0) == [8, 5.0, None, None] and judged(5.0, 4.0) == [8, 5.0, 4.0, 1.25] and not report.notes
+    assert judged(5.0, "too long") == [8, 5.0, None, None]
+    assert report.notes == [f"{RANDOM}: {CTRANSLATE2} gives no perplexity of these windows: too long."]
 
 
 def test_verdicts_ask_for_both_or_for_either() -> None:
