@@ -203,7 +203,7 @@ SPOKEN = {
         (["-o", "{model}"], "{model}: exists; --overwrite replaces it"),
         (["{model}"], "--requantize does it all the same"),
         (["--tensor", "x=int8"], "--tensor: 'x' matches no matrix"),
-        (["--tensor", "lm_head=int3"], "--tensor: expected one of float32, int8"),
+        (["--tensor", "lm_head=int3"], "--tensor: expected one of float32, bfloat16"),
         (["--vocabulary", "{0}/lines"], "--vocabulary: expected a translation behind a tab in every line"),
         (["--prune", "ffn=2", "--calibrate", "{0}/lines"], "--prune: ffn: expected a share of at least 0"),
         (["--prune", "decoder-layers=0.99", "--calibrate", "{0}/lines"], "--prune: decoder-layers: expected a share"),

@@ -140,7 +140,9 @@ static int start(pe_crew *crew, unsigned region, int asked, int64_t now, int64_t
     pe_flag_set(&crew->call, region);
     while (enrolled(atomic_load_explicit(&crew->enrolment, memory_order_relaxed)) < asked) {
         for (int i = 0; i < 32; i++) pe_relax();
-        if (pe_now() - now > latest) break;
+        const int64_t waited = pe_now() - now;
+        if (waited > latest) break;
+        if (waited > LATEST) sched_yield(); /* it may need this processor */
     }
     const int came = enrolled(atomic_fetch_or(&crew->enrolment, CLOSED));
     pe_team_begin(&crew->team, 1 + came, crew->tasks);

@@ -30,7 +30,7 @@ typedef struct pe_thread {
     int id;         /* 0 .. team->threads - 1 */
     int parity;     /* of the phase */
     int helps;      /* it takes tasks of the thread that comes so many places after it */
-    int64_t waited; /* ns at barriers; waits that are too short to count left out */
+    int64_t waited; /* ns at barriers; waits that are too short to count, and fetching meanwhile, left out */
     const char *ahead, *ahead_end; /* what it reads next: it fetches some of that while it waits */
 } pe_thread;
 

@@ -64,8 +64,8 @@ static int64_t layer_bytes(const pe_model *model) {
     for (int i = 0; i < 2; i++)
         for (int64_t k = 0; k < stacks[i]->n; k++) {
             const pe_layer *l = &stacks[i]->layers[k];
-            const pe_linear *all[] = {&l->self.input, &l->self.sub.output, &l->cross.input, &l->cross.sub.output,
-                                      &l->ffn.up,     &l->ffn.sub.output};
+            const pe_linear *all[] = {&l->self.input,   &l->self.sub.output, &l->cross.input, &l->cross.memory,
+                                      &l->cross.sub.output, &l->ffn.up,      &l->ffn.sub.output};
             int64_t bytes = 0;
             for (size_t j = 0; j < sizeof all / sizeof *all; j++)
                 if (all[j]->n > 0) bytes += weight_bytes(all[j]);
@@ -76,10 +76,12 @@ static int64_t layer_bytes(const pe_model *model) {
 
 /* As many as a core's cache holds of what is widest; none where the weights of a layer would come from memory for each
    slab, or so few rows would fit that products suffer. */
-static int64_t slab_rows_of(const pe_model *model, const pe_rows *wide) {
-    const pe_caches caches = pe_caches_detect();
+static int64_t slab_rows_of(const pe_model *model, pe_caches caches) {
     if (layer_bytes(model) > caches.third / 2) return 0;
-    const int64_t rows = caches.second / (wide->ld * (int64_t)sizeof *wide->x + wide->ldq);
+    pe_arena dry = {0};
+    pe_rows wide = {0};
+    take_rows(&dry, model, 1, widths_of(model).wide, &wide);
+    const int64_t rows = caches.second / (wide.ld * (int64_t)sizeof *wide.x + wide.ldq);
     return rows < PE_LEAST_SLAB ? 0 : pe_min(rows, PE_MOST_SLAB);
 }
 
@@ -93,7 +95,6 @@ static void lay_out(pe_session *s, int64_t max_sequences) {
     if (w.beside) take_rows(a, model, n, model->width, &s->beside);
     take_rows(a, model, n, w.context, &s->context);
     take_rows(a, model, n, w.wide, &s->wide);
-    s->slab_rows = slab_rows_of(model, &s->wide);
     if (s->slab_rows > 0) take_rows(a, model, threads * s->slab_rows, w.wide, &s->hidden);
     s->x = pe_arena_take(a, n * s->in.ld, sizeof *s->x);
     if (model->ropes.n > 0) s->turns = pe_arena_take(a, n * model->ropes.turns, sizeof *s->turns);
@@ -116,6 +117,7 @@ static void lay_out(pe_session *s, int64_t max_sequences) {
 pe_status pe_session_create(pe_session *s, const pe_model *model, int threads, int64_t max_rows,
                             int64_t max_sequences, int64_t max_memories, int64_t cache_bytes) {
     *s = (pe_session){.model = model, .threads = threads, .max_rows = max_rows};
+    s->slab_rows = slab_rows_of(model, pe_caches_detect());
     pe_page_group groups[PE_MAX_GROUPS];
     for (int g = 0; g < model->n_groups; g++) groups[g] = model->groups[g];
     if (model->n_groups > 0) groups[0].page_bytes = pe_max(groups[0].page_bytes, model->memory_bytes);

@@ -56,6 +56,7 @@ static const void *first_weights(const pe_thread *thread, const pe_linear *linea
 
 /* What it may fetch of them where it waits for others before it reads them. */
 static void plan_ahead(pe_thread *thread, const pe_linear *linear) {
+    thread->ahead = thread->ahead_end = NULL;
     if (!linear) return;
     const int64_t blocks = pe_ceil_div(linear->n, PE_BLOCK);
     const int64_t end = pe_own_end(thread, pe_ceil_div(blocks, PANEL)) * PANEL;

@@ -15,7 +15,7 @@ from pyengine.importers.table import Family, Plan, Source
 
 __all__ = ["FAMILIES"]
 
-POSITIONS = 16384
+POSITIONS = 4096
 """Of a model that knows tokens by their distance alone: any number would do, and a step has room for a text of them."""
 
 _ATTENTION = {"q": "q", "k": "k", "v": "v", "output": "o"}

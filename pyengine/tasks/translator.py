@@ -306,8 +306,9 @@ class Translator(Transducer):
         if source is not None:
             languages.id(source, "source")
         if target is None:
-            if (settled.start if languages.starts else settled.forced_bos_token_id) in languages:
-                return _Way(source, settled, NO_IDS)
+            own = settled.start if languages.starts else settled.forced_bos_token_id
+            if own in languages:
+                return _Way(source, settled, NO_IDS if languages.starts else np.array([own], np.int32))
             few, count = ", ".join(languages.codes[:5]), len(languages.codes)
             message = f"target is not given; expected the code of one of {count} languages, such as {few}"
             raise OptionError(message, keywords=("target",))

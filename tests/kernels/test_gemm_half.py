@@ -14,10 +14,10 @@ from .memory import EDGES
 from .products import ACTIVATIONS, SHAPES, Product, float32_product, run
 
 KINDS = ("bfloat16", "float16")
-# Rows around the tiles of 6, the 12 that are converted as they are read, and chunks of 96; columns around the steps.
+# Rows around the tiles of 6, the 24 that are converted as they are read, and chunks of 96; columns around the steps.
 MORE = (
-    *((m, 70, 5) for m in (14, 18, 19, 95, 96, 97, 193)),
-    *((13, k, 6) for k in (1, 2, 3, 62, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300)),
+    *((m, 70, 5) for m in (14, 18, 19, 24, 25, 95, 96, 97, 193)),
+    *((m, k, 6) for m in (13, 25) for k in (1, 2, 3, 62, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300)),
 )
 
 
@@ -42,7 +42,7 @@ def test_same_bytes_as_float32(kernels, reference, shape: tuple[int, int, int], 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("residual", ["none", "apart", "in place"])
-@pytest.mark.parametrize("m", [8, 13])
+@pytest.mark.parametrize("m", [8, 25])
 def test_epilogues(kernels, reference, m: int, activation: str, with_bias: bool, residual: str, kind: str) -> None:
     halves, floats = half_product(kind, 7, m, 52, 5)
     changed = {"bias": halves.bias if with_bias else None, "residual": None if residual == "none" else halves.residual}
@@ -52,7 +52,7 @@ def test_epilogues(kernels, reference, m: int, activation: str, with_bias: bool,
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("part", [(0, 1), (1, 4), (2, 7), (6, 9), (0, 9), (4, 4)], ids=str)
-@pytest.mark.parametrize("m", [1, 2, 3, 6, 7, 13])
+@pytest.mark.parametrize("m", [1, 2, 3, 6, 7, 13, 31])
 def test_a_part_of_the_blocks(kernels, reference, m: int, part: tuple[int, int], kind: str) -> None:
     halves, floats = half_product(kind, 11, m, 37, 9)
     whole = run(reference, floats)
@@ -60,7 +60,7 @@ def test_a_part_of_the_blocks(kernels, reference, m: int, part: tuple[int, int],
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("m", [1, 13])
+@pytest.mark.parametrize("m", [1, 25])
 def test_every_weight_counts_as_it_is(kernels, kind: str, m: int) -> None:
     """All finite halves of 65,536, subnormal ones of float16 too, times 1: NumPy's values, and torch's by the bits."""
     bits = np.arange(1 << 16, dtype=np.uint16)

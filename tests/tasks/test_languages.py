@@ -75,6 +75,8 @@ def test_a_target_that_the_checkpoint_says(tmp_path: Path) -> None:
     words = multilingual(tmp_path)
     said = translator(tokenizer=words, forced_bos_token_id=ENGLISH, min_new_tokens=4)
     assert said.translate("abc") == said.translate("abc", target="eng_Latn")
+    behind = said.translate("abc", target_prefix="de")
+    assert behind == said.translate("abc", target="eng_Latn", target_prefix="de")
     words = multilingual(tmp_path, target="start")
     said = translator(tokenizer=words, decoder_start_token_id=ENGLISH, min_new_tokens=4)
     assert said.translate("abc") == said.translate("abc", target="eng_Latn")

@@ -99,9 +99,8 @@ ALWAYS_INLINE void expand(const pe_product *p, int64_t block0, int64_t k0, int64
     const int64_t stride = block_weights(p);
     for (int b = 0; b < BLOCKS; b++) {
         const uint16_t *w = (const uint16_t *)p->w + (block0 + b) * stride + k0 * PE_BLOCK;
-        const char *fetched = (const char *)next + b * stride * (int64_t)sizeof *w;
         for (int64_t k = 0; k < columns; k++) {
-            if (next && k % 2 == 0) _mm_prefetch(fetched + k * 32, _MM_HINT_T1);
+            if (next && k % 2 == 0) _mm_prefetch((const char *)next + (b * stride + k * PE_BLOCK) * 2, _MM_HINT_T1);
             _mm512_store_ps(to->lines[k][b], floats_at(w + k * PE_BLOCK, brain));
         }
     }

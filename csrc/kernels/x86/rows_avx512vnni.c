@@ -111,7 +111,6 @@ void pe_hadamard_f32__avx512vnni(float *x, int64_t n) {
     int64_t s = n / size;
     for (; MIXED * s <= n; s *= MIXED) mix(x, n, s, MIXED);
     switch (n / s) {
-    case 16: mix(x, n, s, 16); break;
     case 8: mix(x, n, s, 8); break;
     case 4: mix(x, n, s, 4); break;
     case 2: mix(x, n, s, 2); break;
