@@ -2,7 +2,7 @@
 
     python benchmarks/rounding.py --model smollm2.gguf --text valid.txt [--tokens N] [--work DIR] [--only PATTERN]
 
-Calibration reads the first third of the text, its first 16 windows of 1,024 tokens; figures are of the first N tokens
+Calibration reads the first third of the text, its first 64 windows of 1,024 tokens; figures are of the first N tokens
 of the rest, in windows of 1,024 that do not overlap, each behind a start token. The KL divergence of a token is that
 of the next-token distributions at its place, float32 against the rounded model. All rows compute in float32 with a
 float32 cache, so that they show what weights alone lose, but for those that say `as used`: these have int8 activations
@@ -46,7 +46,7 @@ from pyengine.tasks.inputs import Sample
 from pyengine.text import tokenizer_of
 
 WINDOW = 1024
-CALIBRATED_TOKENS = 16 * WINDOW
+CALIBRATED_TOKENS = 64 * WINDOW
 FLOAT = {"compute": "float32", "kv": "float32"}
 USED: dict[str, str] = {}
 TABLES = ("decoder.embed", "output")
