@@ -141,8 +141,7 @@ def _open_pyengine(setup: Setup) -> Translate:
     def translate(batch: Sentences, job: Job) -> tuple[int, list[str]]:
         exact = {"min_new_tokens": job.length, "max_new_tokens": job.length}
         results = translator.translate(batch, num_beams=job.beams, **exact)
-        # Ids come without the end token, whether the model wrote it or the length forced it.
-        tokens = sum(len(result.ids) + 1 for result in results)
+        tokens = sum(job.length or len(result.ids) + 1 for result in results)  # ids come without the end token
         return tokens, [result.text for result in results if isinstance(batch[0], str)]
 
     return translate
@@ -189,7 +188,8 @@ def _open_transformers(setup: Setup) -> Translate:
 
     def translate(batch: Sentences, job: Job) -> tuple[int, list[str]]:
         exact = {"min_new_tokens": job.length, "max_new_tokens": job.length} if job.length else {}
-        return sum(len(ids) for ids in peer.translate(batch, job.beams, **exact)), []
+        found = peer.translate(batch, job.beams, **exact)
+        return sum(job.length or len(ids) for ids in found), []
 
     return translate
 
@@ -203,7 +203,7 @@ class PeerOutput:
 
 
 class Transformers:
-    """A Marian checkpoint in transformers with torch, float32."""
+    """A checkpoint of an encoder and a decoder in transformers with torch, float32."""
 
     def __init__(self, path: Path, *, threads: int) -> None:
         import torch
@@ -214,7 +214,8 @@ class Transformers:
         torch.set_num_threads(threads)
         self._torch = torch
         # By default it takes the stored type, and then rounds even the position table to it.
-        self._model = transformers.MarianMTModel.from_pretrained(path, dtype=torch.float32).eval()
+        opened = transformers.AutoModelForSeq2SeqLM.from_pretrained
+        self._model = opened(path, dtype=torch.float32).eval()
         self.end = self._model.config.eos_token_id
         self.start = self.padding = self._model.config.pad_token_id
 

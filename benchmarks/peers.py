@@ -2,8 +2,9 @@
 
     python benchmarks/peers.py mt       # translation, against CTranslate2
     python benchmarks/peers.py llm      # language models, against llama.cpp and CTranslate2
+    python benchmarks/peers.py seq2seq  # T5 and BART, against CTranslate2 and transformers
 
-What each measures is explained in peers_mt.py and peers_llm.py, and by --help.
+What each measures is explained in peers_mt.py, peers_llm.py and peers_seq2seq.py, and by --help.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import argparse
 
 import peers_llm
 import peers_mt
+import peers_seq2seq
 from report import parser, publish
 
-TASKS = {"mt": peers_mt, "llm": peers_llm}
+TASKS = {"mt": peers_mt, "llm": peers_llm, "seq2seq": peers_seq2seq}
 
 
 def main() -> None:

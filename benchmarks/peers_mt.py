@@ -72,6 +72,7 @@ class Extent:
     single: int = 40
     pairs: tuple[int, int] = (5, 15)
     seconds: float = 5.0
+    pause: float = 0.0  # before a call
     rounds: int = 3  # of the limits
 
 
@@ -138,11 +139,13 @@ class Bench:
             if count >= least and time.monotonic() - start > self._extent.seconds:
                 break
             work = job(count + 3)
+            time.sleep(self._extent.pause)
             done = own.run(work)
             found.ours.append(done.seconds)
             found.our_tokens.append(done.tokens)
             found.our_texts = done.texts
             if peer is not None:
+                time.sleep(self._extent.pause)
                 other = peer.run(replace(work, limit=limit))
                 found.peer.append(other.seconds)
                 found.peer_tokens.append(other.tokens)

@@ -92,7 +92,8 @@ def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None
     [
         ("speed", ["--quick"]), ("footprint", ["--quick"]), ("quality", ["--sentences", "3"]),
         ("shortlist", ["--quick"]), exhaustive("peers", ["mt", "--quick"]), exhaustive("neighbour", ["--quick"]),
-        exhaustive("peers", ["llm", "--quick"]), exhaustive("latency", ["--quick"]),
+        exhaustive("peers", ["llm", "--quick"]), exhaustive("peers", ["seq2seq", "--quick"]),
+        exhaustive("latency", ["--quick"]),
         exhaustive("pruning", ["--quick"]), ("large", ["--quick"]), ("versions", ["--quick"]), ("phases", ["--quick"]),
         ("halves", ["--quick"]),
     ],
@@ -100,6 +101,8 @@ def test_the_machine_is_described_without_host_and_paths(tmp_path: Path) -> None
 def test_a_benchmark_prints_and_saves_its_figures(name: str, arguments: list[str], tmp_path: Path) -> None:
     if name in ("quality", "peers", "shortlist", "pruning"):
         pytest.importorskip("sacrebleu")
+    for package in ("torch", "transformers", "ctranslate2") if "seq2seq" in arguments else ():
+        pytest.importorskip(package, reason=f"{package} is not installed: the benchmark compares with it")
     saved = tmp_path / "saved.json"
     printed = run(name, *arguments, "--work", str(tmp_path / "work"), "--json", str(saved), "--markdown")
     report = json.loads(saved.read_text(encoding="utf-8"))
